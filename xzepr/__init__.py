@@ -1,0 +1,3 @@
+"""XZepr: an event hub for the software supply chain."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,31 @@
+"""A page of a longer list, and how to ask for one: keysets over positions, newest first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from xzepr.core.errors import InvalidInput
+
+MAX_PAGE = 100
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Ask for `first` entries older than the position `after` (None: from the newest)."""
+
+    first: int = 50
+    after: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.first <= MAX_PAGE:
+            raise InvalidInput.one("first", f"first must be between 1 and {MAX_PAGE}")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some entries in order, and whether more follow."""
+
+    items: Sequence[T]
+    has_next: bool
