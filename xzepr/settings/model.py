@@ -1,0 +1,64 @@
+"""All settings, in one frozen value."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from xzepr.settings.around import (
+    AuthSettings,
+    DatabaseSettings,
+    JwtSettings,
+    RedisSettings,
+    SecuritySettings,
+    ServerSettings,
+    TelemetrySettings,
+)
+from xzepr.settings.types import Section, contradiction
+from xzepr.settings.work import (
+    EventSettings,
+    GraphQLSettings,
+    GroupSettings,
+    KafkaSettings,
+    RecorderSettings,
+    StreamSettings,
+)
+
+
+class Settings(Section):
+    """All settings of one process. `Settings()` holds the defaults and reads nothing; `load` reads what is around."""
+
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = Field(
+        default="development", description="Names the file `config/{environment}.yaml` that is read."
+    )
+    data_dir: Path = Field(
+        default=Path("data"),
+        description="Folder of all local state, from the working folder: embedded database, keys, first password.",
+    )
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    jwt: JwtSettings = JwtSettings()
+    auth: AuthSettings = AuthSettings()
+    security: SecuritySettings = SecuritySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    events: EventSettings = EventSettings()
+    recorder: RecorderSettings = RecorderSettings()
+    groups: GroupSettings = GroupSettings()
+    graphql: GraphQLSettings = GraphQLSettings()
+    stream: StreamSettings = StreamSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+
+    @model_validator(mode="after")
+    def _largest_input_fits(self) -> Self:
+        if self.events.max_payload_bytes > self.server.max_request_bytes:
+            raise contradiction(
+                "the largest payload does not fit into the largest request",
+                "events.max_payload_bytes",
+                "server.max_request_bytes",
+            )
+        if self.events.max_batch_items > self.recorder.queue_size:
+            raise contradiction(
+                "the largest batch does not fit into the queue", "events.max_batch_items", "recorder.queue_size"
+            )
+        return self

@@ -1,0 +1,68 @@
+"""The kinds of value that settings are made of, and the marker for those that are accepted and not in effect yet."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, refusing keys it does not know, its defaults held to the same rules."""
+
+    # What is refused may be a secret: a validation error that reaches a log must not carry it.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+
+def contradiction(message: str, *keys: str) -> PydanticCustomError:
+    """Two settings that exclude each other; `keys` lets the loader say where each came from."""
+    return PydanticCustomError("contradiction", "{problem}", {"problem": message, "keys": keys})
+
+
+class NotInEffectYet:
+    """Marks a setting that is read and checked, and that nothing obeys yet; `xzepr config` says so when it is set."""
+
+
+LATER = NotInEffectYet()
+
+
+def _refuse_bool(value: object) -> object:
+    """Python counts True as 1: `port: yes` in YAML would be port 1."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _origin(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+", value):
+        raise ValueError("should be an origin, such as https://hub.example.org:8443, without a path")
+    return value
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError("should be an address, such as https://hub.example.org, without a question mark or a password")
+    return value.rstrip("/")
+
+
+def _host(value: str) -> str:
+    if not value or re.search(r"[\s/@?#]", value):
+        raise ValueError("should be a host name or address, without a scheme or a path")
+    return value
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    if not re.match(r"postgres(ql)?://|\s*\w+\s*=", value.get_secret_value()):
+        raise ValueError("should start with postgresql://, or be pairs such as host=db user=xzepr")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(_refuse_bool)]
+Count = Annotated[Number, Field(ge=1)]
+Seconds = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0, allow_inf_nan=False)]
+Origin = Annotated[str, AfterValidator(_origin)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Host = Annotated[str, AfterValidator(_host)]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+Text = Annotated[str, Field(min_length=1)]
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]

@@ -1,0 +1,97 @@
+"""The hub's own work: how large and how many, how long it waits, and where it relays to."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from xzepr.settings.types import Count, Number, Seconds, Section, Text, Topic, contradiction
+
+
+class EventSettings(Section):
+    """How large an event may be."""
+
+    max_payload_bytes: Count = Field(default=512 * 1024, description="Largest payload, in bytes of compact JSON.")
+    max_payload_depth: Annotated[Count, Field(le=500)] = Field(default=64, description="Deepest nesting of a payload.")
+    max_name_chars: Count = Field(
+        default=255, description="Longest name, version, release, platform or package, in characters."
+    )
+    max_description_chars: Count = Field(default=4000, description="Longest description, in characters.")
+    max_batch_items: Count = Field(default=1000, description="Most items of one `createEvents`.")
+    idempotency_hours: Annotated[Number, Field(ge=24)] = Field(
+        default=24, description="Hours that an idempotency key is remembered, at least."
+    )
+
+
+class RecorderSettings(Section):
+    """The queue between those who create events and the one writer."""
+
+    max_batch: Count = Field(default=512, description="Most events in one transaction.")
+    queue_size: Count = Field(default=10_000, description="Most events that wait; past it callers are told OVERLOADED.")
+    max_wait_seconds: Seconds = Field(default=5, description="Seconds an event waits for its turn before OVERLOADED.")
+
+
+class GroupSettings(Section):
+    """How large groups of receivers may grow."""
+
+    max_members: Count = Field(default=100, description="Most receivers in one group.")
+    max_groups_per_receiver: Count = Field(default=1000, description="Most enabled groups that hold one receiver.")
+
+
+class GraphQLSettings(Section):
+    """How large a GraphQL document may be; generous, since these are bounds against abuse."""
+
+    max_document_chars: Count = Field(default=100_000, description="Longest document, in characters.")
+    max_tokens: Count = Field(default=10_000, description="Most tokens of a document.")
+    max_depth: Count = Field(default=30, description="Deepest nesting of fields, fragments followed.")
+    max_aliases: Count = Field(default=500, description="Most aliases, fragments counted where they are used.")
+    document_cache_size: Annotated[Number, Field(ge=0)] = Field(
+        default=1000, description="Checked documents that are kept, by their text."
+    )
+
+
+class StreamSettings(Section):
+    """The stream and those who follow it."""
+
+    partition_size: Annotated[Number, Field(ge=1000)] = Field(
+        default=10_000_000, description="Positions in one partition of the stream's table."
+    )
+    ring_size: Count = Field(default=10_000, description="Newest messages that a process keeps at hand.")
+    checkpoint_seconds: Seconds = Field(default=10, description="Seconds of silence after which a checkpoint is sent.")
+    poll_seconds: Seconds = Field(default=1, description="Seconds between looks at the stream when no notice arrives.")
+    max_frame_bytes: Count = Field(default=1024**2, description="Largest WebSocket frame from a client, in bytes.")
+    connection_init_timeout_seconds: Seconds = Field(
+        default=3, description="Seconds a WebSocket has to send `connection_init`."
+    )
+
+
+class KafkaSettings(Section):
+    """The relay into Kafka."""
+
+    brokers: tuple[Text, ...] = Field(
+        default=(),
+        description="host:port of brokers. With none the relay waits; name them later, and history follows.",
+    )
+    topic: Topic = Field(default="xzepr.events", description="The topic that receives the stream.")
+    state_topic: Topic = Field(
+        default="xzepr.relay", description="The compacted topic that holds the relay's position."
+    )
+    partitions: Count = Field(default=6, description="Partitions of `topic`, when the relay creates it.")
+    replication_factor: Annotated[Count, Field(le=32767)] = Field(
+        default=1, description="Copies of each partition, when the relay creates a topic."
+    )
+    source: Annotated[str, Field(min_length=1, pattern=r"^[!-~]+$")] = Field(
+        default="/xzepr", description="The `source` of the CloudEvents, a URI reference."
+    )
+    enabled: bool = Field(default=True, description="Run the relay in this process.")
+    max_transaction_messages: Count = Field(default=2000, description="Most messages in one Kafka transaction.")
+    max_message_bytes: Count = Field(
+        default=1_000_000,
+        description="Largest message, in bytes; a larger one goes without its data and says where that is.",
+    )
+    timeout_seconds: Seconds = Field(default=30, description="Seconds that one call to Kafka may take.")
+
+    @model_validator(mode="after")
+    def _topics_differ(self) -> Self:
+        if self.topic == self.state_topic:
+            raise contradiction("one topic cannot be both", "topic", "state_topic")
+        return self
