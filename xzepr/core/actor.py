@@ -1,5 +1,6 @@
 """Who is asking and what they may do: the one table of permissions and roles for code, SDL and documentation."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,9 +43,9 @@ ROLES: dict[Role, frozenset[Permission]] = {
 }
 
 
-def permissions_of(roles: "tuple[Role, ...]") -> frozenset[Permission]:
+def permissions_of(roles: Iterable[Role]) -> frozenset[Permission]:
     """The union of what the roles allow."""
-    return frozenset().union(*(ROLES[role] for role in roles))
+    return frozenset[Permission]().union(*(ROLES[role] for role in roles))
 
 
 class ActorKind(StrEnum):

@@ -1,0 +1,55 @@
+"""The one table of message kinds: GraphQL, Kafka, permissions and the reference page are made from it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from xzepr.core.actor import Permission
+
+
+class Kind(StrEnum):
+    """What a message says happened: noun.past-participle."""
+
+    EVENT_RECORDED = "event.recorded"
+    RECEIVER_CREATED = "receiver.created"
+    RECEIVER_UPDATED = "receiver.updated"
+    RECEIVER_DELETED = "receiver.deleted"
+    GROUP_CREATED = "group.created"
+    GROUP_UPDATED = "group.updated"
+    GROUP_DELETED = "group.deleted"
+    GATE_COMPLETED = "gate.completed"
+    GATE_REGRESSED = "gate.regressed"
+
+
+@dataclass(frozen=True, slots=True)
+class KindFacts:
+    """What holds for every message of a kind."""
+
+    permission: Permission
+    """Needed to read it."""
+    graphql_type: str
+    meaning: str
+
+    @property
+    def cloudevent_type(self) -> str:
+        """The CloudEvents `type` attribute."""
+        return f"io.xzepr.{_KIND_OF[self.graphql_type]}"
+
+
+KINDS: dict[Kind, KindFacts] = {
+    Kind.EVENT_RECORDED: KindFacts(Permission.EVENT_READ, "EventRecorded", "an event was recorded"),
+    Kind.RECEIVER_CREATED: KindFacts(Permission.RECEIVER_READ, "ReceiverCreated", "a receiver was created"),
+    Kind.RECEIVER_UPDATED: KindFacts(Permission.RECEIVER_READ, "ReceiverUpdated", "a receiver was changed"),
+    Kind.RECEIVER_DELETED: KindFacts(Permission.RECEIVER_READ, "ReceiverDeleted", "a receiver was deleted"),
+    Kind.GROUP_CREATED: KindFacts(Permission.GROUP_READ, "GroupCreated", "a group was created"),
+    Kind.GROUP_UPDATED: KindFacts(
+        Permission.GROUP_READ, "GroupUpdated", "a group, its members or its being enabled was changed"
+    ),
+    Kind.GROUP_DELETED: KindFacts(Permission.GROUP_READ, "GroupDeleted", "a group was deleted"),
+    Kind.GATE_COMPLETED: KindFacts(
+        Permission.EVENT_READ, "GateCompleted", "a passing event found or made every member of a group passed"
+    ),
+    Kind.GATE_REGRESSED: KindFacts(
+        Permission.EVENT_READ, "GateRegressed", "a failing event ended the completeness of a gate"
+    ),
+}
+_KIND_OF = {facts.graphql_type: kind for kind, facts in KINDS.items()}

@@ -1,0 +1,139 @@
+"""The stream as features use it: announce changes in one transaction at a time, and read what was announced."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from xzepr.core.actor import Actor
+from xzepr.core.errors import StreamDiverged
+from xzepr.core.ids import new_id
+from xzepr.core.paging import Page, PageRequest
+from xzepr.features.stream import rules, store
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.model import Cursor, Event, Head, Message, StreamFilter
+from xzepr.infra.db import Connection, Database
+
+
+class WriteTransaction:
+    """One writer's turn: what it changes through `connection` and announces with `append` is committed together or not at all."""
+
+    def __init__(self, connection: Connection, actor: Actor, tip: store.Tip) -> None:
+        self.connection = connection
+        self.actor = actor
+        self.time: datetime = tip.time
+        """What every message of this turn carries; never earlier than an earlier message's."""
+        self._position = tip.position
+        self._messages: list[Message] = []
+
+    @property
+    def next_position(self) -> int:
+        """The position that the next appended message gets."""
+        return self._position + 1
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What was appended so far."""
+        return self._messages
+
+    def append(
+        self,
+        kind: Kind,
+        *,
+        actor: Actor | None = None,
+        id: str | None = None,
+        receiver_id: str | None = None,
+        group_id: str | None = None,
+        event: Event | None = None,
+        data: bytes | None = None,
+    ) -> Message:
+        """Announces something; it is written when the turn ends. `actor` defaults to whose turn it is."""
+        actor = actor or self.actor
+        self._position += 1
+        message = Message(
+            position=self._position,
+            id=id or new_id(),
+            kind=kind,
+            time=self.time,
+            actor_kind=actor.kind,
+            actor_id=actor.id,
+            actor_name=actor.name,
+            receiver_id=receiver_id,
+            group_id=group_id,
+            event=event,
+            data=data,
+        )
+        self._messages.append(message)
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The append-only log of messages of one hub."""
+
+    db: Database
+    hub_id: str
+
+    @classmethod
+    async def open(cls, db: Database) -> "Stream":
+        """The stream of the hub whose database this is."""
+        async with db.read() as connection:
+            return cls(db, await store.hub_id(connection))
+
+    @asynccontextmanager
+    async def write(self, actor: Actor) -> AsyncIterator[WriteTransaction]:
+        """The writer's turn: waits for the lock (Overloaded after the lock time-out) and commits at the end."""
+        async with self.db.write() as connection, self.turn(connection, actor) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def turn(self, connection: Connection, actor: Actor) -> AsyncIterator[WriteTransaction]:
+        """The same inside a transaction that is open already, which its owner commits: for the recorder."""
+        async with connection.pipeline():
+            await store.lock(connection)
+            tip = await (await store.tip(connection)).fetchone()
+        assert tip is not None, "an aggregate has a row"
+        tx = WriteTransaction(connection, actor, tip)
+        yield tx
+        if tx.messages:
+            await store.insert(connection, tx.messages)
+            await store.notify(connection)
+
+    async def after(self, position: int, limit: int) -> list[Message]:
+        """Up to `limit` messages after a position, in order, without gaps."""
+        async with self.db.read() as connection:
+            return await store.after(connection, position, limit)
+
+    async def head(self) -> Head:
+        """The newest entry as the database has it now."""
+        async with self.db.read() as connection:
+            return await store.head(connection)
+
+    async def verify(self, cursor: Cursor) -> None:
+        """Raises StreamDiverged when this stream does not hold the cursor's message at the cursor's position."""
+        async with self.db.read() as connection:
+            id = await store.id_at(connection, cursor.position)
+        if id is None or Cursor.of(cursor.position, id) != cursor:
+            raise StreamDiverged(
+                f"this stream holds nothing that matches the cursor {cursor}: its database was restored or replaced; "
+                "read the state anew and start without a cursor"
+            )
+
+    async def page(
+        self, actor: Actor, after: Cursor | None, wanted: StreamFilter, first: int
+    ) -> tuple[Page[Message], Cursor]:
+        """Messages after a cursor (None: from the beginning) that the actor may read and the filter lets through,
+        oldest first, and the cursor to ask with next: it has also seen what the filter left out."""
+        actor.must_be_known()
+        PageRequest(first)
+        if after is not None:
+            await self.verify(after)
+        kinds = rules.readable(actor, wanted.kinds)
+        position = 0 if after is None else after.position
+        async with self.db.read() as connection:
+            head = await store.head(connection)
+            found = await store.page(connection, position, replace(wanted, kinds=kinds), first + 1)
+        found = [message for message in found if message.position <= head.position]
+        items = found[:first]
+        has_next = len(found) > first
+        return Page(items, has_next), items[-1].cursor if has_next else head.cursor

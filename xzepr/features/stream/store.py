@@ -1,0 +1,226 @@
+"""SQL of the stream: its lock, its head, its messages in order, and its partitions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+
+from psycopg import AsyncCursor, sql
+from psycopg.rows import args_row, class_row, scalar_row
+
+from xzepr.core.actor import ActorKind
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.model import EVENT_COLUMNS, Head, Message, StreamFilter, event_of_row
+from xzepr.infra.db import Connection
+
+_WRITER_LOCK = 0x787A_6570_7201
+"""Key of the advisory lock that makes writers go in single file ("xzepr", 1)."""
+
+CHANNEL = "xzepr_stream"
+
+_MESSAGES: LiteralString = (
+    """
+    SELECT m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name,
+           m.receiver_id, m.group_id, m.data::text,
+    """
+    + EVENT_COLUMNS
+    + "FROM messages AS m LEFT JOIN events AS e ON e.position = m.event_position"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """What a writer must know of the newest message: the next position follows it, and time never runs back."""
+
+    position: int
+    time: datetime
+
+
+async def lock(connection: Connection) -> None:
+    """Waits for the writer's lock; COMMIT or ROLLBACK releases it. Statements after it see all that was committed."""
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITER_LOCK,))
+
+
+async def tip(connection: Connection) -> AsyncCursor[Tip]:
+    """The newest position and the time that the next message will carry. Read it under the lock."""
+    return await connection.cursor(row_factory=class_row(Tip)).execute(
+        """
+        SELECT coalesce(max(newest.position), 0) AS position,
+               greatest(clock_timestamp(), max(newest.time)) AS time
+        FROM (SELECT position, time FROM messages ORDER BY position DESC LIMIT 1) AS newest
+        """
+    )
+
+
+async def hub_id(connection: Connection) -> str:
+    """The id that the first migration gave this hub."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute("SELECT id FROM hub")
+    row = await cursor.fetchone()
+    assert row is not None, "the first migration fills this table"
+    return str(row)
+
+
+async def head(connection: Connection) -> Head:
+    """The newest entry; position 0 and the hub's id when there is none."""
+    cursor = await connection.cursor(row_factory=class_row(Head)).execute(
+        """
+        SELECT coalesce(newest.position, 0) AS position, coalesce(newest.id, hub.id) AS id
+        FROM hub LEFT JOIN (SELECT position, id FROM messages ORDER BY position DESC LIMIT 1) AS newest ON true
+        """
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "the first migration fills this table"
+    return row
+
+
+async def id_at(connection: Connection, position: int) -> str | None:
+    """The id of the message at a position; the hub's id at 0; None where there is nothing."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        """
+        SELECT id FROM messages WHERE position = %(position)s
+        UNION ALL SELECT id FROM hub WHERE %(position)s::bigint = 0
+        """,
+        {"position": position},
+    )
+    return await cursor.fetchone()
+
+
+async def insert(connection: Connection, messages: Sequence[Message]) -> None:
+    """Writes messages at their positions, in one statement with binary arrays."""
+    await connection.execute(
+        """
+        INSERT INTO messages (position, id, kind, time, actor_kind, actor_id, actor_name,
+                              receiver_id, group_id, event_position, data)
+        SELECT m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name,
+               m.receiver_id, m.group_id, m.event_position, m.data::json
+        FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::text[],
+                    %b::text[], %b::text[], %b::bigint[], %b::text[])
+             AS m (position, id, kind, time, actor_kind, actor_id, actor_name,
+                   receiver_id, group_id, event_position, data)
+        """,
+        (
+            [m.position for m in messages],
+            [m.id for m in messages],
+            [m.kind.value for m in messages],
+            [m.time for m in messages],
+            [m.actor_kind.value for m in messages],
+            [m.actor_id for m in messages],
+            [m.actor_name for m in messages],
+            [m.receiver_id for m in messages],
+            [m.group_id for m in messages],
+            [None if m.event is None else m.event.position for m in messages],
+            [None if m.data is None else m.data.decode() for m in messages],
+        ),
+    )
+
+
+async def notify(connection: Connection) -> None:
+    """Wakes every process's feed when the transaction commits."""
+    await connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
+
+
+async def after(connection: Connection, position: int, limit: int) -> list[Message]:
+    """Up to `limit` messages after a position, in order, with their events."""
+    cursor = await connection.cursor(row_factory=args_row(_message)).execute(
+        _MESSAGES
+        + """
+        WHERE m.position > %s
+        ORDER BY m.position
+        LIMIT %s
+        """,
+        (position, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def page(connection: Connection, position: int, wanted: StreamFilter, limit: int) -> list[Message]:
+    """Up to `limit` messages after a position that the filter lets through, in order, with their events."""
+    cursor = await connection.cursor(row_factory=args_row(_message)).execute(
+        _MESSAGES
+        + """
+        WHERE m.position > %(position)s
+          AND m.kind = ANY(%(kinds)s)
+          AND (%(receiver_ids)s::text[] IS NULL OR m.receiver_id = ANY(%(receiver_ids)s))
+          AND (%(group_ids)s::text[] IS NULL OR m.group_id = ANY(%(group_ids)s))
+          AND (%(unit_id)s::bytea IS NULL OR e.unit_id = %(unit_id)s)
+          AND (%(name)s::text IS NULL OR e.name = %(name)s)
+          AND (%(version)s::text IS NULL OR e.version = %(version)s)
+          AND (%(release)s::text IS NULL OR e.release = %(release)s)
+          AND (%(platform_id)s::text IS NULL OR e.platform_id = %(platform_id)s)
+          AND (%(package)s::text IS NULL OR e.package = %(package)s)
+          AND (%(success)s::boolean IS NULL OR e.success = %(success)s)
+        ORDER BY m.position
+        LIMIT %(limit)s
+        """,
+        {
+            "position": position,
+            "limit": limit,
+            "kinds": [kind.value for kind in wanted.kinds],
+            "receiver_ids": None if wanted.receiver_ids is None else list(wanted.receiver_ids),
+            "group_ids": None if wanted.group_ids is None else list(wanted.group_ids),
+            "unit_id": wanted.unit_id,
+            "name": wanted.name,
+            "version": wanted.version,
+            "release": wanted.release,
+            "platform_id": wanted.platform_id,
+            "package": wanted.package,
+            "success": wanted.success,
+        },
+    )
+    return await cursor.fetchall()
+
+
+async def partition_ends(connection: Connection) -> list[int]:
+    """The exclusive upper bounds of the partitions of the stream, in order."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        r"""
+        SELECT (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint AS upper_bound
+        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'messages'::regclass
+        ORDER BY upper_bound
+        """
+    )
+    return await cursor.fetchall()
+
+
+async def add_partition(connection: Connection, start: int, end: int) -> None:
+    """Adds the partition for positions from `start` up to and without `end`, without stopping readers or writers."""
+    name = sql.Identifier(f"messages_from_{start}")
+    await connection.execute(
+        sql.SQL("CREATE TABLE {} (LIKE messages INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)").format(
+            name
+        )
+    )
+    await connection.execute(
+        sql.SQL("ALTER TABLE messages ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+            name, sql.Literal(start), sql.Literal(end)
+        )
+    )
+
+
+def _message(
+    position: int,
+    id: str,
+    kind: str,
+    time: datetime,
+    actor_kind: str,
+    actor_id: str,
+    actor_name: str,
+    receiver_id: str | None,
+    group_id: str | None,
+    data: str | None,
+    *event: Any,
+) -> Message:
+    return Message(
+        position=position,
+        id=id,
+        kind=Kind(kind),
+        time=time,
+        actor_kind=ActorKind(actor_kind),
+        actor_id=actor_id,
+        actor_name=actor_name,
+        receiver_id=receiver_id,
+        group_id=group_id,
+        event=None if event[0] is None else event_of_row(*event),
+        data=None if data is None else data.encode(),
+    )

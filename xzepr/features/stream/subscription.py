@@ -1,0 +1,49 @@
+"""One subscriber's way through the stream: replay, then live, with checkpoints in silence."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from xzepr.core.actor import Actor
+from xzepr.core.clock import now
+from xzepr.features.stream import rules
+from xzepr.features.stream.feed import Feed
+from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
+from xzepr.features.stream.service import Stream
+
+_READ = 500
+
+
+async def follow(
+    stream: Stream, feed: Feed, actor: Actor, after: Cursor | None, wanted: StreamFilter, *, checkpoint_seconds: float
+) -> AsyncGenerator[Message | Checkpoint, None]:
+    """First a checkpoint (the cursor given, or the present head), then every message after it that the actor may read
+    and the filter lets through, in order, without a gap or a repeat; a checkpoint when nothing was sent for
+    `checkpoint_seconds`. Raises StreamDiverged for a cursor that is not of this stream."""
+    actor.must_be_known()
+    wanted = replace(wanted, kinds=rules.readable(actor, wanted.kinds))
+    await feed.started()
+    if after is not None:
+        await stream.verify(after)
+    seen = after or feed.head.cursor
+    yield Checkpoint(seen, now())
+    spoke = time.monotonic()
+    while True:
+        for message in await feed.after(seen.position, _READ):
+            seen = message.cursor
+            if rules.matches(wanted, message):
+                yield message
+                spoke = time.monotonic()
+        if time.monotonic() - spoke >= checkpoint_seconds:
+            yield Checkpoint(seen, now())
+            spoke = time.monotonic()
+        await _wait(feed, seen.position, spoke + checkpoint_seconds - time.monotonic())
+
+
+async def _wait(feed: Feed, position: int, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(max(seconds, 0.0)):
+            await feed.wait_beyond(position)
+    except TimeoutError:
+        return
