@@ -1,0 +1,211 @@
+"""JSON comes in and goes out unaltered, or is refused with the places of what would be altered."""
+
+import json
+import math
+import time
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xzepr.core.errors import InvalidInput
+from xzepr.core.exact_json import depth, dumps, loads
+
+KEPT_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+INT64 = st.integers(-(2**63), 2**64 - 1)
+KEPT = st.recursive(
+    st.none() | st.booleans() | INT64 | st.floats(allow_nan=False, allow_infinity=False) | KEPT_TEXT,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEPT_TEXT, inner, max_size=5),
+    max_leaves=20,
+)
+ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.just("\0")
+    | st.just("\udc00"),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(st.characters()), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+def places(data: bytes | str, field: str = "payload") -> list[str]:
+    with pytest.raises(InvalidInput) as refusal:
+        loads(data, field=field)
+    return [violation.field for violation in refusal.value.violations]
+
+
+def spoiled(value: Any) -> bool:
+    """Whether a value holds something that the hub would alter: the plain recursive truth to compare with."""
+    if isinstance(value, dict):
+        return any(spoiled(key) or spoiled(child) for key, child in cast(dict[str, Any], value).items())
+    if isinstance(value, list):
+        return any(spoiled(child) for child in cast(list[Any], value))
+    if isinstance(value, str):
+        return any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and not -(2**63) <= value <= 2**64 - 1
+
+
+@given(KEPT)
+def test_what_is_written_reads_back_equal(value: object):
+    written = dumps(value)
+    assert loads(written) == value
+    assert loads(written.decode()) == value
+    assert dumps(loads(written)) == written
+
+
+@given(ANY)
+def test_a_text_is_refused_exactly_when_it_holds_what_would_be_altered(value: object):
+    for ascii_only in (True, False):
+        text = json.dumps(value, ensure_ascii=ascii_only)
+        if "NaN" in text or "Infinity" in text:
+            text = text.replace("NaN", "1e999").replace("-Infinity", "-1e999").replace("Infinity", "1e999")
+        if spoiled(json.loads(text)):
+            assert places(text)
+        else:
+            assert loads(text) == json.loads(text)
+            assert loads(text.encode()) == json.loads(text)
+
+
+@given(ANY)
+def test_a_value_is_written_exactly_when_json_can_hold_it(value: object):
+    if spoiled(value):
+        with pytest.raises(InvalidInput):
+            dumps(value)
+    else:
+        assert json.loads(dumps(value)) == value
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_and_nothing_else(text: str):
+    try:
+        value = loads(text)
+    except (ValueError, InvalidInput):
+        return
+    assert value == json.loads(text)
+
+
+def test_every_altered_value_is_named_by_its_pointer():
+    text = rb"""{"a": [1, 18446744073709551616, {"b/c~d": -9223372036854775809}],
+        "big": 1e400, "nul": "x\u0000y", "half": "\ud800", "k\u0000n": 1, "fine": "\ud83d\ude00"}"""
+    assert places(text) == [
+        "payload/k\\u0000n",
+        "payload/a/1",
+        "payload/a/2/b~1c~0d",
+        "payload/big",
+        "payload/nul",
+        "payload/half",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("18446744073709551616", "18446744073709551616 is beyond 64 bits"),
+        ("-9223372036854775809", "-9223372036854775809 is beyond 64 bits"),
+        ("9" * 5000, "is beyond 64 bits"),
+        ("-1e400", "-1e400 is beyond the range of a double"),
+        (r'"\u0000"', "NUL"),
+        (r'"\uDBFF\uDBFF"', "lone surrogate"),
+        ('"\udc00"', "lone surrogate"),
+    ],
+)
+def test_the_refusal_of_a_value_says_what_is_wrong(text: str, says: str):
+    with pytest.raises(InvalidInput, match=says) as refusal:
+        loads(text, field="payload")
+    assert refusal.value.field == "payload"
+    assert len(refusal.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b"18446744073709551615", 2**64 - 1),
+        (b"-9223372036854775808", -(2**63)),
+        (b"[1700000000000000000]", [1_700_000_000_000_000_000]),
+        (b'"18446744073709551616"', "18446744073709551616"),
+        (b"18446744073709551616.0", 18446744073709551616.0),
+        (b"18446744073709551616e1", 184467440737095516160.0),
+        (b"0.12345678901234567890123", 0.12345678901234568),
+        (rb'"\\u0000 \\ud800"', r"\u0000 \ud800"),
+        (b'{"a": 18446744073709551616, "a": 1}', {"a": 1}),
+    ],
+)
+def test_what_only_looks_dangerous_is_read(text: bytes, value: object):
+    assert loads(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "empty"),
+        (b'{"a": 1,\n "b": x}', "line 2, column 7"),
+        (b'{"a": 1,\n "b": "\xff"}', "not valid UTF-8 at line 2, byte 8"),
+        (b'["\\ud800", 1e400, oops]', "line 1, column"),
+        (b"NaN", "not valid JSON"),
+        (b"[" * 1025 + b"]" * 1025, "nested deeper than 1024"),
+        (b"[" * 100_000, "nested deeper than 1024"),
+        (b"[" * 1000, "too early"),
+        (b'{"a":' * 100_000, "nested deeper than 1024"),
+    ],
+)
+def test_what_is_not_json_is_refused_with_line_and_column(text: bytes, says: str):
+    with pytest.raises(ValueError, match=says):
+        loads(text)
+
+
+def test_deep_values_are_refused_or_read_but_never_overflow_the_stack():
+    deep = loads(b"[" * 1023 + b'"\\u0001"' + b"]" * 1023)
+    assert depth(deep) == 1023
+    assert places(b"[" * 1023 + b'"\\u0000"' + b"]" * 1023, "p") == ["p" + "/0" * 1023]
+    with pytest.raises(InvalidInput, match="nested deeper than 254"):
+        dumps(deep, field="payload")
+    assert depth(loads(dumps(loads(b"[" * 254 + b"]" * 254)))) == 254
+
+
+@pytest.mark.parametrize(("value", "levels"), [(1, 0), ([], 1), ({"a": []}, 2), ([1, {"a": [[2]]}, 3], 4)])
+def test_depth_counts_containers_within_each_other(value: object, levels: int):
+    assert depth(value) == levels
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"a": [2**64]}, "payload/a/0"),
+        ({"a": {"b": float("nan"), "c": None}}, "payload/a/b"),
+        ([None, "a\0b"], "payload/1"),
+        ({"\ud800": 1}, "payload/\\ud800"),
+        ([object()], "payload/0"),
+    ],
+)
+def test_what_json_cannot_hold_is_not_written(value: object, place: str):
+    with pytest.raises(InvalidInput) as refusal:
+        dumps(value, field="payload")
+    assert [violation.field for violation in refusal.value.violations] == [place]
+
+
+def test_a_refusal_names_at_most_a_hundred_places():
+    assert len(places(b"[" + b"1e999," * 5000 + b"1]")) == 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"' + '\\"' * 250_000,
+        "9" * 500_000 + ".",
+        "1e" * 250_000,
+        '"\\u0000' + '\\"' * 250_000,
+        "-" * 500_000,
+        "[" * 500_000,
+    ],
+)
+def test_hostile_texts_cost_linear_time(text: str):
+    began = time.process_time()
+    with pytest.raises(ValueError, match=r"not valid|nested"):
+        loads(text)
+    assert time.process_time() - began < 2

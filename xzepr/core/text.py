@@ -1,0 +1,35 @@
+"""What a text field must be: checked in one place for receivers, groups and events."""
+
+import re
+from collections.abc import Iterator
+
+from xzepr.core.errors import Violation
+
+MAX_NAME = 255
+"""Characters in a name, type, version and the like."""
+MAX_DESCRIPTION = 4_000
+
+NUL = "text with the character NUL (\\u0000) cannot be kept"
+LONE_SURROGATE = "text with a lone surrogate (\\ud800 to \\udfff) is not Unicode and cannot be kept"
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def text_fault(text: str) -> str | None:
+    """What keeps a text out of the database, or None."""
+    if "\0" in text:
+        return NUL
+    return None if text.isascii() or _SURROGATES.search(text) is None else LONE_SURROGATE
+
+
+def check_text(field: str, text: str, *, max_chars: int = MAX_NAME, may_be_blank: bool = False) -> Iterator[Violation]:
+    """The violations of one field: a character that cannot be kept, blank (nothing but white space), too long.
+
+    The text is judged as it was sent: nothing is trimmed, and the limit counts Unicode characters.
+    """
+    if (fault := text_fault(text)) is not None:
+        yield Violation(field, f"{field}: {fault}")
+    if not may_be_blank and not text.strip():
+        yield Violation(field, f"{field} must not be blank")
+    if len(text) > max_chars:
+        yield Violation(field, f"{field} has {len(text):,} characters; at most {max_chars:,} are allowed")
