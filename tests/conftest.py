@@ -1,0 +1,35 @@
+"""Fixtures for every test: a real PostgreSQL, and a fresh database in it for each test that asks."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.postgres import Databases, databases, migrated_template
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Databases]:
+    """The PostgreSQL of this test process."""
+    with databases() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: Databases) -> Iterator[str]:
+    """The name of a migrated database that tests get clones of."""
+    with migrated_template(postgres_server) as name:
+        yield name
+
+
+@pytest.fixture
+def database_url(postgres_server: Databases, template_database: str) -> Iterator[str]:
+    """The URL of a migrated database of this test's own."""
+    with postgres_server.database(template_database) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: Databases) -> Iterator[str]:
+    """The URL of a database of this test's own with nothing in it."""
+    with postgres_server.database() as url:
+        yield url

@@ -1,0 +1,5 @@
+"""A real PostgreSQL in the data folder, for a hub that was given no database."""
+
+from xzepr.infra.embedded.server import EmbeddedPostgres
+
+__all__ = ["EmbeddedPostgres"]
