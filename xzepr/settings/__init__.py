@@ -11,6 +11,7 @@ from xzepr.settings.around import (
     ServerSettings,
     TelemetrySettings,
 )
+from xzepr.settings.load import Loaded, load
 from xzepr.settings.model import Settings
 from xzepr.settings.work import (
     EventSettings,
@@ -30,6 +31,7 @@ __all__ = [
     "GroupSettings",
     "JwtSettings",
     "KafkaSettings",
+    "Loaded",
     "RateLimitSettings",
     "RecorderSettings",
     "RedisSettings",
@@ -38,4 +40,5 @@ __all__ = [
     "Settings",
     "StreamSettings",
     "TelemetrySettings",
+    "load",
 ]

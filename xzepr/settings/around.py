@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from xzepr.settings.types import (
     LATER,
@@ -17,6 +17,7 @@ from xzepr.settings.types import (
     Section,
     Text,
     contradiction,
+    lower,
 )
 
 
@@ -150,7 +151,7 @@ class TelemetrySettings(Section):
     otlp_endpoint: HttpUrl = Field(
         default="http://localhost:4318", description="Where traces go, as OTLP over HTTP, when `tracing_enabled`."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         default="info", description="Least level that is logged."
     )
     json_logs: bool | None = Field(default=None, description="Log lines as JSON; when not set, unless on a terminal.")

@@ -14,7 +14,7 @@ from xzepr.settings.around import (
     ServerSettings,
     TelemetrySettings,
 )
-from xzepr.settings.types import Section, contradiction
+from xzepr.settings.types import Folder, Section, contradiction
 from xzepr.settings.work import (
     EventSettings,
     GraphQLSettings,
@@ -31,7 +31,7 @@ class Settings(Section):
     environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = Field(
         default="development", description="Names the file `config/{environment}.yaml` that is read."
     )
-    data_dir: Path = Field(
+    data_dir: Folder = Field(
         default=Path("data"),
         description="Folder of all local state, from the working folder: embedded database, keys, first password.",
     )

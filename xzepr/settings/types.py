@@ -1,6 +1,7 @@
 """The kinds of value that settings are made of, and the marker for those that are accepted and not in effect yet."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -33,6 +34,11 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def lower(value: object) -> object:
+    """Text in lower case: INFO is as good as info."""
+    return value.lower() if isinstance(value, str) else value
+
+
 def _origin(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#@]+", value):
         raise ValueError("should be an origin, such as https://hub.example.org:8443, without a path")
@@ -51,6 +57,13 @@ def _host(value: str) -> str:
     return value
 
 
+def _folder(value: object) -> object:
+    # An empty path is the working folder, which nobody means by an empty variable.
+    if value == "":
+        raise ValueError("should name a folder")
+    return value
+
+
 def _postgres_url(value: SecretStr) -> SecretStr:
     if not re.match(r"postgres(ql)?://|\s*\w+\s*=", value.get_secret_value()):
         raise ValueError("should start with postgresql://, or be pairs such as host=db user=xzepr")
@@ -64,5 +77,6 @@ Origin = Annotated[str, AfterValidator(_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
 Text = Annotated[str, Field(min_length=1)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]

@@ -1,0 +1,71 @@
+"""Settings as they may be shown: secrets masked, with their origins."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from xzepr.settings.keys import keys
+from xzepr.settings.load import Loaded
+from xzepr.settings.model import Settings
+
+MASK = "********"
+
+# Only an address of the plainest form is shown in part. Its query may hold a password too, so it is dropped; and an "@" or "/"
+# that stands in an unescaped password makes the whole fail to match.
+_ADDRESS = re.compile(
+    r"(?P<scheme>[a-z][a-z+]*://)((?P<user>[^\s:@/?#]*)(?P<password>:[^\s@/?#]*)?@)?"
+    r"(?P<host>[^\s@/?#]*)(?P<path>/[^\s@?#]*)?(?P<query>\?[^\s@#]*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One line of `xzepr config`."""
+
+    key: str
+    value: str | int | float | bool | list[str] | None
+    """As JSON has it; None when unset, secrets masked."""
+    origin: str
+    in_effect: bool
+
+
+def shown(loaded: Loaded) -> list[Shown]:
+    """Every setting in the order of the model, safe to print."""
+    return [
+        Shown(name, presentable(value_of(loaded.settings, name)), loaded.origins[name], key.in_effect)
+        for name, key in keys().items()
+    ]
+
+
+def value_of(settings: Settings, name: str) -> object:
+    """The value of a dotted key."""
+    value: object = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def presentable(value: object) -> str | int | float | bool | list[str] | None:
+    """A setting's value as JSON can hold it, without its secret."""
+    if isinstance(value, SecretStr):
+        return masked(value.get_secret_value())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [str(item) for item in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"a setting of type {type(value).__name__} needs a way to be shown")
+
+
+def masked(secret: str) -> str:
+    """The secret with everything hidden but, for an address, its scheme, user, host and path."""
+    match = _ADDRESS.fullmatch(secret)
+    if match is None:
+        return MASK
+    user = "" if match["user"] is None else match["user"] + (f":{MASK}" if match["password"] else "") + "@"
+    return f"{match['scheme']}{user}{match['host']}{match['path'] or ''}{'?' + MASK if match['query'] else ''}"
