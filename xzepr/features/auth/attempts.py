@@ -1,0 +1,107 @@
+"""How often one name may be tried: ten failures a minute, counted exactly over all servers, before a hash is made."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from xzepr.core.errors import Overloaded, RateLimited
+from xzepr.core.ids import new_id
+from xzepr.features.auth import store
+from xzepr.infra.db import Database
+
+MAX_FAILURES = 10
+"""Failed logins of one name within a minute; the next is refused."""
+
+_WAIT_SECONDS = 3.0
+_LOOK_EVERY_SECONDS = 0.05
+_CONNECTIONS = 4
+_REMEMBERED = 10_000
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A login under way; set `failed` before leaving its context if user name and password did not fit."""
+
+    id: str
+    failed: bool = False
+
+
+class LoginLimit:
+    """Lets logins through, or refuses them."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        # Those who wait for one name's lock must leave the pool's other connections to other work.
+        self._connections = asyncio.Semaphore(_CONNECTIONS)
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
+
+    @asynccontextmanager
+    async def attempt(self, folded_name: str) -> AsyncGenerator[Attempt]:
+        """A place among the ten of this name; given back unless the attempt is marked failed. Raises RateLimited.
+
+        The place is taken before the password is looked at. So of many guesses at once no more than ten are hashed,
+        and many right logins at once (a fleet of pipelines with one user) wait for each other and all succeed.
+        """
+        attempt = await self._take_place(_digest(folded_name))
+        try:
+            yield attempt
+        finally:
+            async with self._db.write() as connection:
+                settle = store.attempt_failed if attempt.failed else store.forget_attempt
+                await settle(connection, attempt.id)
+
+    async def _take_place(self, name_digest: bytes) -> Attempt:
+        until = _now() + _WAIT_SECONDS
+        while True:
+            self._refuse_again(name_digest)
+            async with self._connections:
+                attempt = await self._try(name_digest)
+            if attempt is not None:
+                return attempt
+            if _now() >= until:
+                raise Overloaded("too many logins of this user are under way", retry_after=1)
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+    async def _try(self, name_digest: bytes) -> Attempt | None:
+        """A place; or None while other attempts, which may yet succeed, hold them all. Raises RateLimited."""
+        async with self._db.write() as connection:
+            await store.lock_name(connection, name_digest)
+            seen = await store.count_attempts(connection, name_digest)
+            if seen.failed >= MAX_FAILURES:
+                self._remember_refusal(name_digest, seen.frees_in)
+                raise _refusal(seen.frees_in)
+            if seen.failed + seen.under_way >= MAX_FAILURES:
+                return None
+            attempt = Attempt(new_id())
+            await store.add_attempt(connection, attempt.id, name_digest)
+            await store.sweep_attempts(connection)
+            return attempt
+
+    def _remember_refusal(self, name_digest: bytes, seconds: float) -> None:
+        self._refused[name_digest] = _now() + seconds
+        self._refused.move_to_end(name_digest)
+        while len(self._refused) > _REMEMBERED:
+            self._refused.popitem(last=False)
+
+    def _refuse_again(self, name_digest: bytes) -> None:
+        # A flood of guesses for one name costs the database nothing once it has said no.
+        left = self._refused.get(name_digest, 0.0) - _now()
+        if left > 0:
+            raise _refusal(left)
+        self._refused.pop(name_digest, None)
+
+
+def _refusal(seconds: float) -> RateLimited:
+    return RateLimited("too many failed logins of this user", retry_after=max(1.0, seconds))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _digest(name: str) -> bytes:
+    # A digest has one length, whatever is sent as a name, and says nothing to who reads the table.
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,112 @@
+"""Users in PostgreSQL."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import class_row
+
+from xzepr.core.actor import Role
+from xzepr.features.users.model import User
+from xzepr.infra.db import Connection
+
+_ROLES = {role.value: role for role in Role}
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A row of `users`, its password's hash with it."""
+
+    id: str
+    username: str
+    password_hash: str
+    roles: list[str]
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+    def user(self) -> User:
+        """The user. A role that this version does not know allows nothing: a newer server may have given it."""
+        roles = tuple(_ROLES[name] for name in self.roles if name in _ROLES)
+        return User(self.id, self.username, roles, self.enabled, self.created_at, self.updated_at)
+
+
+async def insert(
+    connection: Connection, id: str, username: str, password_hash: str, roles: list[str]
+) -> UserRow | None:
+    """The user as stored, or None when the name is taken."""
+    async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
+        await cursor.execute(
+            """
+            INSERT INTO users (id, username, password_hash, roles)
+            VALUES (%(id)s, %(username)s, %(password_hash)s, %(roles)s)
+            ON CONFLICT (username) DO NOTHING
+            RETURNING id, username, password_hash, roles, enabled, created_at, updated_at
+            """,
+            {"id": id, "username": username, "password_hash": password_hash, "roles": roles},
+        )
+        return await cursor.fetchone()
+
+
+async def by_username(connection: Connection, username: str) -> UserRow | None:
+    """The user of that folded name."""
+    async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
+        await cursor.execute(
+            """
+            SELECT id, username, password_hash, roles, enabled, created_at, updated_at
+            FROM users WHERE username = %(username)s
+            """,
+            {"username": username},
+        )
+        return await cursor.fetchone()
+
+
+async def by_ids(connection: Connection, ids: Sequence[str]) -> list[UserRow]:
+    """The users of these ids that there are, in no order."""
+    async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
+        await cursor.execute(
+            """
+            SELECT id, username, password_hash, roles, enabled, created_at, updated_at
+            FROM users WHERE id = ANY (%(ids)s)
+            """,
+            {"ids": list(ids)},
+        )
+        return await cursor.fetchall()
+
+
+async def set_enabled(connection: Connection, id: str, enabled: bool) -> UserRow | None:
+    """The user afterwards, or None when there is none."""
+    async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
+        await cursor.execute(
+            """
+            UPDATE users SET enabled = %(enabled)s, updated_at = clock_timestamp() WHERE id = %(id)s
+            RETURNING id, username, password_hash, roles, enabled, created_at, updated_at
+            """,
+            {"id": id, "enabled": enabled},
+        )
+        return await cursor.fetchone()
+
+
+async def replace_hash(connection: Connection, id: str, old: str, new: str) -> None:
+    """Stores another hash of the same password, unless the password was changed meanwhile."""
+    await connection.execute(
+        "UPDATE users SET password_hash = %(new)s WHERE id = %(id)s AND password_hash = %(old)s",
+        {"id": id, "old": old, "new": new},
+    )
+
+
+async def lock_admins(connection: Connection) -> None:
+    """Waits until no other transaction decides whether there is an admin; holds until this one ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtext('xzepr'), hashtext('xzepr admins'))")
+
+
+async def has_users(connection: Connection) -> bool:
+    """Whether there is any user."""
+    cursor = await connection.execute("SELECT 1 FROM users LIMIT 1")
+    return await cursor.fetchone() is not None
+
+
+async def has_enabled_admin(connection: Connection) -> bool:
+    """Whether somebody who may log in has the role admin."""
+    cursor = await connection.execute("SELECT 1 FROM users WHERE enabled AND 'admin' = ANY (roles) LIMIT 1")
+    return await cursor.fetchone() is not None

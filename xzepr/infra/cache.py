@@ -1,0 +1,74 @@
+"""What was looked up a moment ago: a bounded memory of answers that are soon too old to use."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class ShortMemory(Generic[K, V]):
+    """Answers of `look_up`, each used for `seconds` after its asking began; the oldest go when there are `size`.
+
+    Callers that ask for the same key at the same moment share one look-up. An answer of None, and an error, reach
+    those who wait and are not kept: keys that nobody has would push out those that somebody uses.
+    """
+
+    def __init__(
+        self,
+        look_up: Callable[[K], Awaitable[V | None]],
+        *,
+        seconds: float,
+        size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look_up = look_up
+        self._seconds = seconds
+        self._size = size
+        self._clock = clock
+        self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._asking: dict[K, asyncio.Task[V | None]] = {}
+
+    async def get(self, key: K) -> V | None:
+        """The answer for the key, at most `seconds` old; raises what the look-up raises."""
+        kept = self._kept.get(key)
+        if kept is not None and self._clock() < kept[0]:
+            return kept[1]
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._ask(key))
+            task.add_done_callback(_take_note)
+        # One caller that gives up must not take the answer from the others.
+        return await asyncio.shield(task)
+
+    def forget(self, key: K) -> None:
+        """The next asking looks the key up again, also when a look-up is under way now."""
+        self._kept.pop(key, None)
+        self._asking.pop(key, None)
+
+    async def _ask(self, key: K) -> V | None:
+        me = asyncio.current_task()
+        until = self._clock() + self._seconds
+        try:
+            value = await self._look_up(key)
+            if value is not None and self._asking.get(key) is me:
+                self._keep(key, until, value)
+            return value
+        finally:
+            if self._asking.get(key) is me:
+                del self._asking[key]
+
+    def _keep(self, key: K, until: float, value: V) -> None:
+        self._kept[key] = (until, value)
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+
+
+def _take_note(task: "asyncio.Task[V | None]") -> None:
+    # An error that every caller stopped waiting for is no news; asyncio would log it as never retrieved.
+    if not task.cancelled():
+        task.exception()
