@@ -1,0 +1,235 @@
+"""A real Kafka broker for tests: one KRaft node, jars from Maven Central; a pytest plugin, and `make kafka`."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+KAFKA = "4.3.1"
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
+CLUSTER_ID = "xzeprTestCluster000001"
+
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>io.xzepr.tests</groupId>
+  <artifactId>kafka</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{kafka}</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+"""
+
+# Small: one replica of everything, no wait for a first consumer, a cleaner that fits a small heap, and a node that may
+# register again at once after it was killed.
+_PROPERTIES = """process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+log.dirs={data}
+num.partitions=3
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+log.cleaner.dedupe.buffer.size=2097152
+broker.session.timeout.ms=1500
+broker.heartbeat.interval.ms=300
+"""
+
+
+class NoBrokerError(Exception):
+    """No broker can be had on this machine; the message says what is missing."""
+
+
+def jars() -> Path:
+    """The folder of Kafka's jars, fetched by Maven the first time. Raises NoBrokerError for want of java or mvn."""
+    if shutil.which("java") is None:
+        raise NoBrokerError("no java on this machine")
+    folder = CACHE / f"libs-{KAFKA}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
+    if shutil.which("mvn") is None:
+        raise NoBrokerError("no mvn on this machine to fetch Kafka with")
+    (CACHE / "pom.xml").write_text(_POM.format(kafka=KAFKA))
+    with tempfile.TemporaryDirectory(dir=CACHE) as fresh:
+        command = ["mvn", "-q", "-B", "-ntp", "-f", str(CACHE / "pom.xml"), "dependency:copy-dependencies"]
+        done = subprocess.run(
+            [*command, "-DincludeScope=runtime", f"-DoutputDirectory={fresh}/libs"], capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise NoBrokerError(f"Maven could not fetch Kafka {KAFKA}: {done.stdout[-400:]}")
+        os.rename(f"{fresh}/libs", folder)
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no broker outlives a killed test run
+
+
+class Broker:
+    """One broker with its own folder and fixed port: start it, stop it, kill it, start it again with what it had."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self._controller = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port`, also while the broker is down."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, timeout: float = 60) -> None:
+        """Start and wait until it serves. Raises NoBrokerError where there is no Kafka, or it does not come up."""
+        libs = f"{jars()}/*"
+        data, properties = self.folder / "data", self.folder / "server.properties"
+        if not data.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            properties.write_text(_PROPERTIES.format(port=self.port, controller=self._controller, data=data))
+            tool = ["java", "-cp", libs, "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]
+            subprocess.run([*tool, "-c", str(properties)], check=True, capture_output=True)
+        heap = ["-Xms128m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        log = self.folder / "broker.log"
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                ["java", *heap, "-cp", libs, "kafka.Kafka", str(properties)],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
+        self._await_start(self._process, log, timeout)
+
+    def _await_start(self, process: subprocess.Popen[bytes], log: Path, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while not re.search(rb"Kafka Server started", log.read_bytes()):
+            if process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise NoBrokerError(f"the broker did not start: {log.read_text()[-800:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop cleanly; nothing to do where it is down."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def running(port: int | None = None) -> Generator[Broker]:
+    """A broker in a throw-away folder, stopped and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="xzepr-kafka-") as folder:
+        broker = Broker(Path(folder), port)
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.stop()
+
+
+# The pytest plugin ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap address of a broker shared by the session: XZEPR_TEST_KAFKA where set, else one of our own."""
+    named = os.environ.get("XZEPR_TEST_KAFKA")
+    if named:
+        yield named
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            broker = stack.enter_context(running())
+        except NoBrokerError as missing:
+            pytest.skip(f"no Kafka broker: {missing}")
+        yield broker.bootstrap
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker for this test alone, not yet started: one to stop, kill and start."""
+    try:
+        jars()
+    except NoBrokerError as missing:
+        pytest.skip(f"no Kafka broker: {missing}")
+    broker = Broker(tmp_path / "kafka")
+    yield broker
+    broker.kill()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under xdist the Kafka tests stay in one worker, so that one broker serves them (with --dist loadgroup)."""
+    for item in items:
+        if item.get_closest_marker("kafka"):
+            item.add_marker(pytest.mark.xdist_group("kafka"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped for want of a broker: a green run without them is not the whole promise."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "kafka" in report.keywords]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} kafka tests were skipped: {skipped[0].longrepr[2]}", yellow=True)
+
+
+def main() -> None:
+    """Run a broker in the foreground until Ctrl-C; its data goes with it."""
+    try:
+        with running(port=19092) as broker:
+            sys.stdout.write(
+                f"Kafka {KAFKA} at {broker.bootstrap} (XZEPR__KAFKA__BROKERS={broker.bootstrap}); Ctrl-C stops it\n"
+            )
+            sys.stdout.flush()
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+    except NoBrokerError as missing:
+        sys.exit(f"Kafka cannot run here: {missing}")
+
+
+if __name__ == "__main__":
+    main()

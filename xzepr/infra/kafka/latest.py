@@ -1,0 +1,80 @@
+"""The newest value of a key in a compacted topic of one partition, read to the topic's end."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from xzepr.infra.kafka.cluster import BrokerError, Cluster, call
+from xzepr.infra.kafka.quiet import thin_out_logs
+
+_TAIL = 2_000
+"""Whoever writes this key wrote lately: its newest value is nearly always among the newest entries."""
+
+
+async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None:
+    """The newest committed value of the key; None when it has none. Raises BrokerError.
+
+    "The end" is the high watermark. A committed reader by itself ends before the first transaction that is still open,
+    and where hubs share the topic that may be another hub's, begun before our newest entry: then this waits for it."""
+    thin_out_logs()
+    partition = TopicPartition(topic, 0)
+    async with call(cluster, f"read topic {topic} to its end (a transaction in it may still be open)"):
+        begin, end = await _bounds(cluster, partition)
+        committed = _consumer(cluster, "read_committed")
+        try:
+            await committed.start()
+            committed.assign([partition])
+            tail = max(begin, end - _TAIL)
+            value = await _read(committed, partition, tail, end, key)
+            if value is None and tail > begin:
+                value = await _read(committed, partition, begin, tail, key)
+            return value
+        finally:
+            await _stop(cluster, committed)
+
+
+def _consumer(cluster: Cluster, isolation: str) -> Any:
+    return AIOKafkaConsumer(
+        bootstrap_servers=",".join(cluster.brokers),
+        client_id="xzepr-relay",
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level=isolation,
+        request_timeout_ms=cluster.timeout_ms,
+        retry_backoff_ms=20,
+        fetch_max_wait_ms=100,
+    )
+
+
+async def _bounds(cluster: Cluster, partition: TopicPartition) -> tuple[int, int]:
+    consumer = _consumer(cluster, "read_uncommitted")
+    try:
+        await consumer.start()
+        begin = await consumer.beginning_offsets([partition])
+        end = await consumer.end_offsets([partition])
+        return begin[partition], end[partition]
+    finally:
+        await _stop(cluster, consumer)
+
+
+async def _stop(cluster: Cluster, consumer: Any) -> None:
+    with suppress(BrokerError):
+        async with call(cluster, "stop reading", 5.0):
+            # Its tasks must have begun: one that is cancelled before makes stop() raise CancelledError.
+            await asyncio.sleep(0)
+            await consumer.stop()
+
+
+async def _read(consumer: Any, partition: TopicPartition, start: int, end: int, key: bytes) -> bytes | None:
+    """The newest value among the offsets from `start` up to and without `end`."""
+    value: bytes | None = None
+    consumer.seek(partition, start)
+    while await consumer.position(partition) < end:
+        fetched = await consumer.getmany(partition, timeout_ms=20)
+        for record in fetched.get(partition, ()):
+            if record.key == key and record.offset < end:
+                value = record.value
+    return value

@@ -1,0 +1,96 @@
+"""Topics: which exist and how they are configured, and creating those that are missing."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import for_code
+
+from xzepr.infra.kafka.cluster import BrokerError, Cluster, TopicError, call
+from xzepr.infra.kafka.quiet import thin_out_logs
+
+_TOPIC_EXISTS = 36
+_POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED = 44, 38, 29
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as the cluster has it."""
+
+    name: str
+    partitions: int
+    cleanup_policy: str
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopicSpec:
+    """A topic to create."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Topics:
+    """The topics of a cluster, through one connection that `close` ends."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Opens nothing yet."""
+        thin_out_logs()
+        self._cluster = cluster
+        self._client: Any = AIOKafkaAdminClient(
+            bootstrap_servers=",".join(cluster.brokers), request_timeout_ms=cluster.timeout_ms, client_id="xzepr-relay"
+        )
+
+    async def __aenter__(self) -> "Topics":
+        try:
+            async with call(self._cluster, "connect to the brokers"):
+                await self._client.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Lets go of the connection."""
+        with suppress(BrokerError):
+            async with call(self._cluster, "close", 5.0):
+                await self._client.close()
+
+    async def find(self, names: Sequence[str]) -> dict[str, Topic]:
+        """Those of the topics that exist, by name. Raises BrokerError."""
+        async with call(self._cluster, "read topics"):
+            # Asked for by its name, a topic is created where brokers create topics by themselves; so ask for all.
+            described: list[dict[str, Any]] = await self._client.describe_topics()
+            partitions = {topic["topic"]: len(topic["partitions"]) for topic in described}
+            return {name: await self._read(name, partitions[name]) for name in names if name in partitions}
+
+    async def _read(self, name: str, partitions: int) -> Topic:
+        asked = ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": "", "max.message.bytes": ""})
+        [response] = await self._client.describe_configs([asked])
+        error, message, _, _, entries = response.resources[0]
+        if error:
+            raise BrokerError(f"read the configuration of topic {name}: {message or for_code(error).__name__}")
+        values: dict[str, str] = {entry[0]: entry[1] for entry in entries}
+        return Topic(name, partitions, values["cleanup.policy"], int(values["max.message.bytes"]))
+
+    async def create(self, spec: NewTopicSpec) -> None:
+        """Creates a topic; fine if another process just did. Raises TopicError for what only an operator can mend."""
+        new = NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=dict(spec.config))
+        async with call(self._cluster, f"create topic {spec.name}"):
+            response = await self._client.create_topics([new])
+        _, error, message = response.topic_errors[0][:3]
+        if error in (0, _TOPIC_EXISTS):
+            return
+        told = f"topic {spec.name} cannot be created: {message or for_code(error).__name__}"
+        if error in (_POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED):
+            raise TopicError(f"{told}. Create it, or change the kafka settings")
+        raise BrokerError(told)
