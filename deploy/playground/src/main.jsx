@@ -1,0 +1,98 @@
+// The playground: GraphiQL under a bar that says who is signed in.
+
+import "./workers.js";
+// GraphiQL loads the editor later; named here so that the editor's styles are in the page's one style sheet.
+import "monaco-graphql/esm/monaco-editor.js";
+import "@graphiql/react/style.css";
+import "@graphiql/plugin-doc-explorer/style.css";
+import "@graphiql/plugin-history/style.css";
+import "graphiql/graphiql.css";
+import "./page.css";
+
+import { GraphiQL } from "graphiql";
+import { useCallback, useEffect, useMemo, useState } from "react";
+import { createRoot } from "react-dom/client";
+import { EXAMPLES } from "./examples.js";
+import { fetcherFor } from "./fetcher.js";
+import { SignIn } from "./sign_in.jsx";
+import { pageStorage } from "./storage.js";
+
+const storage = pageStorage();
+const ENDED = "Your session has ended.";
+
+function Playground() {
+  const [session, setSession] = useState(null);
+  const [asking, setAsking] = useState({ reason: null });
+
+  const over = useCallback(() => {
+    setSession(null);
+    setAsking({ reason: ENDED });
+  }, []);
+
+  useEffect(() => {
+    if (!session?.expiresAt) return undefined;
+    const timer = setTimeout(over, Math.max(0, session.expiresAt - Date.now()));
+    return () => clearTimeout(timer);
+  }, [session, over]);
+
+  const { fetcher, close } = useMemo(() => fetcherFor(session, over), [session, over]);
+  useEffect(() => close, [close]); // signing out ends what was being watched
+
+  return (
+    <>
+      <Bar session={session} onSignIn={() => setAsking({ reason: null })} onSignOut={() => setSession(null)} />
+      <main>
+        <GraphiQL
+          fetcher={fetcher}
+          // Nobody but a signed-in actor may ask for the schema: null means "do not ask", undefined "ask now".
+          schema={session ? undefined : null}
+          storage={storage}
+          defaultTabs={EXAMPLES}
+          initialVariables={EXAMPLES[0].variables}
+          defaultEditorToolsVisibility="variables"
+          showPersistHeadersSettings={false}
+          inputValueDeprecation
+          schemaDescription
+        >
+          <GraphiQL.Logo>
+            <span className="graphiql-logo-link">GraphiQL</span>
+          </GraphiQL.Logo>
+        </GraphiQL>
+      </main>
+      {asking && (
+        <SignIn
+          reason={asking.reason}
+          onClose={() => setAsking(null)}
+          onSession={(found) => {
+            setSession(found);
+            setAsking(null);
+          }}
+        />
+      )}
+    </>
+  );
+}
+
+function Bar({ session, onSignIn, onSignOut }) {
+  return (
+    <header className="bar">
+      <strong>XZepr</strong>
+      <span className="where">GraphQL playground</span>
+      <span className="who" role="status">
+        {session ? <>Signed in as <b>{session.name}</b>{until(session)}</> : "Not signed in"}
+      </span>
+      {session ? (
+        <button type="button" className="quiet" onClick={onSignOut}>Sign out</button>
+      ) : (
+        <button type="button" onClick={onSignIn}>Sign in</button>
+      )}
+    </header>
+  );
+}
+
+function until({ expiresAt }) {
+  if (!expiresAt) return " by API key";
+  return ` until ${new Date(expiresAt).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+}
+
+createRoot(document.getElementById("playground")).render(<Playground />);
