@@ -1,0 +1,84 @@
+"""What the hub says of itself while its parts are there, slow, or away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+import xzepr
+from xzepr.api.health import Health, State, health_routes
+from xzepr.core.errors import Unavailable
+from xzepr.infra.telemetry.metrics import Metrics
+
+
+async def there() -> None:
+    """A database that answers."""
+
+
+async def away() -> None:
+    """A database that is away."""
+    raise Unavailable("away")
+
+
+async def hanging() -> None:
+    """A database that never answers."""
+    await asyncio.Event().wait()
+
+
+def client(
+    database: Callable[[], Awaitable[None]] = there, kafka: State | None = None, metrics: Metrics | None = None
+) -> TestClient:
+    """An application with nothing but the health routes."""
+    health = Health(database, lambda: kafka, timeout_seconds=0.05)
+    return TestClient(Starlette(routes=health_routes(health, metrics)))
+
+
+def test_health_has_the_shape_that_clients_know() -> None:
+    answer = client().get("/health")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {
+        "status": "healthy",
+        "service": "xzepr",
+        "version": xzepr.__version__,
+        "components": {"database": "healthy"},
+    }
+
+
+@pytest.mark.parametrize("database", [away, hanging])
+def test_without_its_database_the_hub_is_unhealthy_and_not_ready_but_alive(
+    database: Callable[[], Awaitable[None]],
+) -> None:
+    hub = client(database, kafka=State.HEALTHY)
+    health, ready = hub.get("/health"), hub.get("/health/ready")
+    assert (health.status_code, ready.status_code) == (503, 503)
+    assert health.json()["status"] == "unhealthy"
+    assert health.json()["components"] == {"database": "unhealthy", "kafka": "healthy"}
+    assert ready.json()["status"] == "not ready"
+    assert hub.get("/health/live").status_code == 200
+
+
+@pytest.mark.parametrize("kafka", [State.DEGRADED, State.UNHEALTHY])
+def test_without_kafka_the_hub_is_degraded_and_ready(kafka: State) -> None:
+    hub = client(kafka=kafka)
+    assert hub.get("/health").json()["status"] == "degraded"
+    assert (hub.get("/health").status_code, hub.get("/health/ready").status_code) == (200, 200)
+    assert hub.get("/health").json()["components"]["kafka"] == kafka
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics"])
+def test_head_is_answered_like_get(path: str) -> None:
+    hub = client(metrics=Metrics("1"))
+    head, get = hub.head(path), hub.get(path)
+    assert head.status_code == get.status_code == 200
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert hub.post(path).status_code == 405
+
+
+def test_metrics_are_text_and_absent_when_they_are_off() -> None:
+    answer = client(metrics=Metrics("1.2.3")).get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'xzepr_build_info{version="1.2.3"} 1.0' in answer.text
+    assert client().get("/metrics").status_code == 404

@@ -1,0 +1,129 @@
+"""What a log line holds, and which are held back."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from xzepr.infra.telemetry.logs import Repeats, configure
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Where lines go; what was configured before is put back."""
+    root = logging.getLogger()
+    level, handlers, config = root.level, list(root.handlers), structlog.get_config()
+    yield io.StringIO()
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    structlog.configure(**config)
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    """The JSON lines that were written."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_json_where_there_is_no_terminal(stream: io.StringIO) -> None:
+    configure("info", None, stream)
+    structlog.stdlib.get_logger("xzepr.test").info("started", port=8042)
+    (line,) = lines(stream)
+    assert line["event"] == "started"
+    assert line["port"] == 8042
+    assert line["level"] == "info"
+    assert line["logger"] == "xzepr.test"
+    assert str(line["timestamp"]).endswith("Z")
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_line_is_for_reading_on_a_terminal_unless_json_is_asked_for() -> None:
+    for json_wanted, is_json in ((None, False), (False, False), (True, True)):
+        terminal = Terminal()
+        configure("info", json_wanted, terminal)
+        structlog.stdlib.get_logger("xzepr.test").info("started")
+        assert terminal.getvalue().startswith("{") is is_json
+
+
+def test_the_request_id_is_in_our_lines_and_in_those_of_libraries(stream: io.StringIO) -> None:
+    configure("info", True, stream)
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.stdlib.get_logger("xzepr.test").info("ours")
+        logging.getLogger("uvicorn.error").warning("theirs %d", 7)
+    structlog.stdlib.get_logger("xzepr.test").info("outside")
+    ours, theirs, outside = lines(stream)
+    assert (ours["request_id"], theirs["request_id"]) == ("r1", "r1")
+    assert theirs["event"] == "theirs 7"
+    assert "request_id" not in outside
+
+
+def test_lines_below_the_level_are_not_written(stream: io.StringIO) -> None:
+    configure("warning", True, stream)
+    structlog.stdlib.get_logger("xzepr.test").info("quiet")
+    logging.getLogger("uvicorn.error").info("quiet")
+    assert stream.getvalue() == ""
+
+
+def test_configuring_twice_writes_each_line_once(stream: io.StringIO) -> None:
+    configure("info", True, stream)
+    configure("info", True, stream)
+    structlog.stdlib.get_logger("xzepr.test").info("once")
+    assert len(lines(stream)) == 1
+
+
+def test_an_exception_is_written_with_its_traceback(stream: io.StringIO) -> None:
+    configure("info", True, stream)
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        structlog.stdlib.get_logger("xzepr.test").exception("failed")
+    assert "ValueError: broken" in str(lines(stream)[0]["exception"])
+
+
+def test_values_that_json_cannot_hold_do_not_lose_the_line(stream: io.StringIO) -> None:
+    configure("info", True, stream)
+    structlog.stdlib.get_logger("xzepr.test").info("odd", text="\ud800", number=2**70, thing=object())
+    assert "odd" in str(lines(stream)[0]["event"])
+
+
+def test_a_repeated_message_of_a_noisy_library_is_written_once_in_ten_seconds(stream: io.StringIO) -> None:
+    configure("info", True, stream)
+    for _ in range(330):
+        logging.getLogger("aiokafka.client").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9092, "refused")
+        logging.getLogger("xzepr.test").error("each of ours counts")
+    logging.getLogger("aiokafka.client").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9093, "refused")
+    noisy = [line["event"] for line in lines(stream) if line["logger"] == "aiokafka.client"]
+    assert noisy == [f'Unable connect to "127.0.0.1:{port}": refused' for port in (9092, 9093)]
+    assert len(lines(stream)) == 332
+
+
+def test_the_next_line_says_how_many_were_held_back() -> None:
+    now = 0.0
+    repeats = Repeats(("aiokafka",), 10.0, lambda: now)
+
+    def tried() -> logging.LogRecord | None:
+        record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "away", None, None)
+        return record if repeats.filter(record) else None
+
+    assert tried() is not None
+    assert [tried() for _ in range(5)] == [None] * 5
+    now = 10.0
+    record = tried()
+    assert record is not None
+    assert record.__dict__["repeats"] == 5
+
+
+def test_what_is_remembered_of_messages_is_bounded() -> None:
+    repeats = Repeats(("aiokafka",), 10.0)
+    for number in range(5000):
+        repeats.filter(logging.LogRecord("aiokafka", logging.ERROR, "", 0, f"message {number}", None, None))
+    assert len(vars(repeats)["_seen"]) <= 256

@@ -1,0 +1,94 @@
+"""What the metrics say after things have happened."""
+
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from xzepr.api.measure import MeasureRequests
+from xzepr.infra.telemetry.metrics import Metrics
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """The sample of that name and those labels; None when there is none."""
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    return None
+
+
+def test_a_batch_is_told_by_its_size_time_and_outcome() -> None:
+    metrics = Metrics("1.2.3")
+    metrics.batch_committed(64, 0.004)
+    metrics.events_recorded(60, 4)
+    metrics.gate_announced("gate.completed", 3)
+    assert value(metrics, "xzepr_recorder_batch_events_bucket", le="64.0") == 1
+    assert value(metrics, "xzepr_recorder_batch_events_bucket", le="32.0") == 0
+    assert value(metrics, "xzepr_recorder_commit_seconds_sum") == 0.004
+    assert value(metrics, "xzepr_events_total", success="true") == 60
+    assert value(metrics, "xzepr_events_total", success="false") == 4
+    assert value(metrics, "xzepr_gate_messages_total", kind="gate.completed") == 3
+    assert value(metrics, "xzepr_build_info", version="1.2.3") == 1
+
+
+def test_gauges_follow_what_they_measure() -> None:
+    metrics = Metrics("1")
+    queue = ["a", "b"]
+    metrics.queue_length_from(lambda: len(queue))
+    metrics.head_moved(1042)
+    metrics.relay_lagged("default", 7)
+    metrics.relay_became("default", "waiting")
+    metrics.relay_became("default", "running")
+    for _ in range(3):
+        metrics.subscriber_came("websocket")
+    metrics.subscriber_left("websocket")
+    assert value(metrics, "xzepr_recorder_queue_events") == 2
+    queue.clear()
+    assert value(metrics, "xzepr_recorder_queue_events") == 0
+    assert value(metrics, "xzepr_stream_head_position") == 1042
+    assert value(metrics, "xzepr_relay_lag_messages", route="default") == 7
+    assert value(metrics, "xzepr_relay_state", route="default", xzepr_relay_state="running") == 1
+    assert value(metrics, "xzepr_relay_state", route="default", xzepr_relay_state="waiting") == 0
+    assert value(metrics, "xzepr_subscribers", transport="websocket") == 2
+
+
+def test_operations_and_logins_are_counted_by_outcome() -> None:
+    metrics = Metrics("1")
+    metrics.operation_executed("mutation", "ok", 0.01)
+    metrics.operation_executed("mutation", "FORBIDDEN", 0.01)
+    metrics.login_tried("ok")
+    metrics.login_tried("INVALID_CREDENTIALS")
+    assert value(metrics, "xzepr_graphql_operations_total", type="mutation", outcome="FORBIDDEN") == 1
+    assert value(metrics, "xzepr_graphql_operation_seconds_count", type="mutation") == 2
+    assert value(metrics, "xzepr_logins_total", outcome="INVALID_CREDENTIALS") == 1
+
+
+def test_two_hubs_in_one_process_count_apart() -> None:
+    one, other = Metrics("1"), Metrics("1")
+    one.login_tried("ok")
+    assert value(other, "xzepr_logins_total", outcome="ok") is None
+
+
+async def _answer(_: Request) -> Response:
+    return Response("yes")
+
+
+async def _fail(_: Request) -> Response:
+    raise ValueError("broken")
+
+
+def test_requests_are_counted_by_route_and_never_by_what_clients_make_up() -> None:
+    metrics = Metrics("1")
+    app = Starlette(routes=[Route("/events/{id}", _answer), Route("/broken", _fail)])
+    client = TestClient(MeasureRequests(app, metrics), raise_server_exceptions=False)
+    for path in ("/events/1", "/events/2", "/nothing/3", "/broken"):
+        client.get(path)
+    client.request("BREW", "/events/1")
+    assert value(metrics, "xzepr_http_requests_total", method="GET", route="/events/{id}", status="200") == 2
+    assert value(metrics, "xzepr_http_requests_total", method="GET", route="none", status="404") == 1
+    assert value(metrics, "xzepr_http_requests_total", method="GET", route="/broken", status="500") == 1
+    assert value(metrics, "xzepr_http_requests_total", method="other", status="405") == 1
+    assert value(metrics, "xzepr_http_request_seconds_count", route="/events/{id}") == 3

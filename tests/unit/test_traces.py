@@ -1,0 +1,80 @@
+"""Tracing is put in when it is on, says what is missing, and reaches a collector."""
+
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import structlog
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from xzepr.infra.telemetry.traces import instrument
+
+
+async def _bound(_: Request) -> JSONResponse:
+    return JSONResponse(structlog.contextvars.get_contextvars())
+
+
+def _app() -> Starlette:
+    return Starlette(routes=[Route("/events/{id}", _bound)])
+
+
+def test_a_request_is_traced_and_its_log_lines_carry_the_trace_id() -> None:
+    app, spans = _app(), InMemorySpanExporter()
+    end = instrument(app, service_name="hub", version="1", otlp_endpoint="", processor=SimpleSpanProcessor(spans))
+    bound = TestClient(app).get("/events/1").json()
+    end()
+    server = next(span for span in spans.get_finished_spans() if span.name == "GET /events/{id}")
+    assert server.context is not None
+    assert bound == {"trace_id": format(server.context.trace_id, "032x")}
+    assert server.resource.attributes["service.name"] == "hub"
+
+
+def test_without_tracing_nothing_is_bound() -> None:
+    assert TestClient(_app()).get("/events/1").json() == {}
+
+
+def test_spans_are_sent_to_the_collector_as_otlp_over_http() -> None:
+    received: list[tuple[str, str | None]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.path, self.headers["Content-Type"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        app = _app()
+        end = instrument(app, service_name="hub", version="1", otlp_endpoint=f"http://127.0.0.1:{server.server_port}")
+        TestClient(app).get("/events/1")
+        end()
+        server.shutdown()
+    assert received == [("/v1/traces", "application/x-protobuf")]
+
+
+def test_a_missing_extra_is_named_and_off_imports_nothing() -> None:
+    # In a process of its own: there the libraries can be hidden without touching this one.
+    program = """
+import sys
+from starlette.applications import Starlette
+from xzepr.core.errors import CannotStart
+from xzepr.infra.telemetry.traces import instrument
+assert not any(name.startswith("opentelemetry") for name in sys.modules), "imported although off"
+sys.modules["opentelemetry"] = None
+try:
+    instrument(Starlette(), service_name="hub", version="1", otlp_endpoint="http://localhost:4318")
+except CannotStart as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "pip install 'xzepr[tracing]'" in said.stdout

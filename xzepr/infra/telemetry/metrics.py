@@ -1,0 +1,124 @@
+"""Metrics: what happened in this process and how things stand, for Prometheus; the methods say what happened."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+RELAY_STATES = ("off", "waiting", "running", "standby", "stopped")
+"""No broker named; broker away; copying; another process copies; an operator must decide."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        Info("xzepr_build", "Which hub this is.", registry=registry).info({"version": version})
+        self._requests = Counter(
+            "xzepr_http_requests", "Answered requests.", ["method", "route", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "xzepr_http_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self._operations = Counter(
+            "xzepr_graphql_operations",
+            "GraphQL operations; the outcome is ok or the first error's code.",
+            ["type", "outcome"],
+            registry=registry,
+        )
+        self._operation_seconds = Histogram(
+            "xzepr_graphql_operation_seconds", "Time to execute.", ["type"], buckets=_SECONDS, registry=registry
+        )
+        self._events = Counter("xzepr_events", "Recorded events.", ["success"], registry=registry)
+        self._batch = Histogram(
+            "xzepr_recorder_batch_events", "Events of one transaction.", buckets=_BATCHES, registry=registry
+        )
+        self._commit_seconds = Histogram(
+            "xzepr_recorder_commit_seconds", "One batch, from lock to commit.", buckets=_SECONDS, registry=registry
+        )
+        self._queue = Gauge("xzepr_recorder_queue_events", "Events that wait for a batch.", registry=registry)
+        self._gate_messages = Counter(
+            "xzepr_gate_messages", "Gates that changed or passed.", ["kind"], registry=registry
+        )
+        self._head = Gauge("xzepr_stream_head_position", "Newest position this process knows.", registry=registry)
+        self._relay_lag = Gauge(
+            "xzepr_relay_lag_messages", "Messages of the stream not yet in Kafka.", ["route"], registry=registry
+        )
+        self._relay_state = Enum(
+            "xzepr_relay_state", "What the relay is doing.", ["route"], states=list(RELAY_STATES), registry=registry
+        )
+        self._subscribers = Gauge("xzepr_subscribers", "Open subscriptions.", ["transport"], registry=registry)
+        self._logins = Counter("xzepr_logins", "Logins; the outcome is ok or a code.", ["outcome"], registry=registry)
+
+    def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """`route` is the address as the application declares it, never as a client wrote it."""
+        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def operation_executed(self, type: str, outcome: str, seconds: float) -> None:
+        """`type` is query, mutation or subscription; `outcome` is `ok` or the code of the first error."""
+        self._operations.labels(type, outcome).inc()
+        self._operation_seconds.labels(type).observe(seconds)
+
+    def batch_committed(self, size: int, seconds: float) -> None:
+        """One transaction recorded `size` events and took `seconds` from asking for the lock."""
+        self._batch.observe(size)
+        self._commit_seconds.observe(seconds)
+
+    def events_recorded(self, passed: int, failed: int) -> None:
+        """That many events with success true and false."""
+        self._events.labels("true").inc(passed)
+        self._events.labels("false").inc(failed)
+
+    def gate_announced(self, kind: str, times: int = 1) -> None:
+        """`gate.completed` or `gate.regressed` went into the stream."""
+        self._gate_messages.labels(kind).inc(times)
+
+    def queue_length_from(self, length: Callable[[], int]) -> None:
+        """Asks `length` whenever the metrics are read, so that the recorder pays nothing."""
+        self._queue.set_function(length)
+
+    def head_moved(self, position: int) -> None:
+        """The stream is at least this long."""
+        self._head.set(position)
+
+    def relay_lagged(self, route: str, messages: int) -> None:
+        """That many messages are in the stream and not yet in the route's topic."""
+        self._relay_lag.labels(route).set(messages)
+
+    def relay_became(self, route: str, state: str) -> None:
+        """`state` is one of RELAY_STATES."""
+        self._relay_state.labels(route).state(state)
+
+    def subscriber_came(self, transport: str) -> None:
+        """A subscription was opened, over `websocket` or `sse`."""
+        self._subscribers.labels(transport).inc()
+
+    def subscriber_left(self, transport: str) -> None:
+        """A subscription has ended."""
+        self._subscribers.labels(transport).dec()
+
+    def login_tried(self, outcome: str) -> None:
+        """`outcome` is `ok` or the code of the refusal."""
+        self._logins.labels(outcome).inc()
+
+    def render(self) -> bytes:
+        """Everything in Prometheus's text format; its type is CONTENT_TYPE."""
+        return generate_latest(self._registry)
