@@ -1,15 +1,210 @@
-"""Migrations against a real PostgreSQL."""
+"""Migrations against a real PostgreSQL: once, whole, and only where they fit."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
 import psycopg
+import pytest
 
-from xzepr.infra.migrate import check
+import xzepr
+from xzepr.core.errors import CannotStart
+from xzepr.infra.migrate import check, migrate, pending, script
+
+_SHIM = """
+from xzepr.infra.migrate import run_sql_beside
+revision = "{revision}"
+down_revision = {before!r}
+oldest_server = "{oldest}"
+def upgrade() -> None:
+    run_sql_beside(__file__)
+"""
+
+_SERVER = """
+import pathlib, sys
+from xzepr.infra.migrate import migrate
+migrate(sys.argv[1], say=print, folder=pathlib.Path(sys.argv[2]))
+"""
 
 
-async def test_a_migrated_database_fits_this_server(database_url: str) -> None:
+def _write(folder: Path, revision: str, sql: str, *, before: str | None = None, oldest: str = "0.1.0") -> None:
+    (folder / f"{revision}_it.py").write_text(_SHIM.format(revision=revision, before=before, oldest=oldest))
+    (folder / f"{revision}_it.sql").write_text(sql)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A folder with two revisions, whose SQL has every character that something might interpret."""
+    _write(
+        tmp_path, "0001", "CREATE TABLE one (a text DEFAULT '50% of :all %s %(x)s');\nINSERT INTO one DEFAULT VALUES;\n"
+    )
+    _write(tmp_path, "0002", "CREATE TABLE two (b int);\nINSERT INTO two VALUES (2);\n", before="0001")
+    return tmp_path
+
+
+def _ask(url: str, question: str) -> object:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(question.encode()).fetchone()
+    return None if row is None else row[0]
+
+
+def test_a_migrated_database_fits_this_server(database_url: str) -> None:
     check(database_url)
+    assert pending(database_url) == []
+    assert migrate(database_url, say=print) == []
 
 
-async def test_each_test_has_its_own_database(database_url: str) -> None:
+def test_each_revision_states_the_oldest_server_it_works_with(database_url: str) -> None:
+    assert _ask(database_url, "SELECT oldest_server FROM schema_revision WHERE revision = '0001'") == "0.1.0"
+    assert _ask(database_url, "SELECT applied_by FROM schema_revision WHERE revision = '0001'") == xzepr.__version__
+
+
+def test_an_empty_database_is_refused_with_the_command_to_run_and_left_empty(empty_database_url: str) -> None:
+    with pytest.raises(CannotStart, match=r"lacks the migration 0001.*run `xzepr migrate`"):
+        check(empty_database_url)
+    assert _ask(empty_database_url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
+
+
+def test_the_sql_runs_as_it_stands(empty_database_url: str, two: Path) -> None:
+    assert migrate(empty_database_url, say=print, folder=two) == ["0001", "0002"]
+    assert _ask(empty_database_url, "SELECT a FROM one") == "50% of :all %s %(x)s"
+
+
+def test_no_superuser_is_needed(empty_database_url: str) -> None:
+    assert _ask(empty_database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+    assert migrate(empty_database_url, say=print)
+
+
+async def test_two_servers_that_start_at_once_migrate_once(empty_database_url: str) -> None:
+    done = await asyncio.gather(*(asyncio.to_thread(migrate, empty_database_url, say=print) for _ in range(4)))
+    assert sorted(done, reverse=True) == [pending_of_everything(), [], [], []]
+
+
+def pending_of_everything() -> list[str]:
+    """Every revision this server has."""
+    folder = Path(xzepr.__file__).parents[1] / "migrations"
+    return sorted(path.name.split("_")[0] for path in folder.glob("0*.sql"))
+
+
+def test_a_failing_revision_leaves_nothing_and_the_ones_before_it_stay(empty_database_url: str, two: Path) -> None:
+    _write(two, "0003", "CREATE TABLE three (c int); SELECT 1 / 0;", before="0002")
+    with pytest.raises(CannotStart, match="division by zero"):
+        migrate(empty_database_url, say=print, folder=two)
+    assert _ask(empty_database_url, "SELECT to_regclass('three')") is None
+    assert pending(empty_database_url, folder=two) == ["0003"]
+
+
+def test_a_server_killed_while_migrating_is_followed_by_one_that_goes_on(empty_database_url: str, two: Path) -> None:
+    _write(two, "0003", "CREATE TABLE three (c int); SELECT pg_sleep(600);", before="0002")
+    victim = subprocess.Popen([sys.executable, "-c", _SERVER, empty_database_url, str(two)])
+    sleeping = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    try:
+        backend = _await(empty_database_url, sleeping)
+    finally:
+        victim.kill()
+        victim.wait()
+    assert _ask(empty_database_url, "SELECT to_regclass('three')") is None
+    # The backend notices its dead client when it next writes; here it would sleep on.
+    assert _ask(empty_database_url, f"SELECT pg_terminate_backend({backend}, 10000)") is True
+    _write(two, "0003", "CREATE TABLE three (c int)", before="0002")
+    assert migrate(empty_database_url, say=print, folder=two) == ["0003"]
+    check(empty_database_url, folder=two)
+
+
+def _await(url: str, question: str) -> object:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(3000):
+            if (row := connection.execute(question.encode()).fetchone()) is not None:
+                return row[0]
+            connection.execute("SELECT pg_sleep(0.01)")
+    raise AssertionError(f"never: {question}")
+
+
+async def test_waiting_for_another_servers_migration_is_said(empty_database_url: str) -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def say(text: str) -> None:
+        loop.call_soon_threadsafe(said.put_nowait, text)
+
+    with psycopg.connect(empty_database_url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [0x787A657072])
+        waiting = asyncio.create_task(asyncio.to_thread(migrate, empty_database_url, say=say))
+        assert "waiting for another server" in await asyncio.wait_for(said.get(), 10)
+        assert pending(empty_database_url)
+    assert await waiting
+
+
+def test_a_schema_that_is_too_old_is_refused(empty_database_url: str, two: Path) -> None:
+    migrate(empty_database_url, say=print, folder=two)
+    _write(two, "0003", "CREATE TABLE three (c int)", before="0002")
+    with pytest.raises(CannotStart, match="lacks the migration 0003: run `xzepr migrate`"):
+        check(empty_database_url, folder=two)
+
+
+def test_a_newer_schema_that_still_works_with_this_server_is_accepted(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
-        row = connection.execute("SELECT oldest_server FROM schema_revision WHERE revision = '0001'").fetchone()
-    assert row == ("0.1.0",)
+        connection.execute("INSERT INTO schema_revision VALUES ('9999', '0.0.9', '9.9.9')")
+        connection.execute("UPDATE schema_version SET version_num = '9999'")
+    check(database_url)
+    assert migrate(database_url, say=print) == []
+
+
+def test_a_newer_schema_that_excludes_this_server_is_refused(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("INSERT INTO schema_revision VALUES ('9999', '0.10.0', '0.10.0')")
+        connection.execute("UPDATE schema_version SET version_num = '9999'")
+    with pytest.raises(CannotStart, match=r"needs xzepr 0\.10\.0 or newer.*upgrade this server"):
+        check(database_url)
+    with pytest.raises(CannotStart, match=r"needs xzepr 0\.10\.0 or newer"):
+        migrate(database_url, say=print)
+
+
+def test_another_programs_migrations_are_refused(empty_database_url: str, two: Path) -> None:
+    migrate(empty_database_url, say=print, folder=two)
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("UPDATE schema_revision SET revision = 'abcd' WHERE revision = '0002'")
+    with pytest.raises(CannotStart, match=r"does not know .abcd. and lacks 0002"):
+        migrate(empty_database_url, say=print, folder=two)
+
+
+def test_the_printed_sql_does_what_migrate_does(empty_database_url: str, two: Path) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(script(folder=two).encode())
+    check(empty_database_url, folder=two)
+    _write(two, "0003", "CREATE TABLE three (c int); SELECT '%';", before="0002")
+    rest = script(empty_database_url, folder=two)
+    assert "three" in rest
+    assert "CREATE TABLE two" not in rest
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(rest.encode())
+    check(empty_database_url, folder=two)
+    assert script(empty_database_url, folder=two) == ""
+    assert _ask(empty_database_url, "SELECT version_num FROM schema_version") == "0003"
+
+
+def test_the_hubs_own_sql_can_be_printed_and_run(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(script(empty_database_url).encode())
+    check(empty_database_url)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_usual_form_of_url_is_accepted(database_url: str, scheme: str) -> None:
+    check(database_url.replace("postgresql", scheme, 1))
+
+
+def test_a_database_that_is_not_there_is_one_sentence_without_the_password() -> None:
+    with pytest.raises(CannotStart) as refused:
+        check("postgresql://hub:s3cretword@127.0.0.1:1/hub")
+    assert "127.0.0.1:1" in str(refused.value)
+    assert "refused" in str(refused.value)
+    assert "s3cretword" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://hub:s3cret/word@host/hub", "mysql://hub:s3cret@host/hub", "nonsense"])
+def test_a_url_that_cannot_be_read_is_one_sentence_without_the_password(url: str) -> None:
+    with pytest.raises(CannotStart, match="database URL cannot be read") as refused:
+        check(url)
+    assert "s3cret" not in str(refused.value)

@@ -6,13 +6,14 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from xzepr.infra.embedded import EmbeddedPostgres
 from xzepr.infra.migrate import migrate
@@ -37,11 +38,11 @@ class Databases:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @contextlib.contextmanager
-    def database(self, template: str = "template0") -> Iterator[str]:
+    def database(self, template: str = "template0") -> Generator[str]:
         """The URL of a new database cloned from the template; dropped at the end, whoever is still connected."""
         name = f"xzepr_test_{os.getpid()}_{next(self._numbers)}"
         url = _with_database(self.user_url, name)
-        owner = psycopg.conninfo.conninfo_to_dict(url).get("user") or self._admin_name()
+        owner = conninfo_to_dict(url).get("user") or self._admin_name()
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}")
         self._run(create.format(sql.Identifier(name), sql.Identifier(template), sql.Identifier(str(owner))))
         try:
@@ -59,21 +60,34 @@ class Databases:
 
 
 @contextlib.contextmanager
-def databases() -> Iterator[Databases]:
+def databases() -> Generator[Databases]:
     """The server for a test run, stopped and forgotten at the end if it is ours."""
     if given := os.environ.get("XZEPR_TEST_DATABASE_URL"):
         yield Databases(given, given)
         return
-    with temporary_folder() as folder, contextlib.ExitStack() as stack:
-        loop = asyncio.new_event_loop()
-        stack.callback(loop.close)
-        server = loop.run_until_complete(EmbeddedPostgres.start(folder, say=print, settings=FAST))
-        stack.callback(lambda: loop.run_until_complete(server.stop()))
+    with temporary_folder() as folder, embedded(folder / "data", settings=FAST) as server:
         yield Databases(server.url_of("postgres", "postgres"), server.url)
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
+def embedded(
+    data_dir: Path, *, say: Callable[[str], None] = print, settings: Mapping[str, str] | None = None
+) -> Generator[EmbeddedPostgres]:
+    """An embedded PostgreSQL for a while. The loop is its own, so that tests may have theirs."""
+    loop = asyncio.new_event_loop()
+    try:
+        server = loop.run_until_complete(EmbeddedPostgres.start(data_dir, say=say, settings=settings))
+        try:
+            yield server
+        finally:
+            loop.run_until_complete(server.stop())
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Generator[Path]:
     """A short folder that other accounts can pass through, as PostgreSQL needs when the tests run as root."""
     folder = Path(tempfile.mkdtemp(prefix="xzepr-"))
     folder.chmod(0o755)
@@ -84,7 +98,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def migrated_template(server: Databases) -> Iterator[str]:
+def migrated_template(server: Databases) -> Generator[str]:
     """The name of a database with this server's schema, to clone from."""
     with server.database() as url:
         migrate(url, say=print)

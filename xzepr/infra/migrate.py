@@ -1,20 +1,21 @@
-"""Brings a database to this server's schema, and refuses one that does not fit it; revisions are plain SQL, forward only."""
+"""Brings a database to this server's schema, and refuses one that does not fit; plain SQL, forward only."""
 
 import contextlib
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import sqlalchemy as sa
 from alembic import op
 from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.runtime.migration import MigrationContext, MigrationInfo, MigrationStep
 from alembic.script import ScriptDirectory
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.exc import DBAPIError
 
 import xzepr
 from xzepr.core.errors import CannotStart
@@ -26,7 +27,12 @@ _FIRST_WORD_SECONDS = 3.0
 _NEXT_WORD_SECONDS = 10.0
 _CONNECT_SECONDS = 10
 
-_revisions = sa.table("schema_revision", sa.column("revision"), sa.column("oldest_server"), sa.column("applied_by"))
+_revisions = sa.table(
+    "schema_revision",
+    sa.column("revision", sa.Text),
+    sa.column("oldest_server", sa.Text),
+    sa.column("applied_by", sa.Text),
+)
 _CREATE_REVISIONS = sa.text(
     "CREATE TABLE IF NOT EXISTS schema_revision (revision text PRIMARY KEY, oldest_server text NOT NULL,"
     " applied_by text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
@@ -40,7 +46,8 @@ def migrate(url: str, *, say: Callable[[str], None], folder: Path | None = None)
     that a schema which is only too old is no reason.
     """
     scripts = _scripts(folder)
-    with _open(url) as connection, _locked(connection, say):
+    with _open(url) as connection:
+        _lock(connection, say)
         missing = _missing(connection, scripts)
         if missing:
             _run(scripts, {"connection": connection})
@@ -62,12 +69,16 @@ def script(url: str | None = None, *, folder: Path | None = None) -> str:
     out = io.StringIO()
     applied = len(_ours(scripts)) - len(missing)
     start = _ours(scripts)[applied - 1] if applied else None
-    _run(scripts, {"dialect_name": "postgresql"}, {"as_sql": True, "output_buffer": out, "starting_rev": start})
+    _run(
+        scripts,
+        {"dialect_name": "postgresql"},
+        {"as_sql": True, "literal_binds": True, "output_buffer": out, "starting_rev": start},
+    )
     return out.getvalue()
 
 
 def check(url: str, *, folder: Path | None = None) -> None:
-    """Return if this server and the database's schema fit each other; otherwise raise CannotStart, saying what to do."""
+    """Return if this server and the database's schema fit each other; else raise CannotStart, saying what to do."""
     if missing := pending(url, folder=folder):
         raise CannotStart(f"the database lacks the migration {', '.join(missing)}: run `xzepr migrate`")
 
@@ -80,7 +91,8 @@ def run_sql_beside(revision_file: str) -> None:
         context.impl.static_output(sql)
         return
     # The driver itself: without parameters psycopg sends the text as it is, and several statements at once.
-    context.connection.connection.driver_connection.execute(sql.encode())
+    connection = cast("psycopg.Connection[Any]", op.get_bind().connection.driver_connection)
+    connection.execute(sql.encode())
 
 
 def _scripts(folder: Path | None) -> ScriptDirectory:
@@ -123,14 +135,18 @@ def _applied(connection: sa.Connection) -> Mapping[str, str]:
 
 
 def _run(scripts: ScriptDirectory, target: dict[str, Any], options: Mapping[str, Any] | None = None) -> None:
-    def steps(heads: str | tuple[str, ...], _context: MigrationContext) -> Any:
-        return scripts._upgrade_revs("head", heads)
+    """Apply what alembic finds missing, and note with each revision the oldest server that works with it."""
+
+    def steps(heads: tuple[str, ...], _context: MigrationContext) -> list[MigrationStep]:
+        newest_first = list(scripts.iterate_revisions("heads", heads, implicit_base=True))
+        return [MigrationStep.upgrade_from_script(scripts.revision_map, found) for found in reversed(newest_first)]
 
     def note(ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
-        revision = step.up_revision
-        values = {"revision": revision.revision, "oldest_server": revision.module.oldest_server}
+        (revision,) = step.up_revision_ids
+        oldest_server: str = scripts.get_revision(revision).module.oldest_server
+        values = {"revision": revision, "oldest_server": oldest_server, "applied_by": xzepr.__version__}
         ctx.execute(_CREATE_REVISIONS)
-        ctx.execute(sa.insert(_revisions).values(**values, applied_by=xzepr.__version__))
+        ctx.execute(sa.insert(_revisions).values(values))
 
     context = MigrationContext.configure(
         **target,
@@ -147,25 +163,27 @@ def _run(scripts: ScriptDirectory, target: dict[str, Any], options: Mapping[str,
 
 
 @contextlib.contextmanager
-def _open(url: str) -> Iterator[sa.Connection]:
+def _open(url: str) -> Generator[sa.Connection]:
     """One connection, made by psycopg so that every form of URL that libpq takes will do."""
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: _connect(url), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        yield connection
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise CannotStart(f"the database refused: {_one_line(error.orig)}") from None
+    except psycopg.Error as error:
+        raise CannotStart(f"a migration failed, and nothing of it was kept: {_one_line(error)}") from None
 
 
 def _connect(url: str) -> psycopg.Connection[Any]:
     conninfo = re.sub(r"^(postgres|postgresql)(\+\w+)?://", "postgresql://", url)
-    try:
-        parts = conninfo_to_dict(conninfo)
-    except psycopg.Error:
-        raise CannotStart("the database URL cannot be read: it should look like postgresql://user@host/name") from None
+    parts = _parts(conninfo)
     place = f"{parts.get('host') or 'the local socket'}{':' + str(parts['port']) if 'port' in parts else ''}"
-    limits = {"connect_timeout": _CONNECT_SECONDS, "application_name": "xzepr migrate"}
+    defaults = {"connect_timeout": _CONNECT_SECONDS, "application_name": "xzepr migrate"}
     try:
-        connection = psycopg.connect(conninfo, **{name: value for name, value in limits.items() if name not in parts})
+        connection = psycopg.connect(make_conninfo("", **{**defaults, **parts}))
     except psycopg.Error as error:
-        reason = " ".join(str(error).split())
+        reason = _one_line(error)
         if password := parts.get("password"):
             reason = reason.replace(str(password), "***")
         raise CannotStart(f"the database at {place} cannot be reached: {reason}") from None
@@ -176,26 +194,37 @@ def _connect(url: str) -> psycopg.Connection[Any]:
     return connection
 
 
-@contextlib.contextmanager
-def _locked(connection: sa.Connection, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the migration lock. It is polled: a transaction that waits for a lock would block CREATE INDEX CONCURRENTLY."""
+def _parts(conninfo: str) -> dict[str, Any]:
+    """The URL by its parts. What cannot be read is not repeated: with a `/` in it, a password looks like a port."""
+    try:
+        parts = conninfo_to_dict(conninfo)
+    except psycopg.Error:
+        parts = None
+    if parts is None or not re.fullmatch(r"[\d,]*", str(parts.get("port", ""))):
+        raise CannotStart("the database URL cannot be read: it should look like postgresql://user@host:5432/name")
+    return parts
+
+
+def _lock(connection: sa.Connection, say: Callable[[str], None]) -> None:
+    """Hold the migration lock until the connection closes. It is polled, because a transaction that waits for it
+    would deadlock with another server's CREATE INDEX CONCURRENTLY.
+    """
     started = time.monotonic()
     word = started + _FIRST_WORD_SECONDS
-    while not _ask(connection, sa.func.pg_try_advisory_lock(_LOCK)):
+    while not _try_lock(connection):
         if time.monotonic() >= word:
             say(f"waiting for another server to migrate the database ({time.monotonic() - started:.0f} s so far)")
             word += _NEXT_WORD_SECONDS
         time.sleep(_LOCK_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        if not connection.invalidated:
-            _ask(connection, sa.func.pg_advisory_unlock(_LOCK))
 
 
-def _ask(connection: sa.Connection, call: sa.Function[Any]) -> bool:
+def _try_lock(connection: sa.Connection) -> bool:
     with connection.begin():
-        return bool(connection.scalar(sa.select(call)))
+        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))))
+
+
+def _one_line(error: BaseException | None) -> str:
+    return " ".join(str(error).split())
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -77,6 +77,11 @@ def choose_account(data_dir: Path, cluster: Path) -> Account:
     )
 
 
+def clean_environment() -> dict[str, str]:
+    """Our environment without what would change how PostgreSQL starts (PGPORT, PGDATA, the locale)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+
+
 def hub_user() -> str:
     """The name of the hub's own account, as PostgreSQL's peer authentication will see it."""
     return _name_of(os.getuid())

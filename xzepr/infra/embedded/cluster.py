@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from xzepr.core.errors import CannotStart
-from xzepr.infra.embedded.account import Account, hub_user
+from xzepr.infra.embedded.account import Account, clean_environment, hub_user
 from xzepr.infra.embedded.binaries import MAJOR
 
 SUPERUSER = "postgres"
@@ -34,7 +34,9 @@ def _make(account: Account, binaries: Path, cluster: Path, *, durable: bool) -> 
     options = ["-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     options += ["--auth-local=peer", "--auth-host=reject", "--no-instructions", *([] if durable else ["--no-sync"])]
     command = account.command(binaries / "initdb", "-D", str(new), *options)
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, cwd="/", env=clean_environment(), capture_output=True, text=True, errors="replace", check=False
+    )
     if done.returncode != 0:
         raise CannotStart(
             f"PostgreSQL could not make its database in {cluster}: {(done.stderr or done.stdout).strip()}"

@@ -10,7 +10,8 @@ from pathlib import Path
 from xzepr.core.errors import CannotStart
 from xzepr.infra.embedded.account import Account
 
-_SOCKET = "/.s.PGSQL.5432"
+_SOCKET = ".s.PGSQL.5432"
+_NOTE = "socket-folder"
 _LONGEST_PATH = 103  # macOS; Linux allows 107
 _LOG_BYTES = 5 * 1024 * 1024
 
@@ -32,7 +33,7 @@ def let_in(account: Account, data_dir: Path) -> None:
         return
     if account.can_enter(data_dir.parent):
         os.chown(data_dir, -1, account.gid)
-        data_dir.chmod(data_dir.stat().st_mode & 0o777 | 0o010)
+        data_dir.chmod(data_dir.stat().st_mode & 0o707 | 0o010)  # the new group may pass, no more
     if not account.can_enter(data_dir):
         raise CannotStart(
             f"PostgreSQL does not run as root, and the user {account.name} cannot reach the data folder {data_dir}:"
@@ -85,33 +86,40 @@ def make_socket_folder(account: Account, data_dir: Path) -> Path:
 
     The system allows a socket's path some hundred bytes, and PostgreSQL splits the setting at commas.
     """
-    note = data_dir / "socket-folder"
-    _remove_noted(note)
     folder = data_dir / "run"
-    if len(os.fsencode(folder)) + len(_SOCKET) <= _LONGEST_PATH and re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
+    _forget_killed(data_dir)
+    if len(os.fsencode(folder)) + len(f"/{_SOCKET}.lock") <= _LONGEST_PATH and re.fullmatch(
+        r"[\w./+-]+", str(folder), re.ASCII
+    ):
         folder.mkdir(mode=0o700, exist_ok=True)
     else:
-        folder = Path(tempfile.mkdtemp(prefix="xzepr-", dir=_temporary()))
-        note.write_text(str(folder))
+        folder = Path(tempfile.mkdtemp(prefix="xzepr-", dir=_temporary(account)))
+        (data_dir / _NOTE).write_text(str(folder))
     account.own(folder)
     return folder
 
 
 def remove_socket_folder(folder: Path, data_dir: Path) -> None:
-    """Remove what `make_socket_folder` made."""
+    """Remove what `make_socket_folder` made, and the socket files that a killed PostgreSQL left there."""
+    for name in (_SOCKET, f"{_SOCKET}.lock"):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()
-    (data_dir / "socket-folder").unlink(missing_ok=True)
-
-
-def _remove_noted(note: Path) -> None:
-    """Remove the temporary folder that a killed hub left, if it is still ours and empty."""
     with contextlib.suppress(OSError):
-        left = Path(note.read_text())
+        (data_dir / _NOTE).unlink()
+
+
+def _forget_killed(data_dir: Path) -> None:
+    """Remove the socket of a hub that was killed: its lock file names a process number that may be a stranger's now."""
+    with contextlib.suppress(OSError):
+        left = Path((data_dir / _NOTE).read_text())
         if left.name.startswith("xzepr-"):
-            left.rmdir()
-        note.unlink()
+            remove_socket_folder(left, data_dir)
+    remove_socket_folder(data_dir / "run", data_dir)
 
 
-def _temporary() -> str:
-    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108 - mkdtemp is private
+def _temporary(account: Account) -> str:
+    """The system's temporary folder, unless it is too deep for a socket or perhaps closed to another account."""
+    usual = tempfile.gettempdir()
+    return "/tmp" if account.switch or len(os.fsencode(usual)) > 60 else usual  # noqa: S108 - mkdtemp is private

@@ -37,7 +37,7 @@ async def stop_leftover(cluster: Path, say: Callable[[str], None]) -> None:
 def _recorded_pid(cluster: Path) -> int | None:
     try:
         pid = int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # a folder that we may not read is refused later, with its reason
         return None
     return pid if pid > 0 else None
 

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import pq
 
 from xzepr.core.errors import CannotStart
-from xzepr.infra.embedded.account import Account, choose_account, may_tie
+from xzepr.infra.embedded.account import Account, choose_account, clean_environment, may_tie
 from xzepr.infra.embedded.binaries import find_binaries
 from xzepr.infra.embedded.cluster import OWNER, SUPERUSER, prepare_cluster
 from xzepr.infra.embedded.folder import (
@@ -76,7 +76,7 @@ class EmbeddedPostgres:
 
     def url_of(self, user: str, database: str) -> str:
         """The URL of one of the cluster's databases, as one of its roles (`postgres` is the superuser)."""
-        return f"postgresql://{user}@/{quote(database, safe='')}?host={quote(str(self._sockets), safe='')}"
+        return f"postgresql://{user}@/{quote(database, safe='')}?host={quote(str(self._sockets), safe='')}&port=5432"
 
     async def stop(self) -> None:
         """End every connection, write everything down, stop, and let the data folder go. Harmless when repeated."""
@@ -107,13 +107,12 @@ class EmbeddedPostgres:
         options = [f"--{name}={value}" for name, value in {**_SETTINGS, **self._settings}.items()]
         arguments = ["-D", str(cluster), "-h", "", "-k", str(self._sockets), *options]
         command = self._account.command(postgres, *arguments, tied=may_tie())
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
         log = open_log(self.data_dir)
         try:
             return subprocess.Popen(  # noqa: S603
                 command,
                 cwd="/",
-                env=environment,
+                env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -127,6 +126,7 @@ class EmbeddedPostgres:
         conninfo = self.url_of(SUPERUSER, "postgres").encode()
         started = time.monotonic()
         word = started + _FIRST_WORD_SECONDS
+        pause = 0.02
         while await asyncio.to_thread(pq.PGconn.ping, conninfo) != pq.Ping.OK:
             if process.poll() is not None:
                 raise CannotStart(f"the embedded PostgreSQL ended while starting:\n{log_tail(self.data_dir)}")
@@ -134,7 +134,8 @@ class EmbeddedPostgres:
                 waited = time.monotonic() - started
                 say(f"waiting for the database to recover ({waited:.0f} s so far; see {self.data_dir}/postgres.log)")
                 word += _NEXT_WORD_SECONDS
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, 0.25)  # each question that is refused is a line in the log
 
 
 def _stop_process(process: "subprocess.Popen[bytes]") -> None:

