@@ -50,8 +50,8 @@ def test_gauges_follow_what_they_measure() -> None:
     assert value(metrics, "xzepr_recorder_queue_events") == 0
     assert value(metrics, "xzepr_stream_head_position") == 1042
     assert value(metrics, "xzepr_relay_lag_messages", route="default") == 7
-    assert value(metrics, "xzepr_relay_state", route="default", xzepr_relay_state="running") == 1
-    assert value(metrics, "xzepr_relay_state", route="default", xzepr_relay_state="waiting") == 0
+    assert value(metrics, "xzepr_relay_state", route="default", state="running") == 1
+    assert value(metrics, "xzepr_relay_state", route="default", state="waiting") == 0
     assert value(metrics, "xzepr_subscribers", transport="websocket") == 2
 
 

@@ -6,7 +6,6 @@ from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
     Counter,
-    Enum,
     Gauge,
     GCCollector,
     Histogram,
@@ -16,8 +15,6 @@ from prometheus_client import (
 )
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-RELAY_STATES = ("off", "waiting", "running", "standby", "stopped")
-"""No broker named; broker away; copying; another process copies; an operator must decide."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -61,9 +58,10 @@ class Metrics:
         self._relay_lag = Gauge(
             "xzepr_relay_lag_messages", "Messages of the stream not yet in Kafka.", ["route"], registry=registry
         )
-        self._relay_state = Enum(
-            "xzepr_relay_state", "What the relay is doing.", ["route"], states=list(RELAY_STATES), registry=registry
+        self._relay_state = Gauge(
+            "xzepr_relay_state", "1 for what the relay is doing.", ["route", "state"], registry=registry
         )
+        self._relay_was: dict[str, str] = {}
         self._subscribers = Gauge("xzepr_subscribers", "Open subscriptions.", ["transport"], registry=registry)
         self._logins = Counter("xzepr_logins", "Logins; the outcome is ok or a code.", ["outcome"], registry=registry)
 
@@ -104,8 +102,11 @@ class Metrics:
         self._relay_lag.labels(route).set(messages)
 
     def relay_became(self, route: str, state: str) -> None:
-        """`state` is one of RELAY_STATES."""
-        self._relay_state.labels(route).state(state)
+        """The relay of that route is now doing this, and nothing else: one word of a fixed few."""
+        if route in self._relay_was:
+            self._relay_state.labels(route, self._relay_was[route]).set(0)
+        self._relay_was[route] = state
+        self._relay_state.labels(route, state).set(1)
 
     def subscriber_came(self, transport: str) -> None:
         """A subscription was opened, over `websocket` or `sse`."""

@@ -1,0 +1,107 @@
+"""The shape of the house: what `.importlinter` cannot say. A new name in a room fails until somebody has decided."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOUSE = ROOT / "xzepr"
+LINES = 300
+
+# Rooms whose files are layers (xzepr/, api/ and each feature) are decided in `.importlinter`; these are the others.
+ROOMS = {
+    "xzepr/core": "actor clock errors exact_json ids paging text",
+    "xzepr/infra": "cache crypto db embedded/ kafka/ migrate telemetry/",
+    "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
+    "xzepr/infra/kafka": "cluster latest producer quiet topics",
+    "xzepr/infra/telemetry": "logs metrics traces",
+    "xzepr/settings": "around files keys load model reference shown types variables work",
+    "xzepr/cli": "apply client config demo events gates hub keys login migrate options schema serve stream token users",
+    "xzepr/api/console": "playground static/",
+    "xzepr/api/graphql": "access auth context documents events execution filters gates groups guards http loaders messages "
+    "operations paging playground problems receivers scalars schema sse stream streams types units users websocket",
+}
+ROLES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
+
+
+def modules(folder: Path) -> Iterator[Path]:
+    """Every Python file below a folder."""
+    return (path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted name of all that a file imports, with what it takes from there."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_file_is_longer_than_one_can_read() -> None:
+    long = {str(path.relative_to(ROOT)): count for path in modules(HOUSE) if (count := _lines(path)) > LINES}
+    assert not long
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_a_store_is_imported_only_by_its_own_feature() -> None:
+    strangers = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(HOUSE)
+        for name in imported(path)
+        if _feature_of_store(name) not in (None, _feature_of(path))
+    ]
+    assert not strangers
+
+
+def _feature_of_store(name: str) -> str | None:
+    match name.split("."):
+        case ["xzepr", "features", feature, module, *_] if module.endswith("store"):
+            return feature
+        case _:
+            return None
+
+
+def _feature_of(path: Path) -> str | None:
+    parts = path.relative_to(HOUSE).parts
+    return parts[1] if parts[0] == "features" else None
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_name_in_a_room_was_decided(room: str) -> None:
+    decided = set(ROOMS[room].split())
+    found = {f"{path.name}/" if path.is_dir() else path.stem for path in (ROOT / room).iterdir()}
+    undecided = found - decided - {"__init__", "__pycache__/"}
+    assert not undecided, f"decide where {undecided} belong, and if it is {room}, say so in ROOMS"
+
+
+def test_every_room_is_known() -> None:
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in modules(HOUSE)}
+    layered = {"xzepr", "xzepr/api", "xzepr/features"}
+    unknown = {room for room in folders - layered - ROOMS.keys() if not room.startswith("xzepr/features/")}
+    assert not unknown, f"decide what {unknown} are for, and say in ROOMS what may be in them"
+
+
+def test_a_feature_is_one_flat_folder() -> None:
+    assert not [path for path in modules(HOUSE / "features") if len(path.relative_to(HOUSE).parts) > 3]
+
+
+def test_things_are_named_for_what_they_are_and_not_for_a_role() -> None:
+    everywhere = [*modules(HOUSE), *modules(ROOT / "tests")]
+    roles = [str(path) for path in everywhere if ROLES & {path.stem, *path.relative_to(ROOT).parts}]
+    assert not roles
+
+
+def test_a_module_starts_by_saying_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in modules(HOUSE)
+        if path.read_bytes().strip() and not ast.get_docstring(ast.parse(path.read_bytes()))
+    ]
+    assert not silent
