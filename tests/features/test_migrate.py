@@ -72,7 +72,8 @@ def test_the_sql_runs_as_it_stands(empty_database_url: str, two: Path) -> None:
 
 
 def test_no_superuser_is_needed(empty_database_url: str) -> None:
-    assert _ask(empty_database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+    if _ask(empty_database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        pytest.skip("the user of XZEPR_TEST_DATABASE_URL is a superuser")
     assert migrate(empty_database_url, say=print)
 
 
