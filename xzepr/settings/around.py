@@ -145,7 +145,7 @@ class SecuritySettings(Section):
 class TelemetrySettings(Section):
     """Logs, metrics and traces."""
 
-    jaeger_endpoint: Annotated[HttpUrl | None, LATER] = Field(
+    jaeger_endpoint: Annotated[Text | None, LATER] = Field(
         default=None, description="Jaeger's own protocol. Jaeger takes OTLP: set `telemetry.otlp_endpoint`."
     )
     otlp_endpoint: HttpUrl = Field(

@@ -24,14 +24,15 @@ class _Constructor(Protocol):
     def construct_object(self, node: yaml.Node, deep: bool = ...) -> object: ...
 
 
-def read_file(path: Path, shown: str, faults: list[str]) -> dict[str, Given]:
+def read_file(path: Path, shown: str, faults: list[str], *, may_be_absent: bool = False) -> dict[str, Given]:
     """What the file, called `shown`, sets, by dotted key. Adds a sentence to `faults` for everything wrong."""
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
         found = list(_leaves(loader, root, "")) if root is not None else []
     except OSError as error:
-        faults.append(f"{shown} cannot be read: {error.strerror}")
+        if not (may_be_absent and isinstance(error, FileNotFoundError | NotADirectoryError)):
+            faults.append(f"{shown} cannot be read: {error.strerror}")
         return {}
     except (yaml.YAMLError, ValueError) as error:
         # The parser's own words may quote the file, and with it a secret.

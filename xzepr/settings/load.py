@@ -72,7 +72,7 @@ def _gather(
 
 
 def _optional(path: Path, faults: list[str]) -> dict[str, Given]:
-    return read_file(path, f"config/{path.name}", faults) if path.exists() else {}
+    return read_file(path, f"config/{path.name}", faults, may_be_absent=True)
 
 
 def _command_line(flags: Mapping[str, Any], faults: list[str]) -> Iterator[tuple[str, Given]]:

@@ -27,10 +27,10 @@ Each place overrides those before it:
    `APP_ENV` are other names for `database.url`, `redis.url` and `environment`; where both are set, `XZEPR__…` counts;
 6. options of the command, such as `--data-dir`.
 
-A key or variable that is not listed here, a value of the wrong kind, or two settings that contradict each other stop the
-start, with one message that lists all that is wrong. An empty variable unsets a setting that can be unset, and empties a
-list. Relative paths are taken from the working folder. `xzepr config` prints what is in force and where each value came
-from, secrets masked. Settings marked *not in effect yet* are accepted and checked, and change nothing.
+A key or variable that is not listed here, a value of the wrong kind, or two settings that contradict each other stop
+the start, with one message that lists all that is wrong. An empty variable unsets a setting that can be unset, and
+empties a list. Relative paths are taken from the working folder. `xzepr config` prints what is in force and where each
+value came from, secrets masked. Settings marked *not in effect yet* are accepted and checked, and change nothing.
 
 Examples are in [`deploy/config/`](../../deploy/config/).
 """
@@ -47,7 +47,7 @@ _KINDS: dict[Any, str] = {
 
 def reference() -> str:
     """The whole page, in Markdown."""
-    parts = [_INTRODUCTION, "## Top\n\n" + _table("")]
+    parts = [_INTRODUCTION, "## top\n\nWhat belongs to no section.\n\n" + _table("")]
     for name, section in sections().items():
         if any(key.section == name for key in keys().values()):
             parts.append(f"## {name}\n\n{section.__doc__}\n\n{_table(name)}")

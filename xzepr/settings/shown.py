@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from pydantic import SecretStr
 
@@ -12,10 +13,10 @@ from xzepr.settings.model import Settings
 
 MASK = "********"
 
-# Only an address of the plainest form is shown in part. Its query may hold a password too, so it is dropped; and an "@" or "/"
-# that stands in an unescaped password makes the whole fail to match.
+# Only an address of the plainest form is shown in part. Its query may hold a password too, so it is dropped; and an "@"
+# or "/" that stands in an unescaped password makes the whole fail to match.
 _ADDRESS = re.compile(
-    r"(?P<scheme>[a-z][a-z+]*://)((?P<user>[^\s:@/?#]*)(?P<password>:[^\s@/?#]*)?@)?"
+    r"(?P<scheme>[a-z][a-z0-9+]*://)((?P<user>[^\s:@/?#]*)(?P<password>:[^\s@/?#]*)?@)?"
     r"(?P<host>[^\s@/?#]*)(?P<path>/[^\s@?#]*)?(?P<query>\?[^\s@#]*)?"
 )
 
@@ -54,7 +55,7 @@ def presentable(value: object) -> str | int | float | bool | list[str] | None:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return [str(item) for item in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return [str(item) for item in cast("tuple[object, ...]", value)]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if value is None or isinstance(value, str | int | float):

@@ -65,7 +65,7 @@ def _folder(value: object) -> object:
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    if not re.match(r"postgres(ql)?://|\s*\w+\s*=", value.get_secret_value()):
+    if not re.match(r"postgres(ql)?(\+\w+)?://|\s*\w+\s*=", value.get_secret_value()):
         raise ValueError("should start with postgresql://, or be pairs such as host=db user=xzepr")
     return value
 

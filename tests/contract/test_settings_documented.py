@@ -1,0 +1,48 @@
+"""What is written about settings is true: the reference page, the examples, and the keys that were promised."""
+
+from pathlib import Path
+
+import pytest
+
+from xzepr.settings import load
+from xzepr.settings.keys import keys
+from xzepr.settings.reference import reference
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "deploy" / "config"
+
+PROMISED = {
+    "server": "host port enable_https",
+    "database": "url max_connections min_connections connection_timeout_seconds",
+    "jwt": "private_key_path public_key_path issuer audience access_token_expiration refresh_token_expiration",
+    "security.cors": "allowed_origins allow_credentials max_age_seconds",
+    "security.rate_limit": "anonymous_rpm authenticated_rpm admin_rpm",
+    "telemetry": "jaeger_endpoint log_level json_logs metrics_enabled tracing_enabled",
+}
+
+
+def test_the_reference_page_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    assert page == reference(), "run `xzepr config --reference > docs/reference/settings.md`"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, key in keys().items() if not key.field.description] == []
+
+
+def test_the_promised_keys_exist() -> None:
+    promised = {f"{section}.{name}" for section, names in PROMISED.items() for name in names.split()}
+    assert promised <= set(keys())
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+def test_every_example_can_be_used(example: str, tmp_path: Path) -> None:
+    loaded = load(config_file=EXAMPLES / example, environ={}, cwd=tmp_path)
+    assert loaded.not_in_effect == []
+
+
+def test_the_examples_work_as_the_folder_that_a_server_reads(tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(EXAMPLES)
+    loaded = load(environ={"APP_ENV": "production"}, cwd=tmp_path)
+    assert loaded.settings.server.host == "0.0.0.0"
+    assert loaded.origins["server.port"].startswith("config/default.yaml:")

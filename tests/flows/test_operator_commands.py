@@ -1,0 +1,184 @@
+"""The command line as an operator meets it: the table of families, `config`, `keys` and `migrate`."""
+
+import importlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from xzepr.__main__ import main
+from xzepr.cli import FAMILIES
+from xzepr.infra.crypto import load_keys
+from xzepr.settings import Settings
+from xzepr.settings.keys import keys
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Xzepr = Callable[..., Done]
+
+
+@pytest.fixture
+def xzepr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Xzepr:
+    """Runs a command line in `tmp_path`, with these variables and none that the developer happens to have."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("XZEPR__")] + ["APP_ENV", "DATABASE_URL", "REDIS_URL"]:
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, environ: Mapping[str, str] | None = None) -> Done:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["xzepr", *arguments])
+            for name, value in (environ or {}).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        out, err = capsys.readouterr()
+        return Done(ended.value.code if isinstance(ended.value.code, int) else 0, out, err)
+
+    return run
+
+
+def test_help_names_every_family_and_imports_none(tmp_path: Path) -> None:
+    code = (
+        "import sys; from xzepr.cli import FAMILIES, assemble; assemble(['--help'])(['--help'], standalone_mode=False);"
+        "assert not {f.where.partition(':')[0] for f in FAMILIES} & set(sys.modules);"
+        "assert 'pydantic' not in sys.modules and 'psycopg' not in sys.modules"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for family in FAMILIES:
+        assert family.name in done.stdout
+
+
+def test_the_package_is_the_command_too(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "xzepr", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:6]) == (0, "xzepr ")
+
+
+def test_every_family_in_the_table_is_there() -> None:
+    for family in FAMILIES:
+        module, _, name = family.where.partition(":")
+        assert hasattr(importlib.import_module(module), name)
+
+
+def test_a_misspelt_command_is_refused_with_the_nearest(xzepr: Xzepr) -> None:
+    done = xzepr("confg")
+    assert done.code == 2
+    assert "config" in done.err
+
+
+def test_config_prints_every_key_with_its_origin(xzepr: Xzepr) -> None:
+    environ = {"DATABASE_URL": "postgresql://u:hunter2@h/d", "XZEPR__SERVER__ENABLE_HTTPS": "1"}
+    done = xzepr("config", "--data-dir", "elsewhere", environ=environ)
+    lines = {line.split("\t")[0]: line.split("\t")[1:] for line in done.out.splitlines()}
+    assert set(lines) == set(keys())
+    assert lines["database.url"] == ["postgresql://u:********@h/d", "DATABASE_URL"]
+    assert lines["data_dir"] == ["elsewhere", "command line"]
+    assert lines["server.enable_https"] == ["true", "XZEPR__SERVER__ENABLE_HTTPS (not in effect yet)"]
+    assert "hunter2" not in done.out + done.err
+
+
+def test_config_as_json_holds_typed_values(xzepr: Xzepr, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("kafka: {brokers: [a, b]}")
+    done = xzepr("config", "--json", "--config", "mine.yaml")
+    lines = {line["key"]: line for line in json.loads(done.out)}
+    assert lines["server.port"] == {"key": "server.port", "value": 8042, "origin": "default", "in_effect": True}
+    assert lines["kafka.brokers"]["value"] == ["a", "b"]
+    assert lines["kafka.brokers"]["origin"] == "mine.yaml:1"
+
+
+def test_settings_that_cannot_be_used_are_one_message_and_no_traceback(xzepr: Xzepr) -> None:
+    done = xzepr("config", environ={"XZEPR__SERVER__PROT": "1"})
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "xzepr: a setting cannot be used:\n  XZEPR__SERVER__PROT is not a setting; did you mean XZEPR__SERVER__PORT?\n"
+    )
+
+
+def test_keys_init_makes_a_pair_and_prints_the_variables_that_name_it(xzepr: Xzepr, tmp_path: Path) -> None:
+    done = xzepr("keys", "init", "--data-dir", "state")
+    assert done.code == 0, done.err
+    folder = tmp_path / "state" / "keys"
+    assert load_keys(folder / "private.pem", folder / "public.pem")
+    modes = [stat.S_IMODE((folder / name).stat().st_mode) for name in ("private.pem", "public.pem")]
+    assert modes == [0o600, 0o644]
+    printed = dict(line.split("=", 1) for line in done.out.splitlines())
+    again = xzepr("config", "--json", environ=printed)
+    assert again.code == 0, again.err
+    assert printed["XZEPR__JWT__PRIVATE_KEY_PATH"] == str(folder / "private.pem")
+
+
+@pytest.mark.parametrize("existing", ["a.pem", "b.pem"])
+def test_keys_init_never_overwrites(xzepr: Xzepr, tmp_path: Path, existing: str) -> None:
+    (tmp_path / existing).write_text("mine")
+    done = xzepr("keys", "init", "--private", "a.pem", "--public", "b.pem")
+    assert done.code == 1
+    assert f"xzepr: {existing} exists" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == [existing]
+    assert (tmp_path / existing).read_text() == "mine"
+
+
+def test_keys_init_takes_both_names_or_none(xzepr: Xzepr, tmp_path: Path) -> None:
+    done = xzepr("keys", "init", "--private", "a.pem")
+    assert done.code == 1
+    assert "a key pair needs both of its files" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_that_cannot_be_written_are_one_sentence(xzepr: Xzepr, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = xzepr("keys", "init", "--private", "file/a.pem", "--public", "file/b.pem")
+    assert done.code == 1
+    assert done.err.startswith("xzepr: the keys cannot be written")
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("option", [(), ("--dry-run",)])
+def test_migrate_without_a_database_starts_none(xzepr: Xzepr, tmp_path: Path, option: tuple[str, ...]) -> None:
+    done = xzepr("migrate", *option)
+    assert done.code == 0
+    assert "the embedded database migrates itself when `xzepr serve` starts" in done.out
+    assert not (tmp_path / Settings().data_dir).exists()
+
+
+def test_migrate_prints_all_sql_without_a_database(xzepr: Xzepr) -> None:
+    done = xzepr("migrate", "--sql")
+    assert done.code == 0, done.err
+    assert "CREATE TABLE" in done.out
+
+
+def test_migrate_lists_applies_and_then_has_nothing_left(xzepr: Xzepr, empty_database_url: str) -> None:
+    environ = {"DATABASE_URL": empty_database_url}
+    planned = xzepr("migrate", "--dry-run", environ=environ).out.splitlines()
+    again = xzepr("migrate", "--dry-run", environ=environ).out.splitlines()
+    assert planned == again != []
+    done = xzepr("migrate", environ=environ)
+    assert done.out.splitlines() == [line.replace("to apply", "applied") for line in planned]
+    assert xzepr("migrate", environ=environ).out == "The schema is up to date.\n"
+    assert xzepr("migrate", "--sql", environ=environ).out.strip() == ""
+
+
+def test_migrate_takes_one_question_at_a_time(xzepr: Xzepr) -> None:
+    done = xzepr("migrate", "--dry-run", "--sql")
+    assert done.code == 1
+    assert "choose one" in done.err

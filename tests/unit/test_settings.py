@@ -1,0 +1,294 @@
+"""Settings: which place wins, what stops a start and in which words, and that no secret is ever shown."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from xzepr.core.errors import CannotStart
+from xzepr.settings import Loaded, Settings, load
+from xzepr.settings.keys import keys
+from xzepr.settings.shown import MASK, masked, shown
+
+Load = Callable[..., Loaded]
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Load:
+    """`load` in a folder of its own, with these variables and no others; `files` are written into it first."""
+
+    def read(
+        files: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+        config: str | None = None,
+    ) -> Loaded:
+        for name, text in (files or {}).items():
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        named = Path(config) if config else None
+        return load(config_file=named, flags=flags, environ=environ or {}, cwd=tmp_path)
+
+    return read
+
+
+@pytest.fixture
+def refusal(read: Load) -> Refusal:
+    """The message with which these settings are refused."""
+
+    def refusal(*arguments: Any, **named: Any) -> str:
+        with pytest.raises(CannotStart) as caught:
+            read(*arguments, **named)
+        return str(caught.value)
+
+    return refusal
+
+
+def test_without_anything_the_defaults_hold(read: Load) -> None:
+    loaded = read()
+    assert loaded.settings == Settings()
+    assert (loaded.settings.server.host, loaded.settings.server.port) == ("127.0.0.1", 8042)
+    assert set(loaded.origins.values()) == {"default"}
+    assert loaded.not_in_effect == []
+
+
+def test_settings_made_in_code_read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XZEPR__SERVER__PORT", "1")
+    assert Settings().server.port == 8042
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings().server.port = 1
+
+
+PLACES: list[tuple[str, dict[str, Any]]] = [
+    ("config/default.yaml:1", {"files": {"config/default.yaml": "server: {port: 1}"}}),
+    ("config/production.yaml:1", {"files": {"config/production.yaml": "server: {port: 2}"}}),
+    ("mine.yaml:1", {"files": {"mine.yaml": "server: {port: 3}"}, "config": "mine.yaml"}),
+    ("XZEPR__SERVER__PORT", {"environ": {"XZEPR__SERVER__PORT": "4"}}),
+    ("command line", {"flags": {"server.port": 5}}),
+]
+
+
+@pytest.mark.parametrize("last", range(1, len(PLACES) + 1))
+def test_a_later_place_wins_and_is_named_as_the_origin(read: Load, last: int) -> None:
+    together: dict[str, Any] = {"files": {}, "environ": {"APP_ENV": "production"}}
+    for _, place in PLACES[:last]:
+        for name, value in place.items():
+            together[name] = {**together.get(name, {}), **value} if isinstance(value, dict) else value
+    loaded = read(**together)
+    assert loaded.settings.server.port == last
+    assert loaded.origins["server.port"] == PLACES[last - 1][0]
+
+
+def test_places_add_up_key_by_key(read: Load) -> None:
+    files = {
+        "config/default.yaml": "database:\n  max_connections: 30\n  min_connections: 3\n",
+        "config/development.yaml": "database:\n  min_connections: 4\n",
+    }
+    database = read(files, {"XZEPR__DATABASE__LOCK_TIMEOUT_SECONDS": "1.5"}).settings.database
+    assert (database.max_connections, database.min_connections, database.lock_timeout_seconds) == (30, 4, 1.5)
+
+
+@pytest.mark.parametrize("place", [{"environ": {"APP_ENV": "test"}}, {"flags": {"environment": "test"}}])
+def test_the_environment_chooses_its_file(read: Load, place: dict[str, Any]) -> None:
+    files = {"config/test.yaml": "environment: test\nserver: {port: 7}", "config/development.yaml": "server: {port: 8}"}
+    assert read(files, **place).settings.server.port == 7
+
+
+def test_the_default_file_may_choose_the_environment(read: Load) -> None:
+    files = {"config/default.yaml": "environment: test", "config/test.yaml": "server: {port: 7}"}
+    assert read(files).settings.server.port == 7
+
+
+def test_a_file_that_contradicts_its_own_environment_is_refused(refusal: Refusal) -> None:
+    message = refusal({"config/test.yaml": "environment: other"}, {"APP_ENV": "test"})
+    assert "environment (config/test.yaml:1) contradicts the one that chose this file (APP_ENV)" in message
+
+
+def test_an_environment_cannot_lead_to_a_file_elsewhere(refusal: Refusal) -> None:
+    assert "environment (APP_ENV)" in refusal({"secret.yaml": "server: {port: 7}"}, {"APP_ENV": "../secret"})
+
+
+@pytest.mark.parametrize("text", ["a:9092,b:9092", " a:9092 , b:9092, ", '["a:9092", "b:9092"]'])
+def test_lists_are_given_by_comma_or_as_json(read: Load, text: str) -> None:
+    assert read(environ={"XZEPR__KAFKA__BROKERS": text}).settings.kafka.brokers == ("a:9092", "b:9092")
+
+
+def test_an_empty_variable_unsets_and_empties(read: Load) -> None:
+    files = {"config/default.yaml": "database: {url: 'postgresql://h/d'}\nkafka: {brokers: [a]}"}
+    loaded = read(files, {"XZEPR__DATABASE__URL": "", "XZEPR__KAFKA__BROKERS": "", "REDIS_URL": ""})
+    assert loaded.settings.database.url is None
+    assert loaded.settings.kafka.brokers == ()
+    assert loaded.origins["redis.url"] == "default"
+
+
+def test_an_empty_data_folder_is_not_the_working_folder(refusal: Refusal) -> None:
+    assert "data_dir (XZEPR__DATA_DIR)" in refusal(environ={"XZEPR__DATA_DIR": ""})
+
+
+def test_aliases_are_accepted_and_the_full_name_wins(read: Load) -> None:
+    environ = {"DATABASE_URL": "postgresql://old/d", "REDIS_URL": "redis://r"}
+    assert read(environ=environ).origins["database.url"] == "DATABASE_URL"
+    loaded = read(environ={**environ, "XZEPR__DATABASE__URL": "postgresql://new/d"})
+    assert loaded.settings.database.url is not None
+    assert loaded.settings.database.url.get_secret_value() == "postgresql://new/d"
+    assert loaded.not_in_effect == ["redis.url"]
+
+
+def test_a_secret_is_read_from_its_file(read: Load) -> None:
+    loaded = read({"pw": "correct horse battery\n"}, {"XZEPR__AUTH__ADMIN_PASSWORD_FILE": "pw"})
+    assert loaded.settings.auth.admin_password is not None
+    assert loaded.settings.auth.admin_password.get_secret_value() == "correct horse battery"
+    assert loaded.origins["auth.admin_password"] == "XZEPR__AUTH__ADMIN_PASSWORD_FILE=pw"
+
+
+def test_a_secret_twice_or_in_a_missing_file_is_refused(refusal: Refusal) -> None:
+    name = "XZEPR__AUTH__ADMIN_PASSWORD"
+    assert "is set twice" in refusal({"pw": "x" * 12}, {name: "x" * 12, f"{name}_FILE": "pw"})
+    assert f"{name}_FILE=nowhere cannot be read: No such file" in refusal(environ={f"{name}_FILE": "nowhere"})
+
+
+def test_only_secrets_are_read_from_files(refusal: Refusal) -> None:
+    assert "XZEPR__SERVER__PORT_FILE is not a setting" in refusal(environ={"XZEPR__SERVER__PORT_FILE": "x"})
+
+
+def _file(text: str) -> dict[str, Any]:
+    return {"files": {"config/default.yaml": text}}
+
+
+def _variable(name: str, value: str) -> dict[str, Any]:
+    return {"environ": {f"XZEPR__{name}": value}}
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (_variable("SERVER__PROT", "1"), "XZEPR__SERVER__PROT is not a setting; did you mean XZEPR__SERVER__PORT?"),
+        (_variable("server__port", "1"), "XZEPR__server__port is not a setting; did you mean XZEPR__SERVER__PORT?"),
+        (_variable("SERVER", "{}"), "XZEPR__SERVER is not a setting"),
+        (_file("\nsevrer:\n  port: 1"), "sevrer (config/default.yaml:2) is unknown; did you mean server?"),
+        (_file("server:\n  prot: 1"), "server.prot (config/default.yaml:2) is unknown; did you mean server.port?"),
+        (_file("server: {min_connections: 1}"), "did you mean database.min_connections?"),
+        (_file("server: 5"), "server (config/default.yaml:1) should hold keys, not a value"),
+        (_file("- 5"), "the file (config/default.yaml:1) should hold keys, not a value"),
+        (
+            _file("server: {port: 1}\nserver: {port: 1}"),
+            "(config/default.yaml:2) is set already (config/default.yaml:1)",
+        ),
+        ({"config": "nowhere.yaml"}, "nowhere.yaml cannot be read: No such file or directory"),
+        ({"flags": {"server.prot": 1}}, "server.prot (command line) is unknown; did you mean server.port?"),
+        (_file("server: {port: yes}"), "server.port (config/default.yaml:1): should be a number, not true or false"),
+        (_variable("SERVER__PORT", "many"), "server.port (XZEPR__SERVER__PORT): should be a valid integer"),
+        (_variable("TELEMETRY__LOG_LEVEL", "loud"), "(XZEPR__TELEMETRY__LOG_LEVEL): should be 'debug'"),
+        (_variable("KAFKA__BROKERS", "[a"), "kafka.brokers (XZEPR__KAFKA__BROKERS) should be a list"),
+        (_file("kafka: {brokers: a}"), "kafka.brokers (config/default.yaml:1): should be a list"),
+        (_file("kafka: {brokers: [a, 5]}"), "item 2 should be a valid string"),
+        (_variable("SERVER__PUBLIC_URL", "hub"), "server.public_url (XZEPR__SERVER__PUBLIC_URL): should be an address"),
+        (_variable("EVENTS__IDEMPOTENCY_HOURS", "23"), "should be greater than or equal to 24"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_place(refusal: Refusal, place: dict[str, Any], message: str) -> None:
+    refused = refusal(**place)
+    assert refused.startswith("a setting cannot be used:\n")
+    assert message in refused
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "second"),
+    [
+        ({"database.min_connections": 11}, "database.min_connections", "database.max_connections"),
+        ({"jwt.private_key_path": "k"}, "jwt.private_key_path", "jwt.public_key_path"),
+        ({"jwt.public_key_path": "k"}, "jwt.public_key_path", "jwt.private_key_path"),
+        ({"auth.admin_password": "short"}, "auth.admin_password", "auth.password_min_length"),
+        ({"kafka.topic": "xzepr.relay"}, "kafka.topic", "kafka.state_topic"),
+        ({"server.max_request_bytes": 1}, "server.max_request_bytes", "events.max_payload_bytes"),
+        ({"recorder.queue_size": 1}, "recorder.queue_size", "events.max_batch_items"),
+    ],
+)
+def test_a_contradiction_names_both_and_where_each_came_from(
+    refusal: Refusal, given: dict[str, Any], first: str, second: str
+) -> None:
+    message = refusal(flags=given)
+    assert f"{first} (command line)" in message
+    assert f"{second} (default)" in message
+
+
+def test_one_message_lists_every_fault(refusal: Refusal) -> None:
+    text = "database:\n  min_connections: 9\n  max_connections: 8\n  lock_timeout_seconds: -1\n"
+    environ = {"XZEPR__SERVER__PORT": "many", "XZEPR__NOTHING": "1"}
+    message = refusal({"config/default.yaml": text}, environ)
+    assert message.startswith("4 settings cannot be used:")
+    for part in ("database.min_connections", "lock_timeout_seconds", "server.port", "XZEPR__NOTHING"):
+        assert part in message
+
+
+def test_a_fault_is_not_reported_again_as_a_contradiction(refusal: Refusal) -> None:
+    message = refusal(flags={"database.max_connections": "few", "database.min_connections": 50})
+    assert message.startswith("a setting cannot be used:")
+
+
+def test_an_empty_section_or_file_sets_nothing(read: Load) -> None:
+    files = {"config/default.yaml": "server:\n# port: 1\nkafka:\n", "config/development.yaml": "# nothing\n"}
+    assert read(files).settings == Settings()
+
+
+SECRET = "hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"environ": {"XZEPR__DATABASE__URL": f"mysql://u:{SECRET}@h/d"}},
+        {"environ": {"XZEPR__AUTH__ADMIN_PASSWORD": SECRET, "XZEPR__AUTH__PASSWORD_MIN_LENGTH": "99"}},
+        {"files": {"config/default.yaml": f"auth:\n  admin_password: [{SECRET}]"}},
+        {"files": {"config/default.yaml": f"auth:\n  admin_password: *{SECRET}"}},
+        {"files": {"config/default.yaml": f"auth:\n  admin_password: '{SECRET}\n"}},
+        {"files": {"config/default.yaml": f"auth: {SECRET}"}},
+        {"files": {"pw": SECRET}, "environ": {"XZEPR__DATABASE__URL_FILE": "pw"}},
+    ],
+)
+def test_no_refusal_tells_a_secret(refusal: Refusal, place: dict[str, Any]) -> None:
+    assert SECRET not in refusal(**place)
+
+
+@pytest.mark.parametrize(
+    ("secret", "seen"),
+    [
+        ("postgresql://u:hunter2@h:5/d", f"postgresql://u:{MASK}@h:5/d"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql+psycopg2://h", "postgresql+psycopg2://h"),
+        ("redis://:hunter2@h", f"redis://:{MASK}@h"),
+        ("postgresql://h/d?password=hunter2", f"postgresql://h/d?{MASK}"),
+        ("postgresql://h/d?password=hunter2@x", MASK),
+        ("postgresql://u:hun@ter2@h/d", MASK),
+        ("postgresql://u:hun/ter2@h/d", MASK),
+        ("postgresql://u:hun?ter2@h/d", MASK),
+        ("postgresql://u:hun#ter2@h/d", MASK),
+        ("host=h password=hunter2", MASK),
+        ("hunter2", MASK),
+    ],
+)
+def test_of_a_secret_only_a_plain_address_is_seen(secret: str, seen: str) -> None:
+    assert masked(secret) == seen
+
+
+def test_everything_can_be_shown_and_no_secret_is(read: Load) -> None:
+    secrets = {key.variable: f"postgresql://u:{SECRET}@h/d" for key in keys().values() if key.secret}
+    loaded = read(environ=secrets)
+    assert {line.key for line in shown(loaded)} == set(keys())
+    assert SECRET not in repr(shown(loaded))
+    assert SECRET not in repr(loaded)
+
+
+def test_what_nothing_obeys_yet_is_accepted_and_reported(read: Load) -> None:
+    files = {
+        "config/default.yaml": "security: {rate_limit: {admin_rpm: 5}}\ntelemetry: {jaeger_endpoint: 'jaeger:6831'}"
+    }
+    loaded = read(files, {"XZEPR__SERVER__ENABLE_HTTPS": "true"})
+    assert loaded.not_in_effect == ["server.enable_https", "security.rate_limit.admin_rpm", "telemetry.jaeger_endpoint"]

@@ -1,0 +1,37 @@
+"""`xzepr migrate`: bring the database's schema up to date, or show what that would do."""
+
+from typing import Annotated
+
+import typer
+
+from xzepr.cli.options import ConfigFile, DataDir, load_settings
+from xzepr.core.errors import CannotStart
+from xzepr.infra import migrate as migrations
+
+
+def migrate(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be applied, and change nothing.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL that would run, and change nothing.")] = False,
+) -> None:
+    """Bring the schema of `database.url` up to date. The embedded database does so when `xzepr serve` starts."""
+    if dry_run and sql:
+        raise CannotStart("--dry-run and --sql are two answers to one question: choose one")
+    secret = load_settings(config, data_dir).settings.database.url
+    url = secret.get_secret_value() if secret else None
+    if sql:
+        typer.echo(migrations.script(url))
+    elif url is None:
+        typer.echo("database.url is not set: the embedded database migrates itself when `xzepr serve` starts.")
+    elif dry_run:
+        _list("to apply", migrations.pending(url))
+    else:
+        _list("applied", migrations.migrate(url, say=typer.echo))
+
+
+def _list(what: str, revisions: list[str]) -> None:
+    for revision in revisions:
+        typer.echo(f"{what}: {revision}")
+    if not revisions:
+        typer.echo("The schema is up to date.")
