@@ -1,5 +1,6 @@
 """Topics: which exist and how they are configured, and creating those that are missing."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -82,15 +83,23 @@ class Topics:
         values: dict[str, str] = {entry[0]: entry[1] for entry in entries}
         return Topic(name, partitions, values["cleanup.policy"], int(values["max.message.bytes"]))
 
-    async def create(self, spec: NewTopicSpec) -> None:
-        """Creates a topic; fine if another process just did. Raises TopicError for what only an operator can mend."""
+    async def create(self, spec: NewTopicSpec) -> Topic:
+        """Creates a topic and waits until it is there; fine if another process just did. Raises TopicError for what
+        only an operator can mend."""
         new = NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=dict(spec.config))
         async with call(self._cluster, f"create topic {spec.name}"):
             response = await self._client.create_topics([new])
-        _, error, message = response.topic_errors[0][:3]
-        if error in (0, _TOPIC_EXISTS):
-            return
-        told = f"topic {spec.name} cannot be created: {message or for_code(error).__name__}"
-        if error in (_POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED):
-            raise TopicError(f"{told}. Create it, or change the kafka settings")
-        raise BrokerError(told)
+            _, error, message = response.topic_errors[0][:3]
+            if error not in (0, _TOPIC_EXISTS):
+                raise _refusal(spec.name, error, message)
+            while True:
+                if found := await self.find([spec.name]):
+                    return found[spec.name]
+                await asyncio.sleep(0.05)
+
+
+def _refusal(name: str, error: int, message: str | None) -> Exception:
+    told = f"topic {name} cannot be created: {message or for_code(error).__name__}"
+    if error in (_POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED):
+        return TopicError(f"{told} Create it, or change the kafka settings")
+    return BrokerError(told)

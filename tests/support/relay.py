@@ -1,0 +1,266 @@
+"""What the relay's tests share: messages to relay, consumers that are not aiokafka, and a relay that kills itself."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from xzepr.core.actor import SYSTEM
+from xzepr.core.ids import new_id, unit_id
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.model import Event, Message
+from xzepr.features.stream.relay import Relay
+from xzepr.features.stream.route import OpenProducer
+from xzepr.features.stream.service import Stream
+from xzepr.infra.db import Database
+from xzepr.infra.kafka.cluster import Cluster
+from xzepr.infra.kafka.producer import Producer, Record
+from xzepr.settings import DatabaseSettings, KafkaSettings
+
+
+def kafka_settings(bootstrap: str, **more: Any) -> KafkaSettings:
+    """Settings with topics of the test's own."""
+    name = uuid.uuid4().hex[:12]
+    given: dict[str, Any] = {"topic": f"events-{name}", "state_topic": f"relay-{name}", "timeout_seconds": 10}
+    return KafkaSettings.model_validate({"brokers": (bootstrap,), "partitions": 3, **given, **more})
+
+
+@asynccontextmanager
+async def opened(database_url: str) -> AsyncGenerator[Stream]:
+    """The stream of a test's database."""
+    settings = DatabaseSettings(min_connections=1, max_connections=4)
+    db = Database(database_url, settings, name="test")
+    await db.open()
+    try:
+        yield await Stream.open(db)
+    finally:
+        await db.close()
+
+
+async def append(stream: Stream, count: int, keys: int = 7) -> list[Message]:
+    """Announces so many changes of `keys` receivers, in one transaction."""
+    async with stream.write(SYSTEM) as tx:
+        for _ in range(count):
+            receiver = f"receiver-{tx.next_position % keys}"
+            tx.append(Kind.RECEIVER_UPDATED, receiver_id=receiver, data=b'{"name":"build"}')
+        return list(tx.messages)
+
+
+async def append_event(stream: Stream, payload: bytes) -> Message:
+    """Announces an event with that payload (compact JSON)."""
+    async with stream.write(SYSTEM) as tx:
+        unit = ("app", "1.0", "1", "linux", "rpm")
+        event = Event(
+            tx.next_position, new_id(), unit_id(*unit), *unit, "", payload, True, "receiver-1", 1, "u", tx.time, tx.time
+        )
+        await tx.connection.execute(
+            """
+            INSERT INTO events (position, id, unit_id, name, version, release, platform_id, package, description,
+                                payload, success, receiver_id, receiver_revision, owner_id, created_at, recorded_at)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            (event.position, event.id, event.unit_id, *unit, "", payload.decode(), True, "receiver-1", 1, "u")
+            + (tx.time, tx.time),
+        )
+        return tx.append(Kind.EVENT_RECORDED, id=event.id, receiver_id="receiver-1", event=event)
+
+
+async def _soon(_: int) -> None:
+    await asyncio.sleep(0.02)
+
+
+def relay_of(stream: Stream, settings: KafkaSettings, open_producer: OpenProducer = Producer.open) -> Relay:
+    """A relay that looks for messages fifty times a second."""
+    return Relay(stream, settings, wait_beyond=_soon, poll_seconds=0.1, open_producer=open_producer)
+
+
+@asynccontextmanager
+async def running(relay: Relay) -> AsyncGenerator[Relay]:
+    """The relay, running meanwhile."""
+    task = asyncio.create_task(relay.run())
+    try:
+        yield relay
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Returns when the condition holds."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def relayed(relay: Relay, stream: Stream, seconds: float = 30) -> None:
+    """Returns when the relay has published all there is now."""
+    head = (await stream.head()).position
+    await until(lambda: relay.status.position is not None and relay.status.position >= head, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A Kafka message as a consumer got it."""
+
+    partition: int
+    key: bytes
+    headers: dict[str, bytes]
+    value: bytes
+
+    @property
+    def position(self) -> int:
+        """Its position in the stream, from its header."""
+        return int(self.headers["position"])
+
+    @property
+    def cloudevent(self) -> dict[str, Any]:
+        """Its body."""
+        return orjson.loads(self.value)
+
+
+def consume(bootstrap: str, topic: str, isolation: str = "read_committed", seconds: float = 30) -> list[Received]:
+    """Everything in a topic now that a consumer of that isolation level may see, by librdkafka."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"test-{uuid.uuid4().hex}",
+            "isolation.level": isolation,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.message.max.bytes": 10_000_000,
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+        return _to_the_end(consumer, len(partitions), time.monotonic() + seconds)
+    finally:
+        consumer.close()
+
+
+def _to_the_end(consumer: Consumer, partitions: int, deadline: float) -> list[Received]:
+    received: list[Received] = []
+    ended: set[int | None] = set()
+    while len(ended) < partitions:
+        assert time.monotonic() < deadline, "the consumer did not reach the end"
+        message = consumer.poll(0.5)
+        if message is None:
+            continue
+        if message.error():
+            ended.add(message.partition())
+            continue
+        headers = {name: bytes(value) for name, value in message.headers() or [] if isinstance(value, bytes)}
+        received.append(
+            Received(message.partition() or 0, bytes(message.key() or b""), headers, bytes(message.value() or b""))
+        )
+    return received
+
+
+def delete_topics(bootstrap: str, *topics: str) -> None:
+    """Removes topics, as a cluster that lost its data has."""
+    for future in AdminClient({"bootstrap.servers": bootstrap}).delete_topics(list(topics)).values():
+        future.result(10)
+
+
+def assert_exactly_once(received: Sequence[Received], head: int) -> None:
+    """0 missing, 0 twice, and in each partition 0 out of order."""
+    positions = [message.position for message in received]
+    assert sorted(positions) == list(range(1, head + 1))
+    for partition in {message.partition for message in received}:
+        own = [message.position for message in received if message.partition == partition]
+        assert own == sorted(own)
+
+
+STAGES = (
+    "begin",
+    "first send",
+    "between sends",
+    "before state",
+    "before settle",
+    "before commit",
+    "during commit",
+    "after",
+)
+
+
+class DyingProducer(Producer):
+    """Kills its process (SIGKILL) at a stage of its n-th transaction."""
+
+    stage = ""
+    left = 0
+    sends = 0
+    state_topic = ""
+
+    def _die_at(self, *stages: str) -> None:
+        if self.stage in stages and self.left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def begin(self) -> None:
+        """Begins, and counts."""
+        self.left, self.sends = self.left - 1, 0
+        await super().begin()
+        self._die_at("begin")
+
+    async def send(self, record: Record) -> None:
+        """Sends."""
+        if record.topic == self.state_topic:
+            self._die_at("before state")
+        self.sends += 1
+        await super().send(record)
+        if self.sends == 1:
+            self._die_at("first send")
+        if self.sends == 5:
+            await asyncio.sleep(0.02)  # lets a part of the transaction reach the broker
+            self._die_at("between sends")
+
+    async def settle(self) -> None:
+        """Settles."""
+        self._die_at("before settle")
+        await super().settle()
+        self._die_at("before commit")
+
+    async def commit(self) -> None:
+        """Commits, or dies somewhere on the way."""
+        if self.stage == "during commit" and self.left <= 0:
+            committing = asyncio.create_task(super().commit())
+            await asyncio.sleep(random.uniform(0, 0.01))
+            self._die_at("during commit")
+            await committing
+        await super().commit()
+        self._die_at("after")
+
+
+def die_at(stage: str, transaction: int, settings: KafkaSettings) -> Callable[[Cluster, str, int], Awaitable[Producer]]:
+    """Opens producers that die there."""
+
+    async def open_producer(cluster: Cluster, transactional_id: str, max_bytes: int) -> Producer:
+        producer = await DyingProducer.open(cluster, transactional_id, max_bytes)
+        producer.stage, producer.left, producer.state_topic = stage, transaction, settings.state_topic
+        return producer
+
+    return open_producer
+
+
+def run_child(database_url: str, settings_json: str, stage: str, transaction: int) -> None:
+    """The main function of a relay process that is going to die."""
+    settings = KafkaSettings.model_validate_json(settings_json)
+
+    async def relay() -> None:
+        async with opened(database_url) as stream:
+            await relay_of(stream, settings, die_at(stage, transaction, settings)).run()
+
+    asyncio.run(relay())

@@ -1,0 +1,81 @@
+"""How far a route has published: the record of it in Kafka, and where a relay that starts may go on."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+
+class RelayState(StrEnum):
+    """What a relay is doing."""
+
+    WAITING_FOR_BROKERS = "waiting_for_brokers"
+    """None are configured, or none answer: it tries again by itself."""
+    FOLLOWING = "following"
+    STANDBY = "standby"
+    """Another process relays, or the database is away."""
+    STOPPED = "stopped"
+    """Only somebody who knows what happened can say how to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Everything up to the message with this position and id is in Kafka; position 0 with the hub's id: nothing is."""
+
+    position: int
+    id: str
+    resume_id: str | None = None
+    """The last instruction to resume that was obeyed, so that none is obeyed twice."""
+
+    def encode(self) -> bytes:
+        """As it is written to the state topic."""
+        return orjson.dumps({"position": self.position, "id": self.id, "resume": self.resume_id})
+
+    @classmethod
+    def decode(cls, value: bytes) -> "Published":
+        """Reads it; raises ValueError."""
+        found = orjson.loads(value)
+        try:
+            return cls(int(found["position"]), str(found["id"]), found.get("resume"))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is no state of a relay: {value[:200]!r}") from error
+
+
+class StoppedError(Exception):
+    """The relay cannot know what was published; the message says what was found and which commands there are."""
+
+
+def choices(last: int) -> str:
+    """The two ways on, for the end of every such message."""
+    return (
+        f"Choose: `xzepr stream resume --at {last}` treats everything up to {last} as published and goes on after it; "
+        "`xzepr stream resume --republish-from 1` publishes everything again from position 1 (or from any other)"
+    )
+
+
+def wiped(route: str, remembered: int) -> StoppedError:
+    """Kafka holds nothing of a route that was published."""
+    return StoppedError(
+        f"{route} was published up to position {remembered}, but these brokers do not know of it: their data was lost, "
+        f"or kafka.brokers names other brokers than before. {choices(remembered)}"
+    )
+
+
+def diverged(route: str, published: Published, head: int, found: str | None) -> StoppedError:
+    """Kafka holds messages of this hub that its database does not."""
+    if found is None:
+        what = f"Kafka has messages up to position {published.position}, and the database ends at {head}"
+    else:
+        what = f"message {published.position} is {published.id} in Kafka and {found} in the database"
+    return StoppedError(
+        f"{route}: {what}: the database was restored or replaced, and what it lost is still in Kafka. "
+        f"{choices(min(head, published.position))}"
+    )
+
+
+def missing(route: str, position: int) -> StoppedError:
+    """The stream has a gap, or ends, where the relay has to go on."""
+    return StoppedError(
+        f"{route}: the database has no message at position {position}, where the relay has to go on: part of the "
+        f"stream was removed, or the database was restored. {choices(position)}"
+    )

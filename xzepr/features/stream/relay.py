@@ -1,0 +1,250 @@
+"""The relay: one loop a hub that copies the stream to Kafka, exactly once for consumers that read committed.
+
+Each transaction also writes its position to a compacted topic (as Kafka Connect does it, KIP-618). A relay that starts
+first fences its predecessor, then reads that position: whatever the predecessor had under way is decided by then. Only
+the process that holds a lock in the database runs it; fencing covers a holder that was cut off without noticing.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from xzepr.core.clock import now
+from xzepr.core.errors import Problem
+from xzepr.features.stream import store
+from xzepr.features.stream.model import Message
+from xzepr.features.stream.published import Published, RelayState, StoppedError, diverged, missing, wiped
+from xzepr.features.stream.relay_store import RouteRow
+from xzepr.features.stream.route import OpenProducer, Passage, Route
+from xzepr.features.stream.seat import Seat, seat
+from xzepr.features.stream.service import Stream
+from xzepr.infra.kafka.cluster import BrokerError, TopicError
+from xzepr.infra.kafka.producer import Producer
+from xzepr.infra.kafka.topics import Topics
+from xzepr.settings import KafkaSettings
+
+_RECHECK_SECONDS = 10.0
+"""How often a stopped relay looks whether the reason is gone."""
+_FIRST_MESSAGES = 100
+_TRANSACTION_BYTES = 8 * 1024 * 1024
+"""About how much one transaction holds; messages are read in portions that fit."""
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """What this process's relay is doing."""
+
+    route: str
+    state: RelayState
+    detail: str
+    """Why, in words for an operator; empty while it follows."""
+    since: datetime
+    position: int | None
+    """Everything up to here is in Kafka; None before this process has read it there."""
+
+    def lag(self, head: int) -> int | None:
+        """Messages that are not in Kafka yet, for the position of the stream's head."""
+        return None if self.position is None else max(0, head - self.position)
+
+
+class Relay:
+    """Copies the stream to Kafka while this process leads the route."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        settings: KafkaSettings,
+        *,
+        wait_beyond: Callable[[int], Awaitable[None]],
+        poll_seconds: float = 1.0,
+        open_producer: OpenProducer = Producer.open,
+    ) -> None:
+        """`wait_beyond` returns once there may be something after a position; called anew every `poll_seconds`."""
+        self._stream = stream
+        self._route = Route(settings, stream.hub_id)
+        self._wait_beyond = wait_beyond
+        self._poll_seconds = poll_seconds
+        self._open_producer = open_producer
+        self._portion = min(_FIRST_MESSAGES, settings.max_transaction_messages)
+        self._noted = 0.0
+        self.status = RelayStatus(self._route.name, RelayState.STANDBY, "starting", now(), None)
+        """What it is doing now."""
+
+    async def run(self) -> None:
+        """Relays until cancelled. Nothing that happens to brokers or database ends it."""
+        if not self._route.settings.brokers:
+            self._tell(RelayState.WAITING_FOR_BROKERS, "kafka.brokers is not set: history follows once it is")
+            await asyncio.Event().wait()
+        pause = Pause()
+        while True:
+            try:
+                async with seat(self._stream.db, self._route.name) as ours:
+                    await self._wait_for(ours)
+                    pause.reset()
+                    await self._lead(ours)
+            except Problem as problem:
+                self._tell(RelayState.STANDBY, problem.message)
+            except Exception as error:
+                self._tell(RelayState.STANDBY, f"{type(error).__name__}: {error}")
+                _log.exception("relay.failed", route=self._route.name)
+            await pause()
+
+    async def _wait_for(self, ours: Seat) -> None:
+        while not await ours.take():
+            self._tell(RelayState.STANDBY, "another process relays")
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _lead(self, ours: Seat) -> None:
+        """Holds the seat and relays, until the seat is lost."""
+        await self._describe(ours, RelayState.WAITING_FOR_BROKERS, "connecting")
+        pause = Pause()
+        while True:
+            try:
+                # Also after being fenced: that may only mean that a transaction took too long. The seat decides.
+                await ours.check()
+                await self._follow(ours, pause)
+            except BrokerError as error:
+                await self._describe(ours, RelayState.WAITING_FOR_BROKERS, str(error))
+                await pause()
+            except (StoppedError, TopicError) as error:
+                await self._describe(ours, RelayState.STOPPED, str(error))
+                await self._wait_for_instruction(ours)
+
+    async def _wait_for_instruction(self, ours: Seat) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RECHECK_SECONDS):
+                while True:
+                    if (await ours.row()).resume_id is not None:
+                        return
+                    await asyncio.sleep(self._poll_seconds)
+
+    async def _follow(self, ours: Seat, pause: "Pause") -> None:
+        """Opens the route and moves messages for as long as that works."""
+        row = await ours.row()
+        passage = await Passage.open(self._route, await self._prepare_topics(row), self._open_producer)
+        try:
+            await self._place(ours, passage, row)
+            pause.reset()
+            await self._describe(ours, RelayState.FOLLOWING, "")
+            while True:
+                await self._move(ours, passage)
+        finally:
+            await passage.close()
+
+    async def _prepare_topics(self, row: RouteRow) -> int:
+        """Sees to it that the topics exist and fit; returns how many bytes a message may have."""
+        wanted = {spec.name: spec for spec in self._route.new_topics()}
+        async with Topics(self._route.cluster) as topics:
+            found = await topics.find(list(wanted))
+            self._route.check(found)
+            absent = [spec for name, spec in wanted.items() if name not in found]
+            if absent and row.published_position and row.resume_id is None:
+                raise wiped(self._route.name, row.published_position)
+            for spec in absent:
+                found[spec.name] = await topics.create(spec)
+        limit = self._route.settings.max_message_bytes
+        return min(limit, found[self._route.settings.topic].max_message_bytes)
+
+    async def _place(self, ours: Seat, passage: Passage, row: RouteRow) -> None:
+        """Finds where to go on: as instructed, else where Kafka says, if the database agrees. Raises StoppedError."""
+        published = passage.published
+        if row.resume_id is not None and row.resume_after is not None:
+            if published is None or published.resume_id != row.resume_id:
+                await self._obey(passage, row.resume_id, row.resume_after)
+            await ours.obeyed(row.resume_id)
+        elif published is None:
+            if row.published_position:
+                raise wiped(self._route.name, row.published_position)
+            passage.published = Published(0, self._stream.hub_id)
+        else:
+            await self._verify(published)
+        assert passage.published is not None, "every branch has set it"
+        self.status = replace(self.status, position=passage.published.position)
+        await self._note(ours, passage.published)
+
+    async def _obey(self, passage: Passage, resume_id: str, after: int) -> None:
+        id = await self._id_at(after)
+        if id is None:
+            raise missing(self._route.name, after)
+        # With the instruction's id: should we die before the database forgets it, it is not obeyed again.
+        await passage.publish((), Published(after, id, resume_id))
+        _log.warning("relay.resumed", route=self._route.name, after=after)
+
+    async def _verify(self, published: Published) -> None:
+        found = await self._id_at(published.position)
+        if found != published.id:
+            head = await self._stream.head()
+            raise diverged(self._route.name, published, head.position, found)
+
+    async def _id_at(self, position: int) -> str | None:
+        async with self._stream.db.read() as connection:
+            return await store.id_at(connection, position)
+
+    async def _move(self, ours: Seat, passage: Passage) -> None:
+        """Publishes what there is, or waits until there may be something."""
+        published = passage.published
+        assert published is not None, "_place has set it"
+        messages = await self._stream.after(published.position, self._portion)
+        if not messages:
+            await self._note(ours, published)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._wait_beyond(published.position)
+            return
+        if messages[0].position != published.position + 1:
+            raise missing(self._route.name, published.position + 1)
+        last = messages[-1]
+        await passage.publish(messages, replace(published, position=last.position, id=last.id))
+        self.status = replace(self.status, position=last.position)
+        self._adjust(messages)
+        if not published.position or time.monotonic() - self._noted > self._poll_seconds:
+            await self._note(ours, Published(last.position, last.id))
+
+    def _adjust(self, messages: Sequence[Message]) -> None:
+        """Reads more at once while it is little, and less when payloads are large."""
+        size = sum(len(message.event.payload) if message.event else 0 for message in messages)
+        if size > _TRANSACTION_BYTES:
+            self._portion = max(1, self._portion // 2)
+        elif len(messages) == self._portion and size * 2 <= _TRANSACTION_BYTES:
+            self._portion = min(self._portion * 2, self._route.settings.max_transaction_messages)
+
+    async def _note(self, ours: Seat, published: Published) -> None:
+        await ours.remember(published)
+        self._noted = time.monotonic()
+
+    async def _describe(self, ours: Seat, state: RelayState, detail: str) -> None:
+        self._tell(state, detail)
+        await ours.describe(state, detail)
+
+    def _tell(self, state: RelayState, detail: str) -> None:
+        was = self.status
+        if (was.state, was.detail) == (state, detail):
+            return
+        since = was.since if was.state is state else now()
+        self.status = replace(was, state=state, detail=detail, since=since)
+        log = _log.error if state is RelayState.STOPPED else _log.info
+        log("relay.state", route=self._route.name, state=state.value, detail=detail)
+
+
+class Pause:
+    """Sleeps for longer each time, from 0.2 to 10 seconds, never for exactly as long as another process does."""
+
+    def __init__(self) -> None:
+        self._random = random.SystemRandom()
+        self._seconds = 0.2
+
+    async def __call__(self) -> None:
+        """Sleeps."""
+        await asyncio.sleep(self._seconds * self._random.uniform(0.5, 1.0))
+        self._seconds = min(self._seconds * 2, 10.0)
+
+    def reset(self) -> None:
+        """Starts from the short end again."""
+        self._seconds = 0.2

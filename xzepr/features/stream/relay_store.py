@@ -1,0 +1,106 @@
+"""SQL of the relay: which process leads a route, what the route's row remembers, and instructions to it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import class_row, scalar_row
+
+from xzepr.infra.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """A route as its leader last described it."""
+
+    route: str
+    state: str
+    detail: str
+    since: datetime
+    published_position: int
+    published_id: str
+    updated_at: datetime
+    resume_id: str | None
+    resume_after: int | None
+
+
+async def try_lead(connection: Connection, route: str) -> bool:
+    """Whether this connection now leads the route; it does until it ends."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        "SELECT pg_try_advisory_lock(hashtextextended('xzepr relay ' || %s, 0))", (route,)
+    )
+    return bool(await cursor.fetchone())
+
+
+async def check(connection: Connection) -> None:
+    """Raises when the connection, and with it the lead, is lost."""
+    await connection.execute("SELECT 1")
+
+
+async def row(connection: Connection, route: str) -> RouteRow | None:
+    """What is remembered of a route; None before its first relay."""
+    cursor = await connection.cursor(row_factory=class_row(RouteRow)).execute(
+        """
+        SELECT route, state, detail, since, published_position, published_id, updated_at, resume_id, resume_after
+        FROM relay_routes WHERE route = %s
+        """,
+        (route,),
+    )
+    return await cursor.fetchone()
+
+
+async def rows(connection: Connection) -> list[RouteRow]:
+    """All routes that a relay ever led, by name."""
+    cursor = await connection.cursor(row_factory=class_row(RouteRow)).execute(
+        """
+        SELECT route, state, detail, since, published_position, published_id, updated_at, resume_id, resume_after
+        FROM relay_routes ORDER BY route
+        """
+    )
+    return await cursor.fetchall()
+
+
+async def describe(connection: Connection, route: str, state: str, detail: str) -> None:
+    """Writes what the route's leader is doing."""
+    await connection.execute(
+        """
+        INSERT INTO relay_routes AS r (route, state, detail) VALUES (%(route)s, %(state)s, %(detail)s)
+        ON CONFLICT (route) DO UPDATE SET
+            since = CASE WHEN r.state = excluded.state THEN r.since ELSE clock_timestamp() END,
+            state = excluded.state, detail = excluded.detail, updated_at = clock_timestamp()
+        """,
+        {"route": route, "state": state, "detail": detail},
+    )
+
+
+async def remember(connection: Connection, route: str, position: int, id: str) -> None:
+    """Notes how far the route has published. Kafka knows better; this is to notice that Kafka has forgotten."""
+    await connection.execute(
+        """
+        UPDATE relay_routes SET published_position = %s, published_id = %s, updated_at = clock_timestamp()
+        WHERE route = %s
+        """,
+        (position, id, route),
+    )
+
+
+async def instruct(connection: Connection, route: str, resume_id: str, after: int, by: str) -> bool:
+    """Leaves an instruction for a stopped route; whether it was stopped."""
+    cursor = await connection.execute(
+        """
+        UPDATE relay_routes SET resume_id = %s, resume_after = %s, resume_by = %s
+        WHERE route = %s AND state = 'stopped'
+        """,
+        (resume_id, after, by, route),
+    )
+    return cursor.rowcount == 1
+
+
+async def obeyed(connection: Connection, route: str, resume_id: str) -> None:
+    """Removes the instruction."""
+    await connection.execute(
+        """
+        UPDATE relay_routes SET resume_id = NULL, resume_after = NULL, resume_by = NULL
+        WHERE route = %s AND resume_id = %s
+        """,
+        (route, resume_id),
+    )

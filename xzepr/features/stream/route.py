@@ -1,0 +1,123 @@
+"""A route into Kafka: its topics, what a message looks like there, and the transaction that moves messages."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from xzepr.features.stream import cloudevents
+from xzepr.features.stream.model import Message
+from xzepr.features.stream.published import Published
+from xzepr.infra.kafka.cluster import Cluster, TopicError
+from xzepr.infra.kafka.latest import latest_value
+from xzepr.infra.kafka.producer import Producer, Record
+from xzepr.infra.kafka.topics import NewTopicSpec, Topic
+from xzepr.settings import KafkaSettings
+
+OpenProducer = Callable[[Cluster, str, int], Awaitable[Producer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The whole stream into one topic, as CloudEvents."""
+
+    settings: KafkaSettings
+    hub_id: str
+
+    @property
+    def name(self) -> str:
+        """Its name everywhere: the topic's. Another topic is another route, and gets the whole history."""
+        return self.settings.topic
+
+    @property
+    def cluster(self) -> Cluster:
+        """The brokers."""
+        return Cluster(self.settings.brokers, self.settings.timeout_seconds)
+
+    @property
+    def transactional_id(self) -> str:
+        """Kafka lets one producer at a time use it."""
+        return f"xzepr-relay-{self.hub_id}-{self.name}"
+
+    @property
+    def state_key(self) -> bytes:
+        """Key of the route's state in the state topic, which hubs may share."""
+        return f"{self.hub_id}/{self.name}".encode()
+
+    def new_topics(self) -> list[NewTopicSpec]:
+        """The topics as this route creates them when they are missing."""
+        settings = self.settings
+        state_config = {
+            "cleanup.policy": "compact",
+            # The newest segment is never compacted: with Kafka's 1 GiB the topic would take days to become small.
+            "segment.bytes": str(16 * 1024 * 1024),
+            "min.cleanable.dirty.ratio": "0.1",
+        }
+        return [
+            NewTopicSpec(settings.topic, settings.partitions, settings.replication_factor),
+            NewTopicSpec(settings.state_topic, 1, settings.replication_factor, state_config),
+        ]
+
+    def check(self, found: dict[str, Topic]) -> None:
+        """Raises TopicError when the state topic could lose what it is there to keep."""
+        state = found.get(self.settings.state_topic)
+        if state is None:
+            return
+        if state.cleanup_policy != "compact":
+            raise TopicError(
+                f"topic {state.name} has cleanup.policy={state.cleanup_policy}, and would delete the relay's "
+                f"position: set cleanup.policy=compact, or name another topic in kafka.state_topic"
+            )
+        if state.partitions != 1:
+            raise TopicError(
+                f"topic {state.name} has {state.partitions} partitions, and the relay's state needs exactly 1: name "
+                "another topic in kafka.state_topic"
+            )
+
+    def record(self, message: Message, max_bytes: int) -> Record:
+        """The message as a Kafka record; without its data when it would be too large."""
+        key, headers = cloudevents.key(message), cloudevents.headers(message)
+        whole = Record(self.settings.topic, key, cloudevents.encode(message, self.settings.source), headers)
+        if whole.size <= max_bytes:
+            return whole
+        return Record(self.settings.topic, key, cloudevents.encode_without_data(message, self.settings.source), headers)
+
+    def state_record(self, published: Published) -> Record:
+        """The state as a Kafka record, to be sent in the transaction of what it tells of."""
+        return Record(self.settings.state_topic, self.state_key, published.encode())
+
+
+class Passage:
+    """A route that is open: the producer that has fenced all earlier ones, and what they published."""
+
+    def __init__(self, route: Route, producer: Producer, max_bytes: int, published: Published | None) -> None:
+        self._route = route
+        self._producer = producer
+        self._max_bytes = max_bytes
+        self.published = published
+        """None while Kafka holds no state of this route."""
+
+    @classmethod
+    async def open(cls, route: Route, max_bytes: int, open_producer: OpenProducer) -> Self:
+        """Fences predecessors, then reads what they left: in this order, or the state may be stale."""
+        producer = await open_producer(route.cluster, route.transactional_id, max_bytes)
+        try:
+            value = await latest_value(route.cluster, route.settings.state_topic, route.state_key)
+            return cls(route, producer, max_bytes, None if value is None else Published.decode(value))
+        except BaseException:
+            await producer.close()
+            raise
+
+    async def publish(self, messages: Sequence[Message], published: Published) -> None:
+        """Moves messages (none, when only the state changes) and their state in one transaction. After a BrokerError
+        the outcome is unknown, and the passage is to be closed."""
+        await self._producer.begin()
+        for message in messages:
+            await self._producer.send(self._route.record(message, self._max_bytes))
+        await self._producer.send(self._route.state_record(published))
+        await self._producer.settle()
+        await self._producer.commit()
+        self.published = published
+
+    async def close(self) -> None:
+        """Lets go of the brokers."""
+        await self._producer.close()

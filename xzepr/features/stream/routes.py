@@ -1,0 +1,70 @@
+"""The relay's routes as administrators see them: how far each is, and telling a stopped one how to go on."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from xzepr.core.actor import Actor, Permission
+from xzepr.core.errors import Conflict, InvalidInput, NotFound
+from xzepr.core.ids import new_id
+from xzepr.features.stream import relay_store, store
+from xzepr.features.stream.published import RelayState
+from xzepr.infra.db import Database
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """A route as its relay last described it to the database, at most a second ago while it moves messages."""
+
+    route: str
+    state: RelayState
+    detail: str
+    since: datetime
+    published: int
+    """Everything up to this position is in Kafka."""
+    lag: int
+    """Messages after it."""
+    updated_at: datetime
+
+
+async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
+    """Every route that a relay ever led, by name. Needs stream:admin."""
+    actor.must(Permission.STREAM_ADMIN)
+    async with db.read() as connection:
+        rows = await relay_store.rows(connection)
+        head = await store.head(connection)
+    return [
+        RouteStatus(
+            route=row.route,
+            state=RelayState(row.state),
+            detail=row.detail,
+            since=row.since,
+            published=row.published_position,
+            lag=max(0, head.position - row.published_position),
+            updated_at=row.updated_at,
+        )
+        for row in rows
+    ]
+
+
+async def resume(
+    db: Database, actor: Actor, route: str, *, at: int | None = None, republish_from: int | None = None
+) -> int:
+    """Tells a stopped route to go on: after position `at`, which with all before it counts as published, or by
+    publishing again from `republish_from`. Returns the position it goes on after; it does so within a second or two.
+    Raises InvalidInput, NotFound, or Conflict when the route is not stopped. Needs stream:admin."""
+    actor.must(Permission.STREAM_ADMIN)
+    if (at is None) == (republish_from is None):
+        raise InvalidInput.one("at", "give either at or republishFrom")
+    after = at if at is not None else (republish_from or 0) - 1
+    async with db.write() as connection:
+        head = await store.head(connection)
+        if not 0 <= after <= head.position:
+            raise InvalidInput.one(
+                "at" if at is not None else "republishFrom",
+                f"the stream has positions 1 to {head.position}, and this goes on after {after}",
+            )
+        if await relay_store.row(connection, route) is None:
+            raise NotFound("route", route, field="route")
+        if not await relay_store.instruct(connection, route, new_id(), after, actor.name):
+            raise Conflict(f"the route {route} is not stopped: it goes on by itself", field="route")
+    return after

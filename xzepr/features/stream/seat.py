@@ -1,0 +1,76 @@
+"""The seat of a route's leader: a database connection that holds the route's lock for as long as it lives."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from xzepr.core.errors import Unavailable
+from xzepr.features.stream import relay_store
+from xzepr.features.stream.published import Published, RelayState
+from xzepr.features.stream.relay_store import RouteRow
+from xzepr.infra.db import Connection, Database, refusals
+
+_SECONDS = 10.0
+"""A database that does not answer for this long is treated as away; its side of a cut connection may keep the lock
+longer, and then nobody relays until it notices."""
+
+
+@asynccontextmanager
+async def seat(db: Database, route: str) -> AsyncGenerator["Seat"]:
+    """A seat, not yet taken. Inside, a lost connection raises Unavailable; whoever held the seat has lost it then."""
+    async with refusals():
+        connection = await db.connect("relay")
+        try:
+            yield Seat(connection, route)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def _promptly() -> AsyncGenerator[None]:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise Unavailable(f"the database did not answer within {_SECONDS:g} seconds") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What the leader of a route, and nobody else, reads and writes through the connection that makes it the leader."""
+
+    _connection: Connection
+    _route: str
+
+    async def take(self) -> bool:
+        """Whether the seat is ours now; False while another process has it."""
+        async with _promptly():
+            return await relay_store.try_lead(self._connection, self._route)
+
+    async def check(self) -> None:
+        """Raises Unavailable when the seat is lost."""
+        async with _promptly():
+            await relay_store.check(self._connection)
+
+    async def row(self) -> RouteRow:
+        """What is remembered of the route, which `describe` must have made."""
+        async with _promptly():
+            row = await relay_store.row(self._connection, self._route)
+        assert row is not None, "describe comes first"
+        return row
+
+    async def describe(self, state: RelayState, detail: str) -> None:
+        """Tells every process and the command line what the relay is doing."""
+        async with _promptly():
+            await relay_store.describe(self._connection, self._route, state.value, detail)
+
+    async def remember(self, published: Published) -> None:
+        """Notes what was published."""
+        async with _promptly():
+            await relay_store.remember(self._connection, self._route, published.position, published.id)
+
+    async def obeyed(self, resume_id: str) -> None:
+        """Removes an instruction."""
+        async with _promptly():
+            await relay_store.obeyed(self._connection, self._route, resume_id)
