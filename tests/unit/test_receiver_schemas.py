@@ -1,0 +1,388 @@
+"""Which JSON Schemas a receiver may have, and what a payload is told that violates one."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from xzepr.core.errors import InvalidInput
+from xzepr.features.receivers import schemas
+from xzepr.features.receivers.schemas import Validators, check, digest, fingerprint, violations
+
+Json = Any
+
+
+def refused(schema: Json) -> dict[str, str]:
+    """The violations of a schema that is not accepted, by place."""
+    with pytest.raises(InvalidInput) as refusal:
+        check(schema)
+    return {violation.field: violation.message for violation in refusal.value.violations}
+
+
+def faults(schema: Json, payload: Json) -> dict[str, str]:
+    """The violations of a payload, by place, under a schema that is accepted."""
+    return {v.field: v.message for v in violations(schemas.compile(check(schema)), payload)}
+
+
+def nested(levels: int, wrap: Callable[[Json], Json], innermost: Json) -> Json:
+    for _ in range(levels):
+        innermost = wrap(innermost)
+    return innermost
+
+
+def test_a_schema_is_stored_compact_with_its_keys_in_order():
+    assert (
+        check({"type": "object", "properties": {"b": {}, "a": True}})
+        == b'{"type":"object","properties":{"b":{},"a":true}}'
+    )
+
+
+@pytest.mark.parametrize(("schema", "accepts"), [(True, True), (False, False), ({}, True)])
+def test_boolean_schemas_are_schemas(schema: Json, accepts: bool):
+    assert (not faults(schema, {"any": "thing"})) is accepts
+
+
+@pytest.mark.parametrize("schema", [None, 5, "string", [], [{}]])
+def test_other_json_is_no_schema(schema: Json):
+    assert refused(schema) == {"schema": "a schema is a JSON object, true or false"}
+
+
+def test_every_violation_of_a_payload_is_named_by_its_pointer():
+    schema = {
+        "type": "object",
+        "properties": {
+            "size": {"type": "integer"},
+            "a/b~": {"type": "array", "items": {"maximum": 3}},
+            "never": False,
+            "when": {"format": "date-time"},
+        },
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    found = violations(
+        schemas.compile(check(schema)), {"size": "big", "a/b~": [1, 9], "never": 1, "when": "noon", "x": 1}
+    )
+    assert sorted((v.field, v.message) for v in found) == [
+        ("payload", '"name" is a required property'),
+        ("payload", "Additional properties are not allowed ('x' was unexpected)"),
+        ("payload/a~1b~0/1", "the value is greater than the maximum of 3"),
+        ("payload/never", "no value is allowed here"),
+        ("payload/size", 'the value is not of type "integer"'),
+        ("payload/when", 'the value is not a "date-time"'),
+    ]
+
+
+def test_messages_do_not_repeat_values_and_stay_short():
+    secret = "s3cret" * 1000
+    found = violations(schemas.compile(check({"items": {"enum": [1, "x" * 9000]}})), [secret, {"k": secret}])
+    assert [v.field for v in found] == ["payload/0", "payload/1"]
+    assert all("s3cret" not in v.message and len(v.message) <= 500 for v in found)
+
+
+def test_at_most_a_hundred_violations_are_named():
+    assert len(violations(schemas.compile(check({"items": {"type": "integer"}})), ["x"] * 4000)) == 100
+
+
+def test_a_large_payload_is_judged_quickly():
+    validator = schemas.compile(check({"items": {"type": "integer"}}))
+    began = time.process_time()
+    assert [v.field for v in violations(validator, ["x"] * 200_000)] == ["payload/0"]
+    assert violations(validator, [1] * 200_000) == ()
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("schema", "passes", "fails"),
+    [
+        ({"prefixItems": [{"type": "string"}]}, ["a"], [1]),
+        ({"items": [{"type": "string"}]}, ["a"], [1]),
+        ({"properties": {"p": {"items": [{"type": "string"}]}}}, {"p": ["a"]}, {"p": [1]}),
+        ({"$schema": "http://json-schema.org/draft-04/schema#", "maximum": 3, "exclusiveMaximum": True}, 2, 3),
+        ({"$schema": "http://json-schema.org/draft-07/schema", "if": {"const": 1}, "then": False}, 2, 1),
+        ({"$schema": "https://json-schema.org/draft/2019-09/schema#", "items": [False]}, [], [1]),
+        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "dependentRequired": {"a": ["b"]}}, {}, {"a": 1}),
+    ],
+)
+def test_the_draft_is_the_declared_one_or_else_told_from_items(schema: Json, passes: Json, fails: Json):
+    assert faults(schema, passes) == {}
+    assert faults(schema, fails) != {}
+
+
+def test_a_list_of_items_is_refused_in_a_schema_that_declares_draft_2020_12():
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "items": [{"type": "string"}]}
+    assert list(refused(schema)) == ["schema/items"]
+
+
+@pytest.mark.parametrize(
+    "declared", ["http://example.com/schema", "http://json-schema.org/draft-03/schema#", "", 5, []]
+)
+def test_an_unknown_draft_is_refused(declared: Json):
+    assert refused({"$schema": declared})["schema/$schema"].startswith("unknown $schema")
+
+
+def test_a_part_in_another_draft_is_refused():
+    part = {"$id": "http://x/y", "$schema": "http://json-schema.org/draft-04/schema#"}
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": part}}
+    assert list(refused(schema)) == ["schema/definitions/a/$schema"]
+
+
+def test_every_fault_of_a_schema_is_named():
+    schema = {"type": "strin", "properties": {"a": {"minimum": "x"}, "b": {"pattern": "["}}}
+    assert set(refused(schema)) == {"schema/type", "schema/properties/a/minimum", "schema/properties/b/pattern"}
+
+
+@pytest.mark.parametrize("pattern", ["(?=a)", "(?!a)", r"(a)\1", "(?:a{1000}){1000}"])
+def test_a_pattern_that_may_take_longer_than_linear_time_is_refused(pattern: str):
+    assert "linear time" in refused({"properties": {"c": {"pattern": pattern}}})["schema/properties/c/pattern"]
+    assert "linear time" in refused({"patternProperties": {pattern: {}}})[f"schema/patternProperties/{pattern}"]
+
+
+def test_patterns_take_linear_time():
+    validator = schemas.compile(check({"pattern": "^(a+)+$"}))
+    began = time.process_time()
+    assert violations(validator, "a" * 50_000 + "b")
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("value", [2**64, float("nan"), "a\0b", "\ud800"])
+def test_a_schema_with_a_value_that_json_cannot_hold_is_refused(value: Json):
+    assert list(refused({"properties": {"a": {"const": value}}})) == ["schema/properties/a/const"]
+
+
+def test_too_large_and_too_deep_schemas_are_refused():
+    assert "262,144" in refused({"description": "x" * 262_144})["schema"]
+    assert "nested deeper" in refused(nested(100_000, lambda s: {"not": s}, {}))["schema"]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *("http://127.0.0.1/schema.json", "file:///etc/passwd", "//host/x", "other.json", "http://[", "urn:x:y"),
+        *("https://json-schema.org/draft/2020-12/schema", "json-schema:///"),
+    ],
+)
+@pytest.mark.parametrize("keyword", ["$ref", "$dynamicRef"])
+def test_references_that_lead_out_of_the_document_are_refused(keyword: str, reference: str):
+    assert list(refused({"properties": {"a": {keyword: reference}}})) == [f"schema/properties/a/{keyword}"]
+    assert list(refused({"$defs": {"unused": {keyword: reference}}})) == [f"schema/$defs/unused/{keyword}"]
+
+
+@pytest.mark.parametrize("reference", ["#/$defs/b", "#b", "#/$defs/a/type", "#/$defs/list/1", "#/$defs/list/00"])
+def test_references_that_lead_nowhere_are_refused(reference: str):
+    schema: Json = {"$defs": {"a": {"type": "string"}}, "x": {"list": [{}]}, "$ref": reference}
+    assert list(refused(schema)) == ["schema/$ref"]
+
+
+RESOLVED: list[Json] = [
+    {"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}},
+    {"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"type": "integer"}}},
+    {"$ref": "#n", "$defs": {"x": {"$anchor": "n", "type": "integer"}}},
+    {"$dynamicRef": "#n", "$defs": {"x": {"$dynamicAnchor": "n", "type": "integer"}}},
+    {"$ref": "http://x/n", "$defs": {"x": {"$id": "http://x/n", "type": "integer"}}},
+    {"$id": "http://x/root", "$ref": "n", "$defs": {"x": {"$id": "n", "type": "integer"}}},
+    {"$id": "urn:x:y", "$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}},
+    {"$ref": "#/elsewhere/0", "elsewhere": [{"type": "integer"}]},
+    {"items": [{}], "$ref": "#n", "definitions": {"x": {"$id": "#n", "type": "integer"}}},
+    {
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "$ref": "http://x/n",
+        "definitions": {"x": {"id": "http://x/n", "type": "integer"}},
+    },
+    {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": "http://x/",
+        "$ref": "#/definitions/n",
+        "definitions": {"n": {"type": "integer"}},
+    },
+]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    RESOLVED,
+)
+def test_references_inside_the_document_are_followed(schema: Json):
+    assert faults(schema, 1) == {}
+    assert faults(schema, "one") != {}
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"$defs": {"a": {"$id": "http://x/"}, "b": {"$id": "http://x/"}}}, "schema/$defs/b/$id"),
+        ({"$defs": {"a": {"$anchor": "x"}, "b": {"$anchor": "x"}}}, "schema/$defs/b/$anchor"),
+        ({"$ref": "#/x", "x": {"$id": "http://x/"}}, "schema/x/$id"),
+        ({"$ref": "#/$defs/a/$defs/b", "$defs": {"a": {"$id": "http://x/", "$defs": {"b": {}}}}}, "schema/$ref"),
+    ],
+)
+def test_ambiguous_identifiers_are_refused(schema: Json, place: str):
+    found = refused(schema)
+    assert len(found) == 1
+    assert place.replace("/b/", "/a/") in [where.replace("/b/", "/a/") for where in found]
+
+
+def bomb(levels: int, keyword: str = "allOf") -> Json:
+    """Each of its definitions refers to the next one twice: 2^levels subschemas in 45 bytes a level."""
+    defs: dict[str, Json] = {f"d{i}": {keyword: [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(levels)}
+    return {"$ref": "#/$defs/d0", "$defs": {**defs, f"d{levels}": {"type": "integer"}}}
+
+
+TREE = {"$ref": "#"}
+
+
+BOMBS: list[Json] = [
+    bomb(40),
+    bomb(3000),
+    bomb(40, "anyOf"),
+    nested(20, lambda s: {"allOf": [s], "unevaluatedProperties": False}, {"properties": {"a": True}}),
+    nested(20, lambda s: {"anyOf": [s], "unevaluatedItems": False}, {"prefixItems": [True]}),
+    {"items": {"allOf": [True] * 10_000}},
+    {
+        "$ref": "#/$defs/a0",
+        "$defs": {
+            f"a{i}": {
+                "$dynamicAnchor": f"a{i}",
+                "allOf": [{"$dynamicRef": f"#a{min(i + 1, 20)}"}, {"$ref": f"#a{min(i + 1, 20)}"}],
+            }
+            for i in range(20)
+        }
+        | {"a20": {"$dynamicAnchor": "a20"}},
+    },
+]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    BOMBS,
+    ids=["refs", "many refs", "anyOf", "unevaluated", "unevaluated items", "wide", "dynamic"],
+)
+def test_a_schema_that_expands_beyond_ten_thousand_subschemas_is_refused_at_once(schema: Json):
+    began = time.process_time()
+    assert "more than 10,000 subschemas" in refused(schema)["schema"]
+    assert time.process_time() - began < 1
+
+
+def test_just_under_the_limit_is_accepted_and_fast():
+    validator = schemas.compile(check(bomb(11)))
+    began = time.process_time()
+    assert violations(validator, 1) == ()
+    assert violations(validator, "x")
+    assert time.process_time() - began < 0.5
+
+
+RECURSIVE: list[tuple[Json, Json]] = [
+    ({"properties": {"next": TREE}, "required": ["value"]}, {"value": 1, "next": {"value": 2}}),
+    ({"properties": {"children": {"items": TREE}, "name": {"type": "string"}}}, {"children": [{"name": "a"}]}),
+    ({"anyOf": [{"type": "integer"}, {"type": "array", "items": TREE}]}, [1, [2, [3]]]),
+    (
+        {
+            "$recursiveAnchor": True,
+            "items": {"$recursiveRef": "#"},
+            "$schema": "https://json-schema.org/draft/2019-09/schema",
+        },
+        [[[]]],
+    ),
+    ({"$dynamicAnchor": "n", "additionalProperties": {"$dynamicRef": "#n"}}, {"a": {"b": {}}}),
+    (
+        {
+            "properties": {"a": {"$ref": "#/$defs/l"}, "b": {"$ref": "#/$defs/l"}},
+            "$defs": {"l": {"items": {"$ref": "#/$defs/l"}}},
+        },
+        {"a": [[]]},
+    ),
+    ({"properties": {"a": TREE}, "allOf": [{"minProperties": 0}], "unevaluatedProperties": False}, {"a": {"a": {}}}),
+    ({"$defs": {"unused": {"$ref": "#/$defs/unused"}}}, 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload"),
+    RECURSIVE,
+)
+def test_a_recursion_in_one_branch_is_accepted(schema: Json, payload: Json):
+    assert faults(schema, payload) == {}
+
+
+BRANCHING: list[Json] = [
+    {"properties": {"left": TREE, "right": TREE}},
+    {"allOf": [{"properties": {"a": TREE}}, {"properties": {"a": TREE}}]},
+    {"items": {"anyOf": [TREE, TREE]}},
+    {
+        "properties": {"next": TREE},
+        "allOf": [{"$ref": "#/$defs/b"}],
+        "$defs": {"b": {"properties": {"next": {"$ref": "#/$defs/b"}}}},
+    },
+    {"$dynamicAnchor": "n", "properties": {"a": {"$dynamicRef": "#n"}}, "items": {"$dynamicRef": "#n"}},
+    {
+        "$id": "http://x/",
+        "$dynamicAnchor": "n",
+        "items": {"$dynamicRef": "#n"},
+        "$defs": {"o": {"$id": "o", "$dynamicAnchor": "n", "items": {"$ref": "/"}}},
+    },
+]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    BRANCHING,
+)
+def test_a_recursion_in_more_than_one_branch_is_refused(schema: Json):
+    assert "recurses in more than one branch" in refused(schema)["schema"]
+
+
+ENDLESS: list[Json] = [
+    TREE,
+    {"allOf": [TREE]},
+    {"not": {"anyOf": [TREE]}},
+    {"if": True, "then": TREE},
+    {"$dynamicRef": "#n", "$dynamicAnchor": "n"},
+]
+
+
+@pytest.mark.parametrize("schema", ENDLESS)
+def test_a_recursion_that_never_descends_is_refused(schema: Json):
+    assert "without end" in refused(schema)["schema"]
+
+
+def test_a_recursive_schema_judges_deep_payloads_quickly():
+    schema = {
+        "$ref": "#/$defs/n",
+        "$defs": {"n": {"oneOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#/$defs/n"}}]}},
+    }
+    validator = schemas.compile(check(schema))
+    began = time.process_time()
+    assert violations(validator, nested(64, lambda p: [p], "x")) != ()
+    assert time.process_time() - began < 0.5
+
+
+def test_the_largest_schemas_are_checked_in_less_than_a_second():
+    wide: Json = {"properties": {f"field{i}": {"type": "string", "description": "d" * 10} for i in range(4_000)}}
+    refs: Json = {"properties": {f"f{i}": {"$ref": "#/$defs/a"} for i in range(4_500)}, "$defs": {"a": {}}}
+    dynamic: Json = {
+        "$defs": {
+            f"d{i}": {"$id": f"r{i}", "$dynamicAnchor": "n", "items": {"$dynamicRef": "#n"}} for i in range(2_500)
+        }
+    }
+    for schema in (wide, refs, dynamic):
+        began = time.process_time()
+        assert len(check(schema)) > 100_000
+        assert time.process_time() - began < 1
+
+
+def test_the_fingerprint_is_the_one_of_event_provenance_registry():
+    # printf 'v1 brand.test.pass a description magnificent 7.0.1' | sha256sum
+    assert fingerprint("brand.test.pass", "a description", "magnificent", "7.0.1") == (
+        "78b7fc78af7c5261e2a87c8bba712f1cf630d9ceaf3cf1e072608395bc27147d"
+    )
+    assert digest(b"{}") == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+
+
+def test_validators_are_compiled_once_and_the_oldest_makes_room():
+    validators = Validators(limit=2)
+    first = validators.get("a", b"{}")
+    validators.get("b", b"true")
+    assert validators.get("a", b"{}") is first
+    validators.get("c", b"false")
+    assert validators.get("a", b"{}") is first
+    assert len(schemas.violations(validators.get("b", b"false"), 1)) == 1, "b was forgotten, and is compiled anew"

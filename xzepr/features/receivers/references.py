@@ -1,0 +1,236 @@
+"""Where the references of a JSON Schema lead: the schema as a graph.
+
+Its nodes are subschemas. Its edges lead to the subschemas that are applied with one: in place (`allOf`, `$ref` …,
+judging the same value) or to parts of the value (`properties`, `items` …). `$defs` and `definitions` apply nothing.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeGuard, cast
+from urllib.parse import unquote, urljoin, urlsplit
+
+from xzepr.core.errors import Violation
+from xzepr.core.exact_json import pointer
+
+Schema: TypeAlias = dict[str, Any]
+
+_ONE_IN_PLACE = ("not", "if", "then", "else")
+_MANY_IN_PLACE = ("allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies")
+_ONE_BELOW = (
+    *("items", "additionalItems", "unevaluatedItems", "contains", "contentSchema"),
+    *("additionalProperties", "unevaluatedProperties", "propertyNames"),
+)
+_MANY_BELOW = ("properties", "patternProperties", "prefixItems")
+_DEFINED = ("$defs", "definitions")
+
+# Whether a keyword's object is one schema (else it maps names to schemas), and whether it applies in place (None: not
+# at all).
+_KEYWORDS: dict[str, tuple[bool, bool | None]] = {
+    **dict.fromkeys(_ONE_IN_PLACE, (True, True)),
+    **dict.fromkeys(_MANY_IN_PLACE, (False, True)),
+    **dict.fromkeys(_ONE_BELOW, (True, False)),
+    **dict.fromkeys(_MANY_BELOW, (False, False)),
+    **dict.fromkeys(_DEFINED, (False, None)),
+}
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_INDEX = re.compile("0|[1-9][0-9]{0,6}")
+_HERE = "http://document.invalid/"
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A subschema that is an object, with what it applies."""
+
+    schema: Schema
+    base: str
+    place: str
+    edges: "list[tuple[Node, bool]]" = field(default_factory=list["tuple[Node, bool]"])
+    """What is applied with it, and whether in place."""
+    booleans: int = 0
+    """How many of the subschemas it applies are `true` or `false`."""
+
+
+class NowhereError(Exception):
+    """A reference that leads to no schema in the document; the message says why."""
+
+
+class Document:
+    """A schema's nodes and edges; `violations` says what was wrong with its references and identifiers."""
+
+    def __init__(self, schema: Schema, *, field: str, id_keyword: str, ref_stands_alone: bool) -> None:
+        """`id_keyword` is `$id` (`id` in draft 4). `ref_stands_alone` up to draft 7, where `$ref` hides the rest."""
+        self.violations: list[Violation] = []
+        self._id_keyword = id_keyword
+        self._ref_stands_alone = ref_stands_alone
+        self._nodes: dict[int, Node] = {}
+        self._queue: list[Node] = []
+        self._resources: dict[str, Node] = {}
+        self._anchors: dict[tuple[str, str], Node] = {}
+        # For each dynamic anchor a node that applies all who bear it: which of them it is depends on the way there.
+        self._dynamic: dict[str, Node] = {}
+        self.root = self._add(schema, _HERE, field, named=True)
+        self._resources.setdefault(_HERE, self.root)
+        for node in self._queue:  # grows while references lead to places that no keyword names
+            self._connect(node)
+
+    def _add(self, schema: Schema, base: str, place: str, *, named: bool) -> Node:
+        """Add a subschema and all below it; `named` is False where the specification looks for no identifiers."""
+        first = None
+        stack = [(schema, base, place)]
+        while stack:
+            found, base, place = stack.pop()
+            node = Node(found, base, place)
+            first = first or node
+            self._nodes[id(found)] = node
+            self._queue.append(node)
+            self._name(node, named=named)
+            for keys, child, _ in subschemas(found):
+                if is_object(child) and id(child) not in self._nodes:
+                    stack.append((child, node.base, pointer(place, keys)))
+        assert first is not None, "the stack began with one schema"
+        return first
+
+    def _refuse(self, node: Node, keyword: str, message: str) -> None:
+        self.violations.append(Violation(pointer(node.place, [keyword]), message))
+
+    def _name(self, node: Node, *, named: bool) -> None:
+        """Take down by which identifiers a subschema can be referred to."""
+        own = node.schema.get(self._id_keyword)
+        names = [
+            (key, node.schema[key]) for key in ("$anchor", "$dynamicAnchor") if isinstance(node.schema.get(key), str)
+        ]
+        if isinstance(own, str) and own.startswith("#"):
+            names.append((self._id_keyword, own[1:]))
+        elif isinstance(own, str):
+            self._enter(node, own)
+        if node.schema.get("$recursiveAnchor") is True:
+            self._any_of_name("").edges.append((node, True))
+        for keyword, name in names:
+            if self._anchors.setdefault((node.base, name), node) is not node:
+                self._refuse(node, keyword, f"the name {name!r} is given twice")
+            if keyword == "$dynamicAnchor":
+                self._any_of_name(name).edges.append((node, True))
+        if not named and (names or isinstance(own, str)):
+            self._refuse(
+                node, self._id_keyword, "identifiers must stand where a keyword expects a schema, such as in $defs"
+            )
+
+    def _enter(self, node: Node, uri: str) -> None:
+        if self._ref_stands_alone and "$ref" in node.schema and self._queue[0] is not node:
+            self._refuse(node, self._id_keyword, f"{self._id_keyword} beside $ref has no meaning before draft 2019-09")
+        try:
+            base, _, fragment = _join(node.base, uri).partition("#")
+        except NowhereError as error:
+            self._refuse(node, self._id_keyword, str(error))
+            return
+        if fragment:
+            self._refuse(node, self._id_keyword, "an identifier has no fragment")
+        elif self._resources.setdefault(base, node) is not node:
+            self._refuse(node, self._id_keyword, f"the identifier {base!r} is given twice")
+        node.base = base
+
+    def _connect(self, node: Node) -> None:
+        """Add the edges of a node."""
+        for _, child, in_place in subschemas(node.schema):
+            if in_place is not None:
+                self._apply(node, child, in_place=in_place)
+        for keyword in _REFERENCES:
+            reference = node.schema.get(keyword)
+            if isinstance(reference, str):
+                try:
+                    self._follow(node, keyword, reference)
+                except NowhereError as error:
+                    self._refuse(node, keyword, str(error))
+
+    def _apply(self, node: Node, child: object, *, in_place: bool) -> None:
+        if is_object(child):
+            node.edges.append((self._nodes[id(child)], in_place))
+        else:
+            node.booleans += 1
+
+    def _follow(self, node: Node, keyword: str, reference: str) -> None:
+        target = self._find(node, reference)
+        name = unquote(reference.partition("#")[2])
+        if keyword == "$dynamicRef" and is_object(target) and target.get("$dynamicAnchor") == name:
+            node.edges.append((self._any_of_name(name), True))
+        elif keyword == "$recursiveRef" and is_object(target) and target.get("$recursiveAnchor") is True:
+            node.edges.append((self._any_of_name(""), True))
+        else:
+            self._apply(node, target, in_place=True)
+
+    def _any_of_name(self, name: str) -> Node:
+        return self._dynamic.setdefault(name, Node({}, "", ""))
+
+    def _find(self, node: Node, reference: str) -> object:
+        """What a reference leads to: a schema that is a node now, or a boolean. Raises NowhereError."""
+        uri, _, fragment = _join(node.base, reference).partition("#")
+        resource = self._resources.get(uri)
+        if resource is None:
+            raise NowhereError(f"{reference!r} leads out of the document; references resolve inside the document only")
+        fragment = unquote(fragment)
+        if fragment and not fragment.startswith("/"):
+            anchor = self._anchors.get((uri, fragment))
+            if anchor is None:
+                raise NowhereError(f"{reference!r} leads nowhere: the document has no such anchor")
+            return anchor.schema
+        return self._walk(resource, fragment, reference)
+
+    def _walk(self, resource: Node, path: str, reference: str) -> object:
+        value: object = resource.schema
+        keys = [key.replace("~1", "/").replace("~0", "~") for key in path.split("/")[1:]]
+        for at, key in enumerate(keys):
+            if at and is_object(value) and isinstance(value.get(self._id_keyword), str):
+                raise NowhereError(
+                    f"{reference!r} passes through a subschema with an identifier of its own: refer to that"
+                )
+            value = _step(value, key, reference)
+        if is_object(value):
+            if id(value) not in self._nodes:
+                self._add(value, resource.base, pointer(resource.place, keys), named=False)
+        elif not isinstance(value, bool):
+            raise NowhereError(f"{reference!r} leads to something that is no schema")
+        return value
+
+
+def subschemas(schema: Schema) -> Iterator[tuple[list[str], object, bool | None]]:
+    """The schemas directly below one: the way there, each (an object or a boolean), and whether it is applied in place
+    (None: not at all)."""
+    for keyword, value in schema.items():
+        if keyword not in _KEYWORDS:
+            continue
+        is_one, in_place = _KEYWORDS[keyword]
+        if is_one and isinstance(value, dict | bool):
+            yield [keyword], cast(object, value), in_place
+            continue
+        for key, child in _entries(value):
+            if isinstance(child, dict | bool):
+                yield [keyword, key], cast(object, child), in_place
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a JSON value is an object."""
+    return isinstance(value, dict)
+
+
+def _entries(value: object) -> Iterable[tuple[str, object]]:
+    if is_object(value):
+        return value.items()
+    return ((str(at), child) for at, child in enumerate(cast(list[object], value))) if isinstance(value, list) else ()
+
+
+def _join(base: str, reference: str) -> str:
+    if reference.startswith("#"):
+        return base + reference
+    try:
+        return reference if urlsplit(reference).scheme else urljoin(base, reference)
+    except ValueError:
+        raise NowhereError(f"{reference!r} is not a URI reference") from None
+
+
+def _step(value: object, key: str, reference: str) -> object:
+    if is_object(value) and key in value:
+        return value[key]
+    if isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(cast(list[object], value)):
+        return cast(list[object], value)[int(key)]
+    raise NowhereError(f"{reference!r} leads nowhere: the document has nothing at {key!r}")

@@ -1,0 +1,208 @@
+"""The JSON Schemas of receivers: which are accepted, their compiled validators, and what a payload violates."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, cast
+
+import jsonschema_rs
+import orjson
+from jsonschema_rs import ValidationErrorKind, Validator
+
+from xzepr.core.errors import InvalidInput, Violation
+from xzepr.core.exact_json import dumps, pointer
+from xzepr.features.receivers import expansion
+from xzepr.features.receivers.references import Document, Schema, is_object, subschemas
+
+MAX_SCHEMA_BYTES = 262_144
+MAX_VIOLATIONS = 100
+MAX_LISTED_VALUES = 5_000
+"""A payload of more values than this is judged as quickly as any, but only its first violation is named: the validator
+makes all errors at once, at 15 µs each, and would hold up everybody else."""
+MAX_MESSAGE = 500
+
+_VALUE = "the value"
+_LINEAR = jsonschema_rs.RegexOptions()
+
+_DRAFTS: dict[str, type[Validator]] = {
+    "json-schema.org/draft-04/schema": jsonschema_rs.Draft4Validator,
+    "json-schema.org/draft-06/schema": jsonschema_rs.Draft6Validator,
+    "json-schema.org/draft-07/schema": jsonschema_rs.Draft7Validator,
+    "json-schema.org/draft/2019-09/schema": jsonschema_rs.Draft201909Validator,
+    "json-schema.org/draft/2020-12/schema": jsonschema_rs.Draft202012Validator,
+}
+_METASCHEMAS: dict[type[Validator], str] = {
+    jsonschema_rs.Draft4Validator: "http://json-schema.org/draft-04/schema#",
+    jsonschema_rs.Draft6Validator: "http://json-schema.org/draft-06/schema#",
+    jsonschema_rs.Draft7Validator: "http://json-schema.org/draft-07/schema#",
+    jsonschema_rs.Draft201909Validator: "https://json-schema.org/draft/2019-09/schema",
+    jsonschema_rs.Draft202012Validator: "https://json-schema.org/draft/2020-12/schema",
+}
+_REF_STANDS_ALONE = (jsonschema_rs.Draft4Validator, jsonschema_rs.Draft6Validator, jsonschema_rs.Draft7Validator)
+
+
+def check(schema: object, *, field: str = "schema") -> bytes:
+    """The schema as it is stored: compact JSON text, its keys in their order.
+
+    Raises InvalidInput, with the place of every violation, for what is no JSON Schema of a draft that the hub knows, is
+    larger than 256 KiB, refers out of the document, or makes too much work (`expansion.py` says when).
+    """
+    text = dumps(schema, field=field)
+    if len(text) > MAX_SCHEMA_BYTES:
+        raise InvalidInput.one(field, f"the schema has {len(text):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed")
+    read: object = orjson.loads(text)  # our own copy: no part of it is shared with another
+    if is_object(read):
+        draft = _draft(read, field)
+        _check_expansion(read, draft, field)
+        _check_compiles(read, draft, field)
+    elif not isinstance(read, bool):
+        raise InvalidInput.one(field, "a schema is a JSON object, true or false")
+    return text
+
+
+def compile(schema: bytes) -> Validator:
+    """The validator of a schema that `check` accepted, from its stored text."""
+    read = cast(Schema | bool, orjson.loads(schema))
+    if isinstance(read, bool):
+        return _compiled(read, jsonschema_rs.Draft202012Validator)
+    return _compiled(read, _draft(read, "schema"))
+
+
+def violations(validator: Validator, payload: object, *, field: str = "payload") -> tuple[Violation, ...]:
+    """What a payload (as JSON values) violates, by JSON pointer; empty when it is accepted.
+
+    At most 100 are named, and of a payload of more than 5,000 values only the first. Messages repeat keys of the
+    payload, never its values.
+    """
+    if validator.is_valid(payload):
+        return ()
+    if _has_many_values(payload):
+        return tuple(_said(error, field) for error in _first_error(validator, payload))
+    return tuple(_said(error, field) for error in islice(validator.iter_errors(payload), MAX_VIOLATIONS))
+
+
+def fingerprint(type: str, description: str, name: str, version: str) -> str:
+    """The fingerprint as Event Provenance Registry makes it: SHA-256 of `v1 type description name version`, in hex."""
+    return hashlib.sha256(f"v1 {type} {description} {name} {version}".encode()).hexdigest()
+
+
+def digest(schema: bytes) -> str:
+    """SHA-256 of a schema's stored text, in hex."""
+    return hashlib.sha256(schema).hexdigest()
+
+
+class Validators:
+    """Compiled validators by the digest of their schemas; the one used longest ago makes room."""
+
+    def __init__(self, limit: int = 1_000) -> None:
+        self._limit = limit
+        self._compiled: OrderedDict[str, Validator] = OrderedDict()
+
+    def get(self, digest: str, schema: bytes) -> Validator:
+        """The validator of the schema with that digest, compiled if it is not at hand."""
+        validator = self._compiled.get(digest)
+        if validator is None:
+            validator = self._compiled[digest] = compile(schema)
+            if len(self._compiled) > self._limit:
+                self._compiled.popitem(last=False)
+        else:
+            self._compiled.move_to_end(digest)
+        return validator
+
+
+def _draft(schema: Schema, field: str) -> type[Validator]:
+    """The draft that a schema is written in: `$schema`, else draft 7 if `items` is a list anywhere, else 2020-12."""
+    declared = schema.get("$schema")
+    if declared is None:
+        lists = any(isinstance(part.get("items"), list) for _, part in _parts(schema, field))
+        return jsonschema_rs.Draft7Validator if lists else jsonschema_rs.Draft202012Validator
+    name = (
+        declared.removesuffix("#").removeprefix("https://").removeprefix("http://") if isinstance(declared, str) else ""
+    )
+    if name not in _DRAFTS:
+        known = ", ".join(_METASCHEMAS.values())
+        raise InvalidInput.one(
+            pointer(field, ["$schema"]), f"unknown $schema {str(declared)[:200]!r}; known are {known}"
+        )
+    if other := [place for place, part in _parts(schema, field) if part.get("$schema", declared) != declared]:
+        raise InvalidInput.one(
+            pointer(other[0], ["$schema"]), "a part of a schema is written in the same draft as the whole"
+        )
+    return _DRAFTS[name]
+
+
+def _parts(schema: Schema, field: str) -> Iterator[tuple[str, Schema]]:
+    """The schema and every subschema that a keyword names, with their places."""
+    stack = [(field, schema)]
+    while stack:
+        place, part = stack.pop()
+        yield place, part
+        for keys, child, _ in subschemas(part):
+            if is_object(child):
+                stack.append((pointer(place, keys), child))
+
+
+def _check_expansion(schema: Schema, draft: type[Validator], field: str) -> None:
+    document = Document(
+        schema,
+        field=field,
+        id_keyword="id" if draft is jsonschema_rs.Draft4Validator else "$id",
+        ref_stands_alone=draft in _REF_STANDS_ALONE,
+    )
+    if document.violations:
+        raise InvalidInput(document.violations[:MAX_VIOLATIONS])
+    if (fault := expansion.fault(document.root)) is not None:
+        raise InvalidInput.one(field, f"the schema {fault}")
+
+
+def _check_compiles(schema: Schema, draft: type[Validator], field: str) -> None:
+    try:
+        _compiled(schema, draft)
+    except (jsonschema_rs.ValidationError, ValueError) as error:
+        metaschema = draft({"$ref": _METASCHEMAS[draft]}, validate_formats=True, pattern_options=_LINEAR, mask=_VALUE)
+        found = tuple(_said(fault, field) for fault in islice(metaschema.iter_errors(schema), MAX_VIOLATIONS))
+        if found:
+            raise InvalidInput(found) from None
+        if isinstance(error, jsonschema_rs.ValidationError):
+            raise InvalidInput([_said(error, field)]) from None
+        raise InvalidInput.one(field, f"the schema cannot be compiled: {error}") from None
+
+
+def _compiled(schema: Schema | bool, draft: type[Validator]) -> Validator:
+    return draft(schema, validate_formats=True, offline=True, pattern_options=_LINEAR, mask=_VALUE)
+
+
+def _has_many_values(payload: object) -> bool:
+    count, stack = 0, [payload]
+    while stack and count <= MAX_LISTED_VALUES:
+        value = stack.pop()
+        count += 1
+        if is_object(value):
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(cast(list[Any], value))
+    return count > MAX_LISTED_VALUES
+
+
+def _first_error(validator: Validator, payload: object) -> Iterator[jsonschema_rs.ValidationError]:
+    try:
+        validator.validate(payload)
+    except jsonschema_rs.ValidationError as error:
+        yield error
+
+
+def _said(error: jsonschema_rs.ValidationError, field: str) -> Violation:
+    match error.kind:
+        case ValidationErrorKind.FalseSchema():
+            message = "no value is allowed here"
+        case ValidationErrorKind.Contains():
+            message = "no element is what the array must contain"
+        case ValidationErrorKind.PropertyNames():
+            message = f"a key is refused: {error.message}"
+        case ValidationErrorKind.Format(format="regex"):
+            message = "not a regular expression that runs in linear time (no look-around, no back-references)"
+        case _:
+            message = error.message
+    shown = message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
+    return Violation(pointer(field, error.instance_path), shown)
