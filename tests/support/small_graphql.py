@@ -1,0 +1,312 @@
+"""A small GraphQL schema behind the hub's own transports, and a real server for it on a free port."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NewType, Protocol
+
+import orjson
+import strawberry
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from strawberry.dataloader import DataLoader
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import Info
+
+from xzepr.api.graphql.documents import DocumentLimits, Documents
+from xzepr.api.graphql.execution import core_schema
+from xzepr.api.graphql.http import GraphQLOverHTTP
+from xzepr.api.graphql.operations import GraphQLService
+from xzepr.api.graphql.websocket import GraphQLOverWebSocket, SocketLimits
+from xzepr.api.hosts import AllowedHosts, AllowedOrigins
+from xzepr.api.middleware import BodyLimit, HostCheck, RequestId, RequestTimeout
+from xzepr.core.actor import Actor, ActorKind, Permission
+from xzepr.core.errors import (
+    InvalidInput,
+    InvalidToken,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    StreamDiverged,
+    TokenExpired,
+    Unavailable,
+    Violation,
+)
+
+ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset(Permission))
+BEARER = {"Authorization": "Bearer good"}
+JSON = NewType("JSON", object)
+
+
+@dataclass
+class World:
+    """What the resolvers touch, for tests to look at and to steer."""
+
+    contexts: list["Context"] = field(default_factory=lambda: list["Context"]())
+    recorded: list[str] = field(default_factory=lambda: list[str]())
+    loads: list[list[int]] = field(default_factory=lambda: list[list[int]]())
+    closed_stream: asyncio.Event = field(default_factory=asyncio.Event)
+    may_record: asyncio.Event = field(default_factory=asyncio.Event)
+    recording: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    observed: list[tuple[str, str]] = field(default_factory=lambda: list[tuple[str, str]]())
+
+    def observe(self, operation_type: str, outcome: str, seconds: float) -> None:
+        """Notes type and outcome."""
+        self.observed.append((operation_type, outcome))
+        self.heard.set()
+
+
+class Context:
+    """As the hub's: made for one operation or one message, with a loader of its own."""
+
+    def __init__(self, world: World, actor: Actor, request_id: str, last_event_id: str | None) -> None:
+        self.world = world
+        self.actor = actor
+        self.request_id = request_id
+        self.last_event_id = last_event_id
+        self.squares = DataLoader(self._load)
+
+    async def _load(self, keys: list[int]) -> list[int]:
+        self.world.loads.append(list(keys))
+        await asyncio.sleep(0)
+        return [key * key for key in keys]
+
+
+class _HasId(Protocol):
+    id: int
+
+
+def _square(root: strawberry.Parent[_HasId], info: Info[Context, None]) -> Awaitable[int]:
+    return info.context.squares.load(root.id)
+
+
+async def _own(root: strawberry.Parent[_HasId]) -> int:
+    if root.id == 2:
+        raise NotFound("row", str(root.id))
+    await asyncio.sleep(0)
+    return root.id
+
+
+@strawberry.type
+class SquareRow:
+    """A row whose square comes from a loader that all rows share, and of which one fails."""
+
+    id: int
+    square: int = strawberry.field(resolver=_square, graphql_type=int)
+    own: int = strawberry.field(resolver=_own)
+
+
+@strawberry.type
+class Tick:
+    """A message of the stream."""
+
+    id: int
+    cursor: str
+    square: int = strawberry.field(resolver=_square, graphql_type=int)
+
+
+@strawberry.input
+class Thing:
+    """An input."""
+
+    name: str
+    tags: list[int]
+
+
+@strawberry.type
+class Query:
+    """Fields that succeed and fail in every way."""
+
+    @strawberry.field
+    def hello(self, name: str = "world") -> str:
+        """A greeting."""
+        return f"hello {name}"
+
+    @strawberry.field
+    def me(self, info: Info[Context, None]) -> str:
+        """The caller's name."""
+        return info.context.actor.name
+
+    @strawberry.field
+    def at(self) -> datetime:
+        """A time."""
+        return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    @strawberry.field
+    def raw(self) -> JSON:
+        """Raw JSON that nobody parses again."""
+        return JSON(orjson.Fragment(b'{"b":1.10,"a":[]}'))
+
+    @strawberry.field
+    def unwritable(self) -> JSON:
+        """A value that JSON cannot hold."""
+        return JSON(object())
+
+    @strawberry.field
+    def broken(self) -> str | None:
+        """Our own fault."""
+        raise RuntimeError("the password is hunter2")
+
+    @strawberry.field
+    def missing(self) -> str | None:
+        """Nothing there."""
+        raise NotFound("event", "01X", field="id")
+
+    @strawberry.field
+    def busy(self) -> str | None:
+        """Too busy."""
+        raise Overloaded("too busy", retry_after=1.5)
+
+    @strawberry.field
+    def limited(self) -> str | None:
+        """Too often."""
+        raise RateLimited("too often", retry_after=30)
+
+    @strawberry.field
+    def rows(self) -> list[SquareRow | None]:
+        """Rows of which the second fails."""
+        return [SquareRow(id=1), SquareRow(id=2), SquareRow(id=3)]
+
+    @strawberry.field
+    async def never(self) -> str:
+        """Never answers."""
+        await asyncio.Event().wait()
+        return ""
+
+
+@strawberry.type
+class Mutation:
+    """Changes."""
+
+    @strawberry.mutation
+    def login(self, name: str) -> str:
+        """For anyone."""
+        return f"token of {name}"
+
+    @strawberry.mutation
+    def create(self, thing: Thing) -> str:
+        """Refuses empty names and tags."""
+        if not thing.name:
+            raise InvalidInput((Violation("name", "name is empty"), Violation("tags/0", "no such tag")))
+        return thing.name
+
+    @strawberry.mutation
+    async def record(self, info: Info[Context, None], name: str) -> str:
+        """Records when the world lets it."""
+        world = info.context.world
+        world.recording.set()
+        await world.may_record.wait()
+        world.recorded.append(name)
+        return name
+
+
+@strawberry.type
+class Subscription:
+    """Streams."""
+
+    @strawberry.subscription
+    async def ticks(
+        self, info: Info[Context, None], count: int = 3, after: str | None = None, pause: bool = False
+    ) -> AsyncGenerator[Tick, None]:
+        """Ticks after a number; with `pause` nothing more comes after them and the stream stays open."""
+        start = int(info.context.last_event_id or after or 0)
+        if start >= 1000:
+            raise StreamDiverged("no such message")
+        try:
+            for n in range(start + 1, start + count + 1):
+                yield Tick(id=n, cursor=str(n))
+            if pause:
+                await asyncio.Event().wait()
+        finally:
+            info.context.world.closed_stream.set()
+
+    @strawberry.subscription
+    async def breaking(self) -> AsyncGenerator[int, None]:
+        """Breaks after the first."""
+        yield 1
+        raise RuntimeError("the password is hunter2")
+
+    @strawberry.subscription
+    def refused(self) -> AsyncGenerator[int, None]:
+        """Never begins."""
+        raise NotFound("thing", "x")
+
+
+SCHEMA = strawberry.Schema(
+    Query,
+    Mutation,
+    Subscription,
+    config=StrawberryConfig(scalar_map={JSON: strawberry.scalar(name="JSON", serialize=lambda value: value)}),
+)
+
+
+async def authenticate(secret: str) -> Actor:
+    """Knows one token; others are wrong, old, or cannot be looked up."""
+    match secret:
+        case "good":
+            return ADA
+        case "old":
+            raise TokenExpired()
+        case "offline":
+            raise Unavailable("the database cannot be reached")
+        case "broken":
+            raise RuntimeError("the password is hunter2")
+        case _:
+            raise InvalidToken()
+
+
+def service(world: World, limits: DocumentLimits | None = None, cache_size: int = 100) -> GraphQLService:
+    """The small schema as a service."""
+
+    def new_context(actor: Actor, request_id: str, last_event_id: str | None = None) -> Context:
+        context = Context(world, actor, request_id, last_event_id)
+        world.contexts.append(context)
+        return context
+
+    schema = core_schema(SCHEMA)
+    documents = Documents(schema, limits or DocumentLimits(), cache_size)
+    return GraphQLService(schema, documents, authenticate, new_context, world.observe)
+
+
+def app(
+    world: World,
+    *,
+    limits: DocumentLimits | None = None,
+    sockets: SocketLimits | None = None,
+    heartbeat_seconds: float = 12,
+    timeout_seconds: float = 10,
+    max_bytes: int = 1_000_000,
+    origins: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = ("hub",),
+) -> ASGIApp:
+    """Everything at every path, behind the middleware."""
+    graphql = service(world, limits)
+    http = GraphQLOverHTTP(graphql, heartbeat_seconds)
+    websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sockets or SocketLimits())
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)
+
+    return RequestId(HostCheck(BodyLimit(RequestTimeout(endpoint, timeout_seconds), max_bytes), AllowedHosts(hosts)))
+
+
+@asynccontextmanager
+async def served(asgi: ASGIApp) -> AsyncGenerator[int]:
+    """The port of a real server for the application, while the block lasts."""
+    server = uvicorn.Server(
+        uvicorn.Config(asgi, "127.0.0.1", 0, lifespan="off", log_config=None, ws="websockets-sansio")
+    )
+    serving = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            await asyncio.sleep(0.01)
+            if serving.done():
+                serving.result()
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        await serving

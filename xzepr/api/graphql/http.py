@@ -1,0 +1,179 @@
+"""GraphQL over HTTP: bytes to document to schema to bytes, and the right status for whatever is not a GraphQL request.
+
+Follows https://github.com/graphql/graphql-over-http, except that a document or variables that cannot be used answer 400
+in both media types: a refused request must not look like a success to proxies, dashboards and `curl -f`.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import parse_qsl
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from xzepr.api.auth import actor_of, credentials_of
+from xzepr.api.errors import (
+    BadRequest,
+    Internal,
+    MethodNotAllowed,
+    NotAcceptable,
+    UnsupportedMediaType,
+    described,
+    problem_response,
+    retry_header,
+)
+from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation, outcome_of
+from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.sse import EventStream
+from xzepr.api.middleware import request_id_of
+from xzepr.core import exact_json
+from xzepr.core.errors import Problem
+
+RESPONSE_JSON = "application/graphql-response+json"
+JSON = "application/json"
+EVENTS = "text/event-stream"
+_UTF8 = "; charset=utf-8"
+_UTF8_NAMES = frozenset({"utf-8", "utf8"})
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLOverHTTP:
+    """The ASGI application at `/graphql` for HTTP: POST, GET for queries, event streams for those who accept them."""
+
+    service: GraphQLService
+    heartbeat_seconds: float = 12
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        request = Request(scope, receive)
+        request_id = request_id_of(scope)
+        try:
+            response = await self._respond(request, request_id)
+        except ClientDisconnect:
+            return
+        except Problem as problem:
+            self.service.heard("unknown", outcome_of(described(problem)), 0)
+            response = problem_response(problem, media_type=RESPONSE_JSON + _UTF8)
+        except Exception as error:
+            masked(error, request_id)
+            response = problem_response(Internal(request_id), media_type=RESPONSE_JSON + _UTF8)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request, request_id: str) -> ASGIApp:
+        if request.method not in ("GET", "POST"):
+            raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
+        accepted = accepted_types(request.headers)
+        actor = await actor_of(credentials_of(request.headers), self.service.authenticate)
+        asked = query_of(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
+        operation = self.service.prepare(asked, actor)
+        if request.method == "GET" and operation.type == "mutation":
+            raise MethodNotAllowed("a mutation needs POST", allow="POST")
+        call = Call(actor, request_id, request.headers.get("last-event-id") or None)
+        media_type = _type_for(operation, accepted)
+        if media_type == EVENTS:
+            return EventStream(self.service, operation, call, self.heartbeat_seconds)
+        return _response(await self.service.run(operation, call), media_type)
+
+
+def accepted_types(headers: Headers) -> list[str]:
+    """The types that the client accepts of those we write, the most wanted first; ours first among equals.
+
+    Without a preference it is `application/graphql-response+json`; an event stream only when it is asked for by name.
+    Raises NotAcceptable when nothing is left.
+    """
+    wanted: dict[str, float] = {}
+    for offer in ",".join(headers.getlist("accept")).lower().split(",") if headers.getlist("accept") else ["*/*"]:
+        media_type, *parameters = (part.strip() for part in offer.split(";"))
+        quality = _quality(parameters)
+        for one in _RANGES.get(media_type, ()):
+            exact = media_type == one
+            if exact or one not in wanted:
+                wanted[one] = quality
+    order = sorted((t for t, quality in wanted.items() if quality > 0), key=lambda t: (-wanted[t], _OURS.index(t)))
+    if not order:
+        raise NotAcceptable(f"the answer can be {RESPONSE_JSON}, {JSON} or {EVENTS}")
+    return order
+
+
+_OURS = (RESPONSE_JSON, JSON, EVENTS)
+_RANGES = {
+    "": (RESPONSE_JSON, JSON),
+    "*/*": (RESPONSE_JSON, JSON),
+    "application/*": (RESPONSE_JSON, JSON),
+    "text/*": (EVENTS,),
+    **{one: (one,) for one in _OURS},
+}
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0
+    return 1
+
+
+def _type_for(operation: Operation, accepted: list[str]) -> str:
+    if not operation.is_subscription:
+        return next((one for one in accepted if one != EVENTS), EVENTS)
+    if EVENTS not in accepted:
+        raise NotAcceptable(f"a subscription needs 'Accept: {EVENTS}', or a WebSocket (graphql-transport-ws)")
+    return EVENTS
+
+
+async def _posted(request: Request) -> GraphQLRequest:
+    media_type, *parameters = (part.strip() for part in request.headers.get("content-type", "").lower().split(";"))
+    charsets = [p.partition("=")[2].strip(' "') for p in parameters if p.startswith("charset")]
+    if media_type != JSON or not _UTF8_NAMES.issuperset(charsets):
+        raise UnsupportedMediaType(f"send the request as 'Content-Type: {JSON}' in UTF-8")
+    body = await request.body()
+    try:
+        return request_of(exact_json.loads(body))
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+
+
+def query_of(query_string: bytes) -> GraphQLRequest:
+    """The request in the parameters of a GET. Raises BadRequest or InvalidInput."""
+    try:
+        given = parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
+        values: dict[str, object] = dict(given)
+        for name in ("variables", "extensions"):
+            if values.get(name):
+                values[name] = exact_json.loads(str(values[name]), field=name)
+            else:
+                values.pop(name, None)
+    except ValueError as error:
+        raise BadRequest(f"the parameters cannot be read: {error}") from None
+    return request_of({**values, "operationName": values.get("operationName") or None})
+
+
+def request_of(value: object) -> GraphQLRequest:
+    """The request in a JSON value. Raises BadRequest, naming the member that is wrong."""
+    if isinstance(value, list):
+        raise BadRequest("send one request at a time: batches are not supported")
+    if not isinstance(value, dict):
+        raise BadRequest("the request must be a JSON object with the member 'query'")
+    members = cast(dict[str, object], value)
+    query, name = members.get("query"), members.get("operationName")
+    variables, extensions = members.get("variables"), members.get("extensions")
+    if not isinstance(query, str):
+        raise BadRequest("'query' must be the text of a GraphQL document", field="query")
+    if name is not None and not isinstance(name, str):
+        raise BadRequest("'operationName' must be a text", field="operationName")
+    if variables is not None and not isinstance(variables, dict):
+        raise BadRequest("'variables' must be an object", field="variables")
+    if extensions is not None and not isinstance(extensions, dict):
+        raise BadRequest("'extensions' must be an object", field="extensions")
+    return GraphQLRequest(query, cast("dict[str, object] | None", variables), name)
+
+
+def _response(answer: Answer, media_type: str) -> Response:
+    waits = (cast(dict[str, object], one["extensions"]).get("retryAfter") for one in answer.errors)
+    headers = retry_header(wait for wait in waits if isinstance(wait, float | int))
+    return Response(answer.text(), headers=headers, media_type=media_type + _UTF8)

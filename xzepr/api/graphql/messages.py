@@ -1,0 +1,152 @@
+"""The messages of graphql-transport-ws as clients send them, read strictly.
+
+https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import orjson
+
+from xzepr.api.errors import BadRequest, JsonObject
+from xzepr.api.graphql.http import request_of
+from xzepr.api.graphql.operations import GraphQLRequest
+from xzepr.core import exact_json
+from xzepr.core.errors import InvalidInput, Problem
+
+SUBPROTOCOL = "graphql-transport-ws"
+
+BAD_REQUEST = 4400
+UNAUTHORIZED = 4401
+FORBIDDEN = 4403
+SUBPROTOCOL_NOT_ACCEPTABLE = 4406
+INIT_TIMEOUT = 4408
+SUBSCRIBER_EXISTS = 4409
+TOO_MANY_INITS = 4429
+INTERNAL_ERROR = 4500
+GOING_AWAY = 1001
+TOO_BIG = 1009
+TRY_AGAIN_LATER = 1013
+
+
+class CloseSocket(Exception):
+    """The socket must be closed, with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        # A close frame holds 123 bytes of reason, and no half characters.
+        self.reason = reason.encode()[:123].decode(errors="ignore")
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """connection_init: the client says who it is."""
+
+    payload: JsonObject | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """ping, to be answered with a pong of the same payload."""
+
+    payload: JsonObject | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """pong, the answer to a ping of ours, or a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """subscribe: the client asks for an operation under an id of its choice; a Problem where it cannot be one."""
+
+    id: str
+    request: GraphQLRequest | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """complete: the client wants no more of an operation."""
+
+    id: str
+
+
+ClientMessage = Init | Ping | Pong | Subscribe | Complete
+
+
+def message_of(text: str) -> ClientMessage:
+    """The message in a text frame. Raises CloseSocket with 4400 when it is none of the protocol's."""
+    altered: InvalidInput | None = None
+    try:
+        value = exact_json.loads(text)
+    except InvalidInput as problem:
+        value, altered = _altered(text), problem
+    except ValueError as error:
+        raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CloseSocket(BAD_REQUEST, "a message must be a JSON object")
+    message = cast(JsonObject, value)
+    kind = message.get("type")
+    match kind:
+        case "connection_init":
+            return Init(_payload(message))
+        case "ping":
+            return Ping(_payload(message))
+        case "pong":
+            _payload(message)
+            return Pong()
+        case "subscribe":
+            return _subscribe(message, altered)
+        case "complete":
+            return Complete(_id(message))
+        case str():
+            raise CloseSocket(BAD_REQUEST, f"clients do not send messages of type {kind!r}")
+        case _:
+            raise CloseSocket(BAD_REQUEST, "a message must have a 'type', a text")
+
+
+def server_message(kind: str, id: str | None = None, payload: object = None) -> str:
+    """A message of ours as text; without a payload of None."""
+    message: JsonObject = {"type": kind}
+    if id is not None:
+        message["id"] = id
+    if payload is not None:
+        message["payload"] = payload
+    return orjson.dumps(message).decode()
+
+
+def _altered(text: str) -> object:
+    """The message with values that lost something: enough to tell which operation is refused, never to run it."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {error}") from None
+
+
+def _subscribe(message: JsonObject, altered: InvalidInput | None) -> Subscribe:
+    id = _id(message)
+    payload = message.get("payload")
+    if not isinstance(payload, dict):
+        raise CloseSocket(BAD_REQUEST, "'subscribe' needs a 'payload', an object")
+    if altered is not None:
+        return Subscribe(id, altered)
+    try:
+        return Subscribe(id, request_of(cast(object, payload)))
+    except BadRequest as problem:
+        raise CloseSocket(BAD_REQUEST, f"'subscribe' has a bad payload: {problem.message}") from None
+
+
+def _id(message: JsonObject) -> str:
+    id = message.get("id")
+    if not isinstance(id, str) or not id:
+        raise CloseSocket(BAD_REQUEST, f"{message['type']!r} needs an 'id', a text that is not empty")
+    return id
+
+
+def _payload(message: JsonObject) -> JsonObject | None:
+    payload = message.get("payload")
+    if payload is not None and not isinstance(payload, dict):
+        raise CloseSocket(BAD_REQUEST, f"the 'payload' of {message['type']!r} must be an object")
+    return cast("JsonObject | None", payload)

@@ -1,0 +1,212 @@
+"""GraphQL operations, whatever brought them: who may ask, once or as a stream, and what is answered."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Protocol, cast
+
+import orjson
+from graphql import ExecutionResult, GraphQLSchema, OperationDefinitionNode, OperationType
+from graphql.execution.async_iterables import aclosing
+
+from xzepr.api.auth import Authenticate
+from xzepr.api.errors import Internal, JsonObject, Refused, described
+from xzepr.api.graphql.documents import Document, Documents
+from xzepr.api.graphql.execution import Execution, begin, executed, executed_for, source_of
+from xzepr.api.graphql.problems import field_errors, masked, not_coerced
+from xzepr.core.actor import Actor, ActorKind
+from xzepr.core.errors import Problem, Unauthenticated
+
+_FOR_ANYONE = {
+    OperationType.QUERY: frozenset({"__typename"}),
+    OperationType.MUTATION: frozenset({"__typename", "login"}),
+}
+
+
+class NewContext(Protocol):
+    """Makes the `info.context` of one operation, or of one message of a subscription: with loaders of its own."""
+
+    def __call__(self, actor: Actor, request_id: str, last_event_id: str | None = None) -> object:
+        """`last_event_id` is the cursor from which an SSE client resumes; it outranks the argument `after`."""
+        ...
+
+
+class Observe(Protocol):
+    """Hears of each operation when it has ended."""
+
+    def __call__(self, operation_type: str, outcome: str, seconds: float) -> None:
+        """`operation_type` is query, mutation, subscription or unknown; `outcome` is ok or the first error's code."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLRequest:
+    """What a client asks for, not yet looked at."""
+
+    query: str
+    variables: dict[str, object] | None = None
+    operation_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who asks, and the id under which the log tells of it."""
+
+    actor: Actor
+    request_id: str
+    last_event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A GraphQL response: `data`, `errors` or both."""
+
+    body: JsonObject
+    request_id: str
+    cursor: str | None = None
+    """Where in the stream a message of a subscription stands, if it says so."""
+
+    @property
+    def errors(self) -> list[JsonObject]:
+        """The errors in the response."""
+        return cast(list[JsonObject], self.body.get("errors", []))
+
+    def text(self) -> bytes:
+        """The response as JSON in UTF-8. A value that JSON cannot hold is our own fault and told as such."""
+        try:
+            return orjson.dumps(self.body, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
+        except TypeError as error:
+            return orjson.dumps({"errors": [masked(error, self.request_id)], "data": None})
+
+
+def outcome_of(errors: list[JsonObject]) -> str:
+    """`ok`, or the code of the first error."""
+    return str(cast(JsonObject, errors[0]["extensions"])["code"]) if errors else "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation that may run: its document is valid and its caller may ask."""
+
+    document: Document
+    node: OperationDefinitionNode
+    request: GraphQLRequest
+
+    @property
+    def type(self) -> str:
+        """query, mutation or subscription."""
+        return self.node.operation.value
+
+    @property
+    def is_subscription(self) -> bool:
+        """Whether it answers more than once."""
+        return self.node.operation is OperationType.SUBSCRIPTION
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLService:
+    """One schema and what it needs to be served."""
+
+    schema: GraphQLSchema
+    documents: Documents
+    authenticate: Authenticate
+    new_context: NewContext
+    observe: Observe | None = None
+    recording: "set[asyncio.Task[Answer]]" = field(default_factory=lambda: set[asyncio.Task[Answer]]())
+    """Mutations that run; they end also when their callers have gone. A drain awaits them."""
+
+    def prepare(self, request: GraphQLRequest, actor: Actor) -> Operation:
+        """The operation that the request names. Raises a Problem when it cannot run, or not for this actor.
+
+        Callers who are not known learn nothing about the schema: they are refused before their document is validated.
+        """
+        document = self.documents.parsed(request.query)
+        node = document.operation(request.operation_name)
+        if actor.kind is ActorKind.ANONYMOUS and not document.root_fields(node) <= _FOR_ANYONE.get(
+            node.operation, frozenset()
+        ):
+            raise Unauthenticated()
+        self.documents.must_be_valid(document)
+        return Operation(document, node, request)
+
+    async def run(self, operation: Operation, call: Call) -> Answer:
+        """The answer to a query or a mutation. Raises a Problem when its variables do not fit.
+
+        A mutation goes on when the caller is cancelled.
+        """
+        running = self._observed(operation, _answered(executed(self._execution(operation, call)), call))
+        if operation.node.operation is not OperationType.MUTATION:
+            return await running
+        task = asyncio.ensure_future(running)
+        self.recording.add(task)
+        task.add_done_callback(self.recording.discard)
+        return await asyncio.shield(task)
+
+    def stream(self, operation: Operation, call: Call) -> AsyncGenerator[Answer, None]:
+        """The answers of a subscription until it ends. Raises a Problem when its variables do not fit.
+
+        The iteration raises a Problem when the stream cannot begin or go on; close it when the caller has gone.
+        """
+        return self._stream(self._execution(operation, call), call)
+
+    async def _stream(self, execution: Execution, call: Call) -> AsyncGenerator[Answer, None]:
+        begun, outcome = perf_counter(), "ok"
+        try:
+            async with aclosing(await _source(execution, call)) as source:
+                async for event in source:
+                    yield await self._message(execution, event, call)
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else _internal(error, call)
+            outcome = outcome_of(described(problem))
+            raise problem from None
+        finally:
+            self.heard("subscription", outcome, perf_counter() - begun)
+
+    def heard(self, operation_type: str, outcome: str, seconds: float) -> None:
+        """Tell the observer, if there is one, that an operation has ended."""
+        if self.observe is not None:
+            self.observe(operation_type, outcome, seconds)
+
+    def _execution(self, operation: Operation, call: Call) -> Execution:
+        request = operation.request
+        context = self.new_context(call.actor, call.request_id, call.last_event_id)
+        begun = begin(self.schema, operation.document.node, context, request.variables, request.operation_name)
+        if isinstance(begun, list):
+            raise not_coerced(begun)
+        return begun
+
+    async def _message(self, execution: Execution, event: object, call: Call) -> Answer:
+        context = self.new_context(call.actor, call.request_id, None)
+        cursor = getattr(event, "cursor", None)
+        return await _answered(executed_for(execution, event, context), call, None if cursor is None else str(cursor))
+
+    async def _observed(self, operation: Operation, running: Awaitable[Answer]) -> Answer:
+        begun = perf_counter()
+        answer = await running
+        self.heard(operation.type, outcome_of(answer.errors), perf_counter() - begun)
+        return answer
+
+
+async def _answered(running: Awaitable[ExecutionResult], call: Call, cursor: str | None = None) -> Answer:
+    """The answer, with all errors told; whatever escapes the execution is our own fault and told as such."""
+    try:
+        result = await running
+    except Exception as error:
+        return Answer({"errors": [masked(error, call.request_id)], "data": None}, call.request_id, cursor)
+    body: JsonObject = {"errors": field_errors(result.errors, call.request_id)} if result.errors else {}
+    body["data"] = result.data
+    return Answer(body, call.request_id, cursor)
+
+
+async def _source(execution: Execution, call: Call) -> AsyncIterable[object]:
+    """The events behind a subscription. Raises Refused when its resolver fails."""
+    source = await source_of(execution)
+    if isinstance(source, ExecutionResult):
+        raise Refused(field_errors(source.errors or [], call.request_id))
+    return source
+
+
+def _internal(error: Exception, call: Call) -> Problem:
+    masked(error, call.request_id)
+    return Internal(call.request_id)

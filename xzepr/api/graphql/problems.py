@@ -1,0 +1,95 @@
+"""GraphQL errors as clients see them: with place and code; what is our own fault is logged and masked."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import structlog
+from graphql import GraphQLError
+
+from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, Internal, JsonObject, VariablesNotValid, described
+from xzepr.core.errors import InvalidInput, Problem, Violation
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_INPUT_PLACE = re.compile(
+    r"(?:Variable '\$(?P<variable>\w+)'|Argument '(?P<argument>\w+)') has invalid value(?: at (?P<path>[^:]+))?:"
+)
+
+
+def not_parsed(error: GraphQLError) -> Problem:
+    """The refusal of a document with a syntax error."""
+    return DocumentNotParsed([_with_place(_plain(error.message, DocumentNotParsed.code), error)])
+
+
+def not_valid(errors: Iterable[GraphQLError]) -> Problem:
+    """The refusal of a document that does not fit the schema."""
+    return DocumentNotValid([_with_place(_plain(e.message, DocumentNotValid.code), e) for e in errors])
+
+
+def not_coerced(errors: Iterable[GraphQLError]) -> Problem:
+    """The refusal of variables that do not fit their types."""
+    return VariablesNotValid([told for error in errors for told in _input_error(error)])
+
+
+def field_errors(errors: Iterable[GraphQLError], request_id: str) -> list[JsonObject]:
+    """The errors of an operation that ran. A Problem is told; any other exception is logged and masked."""
+    return [told for error in errors for told in _field_error(error, request_id)]
+
+
+def masked(error: BaseException, request_id: str, path: Sequence[str | int] = ()) -> JsonObject:
+    """What the client hears of our own fault: the id under which the log has it."""
+    place = ".".join(str(step) for step in path)
+    _log.error("internal error", request_id=request_id, path=place, exc_info=error)
+    return described(Internal(request_id))[0]
+
+
+def _field_error(error: GraphQLError, request_id: str) -> list[JsonObject]:
+    cause = _cause(error)
+    if isinstance(cause, Problem):
+        return [_with_place(one, error) for one in described(cause)]
+    if isinstance(cause, GraphQLError) and "code" in (cause.extensions or {}):
+        return [_with_place({"message": cause.message, "extensions": dict(cause.extensions or {})}, error)]
+    # graphql-core blames a part of the document for a bad argument, and none for a bad result of ours.
+    if isinstance(cause, GraphQLError) and cause.nodes and _INPUT_PLACE.match(cause.message):
+        return _input_error(error)
+    return [_with_place(masked(cause, request_id, error.path or ()), error)]
+
+
+def _input_error(error: GraphQLError) -> list[JsonObject]:
+    cause = _cause(error)
+    if isinstance(cause, Problem):
+        return [_with_place(one, error) for one in described(cause)]
+    one = described(InvalidInput((Violation(_input_field(error.message), error.message),)))
+    return [_with_place(one[0], error)]
+
+
+def _cause(error: GraphQLError) -> BaseException:
+    """The exception at the bottom of those that graphql-core wrapped around it."""
+    cause: BaseException = error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    return cause
+
+
+def _input_field(message: str) -> str:
+    """`tags/1` from "Variable '$input' has invalid value at .tags[1]: …"; without a path the variable's name."""
+    place = _INPUT_PLACE.match(message)
+    if place is None:
+        return ""
+    if place["path"]:
+        return "/".join(re.findall(r"[^.\[\]]+", place["path"]))
+    return place["variable"] or place["argument"]
+
+
+def _plain(message: str, code: str) -> JsonObject:
+    return {"message": message, "extensions": {"code": code}}
+
+
+def _with_place(one: JsonObject, error: GraphQLError) -> JsonObject:
+    placed: JsonObject = {"message": one["message"]}
+    if error.locations:
+        placed["locations"] = [{"line": at.line, "column": at.column} for at in error.locations]
+    if error.path:
+        placed["path"] = error.path
+    placed["extensions"] = one["extensions"]
+    return placed

@@ -1,0 +1,94 @@
+"""GraphQL over server-sent events, one operation to a response.
+
+Distinct connections mode of https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md, with `id:` for resuming.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from time import monotonic
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from xzepr.api.errors import described
+from xzepr.api.graphql.operations import Answer, Call, GraphQLService, Operation
+from xzepr.api.graphql.problems import masked
+from xzepr.core.errors import Problem
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+_COMMENT = b":\n\n"
+_COMPLETE = b"event: complete\ndata:\n\n"
+
+
+class EventStream:
+    """The response to one operation: `next` for each answer, `complete` at the end, a comment in every silence.
+
+    Raises a Problem when it is made if the variables do not fit. Once it has begun, a Problem is a `next` with errors.
+    """
+
+    def __init__(self, service: GraphQLService, operation: Operation, call: Call, heartbeat_seconds: float) -> None:
+        self._request_id = call.request_id
+        self._heartbeat_seconds = heartbeat_seconds
+        self._last_sent = monotonic()
+        if operation.is_subscription:
+            self._answers = service.stream(operation, call)
+        else:
+            self._answers = _once(service, operation, call)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write until the operation ends or the client has gone."""
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        writing = asyncio.create_task(self._write(send))
+        others = [asyncio.create_task(self._keep_alive(send)), asyncio.create_task(_gone(receive))]
+        try:
+            await asyncio.wait([writing, *others], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (writing, *others):
+                task.cancel()
+            await asyncio.gather(writing, *others, return_exceptions=True)
+        if not writing.cancelled() and writing.exception() is None:
+            with suppress(OSError):
+                await send({"type": "http.response.body", "body": _COMPLETE, "more_body": False})
+
+    async def _write(self, send: Send) -> None:
+        await self._send(send, _COMMENT)  # so that clients and proxies see that the stream is open
+        try:
+            async with aclosing(self._answers) as answers:
+                async for answer in answers:
+                    await self._send(send, frame(answer.text(), answer.cursor))
+        except Problem as problem:
+            await self._send(send, frame(orjson.dumps({"errors": described(problem)})))
+        except Exception as error:
+            await self._send(send, frame(orjson.dumps({"errors": [masked(error, self._request_id)]})))
+
+    async def _keep_alive(self, send: Send) -> None:
+        while True:
+            silence = monotonic() - self._last_sent
+            if silence >= self._heartbeat_seconds:
+                await self._send(send, _COMMENT)
+            else:
+                await asyncio.sleep(self._heartbeat_seconds - silence)
+
+    async def _send(self, send: Send, body: bytes) -> None:
+        self._last_sent = monotonic()
+        with suppress(OSError):  # who has gone is noticed by `_gone`
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def frame(data: bytes, cursor: str | None = None) -> bytes:
+    """One `next` event; with a cursor the client sends it as Last-Event-ID when it comes back."""
+    return (b"id: %s\n" % cursor.encode() if cursor else b"") + b"event: next\ndata: %s\n\n" % data
+
+
+async def _once(service: GraphQLService, operation: Operation, call: Call) -> AsyncGenerator[Answer, None]:
+    yield await service.run(operation, call)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,209 @@
+"""GraphQL over WebSocket: graphql-transport-ws, and only that.
+
+What one operation does wrong is told under its id and leaves the others alone; what breaks the protocol closes the
+socket with the code that the protocol has for it.
+"""
+
+import asyncio
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from xzepr.api.auth import actor_of, credentials_in, credentials_of
+from xzepr.api.errors import JsonObject, OriginNotAllowed, described
+from xzepr.api.graphql import messages
+from xzepr.api.graphql.messages import CloseSocket, Complete, Init, Ping, Subscribe, message_of, server_message
+from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, outcome_of
+from xzepr.api.graphql.problems import masked
+from xzepr.api.hosts import AllowedOrigins
+from xzepr.api.middleware import refuse, request_id_of
+from xzepr.core.actor import Actor
+from xzepr.core.errors import InvalidToken, Problem, RateLimited
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What one socket may take."""
+
+    init_timeout_seconds: float = 3
+    ping_seconds: float = 12
+    """A socket from which nothing has come between two pings is closed."""
+    max_frame_bytes: int = 1024 * 1024
+    max_operations: int = 100
+    """Operations that run at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLOverWebSocket:
+    """The ASGI application at `/graphql` for WebSocket."""
+
+    service: GraphQLService
+    origins: AllowedOrigins
+    limits: SocketLimits = SocketLimits()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One handshake and, if it is granted, one connection."""
+        headers = Headers(scope=scope)
+        if not self.origins.allow(headers.get("origin"), headers.get("host", "")):
+            return await refuse(OriginNotAllowed(), scope, receive, send)
+        socket = WebSocket(scope, receive, send)
+        with suppress(WebSocketDisconnect, WebSocketDisconnected):
+            if messages.SUBPROTOCOL not in scope.get("subprotocols", []):
+                await socket.accept()
+                return await socket.close(messages.SUBPROTOCOL_NOT_ACCEPTABLE, f"only {messages.SUBPROTOCOL} is spoken")
+            await socket.accept(messages.SUBPROTOCOL)
+            await _Connection(self.service, socket, self.limits, request_id_of(scope)).run()
+        return None
+
+
+class _Connection:
+    """One accepted socket: who is at the other end, and the operations that run for them."""
+
+    def __init__(self, service: GraphQLService, socket: WebSocket, limits: SocketLimits, request_id: str) -> None:
+        self._service = service
+        self._socket = socket
+        self._limits = limits
+        self._request_id = request_id
+        self._initialised = asyncio.Event()
+        self._actor: Actor | None = None
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._heard = True
+
+    async def run(self) -> None:
+        """Serve until either end closes."""
+        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = [*tasks, *self._running.values()]
+            for task in ended:
+                task.cancel()
+            outcomes = await asyncio.gather(*ended, return_exceptions=True)
+        for error in outcomes[:2]:
+            if isinstance(error, CloseSocket):
+                return await self._close(error)
+            if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect | WebSocketDisconnected):
+                masked(error, self._request_id)
+                return await self._close(CloseSocket(messages.INTERNAL_ERROR, "internal error"))
+        return None
+
+    async def _close(self, why: CloseSocket) -> None:
+        # Who reads nothing takes no close frame either: the connection is then dropped without one.
+        with suppress(TimeoutError, WebSocketDisconnect, WebSocketDisconnected):
+            await asyncio.wait_for(self._socket.close(why.code, why.reason), 2)
+
+    async def _read(self) -> None:
+        while True:
+            received = await self._socket.receive()
+            if received["type"] == "websocket.disconnect":
+                return
+            self._heard = True
+            text = received.get("text")
+            if text is None:
+                raise CloseSocket(messages.BAD_REQUEST, "messages are text")
+            if len(text) > self._limits.max_frame_bytes or len(text.encode()) > self._limits.max_frame_bytes:
+                raise CloseSocket(messages.TOO_BIG, f"a message is larger than {self._limits.max_frame_bytes} bytes")
+            await self._take(text)
+
+    async def _take(self, text: str) -> None:
+        match message_of(text):
+            case Init() as init:
+                await self._initialise(init)
+            case Ping(payload):
+                await self._socket.send_text(server_message("pong", payload=payload))
+            case Subscribe() as subscribe:
+                await self._subscribe(subscribe)
+            case Complete(id):
+                if (task := self._running.pop(id, None)) is not None:
+                    task.cancel()
+            case _:  # a pong, which was heard
+                pass
+
+    async def _watch(self) -> None:
+        """Close a socket that does not say who it is in time, or whose client has gone silent."""
+        try:
+            await asyncio.wait_for(self._initialised.wait(), self._limits.init_timeout_seconds)
+        except TimeoutError:
+            raise CloseSocket(messages.INIT_TIMEOUT, "connection_init did not arrive in time") from None
+        while True:
+            await asyncio.sleep(self._limits.ping_seconds)
+            if not self._heard:
+                raise CloseSocket(messages.GOING_AWAY, "no answer to a ping")
+            self._heard = False
+            with suppress(TimeoutError):  # it cannot be sent to who does not read
+                await asyncio.wait_for(self._socket.send_text(server_message("ping")), self._limits.ping_seconds)
+
+    async def _initialise(self, init: Init) -> None:
+        if self._initialised.is_set():
+            raise CloseSocket(messages.TOO_MANY_INITS, "connection_init was sent twice")
+        self._initialised.set()
+        try:
+            credential = credentials_in(init.payload) or credentials_of(self._socket.headers)
+            self._actor = await actor_of(credential, self._service.authenticate)
+        except InvalidToken as problem:
+            raise CloseSocket(messages.FORBIDDEN, problem.message) from None
+        except Problem as problem:
+            raise CloseSocket(messages.TRY_AGAIN_LATER, problem.message) from None
+        await self._socket.send_text(server_message("connection_ack"))
+
+    async def _subscribe(self, message: Subscribe) -> None:
+        if self._actor is None:
+            raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
+        if message.id in self._running:
+            raise CloseSocket(messages.SUBSCRIBER_EXISTS, f"an operation with the id {message.id} is running")
+        if len(self._running) >= self._limits.max_operations:
+            limit = RateLimited(f"at most {self._limits.max_operations} operations run on one connection")
+            return await self._refuse(message.id, limit)
+        task = asyncio.create_task(self._operate(message, self._actor))
+        self._running[message.id] = task
+        task.add_done_callback(lambda _: self._forget(message.id, task))
+        return None
+
+    def _forget(self, id: str, task: "asyncio.Task[None] | None") -> None:
+        """The id is free again, unless it already belongs to another operation."""
+        if self._running.get(id) is task:
+            del self._running[id]
+
+    async def _operate(self, message: Subscribe, actor: Actor) -> None:
+        """One operation from its first message to its last. Nothing that happens in it concerns the others."""
+        id, request = message.id, message.request
+        with suppress(WebSocketDisconnect, WebSocketDisconnected):
+            try:
+                if isinstance(request, Problem):
+                    raise request
+                await self._answer(id, request, actor)
+            except Problem as problem:
+                return await self._refuse(id, problem)
+            except (WebSocketDisconnect, WebSocketDisconnected):
+                raise
+            except Exception as error:
+                return await self._end(id, "error", [masked(error, self._request_id)])
+            return await self._end(id, "complete")
+        return None
+
+    async def _answer(self, id: str, request: GraphQLRequest, actor: Actor) -> None:
+        call = Call(actor, self._request_id)
+        operation = self._service.prepare(request, actor)
+        if operation.is_subscription:
+            async with aclosing(self._service.stream(operation, call)) as answers:
+                async for answer in answers:
+                    await self._next(id, answer)
+        else:
+            await self._next(id, await self._service.run(operation, call))
+
+    async def _next(self, id: str, answer: Answer) -> None:
+        await self._socket.send_text(server_message("next", id, orjson.Fragment(answer.text())))
+
+    async def _refuse(self, id: str, problem: Problem) -> None:
+        errors = described(problem)
+        self._service.heard("unknown", outcome_of(errors), 0)
+        await self._end(id, "error", errors)
+
+    async def _end(self, id: str, kind: str, payload: list[JsonObject] | None = None) -> None:
+        # The id is free before the client hears of it, so that it may be used again at once.
+        self._forget(id, asyncio.current_task())
+        await self._socket.send_text(server_message(kind, id, payload))
