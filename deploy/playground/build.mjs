@@ -49,7 +49,7 @@ const main = await build({
   jsx: "automatic",
   entryNames: "[name]-[hash]",
   assetNames: "[name]-[hash]",
-  loader: { ".ttf": "file" },
+  loader: { ".graphql": "text", ".ttf": "file" },
   entryPoints: [{ in: "src/main.jsx", out: "main" }],
   define: { ...common.define, WORKERS: JSON.stringify(workerNames) },
 });
@@ -107,7 +107,8 @@ function licenceText({ name, version, licence, folder }) {
 }
 
 function sourceHashes() {
-  const sources = readdirSync(join(here, "src")).map((name) => join(here, "src", name));
+  const entries = readdirSync(join(here, "src"), { recursive: true, withFileTypes: true });
+  const sources = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   const all = [...sources, join(here, "build.mjs"), join(here, "package.json"), join(here, "package-lock.json")];
   return Object.fromEntries(all.map((path) => [relative(here, path).replaceAll("\\", "/"), sha256(readFileSync(path))]).sort(byName));
 }

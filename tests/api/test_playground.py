@@ -10,12 +10,21 @@ from typing import Any
 
 import httpx2
 import pytest
+from graphql import DocumentNode, (
+    NonNullTypeNode,
+    OperationDefinitionNode,
+    build_schema,
+    parse,
+    validate,
+)
+from graphql.execution import get_variable_values
 from starlette.applications import Starlette
 
 from xzepr.api.console import playground
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "deploy" / "playground"
+SCHEMA = ROOT / "schema.graphql"
 MANIFEST: dict[str, Any] = json.loads((playground.STATIC / "manifest.json").read_text(encoding="utf-8"))
 POLICY = {
     "default-src": "'none'",
@@ -89,7 +98,7 @@ def test_the_bundle_is_exactly_what_its_manifest_says():
 
 def test_the_bundle_was_built_from_the_sources_beside_it():
     source_files = [
-        *(SOURCES / "src").iterdir(),
+        *(path for path in (SOURCES / "src").rglob("*") if path.is_file()),
         *(SOURCES / n for n in ("build.mjs", "package.json", "package-lock.json")),
     ]
     found = {str(path.relative_to(SOURCES).as_posix()): path.read_bytes() for path in source_files}
@@ -122,6 +131,39 @@ def test_the_reference_page_lists_the_packages_and_files_of_the_manifest():
     for mark, rows in (("packages", packages), ("files", files)):
         listed = page.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0].splitlines()[2:]
         assert listed == rows
+
+
+EXAMPLES = sorted((SOURCES / "src" / "examples").glob("*.graphql"))
+
+
+def example_of(path: Path) -> tuple[DocumentNode, OperationDefinitionNode, dict[str, Any]]:
+    """An example's document, its one operation, and the variables that come with it."""
+    document = parse(path.read_text(encoding="utf-8"))
+    (operation,) = document.definitions
+    assert isinstance(operation, OperationDefinitionNode)
+    beside = path.with_suffix(".json")
+    given: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    return document, operation, given
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_has_a_name_and_a_value_for_each_required_variable(path: Path):
+    _, operation, given = example_of(path)
+    assert operation.name is not None
+    variables = operation.variable_definitions or ()
+    declared = {one.variable.name.value: isinstance(one.type, NonNullTypeNode) for one in variables}
+    assert set(given) <= set(declared)
+    assert {name for name, required in declared.items() if required} <= set(given)
+
+
+@pytest.mark.skipif(not SCHEMA.exists(), reason="schema.graphql is not printed yet")
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_valid_against_the_public_schema(path: Path):
+    schema = build_schema(SCHEMA.read_text(encoding="utf-8"))
+    document, operation, given = example_of(path)
+    assert validate(schema, document) == []
+    coerced = get_variable_values(schema, operation.variable_definitions or (), given)
+    assert not isinstance(coerced, list), coerced
 
 
 def test_importing_the_playground_reads_no_file():

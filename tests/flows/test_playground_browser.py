@@ -169,6 +169,16 @@ def test_signing_out_ends_the_subscription_and_forgets_the_token(visit: Visit):
     expect(visit.answer).not_to_contain_text("after-the-end")
 
 
+def test_a_session_that_the_hub_ended_asks_to_sign_in_again(visit: Visit):
+    visit.sign_in()
+    expect(visit.status).to_contain_text("Signed in")
+    expired = {"errors": [{"message": "Sign in again.", "extensions": {"code": "TOKEN_EXPIRED"}}]}
+    visit.page.route("**/graphql", lambda route: route.fulfill(json=expired))
+    visit.run("query { me { username } }")
+    expect(visit.page.get_by_role("dialog")).to_contain_text("Your session has ended.")
+    expect(visit.status).to_have_text("Not signed in")
+
+
 def test_neither_token_nor_documents_outlive_the_page(visit: Visit):
     visit.sign_in()
     expect(visit.status).to_contain_text("Signed in")

@@ -2,11 +2,11 @@
 
 import { getOperationAST, parse } from "graphql";
 import { createClient } from "graphql-ws";
-import { ENDPOINT, post } from "./session.js";
+import { ENDPOINT, post, sentence } from "./session.js";
 
 const SHOWN = 100;
 const SESSION_OVER = new Set(["UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"]);
-const CLOSED = { 4401: "Sign in again: the hub no longer accepts this token.", 4403: "The hub refused this sign-in." };
+const SIGN_IN_REFUSED = 4403; // how the hub closes a socket whose connection_init it does not accept
 
 /**
  * What acts as `session`: `fetcher` for GraphiQL, and `close()`, which ends its subscriptions.
@@ -15,26 +15,40 @@ const CLOSED = { 4401: "Sign in again: the hub no longer accepts this token.", 4
 export function fetcherFor(session, onOver) {
   const authorization = session ? { authorization: `Bearer ${session.token}` } : {};
   const clients = new Set();
+  const over = () => session && onOver();
 
-  async function fetcher(operation, options = {}) {
+  async function fetcher(given, options = {}) {
+    const { operation, kind } = settled(given);
     const headers = { ...authorization, ...options.headers };
-    if (isSubscription(operation)) return subscribe(operation, headers, clients, onOver);
+    if (kind === "subscription") return subscribe(operation, headers, clients, over);
     const result = await post(operation, headers);
-    if (session && result.errors?.some((error) => SESSION_OVER.has(error.extensions?.code))) onOver();
+    if (isOver(result.errors)) over();
     return result;
   }
   return { fetcher, close: () => clients.forEach((client) => client.dispose()) };
 }
 
-function isSubscription({ query, operationName }) {
-  try {
-    return getOperationAST(parse(query), operationName)?.operation === "subscription";
-  } catch {
-    return false; // the hub says what is wrong with it
-  }
+function isOver(errors) {
+  return Array.isArray(errors) && errors.some((error) => SESSION_OVER.has(error.extensions?.code));
 }
 
-async function* subscribe(operation, connectionParams, clients, onOver) {
+/**
+ * The operation with the name it has, and its kind. Just after a tab was changed, GraphiQL still gives the name that
+ * was run in the other tab; a document with one operation leaves no doubt.
+ */
+function settled(operation) {
+  let found;
+  try {
+    const document = parse(operation.query);
+    found = getOperationAST(document, operation.operationName) ?? getOperationAST(document);
+  } catch {
+    return { operation }; // the hub says what is wrong with it
+  }
+  if (!found) return { operation };
+  return { operation: { ...operation, operationName: found.name?.value }, kind: found.operation };
+}
+
+async function* subscribe(operation, connectionParams, clients, over) {
   const url = new URL(ENDPOINT);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   const client = createClient({ url: url.href, connectionParams, retryAttempts: 0 });
@@ -48,7 +62,7 @@ async function* subscribe(operation, connectionParams, clients, onOver) {
       yield { received, newestFirst: [...newestFirst] };
     }
   } catch (error) {
-    if (error?.code === 4401) onOver();
+    if (error?.code === SIGN_IN_REFUSED || isOver(error)) over();
     throw readable(error);
   } finally {
     clients.delete(client);
@@ -60,8 +74,8 @@ async function* subscribe(operation, connectionParams, clients, onOver) {
 function readable(error) {
   if (Array.isArray(error) || error instanceof Error) return error;
   const { code, reason } = error;
-  if (!code || code === 1006) return new Error("The connection to the hub was lost.");
-  return new Error(CLOSED[code] ?? `The hub closed the connection (${code}${reason ? `: ${reason}` : ""}).`);
+  if (!code || code === 1006) return sentence("The connection to the hub was lost.");
+  return sentence(`The hub closed the connection (${code}${reason ? `: ${reason}` : ""}).`);
 }
 
 /** The newest message goes on top; of several checkpoints in a row only the newest is worth its line. */

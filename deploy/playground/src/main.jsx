@@ -18,6 +18,7 @@ import { SignIn } from "./sign_in.jsx";
 import { pageStorage } from "./storage.js";
 
 const storage = pageStorage();
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; a longer one would fire at once
 const ENDED = "Your session has ended.";
 
 function Playground() {
@@ -30,8 +31,9 @@ function Playground() {
   }, []);
 
   useEffect(() => {
-    if (!session?.expiresAt) return undefined;
-    const timer = setTimeout(over, Math.max(0, session.expiresAt - Date.now()));
+    const remaining = (session?.expiresAt ?? Infinity) - Date.now();
+    if (remaining > LONGEST_TIMER) return undefined; // the hub will say so itself
+    const timer = setTimeout(over, remaining);
     return () => clearTimeout(timer);
   }, [session, over]);
 

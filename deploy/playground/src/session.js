@@ -7,6 +7,13 @@ const ME = `query Me { me { username } }`;
 
 export const ENDPOINT = new URL("../graphql", document.baseURI);
 
+/** An Error that is a sentence for the visitor: GraphiQL would print its stack too. */
+export function sentence(message) {
+  const error = new Error(message);
+  delete error.stack;
+  return error;
+}
+
 /** POST one operation; `{ data, errors }`, whatever the status. Throws with a sentence when the hub did not answer. */
 export async function post(operation, headers) {
   let response;
@@ -22,18 +29,18 @@ export async function post(operation, headers) {
       body: JSON.stringify(operation),
     });
   } catch {
-    throw new Error("The hub does not answer. Is it running?");
+    throw sentence("The hub does not answer. Is it running?");
   }
   try {
     return await response.json();
   } catch {
-    throw new Error(`The hub answered ${response.status} without a GraphQL response.`);
+    throw sentence(`The hub answered ${response.status} without a GraphQL response.`);
   }
 }
 
 function refusal(result) {
   const error = result.errors?.[0];
-  return new Error(error?.message ?? "The hub gave no reason.");
+  return sentence(error?.message ?? "The hub gave no reason.");
 }
 
 /** Sign in with a password: a session, or an Error that says why not. */
