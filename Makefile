@@ -8,7 +8,9 @@ BIN   := $(VENV)/bin
 # What installs took place, as empty files: nothing is installed twice, and a changed lock is installed at once.
 RUN   := $(VENV)/.installed-run
 DEV   := $(VENV)/.installed-dev
-PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# The locks name everything, so nothing is left to resolve; `pip check` afterwards says whether that is true.
+PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKED := install --no-deps --require-hashes --requirement
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= auto
 # The tests that want a broker, a browser or patience have targets of their own.
@@ -85,11 +87,13 @@ $(BIN)/python:
 # The project goes in without dependencies: pip refuses an editable install where hashes are required.
 $(RUN): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) …"
-	@$(PIP) --require-hashes -r requirements.lock
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(PIP) $(LOCKED) requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PIP) check
 	@touch $@
 
 $(DEV): $(RUN) requirements-dev.lock
 	@echo "installing what tests and checks need …"
-	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) $(LOCKED) requirements-dev.lock
+	@$(PIP) check
 	@touch $@

@@ -20,8 +20,9 @@ ROOMS = {
     "xzepr/settings": "around files keys load model reference shown types variables work",
     "xzepr/cli": "apply client config demo events gates hub keys login migrate options schema serve stream token users",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "access auth context documents events execution filters gates groups guards http loaders messages "
-    "operations paging playground problems receivers scalars schema sse stream streams types units users websocket",
+    "xzepr/api/graphql": "access accounts auth context documents events execution filters gates groups guards http "
+    "loaders messages operations paging playground problems receivers refusals scalars schema sse stream streams types "
+    "units users websocket",
 }
 ROLES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

@@ -1,0 +1,111 @@
+"""What `deploy/` sets is what the settings know, and its parts agree with one another."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xzepr.settings import Settings, load
+from xzepr.settings.keys import keys
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+HUBS = [name for name, service in SERVICES.items() if service["image"] == "xzepr"]
+KNOWN = {key.variable for key in keys().values()} | {f"{key.variable}_FILE" for key in keys().values() if key.secret}
+
+
+def instructions(word: str) -> list[str]:
+    """What follows `word` in the Dockerfile, continued lines joined."""
+    return re.findall(rf"^{word} (.*)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+
+
+def image_variables() -> dict[str, str]:
+    """The image's environment."""
+    pairs = [pair for line in instructions("ENV") for pair in shlex.split(line)]
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def settings_of(service: str, cwd: Path) -> Settings:
+    """The settings with which a service starts; raises CannotStart when they are not understood."""
+    loaded = load(environ=image_variables() | SERVICES[service]["environment"], cwd=cwd)
+    assert loaded.not_in_effect == []
+    return loaded.settings
+
+
+def test_the_image_starts_with_its_own_settings(tmp_path: Path) -> None:
+    loaded = load(environ=image_variables(), cwd=tmp_path)
+    assert loaded.not_in_effect == []
+    assert str(loaded.settings.data_dir) in instructions("VOLUME")
+    assert instructions("EXPOSE") == [str(loaded.settings.server.port)]
+
+
+@pytest.mark.parametrize("service", HUBS)
+def test_the_settings_of_every_hub_are_understood_and_obeyed(service: str, tmp_path: Path) -> None:
+    settings = settings_of(service, tmp_path)
+    assert settings.server.host == "0.0.0.0"
+    for path in (settings.jwt.private_key_path, settings.jwt.public_key_path):
+        assert path is not None
+        assert path.is_relative_to(settings.data_dir), "keys must outlive the container"
+    assert f"hub:{settings.data_dir}" in SERVICES[service]["volumes"]
+
+
+def test_every_variable_anywhere_in_deploy_is_a_setting() -> None:
+    named: set[str] = set()
+    for path in (ROOT / "deploy").rglob("*"):
+        if path.is_file() and "node_modules" not in path.parts:
+            named |= set(re.findall(r"\bXZEPR__[A-Z0-9_]+", path.read_text(errors="replace")))
+    assert named, "nothing was found, so nothing was checked"
+    assert named <= KNOWN
+
+
+def test_the_hub_is_told_the_database_that_is_there(tmp_path: Path) -> None:
+    url, postgres = settings_of("hub", tmp_path).database.url, SERVICES["postgres"]["environment"]
+    assert url is not None
+    user, password, name = (postgres[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB"))
+    assert url.get_secret_value() == f"postgresql://{user}:{password}@postgres:5432/{name}"
+
+
+def test_the_hub_is_told_the_broker_that_is_there(tmp_path: Path) -> None:
+    (broker,) = settings_of("hub", tmp_path).kafka.brokers
+    assert f"INSIDE://{broker}" in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
+
+
+def test_the_address_that_clients_use_is_the_one_that_is_published(tmp_path: Path) -> None:
+    settings = settings_of("hub", tmp_path)
+    _, outside, inside = SERVICES["hub"]["ports"][0].split(":")
+    assert int(inside) == settings.server.port
+    assert settings.server.public_url == f"http://localhost:{outside}"
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_hub_waits_for_what_it_cannot_start_without() -> None:
+    assert set(SERVICES["hub"]["depends_on"]) == {"keys", "migrate"}
+    waited = [name for service in SERVICES.values() for name in service.get("depends_on", {})]
+    assert set(waited) <= SERVICES.keys()
+
+
+def test_the_image_runs_as_nobody_special_and_installs_only_what_has_a_hash() -> None:
+    assert instructions("USER") == ["xzepr"]
+    installs = [line for line in instructions("RUN") if "pip install" in line]
+    assert len(installs) == 2
+    for line in installs:
+        assert "--no-deps" in line
+        assert "--require-hashes" in line or "--no-build-isolation" in line
+
+
+def test_what_the_image_copies_is_there_and_is_not_left_out() -> None:
+    lines = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
+    let_in = {line[1:] for line in lines if line.startswith("!")}
+    copied = {name for line in instructions("COPY") if not line.startswith("--from") for name in shlex.split(line)[:-1]}
+    assert copied == let_in
+    assert all((ROOT / name).exists() for name in copied)
