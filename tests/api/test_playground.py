@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from graphql import DocumentNode, (
+from graphql import (
+    DocumentNode,
     NonNullTypeNode,
     OperationDefinitionNode,
     build_schema,
