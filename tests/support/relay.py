@@ -60,8 +60,9 @@ async def append_event(stream: Stream, payload: bytes) -> Message:
     """Announces an event with that payload (compact JSON)."""
     async with stream.write(SYSTEM) as tx:
         unit = ("app", "1.0", "1", "linux", "rpm")
+        times = (tx.time, tx.time)
         event = Event(
-            tx.next_position, new_id(), unit_id(*unit), *unit, "", payload, True, "receiver-1", 1, "u", tx.time, tx.time
+            tx.next_position, new_id(), unit_id(*unit), *unit, "", payload, True, "receiver-1", 1, "u", *times
         )
         await tx.connection.execute(
             """
@@ -69,8 +70,7 @@ async def append_event(stream: Stream, payload: bytes) -> Message:
                                 payload, success, receiver_id, receiver_revision, owner_id, created_at, recorded_at)
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
-            (event.position, event.id, event.unit_id, *unit, "", payload.decode(), True, "receiver-1", 1, "u")
-            + (tx.time, tx.time),
+            (event.position, event.id, event.unit_id, *unit, "", payload.decode(), True, "receiver-1", 1, "u", *times),
         )
         return tx.append(Kind.EVENT_RECORDED, id=event.id, receiver_id="receiver-1", event=event)
 
@@ -172,7 +172,8 @@ def _to_the_end(consumer: Consumer, partitions: int, deadline: float) -> list[Re
 
 def delete_topics(bootstrap: str, *topics: str) -> None:
     """Removes topics, as a cluster that lost its data has."""
-    for future in AdminClient({"bootstrap.servers": bootstrap}).delete_topics(list(topics)).values():
+    admin: Any = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.delete_topics(list(topics)).values():
         future.result(10)
 
 

@@ -1,0 +1,158 @@
+"""The relay on a real broker: what consumers get, and who relays when several could."""
+
+import asyncio
+
+import orjson
+import pytest
+
+from tests.support.relay import (
+    append,
+    append_event,
+    assert_exactly_once,
+    consume,
+    kafka_settings,
+    opened,
+    relay_of,
+    relayed,
+    running,
+    until,
+)
+from xzepr.features.stream.published import RelayState
+from xzepr.features.stream.route import Route
+from xzepr.infra.kafka.producer import Producer, Record
+
+pytestmark = pytest.mark.kafka
+
+
+async def test_a_consumer_gets_every_message_once_and_in_order(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 1000)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+            for _ in range(20):
+                await append(stream, 10)
+            await relayed(relay, stream)
+            assert relay.status.state is RelayState.FOLLOWING
+            assert relay.status.lag(1200) == 0
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 1200)
+
+
+async def test_an_event_arrives_as_a_cloudevent_keyed_by_its_unit(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka, source="https://hub.example.org/")
+    async with opened(database_url) as stream:
+        message = await append_event(stream, b'{"z":1,"a":[1.5,"\xc3\xa9"]}')
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+    [received] = await asyncio.to_thread(consume, kafka, settings.topic)
+    assert message.event is not None
+    assert received.key == message.event.unit_id.hex().encode()
+    assert received.headers == {
+        "content-type": b"application/cloudevents+json",
+        "position": b"1",
+        "id": message.id.encode(),
+    }
+    assert received.cloudevent["id"] == message.id
+    assert received.cloudevent["source"] == "https://hub.example.org/"
+    assert b'"payload":{"z":1,"a":[1.5,"\xc3\xa9"]}' in received.value, "the payload is sent as it was stored"
+
+
+async def test_a_message_too_large_for_the_topic_goes_without_its_data(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka, max_message_bytes=5000)
+    async with opened(database_url) as stream:
+        await append_event(stream, b'{"size":"small"}')
+        large = await append_event(stream, orjson.dumps({"size": "x" * 10_000}))
+        await append_event(stream, b'{"size":"small"}')
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+    received = {
+        message.position: message.cloudevent for message in await asyncio.to_thread(consume, kafka, settings.topic)
+    }
+    assert set(received) == {1, 2, 3}
+    assert received[2]["dataref"] == f"/xzepr/events/{large.id}"
+    assert "data" not in received[2]
+    assert received[1]["data"]["event"]["payload"] == {"size": "small"} == received[3]["data"]["event"]["payload"]
+
+
+async def test_of_two_relays_one_stands_by_and_takes_over(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream, opened(database_url) as other_stream:
+        second = relay_of(other_stream, settings)
+        async with running(relay_of(stream, settings)) as first:
+            await append(stream, 50)
+            await relayed(first, stream)
+            async with running(second):
+                await until(lambda: second.status.detail == "another process relays")
+                assert second.status.state is RelayState.STANDBY
+                await append(stream, 50)
+                await relayed(first, stream)
+                assert second.status.position is None
+        async with running(second):
+            await append(stream, 50)
+            await relayed(second, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 150)
+
+
+async def test_a_relay_that_lost_its_seat_takes_it_again(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+        await append(stream, 50)
+        await relayed(relay, stream)
+        async with stream.db.read() as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE '%% relay'",
+                (),
+            )
+        await until(lambda: relay.status.state is RelayState.STANDBY)
+        await append(stream, 50)
+        await relayed(relay, stream)
+        await until(lambda: relay.status.state is RelayState.FOLLOWING)
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
+
+
+async def test_a_relay_that_is_fenced_and_still_leads_goes_on(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+        await append(stream, 50)
+        await relayed(relay, stream)
+        route = Route(settings, stream.hub_id)
+        rival = await Producer.open(route.cluster, route.transactional_id, 1_000_000)
+        await append(stream, 50)
+        await relayed(relay, stream)
+        await until(lambda: relay.status.state is RelayState.FOLLOWING)
+        await rival.close()
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
+
+
+async def test_what_a_predecessor_left_open_is_never_seen(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        messages = await append(stream, 50)
+        route = Route(settings, stream.hub_id)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        dead = await Producer.open(route.cluster, route.transactional_id, 1_000_000)
+        await dead.begin()
+        await dead.send(Record(settings.topic, b"k", b"never committed", [("position", b"51")]))
+        await dead.send(route.record(messages[0], 1_000_000))
+        await dead.settle()
+        await dead.close()
+        await append(stream, 50)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
+    everything = await asyncio.to_thread(consume, kafka, settings.topic, "read_uncommitted")
+    assert len(everything) == 102
+
+
+async def test_without_brokers_it_waits_and_history_follows_once_they_are_named(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 20)
+        async with running(relay_of(stream, settings.model_copy(update={"brokers": ()}))) as relay:
+            await until(lambda: relay.status.state is RelayState.WAITING_FOR_BROKERS)
+            assert "kafka.brokers is not set" in relay.status.detail
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 20)

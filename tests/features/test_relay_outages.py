@@ -1,0 +1,187 @@
+"""The relay when brokers are away, topics do not fit, Kafka was wiped or the database restored."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.support.kafka import Broker
+from tests.support.relay import (
+    append,
+    assert_exactly_once,
+    consume,
+    delete_topics,
+    kafka_settings,
+    opened,
+    relay_of,
+    relayed,
+    running,
+    until,
+)
+from xzepr.core.actor import ANONYMOUS, SYSTEM
+from xzepr.core.errors import Conflict, InvalidInput, NotFound, Unauthenticated
+from xzepr.features.stream import routes
+from xzepr.features.stream.published import RelayState
+from xzepr.features.stream.relay import Relay
+from xzepr.features.stream.service import Stream
+from xzepr.infra.kafka.cluster import Cluster
+from xzepr.infra.kafka.topics import NewTopicSpec, Topics
+
+pytestmark = pytest.mark.kafka
+
+
+async def _state(relay: Relay, state: RelayState) -> None:
+    await until(lambda: relay.status.state is state)
+
+
+async def _remove_after(stream: Stream, position: int) -> None:
+    async with stream.db.write() as connection:
+        await connection.execute("DELETE FROM messages WHERE position > %s", (position,))
+
+
+async def test_brokers_that_are_down_at_start_get_everything_in_order_later(
+    own_broker: Broker, database_url: str
+) -> None:
+    settings = kafka_settings(own_broker.bootstrap)
+    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+        await append(stream, 100)
+        await until(lambda: "connect" in relay.status.detail and relay.status.detail != "connecting")
+        assert relay.status.state is RelayState.WAITING_FOR_BROKERS
+        await asyncio.to_thread(own_broker.start)
+        await append(stream, 100)
+        await relayed(relay, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, own_broker.bootstrap, settings.topic), 200)
+
+
+async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
+    own_broker: Broker, database_url: str
+) -> None:
+    await asyncio.to_thread(own_broker.start)
+    settings = kafka_settings(own_broker.bootstrap, timeout_seconds=2, max_transaction_messages=20)
+    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+        await append(stream, 500)
+        await until(lambda: (relay.status.position or 0) > 0)
+        await asyncio.to_thread(own_broker.kill)
+        began = time.monotonic()
+        await append(stream, 500)
+        assert time.monotonic() - began < 2, "the hub records on while Kafka is down"
+        await _state(relay, RelayState.WAITING_FOR_BROKERS)
+        await asyncio.to_thread(own_broker.start)
+        await relayed(relay, stream, 60)
+    assert_exactly_once(await asyncio.to_thread(consume, own_broker.bootstrap, settings.topic), 1000)
+
+
+async def test_a_wiped_kafka_stops_it_until_it_is_told_to_republish(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+            with pytest.raises(Conflict, match="not stopped"):
+                await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
+        await asyncio.to_thread(delete_topics, kafka, settings.topic, settings.state_topic)
+        await append(stream, 10)
+        async with running(relay_of(stream, settings)) as relay:
+            await _state(relay, RelayState.STOPPED)
+            assert "`xzepr stream resume --at 30`" in relay.status.detail
+            assert "`xzepr stream resume --republish-from 1`" in relay.status.detail
+            [status] = await routes.statuses(stream.db, SYSTEM)
+            assert (status.state, status.published, status.lag) == (RelayState.STOPPED, 30, 10)
+            await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
+            await relayed(relay, stream)
+            await _state(relay, RelayState.FOLLOWING)
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 40)
+
+
+async def test_a_lost_state_stops_it_although_the_events_are_there(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        await asyncio.to_thread(delete_topics, kafka, settings.state_topic)
+        async with running(relay_of(stream, settings)) as relay:
+            await _state(relay, RelayState.STOPPED)
+            await append(stream, 10)
+            await routes.resume(stream.db, SYSTEM, settings.topic, at=30)
+            await relayed(relay, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 40)
+
+
+async def test_a_restored_database_stops_it_until_it_is_told_where_to_go_on(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        lost = await append(stream, 30)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        await _remove_after(stream, 20)
+        async with running(relay_of(stream, settings)) as relay:
+            await _state(relay, RelayState.STOPPED)
+            assert "up to position 30, and the database ends at 20" in relay.status.detail
+            assert "--at 20" in relay.status.detail
+        fresh = await append(stream, 15)
+        async with running(relay_of(stream, settings)) as relay:
+            await _state(relay, RelayState.STOPPED)
+            assert lost[29].id in relay.status.detail
+            assert fresh[9].id in relay.status.detail
+            await routes.resume(stream.db, SYSTEM, settings.topic, at=20)
+            await relayed(relay, stream)
+    received = await asyncio.to_thread(consume, kafka, settings.topic)
+    assert sorted(m.position for m in received) == sorted([*range(1, 31), *range(21, 36)])
+    assert {m.cloudevent["id"] for m in received} >= {message.id for message in fresh}
+
+
+async def test_an_instruction_is_obeyed_once_even_if_the_database_kept_it(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        await _remove_after(stream, 20)
+        async with running(relay_of(stream, settings)) as relay:
+            await _state(relay, RelayState.STOPPED)
+            await routes.resume(stream.db, SYSTEM, settings.topic, at=10)
+            async with stream.db.read() as connection:
+                cursor = await connection.execute("SELECT resume_id FROM relay_routes")
+                [given] = await cursor.fetchone() or [None]
+            await relayed(relay, stream)
+        async with stream.db.write() as connection:
+            await connection.execute("UPDATE relay_routes SET resume_id = %s, resume_after = 10", (given,))
+        async with running(relay_of(stream, settings)) as relay:
+            await append(stream, 1)
+            await relayed(relay, stream)
+    received = await asyncio.to_thread(consume, kafka, settings.topic)
+    assert sorted(m.position for m in received) == sorted([*range(1, 31), *range(11, 21), 21])
+
+
+async def test_resume_refuses_what_makes_no_sense(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        with pytest.raises(Unauthenticated):
+            await routes.resume(stream.db, ANONYMOUS, "xzepr.events", at=1)
+        for wrong in ({}, {"at": 1, "republish_from": 1}, {"at": 6}, {"republish_from": 0}, {"republish_from": 7}):
+            with pytest.raises(InvalidInput):
+                await routes.resume(stream.db, SYSTEM, "xzepr.events", **wrong)
+        with pytest.raises(NotFound):
+            await routes.resume(stream.db, SYSTEM, "xzepr.events", at=5)
+        assert await routes.statuses(stream.db, SYSTEM) == []
+
+
+@pytest.mark.parametrize(
+    ("partitions", "policy", "told"),
+    [(1, "delete", "cleanup.policy=delete"), (1, "compact,delete", "cleanup.policy"), (2, "compact", "exactly 1")],
+)
+async def test_a_state_topic_that_could_lose_the_state_is_refused(
+    kafka: str, database_url: str, partitions: int, policy: str, told: str
+) -> None:
+    settings = kafka_settings(kafka)
+    cluster = Cluster((kafka,), 10)
+    async with Topics(cluster) as topics:
+        await topics.create(NewTopicSpec(settings.state_topic, partitions, 1, {"cleanup.policy": policy}))
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        async with running(relay_of(stream, settings)) as relay:
+            await _state(relay, RelayState.STOPPED)
+            assert told in relay.status.detail
+    async with Topics(cluster) as topics:
+        assert settings.topic not in await topics.find([settings.topic])

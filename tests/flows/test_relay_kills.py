@@ -1,0 +1,92 @@
+"""A relay process is killed (kill -9) at every stage of its transaction, while messages are recorded."""
+
+import asyncio
+import multiprocessing
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support.relay import (
+    STAGES,
+    append,
+    assert_exactly_once,
+    consume,
+    kafka_settings,
+    opened,
+    relay_of,
+    relayed,
+    run_child,
+    running,
+)
+from xzepr.features.stream.service import Stream
+from xzepr.settings import KafkaSettings
+
+pytestmark = pytest.mark.kafka
+
+ROUNDS = 4
+"""Kills at each stage; as many again at moments that nobody chose."""
+
+
+@asynccontextmanager
+async def _recording(stream: Stream) -> AsyncGenerator[None]:
+    """Meanwhile, messages are recorded."""
+
+    async def record() -> None:
+        while True:
+            await append(stream, 10)
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(record())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Deaths:
+    """Relay processes, forked from one that has imported everything already."""
+
+    def __init__(self, database_url: str, settings: KafkaSettings) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["tests.support.relay"])
+        self._given = (database_url, settings.model_dump_json())
+
+    async def at(self, stage: str, transaction: int) -> None:
+        """One relay lives until it kills itself there."""
+        child = self._context.Process(target=run_child, args=(*self._given, stage, transaction), daemon=True)
+        child.start()
+        await asyncio.to_thread(child.join, 30)
+        assert child.exitcode == -9, f"it was to die at {stage!r}, and ended with {child.exitcode}"
+
+    async def after(self, seconds: float) -> None:
+        """One relay lives for so long."""
+        child = self._context.Process(target=run_child, args=(*self._given, "never", 0), daemon=True)
+        child.start()
+        await asyncio.sleep(seconds)
+        child.kill()
+        await asyncio.to_thread(child.join, 30)
+
+
+async def test_kills_at_every_stage_lose_nothing_and_double_nothing(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka, max_transaction_messages=20)
+    kills = 0
+    async with opened(database_url) as stream:
+        deaths = Deaths(database_url, settings)
+        async with _recording(stream):
+            for _ in range(ROUNDS):
+                for stage in STAGES:
+                    await deaths.at(stage, random.randint(1, 3))
+                    kills += 1
+                await deaths.after(random.uniform(0.2, 1.0))
+                kills += 1
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream, 60)
+        head = (await stream.head()).position
+    assert kills >= 30
+    committed = await asyncio.to_thread(consume, kafka, settings.topic)
+    assert_exactly_once(committed, head)
+    written = await asyncio.to_thread(consume, kafka, settings.topic, "read_uncommitted")
+    assert len(written) > len(committed), "nothing was written twice: the kills missed"
