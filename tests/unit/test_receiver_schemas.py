@@ -170,7 +170,7 @@ def test_references_that_lead_out_of_the_document_are_refused(keyword: str, refe
 
 @pytest.mark.parametrize("reference", ["#/$defs/b", "#b", "#/$defs/a/type", "#/$defs/list/1", "#/$defs/list/00"])
 def test_references_that_lead_nowhere_are_refused(reference: str):
-    schema: Json = {"$defs": {"a": {"type": "string"}}, "x": {"list": [{}]}, "$ref": reference}
+    schema: Json = {"$defs": {"a": {"type": "string"}}, "x": {"list": [{"type": "null"}]}, "$ref": reference}
     assert list(refused(schema)) == ["schema/$ref"]
 
 

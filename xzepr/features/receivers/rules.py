@@ -1,0 +1,123 @@
+"""What a receiver must be, what a change makes of it, and how the stream tells it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from xzepr.core import exact_json
+from xzepr.core.errors import InvalidInput, Violation
+from xzepr.core.text import MAX_DESCRIPTION, MAX_NAME, check_text, text_fault
+from xzepr.features.receivers import schemas
+from xzepr.features.receivers.model import UNCHANGED, NewReceiver, Receiver, ReceiverChange, ReceiverFilter
+
+_NAMES = ("name", "type", "version")
+_TEXTS = (*_NAMES, "description")
+
+
+def check(asked: NewReceiver | ReceiverChange) -> bytes | None:
+    """The schema as compact text, None if it is not given. Raises InvalidInput with all that is wrong with the given
+    fields."""
+    violations = list(_text_violations(asked))
+    text: bytes | None = None
+    if asked.schema is not UNCHANGED:
+        try:
+            text = schemas.check(asked.schema)
+        except InvalidInput as refusal:
+            violations += refusal.violations
+    if violations:
+        raise InvalidInput(violations)
+    return text
+
+
+def _text_violations(asked: NewReceiver | ReceiverChange) -> Iterator[Violation]:
+    for field in _TEXTS:
+        value: str | None = getattr(asked, field)
+        if value is not None:
+            yield from check_text(field, value, max_chars=MAX_DESCRIPTION if field == "description" else MAX_NAME)
+
+
+def check_filter(wanted: ReceiverFilter) -> None:
+    """Raises InvalidInput for a text that no receiver can have and the database cannot take."""
+    faults = [(field, text_fault(getattr(wanted, field) or "")) for field in _NAMES]
+    if violations := [Violation(field, f"{field}: {fault}") for field, fault in faults if fault is not None]:
+        raise InvalidInput(violations)
+
+
+def created(new: NewReceiver, schema: bytes, *, id: str, position: int, owner_id: str, time: datetime) -> Receiver:
+    """The receiver at its beginning; `schema` is the text that `check` gave."""
+    return Receiver(
+        id=id,
+        position=position,
+        name=new.name,
+        type=new.type,
+        version=new.version,
+        description=new.description,
+        schema=schema,
+        schema_digest=schemas.digest(schema),
+        revision=1,
+        fingerprint=schemas.fingerprint(new.type, new.description, new.name, new.version),
+        enabled=new.enabled,
+        owner_id=owner_id,
+        resource_version=1,
+        created_at=time,
+        updated_at=time,
+    )
+
+
+def changed(receiver: Receiver, change: ReceiverChange, schema: bytes | None, time: datetime) -> Receiver:
+    """The receiver after a change. A schema with another text makes a new revision; the same text makes none."""
+    given = {field: value for field in (*_TEXTS, "enabled") if (value := getattr(change, field)) is not None}
+    after = replace(receiver, **given, resource_version=receiver.resource_version + 1, updated_at=time)
+    fingerprint = schemas.fingerprint(after.type, after.description, after.name, after.version)
+    after = replace(after, fingerprint=fingerprint)
+    if schema is None or schema == receiver.schema:
+        return after
+    return replace(after, schema=schema, schema_digest=schemas.digest(schema), revision=receiver.revision + 1)
+
+
+def snapshot(receiver: Receiver) -> bytes:
+    """The receiver as the stream tells it: compact JSON, its keys as in GraphQL."""
+    return orjson.dumps(
+        {
+            "id": receiver.id,
+            "name": receiver.name,
+            "type": receiver.type,
+            "version": receiver.version,
+            "description": receiver.description,
+            "schema": orjson.Fragment(receiver.schema),
+            "schemaDigest": receiver.schema_digest,
+            "revision": receiver.revision,
+            "fingerprint": receiver.fingerprint,
+            "enabled": receiver.enabled,
+            "ownerId": receiver.owner_id,
+            "resourceVersion": receiver.resource_version,
+            "position": receiver.position,
+            "createdAt": receiver.created_at,
+            "updatedAt": receiver.updated_at,
+        },
+        option=orjson.OPT_UTC_Z,
+    )
+
+
+def from_snapshot(said: Mapping[str, Any]) -> Receiver:
+    """The receiver that `snapshot` wrote, once it is read as JSON."""
+    return Receiver(
+        id=said["id"],
+        position=said["position"],
+        name=said["name"],
+        type=said["type"],
+        version=said["version"],
+        description=said["description"],
+        schema=exact_json.dumps(said["schema"]),
+        schema_digest=said["schemaDigest"],
+        revision=said["revision"],
+        fingerprint=said["fingerprint"],
+        enabled=said["enabled"],
+        owner_id=said["ownerId"],
+        resource_version=said["resourceVersion"],
+        created_at=datetime.fromisoformat(said["createdAt"]),
+        updated_at=datetime.fromisoformat(said["updatedAt"]),
+    )

@@ -1,0 +1,105 @@
+"""Receivers: create, change, delete, list."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xzepr.core.actor import Actor, Permission
+from xzepr.core.errors import Conflict, NotFound
+from xzepr.core.ids import is_id, new_id
+from xzepr.core.paging import Page, PageRequest
+from xzepr.features.receivers import rules, store
+from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange, ReceiverFilter
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.service import Stream, WriteTransaction
+from xzepr.infra.db import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """Use cases of receivers."""
+
+    db: Database
+    stream: Stream
+
+    async def create(self, actor: Actor, new: NewReceiver) -> Receiver:
+        """A new receiver; InvalidInput when a field breaks a rule. The same name, type and version twice is allowed."""
+        actor.must(Permission.RECEIVER_CREATE)
+        schema = rules.check(new)
+        assert schema is not None, "a new receiver has a schema"
+        async with self.stream.write(actor) as tx:
+            receiver = rules.created(
+                new, schema, id=new_id(), position=tx.next_position, owner_id=actor.id, time=tx.time
+            )
+            await self._write(tx, Kind.RECEIVER_CREATED, receiver, keep_revision=True)
+        return receiver
+
+    async def update(
+        self, actor: Actor, id: str, change: ReceiverChange, expected_version: int | None = None
+    ) -> Receiver:
+        """Changes what is given and announces it; another schema is a new revision. InvalidInput, NotFound, or Conflict
+        when `expected_version` is not the receiver's `resource_version`."""
+        actor.must(Permission.RECEIVER_UPDATE)
+        schema = rules.check(change)
+        async with self.stream.write(actor) as tx:
+            before = await self._expect(tx.connection, id, expected_version)
+            after = rules.changed(before, change, schema, tx.time)
+            await self._write(tx, Kind.RECEIVER_UPDATED, after, keep_revision=after.revision != before.revision)
+        return after
+
+    async def delete(self, actor: Actor, id: str, expected_version: int | None = None) -> Receiver:
+        """Deletes the receiver; its last state is announced and returned. Conflict while an event or a group refers to
+        it, or as in `update`."""
+        actor.must(Permission.RECEIVER_DELETE)
+        async with self.stream.write(actor) as tx:
+            receiver = await self._expect(tx.connection, id, expected_version)
+            if await store.has_events(tx.connection, id):
+                raise Conflict("the receiver has events, which are never deleted; disable it instead", field="id")
+            if (group_id := await store.group_having(tx.connection, id)) is not None:
+                raise Conflict(f"the receiver is a member of the group {group_id}", field="id")
+            await store.delete(tx.connection, id)
+            tx.append(Kind.RECEIVER_DELETED, receiver_id=id, data=rules.snapshot(receiver))
+        return receiver
+
+    async def get(self, actor: Actor, id: str) -> Receiver:
+        """One receiver; NotFound when there is none."""
+        found = await self.by_ids(actor, [id])
+        if not found:
+            raise NotFound("event receiver", id)
+        return found[id]
+
+    async def by_ids(self, actor: Actor, ids: Iterable[str]) -> dict[str, Receiver]:
+        """Those that exist, by their ids."""
+        actor.must(Permission.RECEIVER_READ)
+        if not (possible := [id for id in ids if is_id(id)]):
+            return {}
+        async with self.db.read() as connection:
+            return {receiver.id: receiver for receiver in await store.by_ids(connection, possible)}
+
+    async def page(self, actor: Actor, wanted: ReceiverFilter, asked: PageRequest) -> Page[Receiver]:
+        """A list of receivers, newest first."""
+        actor.must(Permission.RECEIVER_READ)
+        rules.check_filter(wanted)
+        async with self.db.read() as connection:
+            found = await store.page(connection, wanted, asked.after, asked.first + 1)
+        return Page(found[: asked.first], len(found) > asked.first)
+
+    async def existing(self, connection: Connection, ids: Iterable[str]) -> set[str]:
+        """Those of the ids that receivers have, inside the caller's transaction and on the caller's authority."""
+        return set(await store.existing(connection, [id for id in ids if is_id(id)]))
+
+    async def _expect(self, connection: Connection, id: str, expected_version: int | None) -> Receiver:
+        found = await store.by_ids(connection, [id]) if is_id(id) else []
+        if not found:
+            raise NotFound("event receiver", id, field="id")
+        if expected_version not in (None, found[0].resource_version):
+            raise Conflict(
+                f"the receiver is at version {found[0].resource_version}, not {expected_version}: read it again",
+                field="expected_version",
+            )
+        return found[0]
+
+    async def _write(self, tx: WriteTransaction, kind: Kind, receiver: Receiver, *, keep_revision: bool) -> None:
+        await store.save(tx.connection, receiver)
+        if keep_revision:
+            await store.keep_revision(tx.connection, receiver.id)
+        tx.append(kind, receiver_id=receiver.id, data=rules.snapshot(receiver))

@@ -1,0 +1,141 @@
+"""SQL of receivers and the revisions of their schemas."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import AsyncCursor
+from psycopg.rows import args_row, class_row, scalar_row
+
+from xzepr.features.receivers.model import Receiver, ReceiverFilter
+from xzepr.infra.db import Connection
+
+_RECEIVERS: LiteralString = """
+    SELECT r.id, r.position, r.name, r.type, r.version, r.description, r.schema::text, r.schema_digest, r.revision,
+           r.fingerprint, r.enabled, r.owner_id, r.resource_version, r.created_at, r.updated_at
+    FROM receivers AS r
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the recorder must know of a receiver under the lock."""
+
+    id: str
+    enabled: bool
+    revision: int
+
+
+def _receiver(*columns: Any) -> Receiver:
+    values = list(columns)
+    values[6] = values[6].encode()
+    return Receiver(*values)
+
+
+async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Receiver]:
+    """The receivers with these ids, in no order."""
+    cursor = connection.cursor(row_factory=args_row(_receiver))
+    return await (await cursor.execute(_RECEIVERS + "WHERE r.id = ANY(%s)", (list(ids),))).fetchall()
+
+
+async def existing(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Those of the ids that receivers have."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    return await (await cursor.execute("SELECT id FROM receivers WHERE id = ANY(%s)", (list(ids),))).fetchall()
+
+
+async def standings(connection: Connection, ids: Sequence[str]) -> AsyncCursor[Standing]:
+    """How these receivers stand; those that do not exist are left out."""
+    return await connection.cursor(row_factory=class_row(Standing)).execute(
+        "SELECT id, enabled, revision FROM receivers WHERE id = ANY(%b::text[])", (list(ids),)
+    )
+
+
+async def page(connection: Connection, wanted: ReceiverFilter, before: int | None, limit: int) -> list[Receiver]:
+    """Up to `limit` receivers created before a position (None: the newest), newest first."""
+    cursor = await connection.cursor(row_factory=args_row(_receiver)).execute(
+        _RECEIVERS
+        + """
+        WHERE (%(before)s::bigint IS NULL OR r.position < %(before)s)
+          AND (%(name)s::text IS NULL OR r.name = %(name)s)
+          AND (%(type)s::text IS NULL OR r.type = %(type)s)
+          AND (%(version)s::text IS NULL OR r.version = %(version)s)
+          AND (%(enabled)s::boolean IS NULL OR r.enabled = %(enabled)s)
+        ORDER BY r.position DESC
+        LIMIT %(limit)s
+        """,
+        {
+            "before": before,
+            "limit": limit,
+            "name": wanted.name,
+            "type": wanted.type,
+            "version": wanted.version,
+            "enabled": wanted.enabled,
+        },
+    )
+    return await cursor.fetchall()
+
+
+async def save(connection: Connection, receiver: Receiver) -> None:
+    """Writes a receiver as it is now, new or changed."""
+    await connection.execute(
+        """
+        INSERT INTO receivers (id, position, name, type, version, description, schema, schema_digest, revision,
+                               fingerprint, enabled, owner_id, resource_version, created_at, updated_at)
+        VALUES (%(id)s, %(position)s, %(name)s, %(type)s, %(version)s, %(description)s, %(schema)s::json,
+                %(schema_digest)s, %(revision)s, %(fingerprint)s, %(enabled)s, %(owner_id)s, %(resource_version)s,
+                %(created_at)s, %(updated_at)s)
+        ON CONFLICT (id) DO UPDATE SET
+            name = EXCLUDED.name, type = EXCLUDED.type, version = EXCLUDED.version,
+            description = EXCLUDED.description, schema = EXCLUDED.schema, schema_digest = EXCLUDED.schema_digest,
+            revision = EXCLUDED.revision, fingerprint = EXCLUDED.fingerprint, enabled = EXCLUDED.enabled,
+            resource_version = EXCLUDED.resource_version, updated_at = EXCLUDED.updated_at
+        """,
+        {
+            "id": receiver.id,
+            "position": receiver.position,
+            "name": receiver.name,
+            "type": receiver.type,
+            "version": receiver.version,
+            "description": receiver.description,
+            "schema": receiver.schema.decode(),
+            "schema_digest": receiver.schema_digest,
+            "revision": receiver.revision,
+            "fingerprint": receiver.fingerprint,
+            "enabled": receiver.enabled,
+            "owner_id": receiver.owner_id,
+            "resource_version": receiver.resource_version,
+            "created_at": receiver.created_at,
+            "updated_at": receiver.updated_at,
+        },
+    )
+
+
+async def keep_revision(connection: Connection, receiver_id: str) -> None:
+    """Keeps the receiver's present schema under its present revision, which must be new."""
+    await connection.execute(
+        """
+        INSERT INTO receiver_revisions (receiver_id, revision, schema, schema_digest, created_at)
+        SELECT id, revision, schema, schema_digest, updated_at FROM receivers WHERE id = %s
+        """,
+        (receiver_id,),
+    )
+
+
+async def has_events(connection: Connection, receiver_id: str) -> bool:
+    """Whether an event of the receiver was ever recorded."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    await cursor.execute("SELECT EXISTS (SELECT FROM events WHERE receiver_id = %s)", (receiver_id,))
+    return bool(await cursor.fetchone())
+
+
+async def group_having(connection: Connection, receiver_id: str) -> str | None:
+    """The id of a group that the receiver is a member of, if there is one."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    await cursor.execute("SELECT group_id FROM group_members WHERE receiver_id = %s LIMIT 1", (receiver_id,))
+    return await cursor.fetchone()
+
+
+async def delete(connection: Connection, receiver_id: str) -> None:
+    """Deletes the receiver and its revisions."""
+    await connection.execute("DELETE FROM receivers WHERE id = %s", (receiver_id,))
