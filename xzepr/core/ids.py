@@ -1,13 +1,21 @@
 """Ids: ULIDs for things, a digest for units."""
 
 import hashlib
+import re
 
 from ulid import ULID
+
+_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
 def new_id() -> str:
     """A new ULID, 26 characters of Crockford base 32. Order by position, never by id: clocks disagree."""
     return str(ULID())
+
+
+def is_id(text: str) -> bool:
+    """Whether the text could be an id of ours. What could not is nobody's: it need not, and may not, reach Postgres."""
+    return _ID.fullmatch(text) is not None
 
 
 def unit_id(name: str, version: str, release: str, platform_id: str, package: str) -> bytes:

@@ -39,7 +39,7 @@ class ShortMemory(Generic[K, V]):
             return kept[1]
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._ask(key))
+            task = self._asking[key] = asyncio.create_task(self._ask(key, self._clock() + self._seconds))
             task.add_done_callback(_take_note)
         # One caller that gives up must not take the answer from the others.
         return await asyncio.shield(task)
@@ -49,9 +49,8 @@ class ShortMemory(Generic[K, V]):
         self._kept.pop(key, None)
         self._asking.pop(key, None)
 
-    async def _ask(self, key: K) -> V | None:
+    async def _ask(self, key: K, until: float) -> V | None:
         me = asyncio.current_task()
-        until = self._clock() + self._seconds
         try:
             value = await self._look_up(key)
             if value is not None and self._asking.get(key) is me:

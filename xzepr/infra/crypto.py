@@ -146,7 +146,7 @@ def load_keys(private_path: Path, public_path: Path | None = None) -> KeyPair:
     public_pem = _public_pem(key.public_key())
     if public_path is not None and _read_public(public_path).public_numbers() != key.public_key().public_numbers():
         raise CannotStart(f"{public_path} is not the public half of {private_path}; name a pair, or leave it out.")
-    return KeyPair(_private_pem(key).decode(), public_pem.decode(), _thumbprint(key.public_key()))
+    return KeyPair(_private_pem(key).decode(), public_pem.decode(), thumbprint(key.public_key()))
 
 
 def signing_keys(private_path: Path | None, public_path: Path | None, *, data_dir: Path, embedded: bool) -> KeyPair:
@@ -244,7 +244,8 @@ def _public_pem(key: rsa.RSAPublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _thumbprint(key: rsa.RSAPublicKey) -> str:
+def thumbprint(key: rsa.RSAPublicKey) -> str:
+    """The key's name by RFC 7638: the SHA-256 of its public members, in base64url."""
     numbers = key.public_numbers()
     members = f'{{"e":"{_base64url(_number(numbers.e))}","kty":"RSA","n":"{_base64url(_number(numbers.n))}"}}'
     return _base64url(hashlib.sha256(members.encode()).digest())

@@ -15,7 +15,7 @@ from xzepr.core.errors import (
     RateLimited,
     Unauthenticated,
 )
-from xzepr.core.ids import new_id
+from xzepr.core.ids import is_id, new_id
 from xzepr.features.auth import store
 from xzepr.features.auth.attempts import LoginLimit
 from xzepr.features.auth.model import ApiKey, CreatedApiKey, NeedsLogin, NewApiKey, Session
@@ -142,6 +142,8 @@ class Auth:
         manages = actor.may(Permission.USER_MANAGE)
         if not manages:
             _must_have_logged_in(actor)
+        if not is_id(id):
+            raise NotFound("API key", id)
         async with self._db.write() as connection:
             digest = await store.revoke_key(connection, id, None if manages else actor.id)
         if digest is None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from xzepr.core.actor import Actor, Permission, Role, permissions_of
 from xzepr.core.errors import Conflict, NotFound, Overloaded
-from xzepr.core.ids import new_id
+from xzepr.core.ids import is_id, new_id
 from xzepr.features.users import store
 from xzepr.features.users.model import FirstAdmin, NewUser, User
 from xzepr.features.users.rules import MAX_PASSWORD, check_new_user, fold, is_username
@@ -79,6 +79,8 @@ class Users:
     async def set_enabled(self, actor: Actor, user_id: str, enabled: bool) -> User:
         """The user afterwards; every process follows within 5 s. Raises Conflict for the last admin who may log in."""
         actor.must(Permission.USER_MANAGE)
+        if not is_id(user_id):
+            raise NotFound("user", user_id)
         async with self._db.write() as connection:
             await store.lock_admins(connection)
             row = await store.set_enabled(connection, user_id, enabled)
@@ -92,7 +94,7 @@ class Users:
     async def by_ids(self, ids: Sequence[str]) -> dict[str, User]:
         """The users of these ids that there are, by id."""
         async with self._db.read() as connection:
-            return {row.id: row.user() for row in await store.by_ids(connection, ids)}
+            return {row.id: row.user() for row in await store.by_ids(connection, [id for id in ids if is_id(id)])}
 
     async def recent(self, user_id: str) -> User | None:
         """The user as of at most 2 s ago, for those who ask with every request; None when there is none."""

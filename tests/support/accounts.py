@@ -1,0 +1,115 @@
+"""Users, logins and keys for tests, with hashes that cost next to nothing."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from typing import Literal
+
+from argon2 import PasswordHasher
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from xzepr.core.actor import SYSTEM, Role
+from xzepr.features.auth.service import Auth
+from xzepr.features.auth.tokens import Tokens
+from xzepr.features.users.model import NewUser, User
+from xzepr.features.users.service import Users
+from xzepr.infra.crypto import KeyPair, Passwords
+from xzepr.infra.db import Database
+from xzepr.settings import DatabaseSettings
+
+PASSWORD = "correct horse battery"
+ISSUER = "xzepr-test"
+AUDIENCE = "xzepr-test-clients"
+
+
+@cache
+def key_pair() -> KeyPair:
+    """One key pair for a test process."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return KeyPair(private.decode(), public.decode(), "test")
+
+
+def tokens(*, issuer: str = ISSUER, audience: str = AUDIENCE, minutes: float = 15) -> Tokens:
+    """Tokens signed with the test process's pair."""
+    return Tokens(key_pair(), issuer=issuer, audience=audience, lifetime=timedelta(minutes=minutes))
+
+
+def quick_passwords(*, threads: int = 2, waiting: int = 64) -> Passwords:
+    """Argon2id at its least cost. The caller closes it."""
+    hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    return Passwords(hasher, threads=threads, waiting=waiting)
+
+
+class HeldHasher(PasswordHasher):
+    """Argon2id at its least cost that verifies nothing until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.let = threading.Event()
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:
+        self.let.wait(10)
+        return super().verify(hash, password)
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that is put forward by hand, in seconds."""
+
+    time: float = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@dataclass(slots=True)
+class Logins:
+    """Hears of each login that ended."""
+
+    outcomes: list[str] = field(default_factory=list[str])
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __call__(self, outcome: str) -> None:
+        self.outcomes.append(outcome)
+        self.ended.set()
+
+
+@dataclass(slots=True)
+class Server:
+    """What one process of the hub knows about accounts."""
+
+    db: Database
+    passwords: Passwords
+    users: Users
+    auth: Auth
+    clock: Clock
+    logins: Logins
+
+    async def user(self, name: str, *roles: Role) -> User:
+        """A new user with PASSWORD."""
+        return await self.users.create(SYSTEM, NewUser(name, PASSWORD, roles or (Role.EVENT_VIEWER,)))
+
+
+@asynccontextmanager
+async def server(database_url: str, passwords: Passwords | None = None) -> AsyncGenerator[Server]:
+    """One process's accounts over this database; it closes the passwords."""
+    db = Database(database_url, DatabaseSettings(), name="test")
+    await db.open()
+    passwords = passwords or quick_passwords()
+    clock, logins = Clock(), Logins()
+    try:
+        users = Users(db, passwords, clock=clock)
+        auth = Auth(db, users, tokens(), observe_login=logins, clock=clock)
+        yield Server(db, passwords, users, auth, clock, logins)
+    finally:
+        passwords.close()
+        await db.close()

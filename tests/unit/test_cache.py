@@ -1,0 +1,100 @@
+"""The short memory: fresh enough, bounded, asked once, and never wrong after forgetting."""
+
+import asyncio
+
+import pytest
+
+from tests.support.accounts import Clock
+from xzepr.infra.cache import ShortMemory
+
+
+class Source:
+    """Answers with how often it was asked; holds its answers back while `held`."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.free = asyncio.Event()
+        self.free.set()
+        self.fails = False
+
+    async def __call__(self, key: str) -> int | None:
+        self.asked.append(key)
+        answer = len(self.asked)
+        await self.free.wait()
+        if self.fails:
+            raise OSError("away")
+        return None if key == "nobody" else answer
+
+
+def memory(source: Source, clock: Clock, size: int = 10) -> ShortMemory[str, int]:
+    return ShortMemory(source, seconds=2, size=size, clock=clock)
+
+
+async def test_an_answer_is_used_until_it_is_too_old() -> None:
+    source, clock = Source(), Clock()
+    recent = memory(source, clock)
+    assert [await recent.get("a"), await recent.get("a"), await recent.get("b")] == [1, 1, 2]
+    clock.time = 1.9
+    assert await recent.get("a") == 1
+    clock.time = 2.0
+    assert await recent.get("a") == 3
+
+
+async def test_its_age_counts_from_the_asking() -> None:
+    source, clock = Source(), Clock()
+    recent = memory(source, clock)
+    source.free.clear()
+    call = asyncio.create_task(recent.get("a"))
+    await asyncio.sleep(0)
+    clock.time = 5
+    source.free.set()
+    assert await call == 1
+    assert await recent.get("a") == 2
+
+
+async def test_those_who_ask_at_once_share_one_look_up_and_one_may_give_up() -> None:
+    source = Source()
+    recent = memory(source, Clock())
+    source.free.clear()
+    calls = [asyncio.create_task(recent.get("a")) for _ in range(3)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    await asyncio.sleep(0)
+    source.free.set()
+    assert await asyncio.gather(*calls[1:]) == [1, 1]
+    assert source.asked == ["a"]
+
+
+async def test_forgetting_reaches_a_look_up_that_is_under_way() -> None:
+    source = Source()
+    recent = memory(source, Clock())
+    source.free.clear()
+    before = asyncio.create_task(recent.get("a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    recent.forget("a")
+    after = asyncio.create_task(recent.get("a"))
+    await asyncio.sleep(0)
+    source.free.set()
+    assert (await before, await after, await recent.get("a")) == (1, 2, 2)
+
+
+async def test_nothing_and_errors_are_not_kept() -> None:
+    source = Source()
+    recent = memory(source, Clock())
+    assert [await recent.get("nobody"), await recent.get("nobody")] == [None, None]
+    source.fails = True
+    with pytest.raises(OSError, match="away"):
+        await recent.get("a")
+    source.fails = False
+    assert await recent.get("a") == 4
+
+
+async def test_the_oldest_goes_when_it_is_full() -> None:
+    source = Source()
+    recent = memory(source, Clock(), size=2)
+    for key in "abc":
+        await recent.get(key)
+    assert await recent.get("c") == 3
+    assert await recent.get("b") == 2
+    assert await recent.get("a") == 4

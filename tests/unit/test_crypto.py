@@ -1,0 +1,305 @@
+"""Secrets: hashes that are bounded, keys that are whole or absent, files that only we may read."""
+
+import asyncio
+import os
+import stat
+import subprocess
+import sys
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tests.support.accounts import HeldHasher, quick_passwords
+from xzepr.core.errors import CannotStart, Overloaded
+from xzepr.infra import crypto
+from xzepr.infra.crypto import Passwords, create_key_pair, load_keys, signing_keys, write_password_file
+
+
+@pytest.fixture
+def passwords() -> Iterator[Passwords]:
+    """Cheap hashes."""
+    made = quick_passwords()
+    yield made
+    made.close()
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# Passwords
+
+
+async def test_a_password_fits_its_own_hash_only(passwords: Passwords) -> None:
+    one, other = await passwords.hash("secret"), await passwords.hash("secret")
+    assert one.startswith("$argon2id$v=19$")
+    assert one != other
+    assert await passwords.verify(one, "secret")
+    assert not await passwords.verify(one, "Secret")
+    assert not await passwords.verify(one, "")
+    assert not await passwords.verify_nobody("secret")
+    assert passwords.verified == 4
+
+
+async def test_a_password_is_the_same_however_its_letters_are_composed(passwords: Passwords) -> None:
+    assert await passwords.verify(await passwords.hash("caf\u00e9"), "cafe\u0301")
+
+
+async def test_any_text_can_be_hashed(passwords: Passwords) -> None:
+    for text in ("", "\x00", "\x00a", "\ud800", "🔑" * 1000):
+        assert await passwords.verify(await passwords.hash(text), text)
+        assert not await passwords.verify(await passwords.hash(text), text + "x")
+
+
+async def test_a_damaged_hash_is_an_error_and_no_wrong_password(passwords: Passwords) -> None:
+    with pytest.raises(InvalidHashError):
+        await passwords.verify("damaged", "secret")
+    assert not await passwords.verify_nobody("secret"), "its place was given back"
+
+
+async def test_the_work_for_nobody_has_the_parameters_of_the_work_for_somebody() -> None:
+    verified: list[str | bytes] = []
+
+    class Seen(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> Any:
+            verified.append(hash)
+            return super().verify(hash, password)
+
+    passwords = Passwords(Seen(time_cost=2, memory_cost=16, parallelism=1))
+    await passwords.verify(await passwords.hash("secret"), "secret")
+    await passwords.verify_nobody("secret")
+    passwords.close()
+    somebody, nobody = (str(hash).rsplit("$", 2)[0] for hash in verified)
+    assert somebody == nobody
+
+
+async def test_beyond_those_who_may_wait_callers_are_told_at_once() -> None:
+    hasher = HeldHasher()
+    passwords = Passwords(hasher, threads=1, waiting=2)
+    hashed = hasher.hash("secret")
+    calls = [asyncio.create_task(passwords.verify(hashed, "secret")) for _ in range(3)]
+    await asyncio.sleep(0)
+    for refused in (passwords.verify(hashed, "secret"), passwords.hash("secret"), passwords.verify_nobody("secret")):
+        with pytest.raises(Overloaded) as refusal:
+            await refused
+        assert refusal.value.retry_after == 1
+    assert passwords.verified == 3
+    hasher.let.set()
+    assert await asyncio.gather(*calls) == [True, True, True]
+    assert await passwords.verify(hashed, "secret")
+    passwords.close()
+
+
+async def test_a_caller_who_gives_up_does_not_free_the_place_of_the_running_hash() -> None:
+    hasher = HeldHasher()
+    passwords = Passwords(hasher, threads=1, waiting=0)
+    hashed = hasher.hash("secret")
+    call = asyncio.create_task(passwords.verify(hashed, "secret"))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(Overloaded):
+        await passwords.verify(hashed, "secret")
+    hasher.let.set()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await passwords.verify(hashed, "secret")
+                break
+            except Overloaded:
+                await asyncio.sleep(0.005)
+    passwords.close()
+
+
+async def test_a_caller_who_gives_up_early_leaves_the_work_for_nobody_whole() -> None:
+    passwords = quick_passwords(threads=1)
+    for _ in range(3):
+        call = asyncio.create_task(passwords.verify_nobody("secret"))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert not await passwords.verify_nobody("secret")
+    passwords.close()
+
+
+# Keys
+
+
+def test_a_pair_is_made_once_and_its_private_half_is_ours_alone(tmp_path: Path) -> None:
+    private, public = tmp_path / "keys" / "private.pem", tmp_path / "keys" / "public.pem"
+    assert create_key_pair(private, public)
+    assert (mode_of(private), mode_of(public), mode_of(tmp_path / "keys")) == (0o600, 0o644, 0o700)
+    first = load_keys(private, public)
+    assert not create_key_pair(private, public)
+    assert load_keys(private) == load_keys(private, public) == first
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["private.pem", "public.pem"]
+    key = serialization.load_pem_private_key(private.read_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    assert key.key_size == 3072
+    assert first.private_pem not in repr(first)
+
+
+def test_a_public_key_that_is_missing_or_anothers_is_derived_again(tmp_path: Path) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    create_key_pair(private, public)
+    kept = public.read_bytes()
+    for damaged in (b"", b"something else"):
+        public.write_bytes(damaged)
+        assert not create_key_pair(private, public)
+        assert public.read_bytes() == kept
+    public.unlink()
+    assert not create_key_pair(private, public)
+    assert public.read_bytes() == kept
+
+
+def test_a_crash_before_the_key_is_whole_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+
+    def crash(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crypto.os, "fsync", crash)
+        with pytest.raises(KeyboardInterrupt):
+            create_key_pair(private, public)
+    assert not private.exists()
+    assert not public.exists()
+    assert create_key_pair(private, public)
+    assert load_keys(private, public)
+
+
+_MAKE = """
+import pathlib, sys
+from xzepr.infra.crypto import create_key_pair, load_keys
+
+private, public = pathlib.Path("private.pem"), pathlib.Path("public.pem")
+print("ready", flush=True)
+sys.stdin.readline()
+print(create_key_pair(private, public), load_keys(private, public).kid)
+"""
+
+
+def test_processes_that_make_a_pair_at_once_agree_on_it(tmp_path: Path) -> None:
+    command, pipe = [sys.executable, "-c", _MAKE], subprocess.PIPE
+    environment = {**os.environ, "PYTHONPATH": str(Path(crypto.__file__).parents[2])}
+    started = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdin=pipe, stdout=pipe) for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=60)[0].split() for process in started]
+    assert sorted(made for made, _ in results) == ["False", "False", "True"]
+    assert len({kid for _, kid in results}) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["private.pem", "public.pem"]
+
+
+def pem_of(key: Any, encryption: serialization.KeySerializationEncryption | None = None) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        encryption or serialization.NoEncryption(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "xzepr keys init"),
+        (b"", "no private key"),
+        (b"-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----\n", "no private key"),
+        (pem_of(ec.generate_private_key(ec.SECP256R1())), "no RSA key"),
+        (pem_of(rsa.generate_private_key(65537, 1024)), "2048 bits"),
+        (pem_of(ec.generate_private_key(ec.SECP256R1()), serialization.BestAvailableEncryption(b"x")), "passphrase"),
+    ],
+)
+def test_what_is_no_usable_key_stops_the_start_with_a_sentence(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    path = tmp_path / "private.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CannotStart, match=says) as refusal:
+        load_keys(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_halves_of_two_pairs_stop_the_start(tmp_path: Path) -> None:
+    create_key_pair(tmp_path / "a", tmp_path / "a.pub")
+    create_key_pair(tmp_path / "b", tmp_path / "b.pub")
+    with pytest.raises(CannotStart, match="not the public half"):
+        load_keys(tmp_path / "a", tmp_path / "b.pub")
+    for wrong in (tmp_path / "missing", tmp_path, tmp_path / "a"):
+        with pytest.raises(CannotStart):
+            load_keys(tmp_path / "a", wrong)
+
+
+def test_the_thumbprint_is_that_of_rfc_7638() -> None:
+    n = (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3"
+        "oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdA"
+        "ZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-"
+        "kEgU8awapJzKnqDKgw"
+    )
+    number = int.from_bytes(urlsafe_b64decode(n + "=="), "big")
+    key = rsa.RSAPublicNumbers(65537, number).public_key()
+    assert crypto.thumbprint(key) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+
+
+def test_the_embedded_hub_makes_its_keys_on_the_first_start(tmp_path: Path) -> None:
+    first = signing_keys(None, None, data_dir=tmp_path / "data", embedded=True)
+    assert signing_keys(None, None, data_dir=tmp_path / "data", embedded=True) == first
+    assert mode_of(tmp_path / "data" / "keys" / "private.pem") == 0o600
+    named = tmp_path / "data" / "keys" / "private.pem"
+    assert signing_keys(named, None, data_dir=tmp_path / "other", embedded=False) == first
+    assert not (tmp_path / "other").exists()
+
+
+def test_with_an_external_database_keys_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match="xzepr keys init"):
+        signing_keys(None, None, data_dir=tmp_path / "data", embedded=False)
+    assert not (tmp_path / "data").exists()
+
+
+# Secrets and files
+
+
+def test_an_api_key_is_a_prefix_and_256_random_bits() -> None:
+    one, other = crypto.new_api_key(), crypto.new_api_key()
+    assert one != other
+    assert one.startswith("xzepr_")
+    assert bytes.fromhex(one[6:])
+    assert len(one) == 70
+    assert len(crypto.digest_of(one)) == 32
+
+
+def test_a_password_file_is_ours_alone_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "admin-password"
+    write_password_file(path, "first")
+    path.chmod(0o644)
+    write_password_file(path, "second")
+    assert path.read_text() == "second\n"
+    assert mode_of(path) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["admin-password"]
+
+
+def test_a_link_planted_where_the_password_goes_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "admin-password").symlink_to(victim)
+    write_password_file(tmp_path / "admin-password", "secret")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "admin-password").is_symlink()
