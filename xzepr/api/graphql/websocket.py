@@ -94,7 +94,8 @@ class _Connection:
     async def _close(self, why: CloseSocket) -> None:
         # Who reads nothing takes no close frame either: the connection is then dropped without one.
         with suppress(TimeoutError, WebSocketDisconnect, WebSocketDisconnected):
-            await asyncio.wait_for(self._socket.close(why.code, why.reason), 2)
+            async with asyncio.timeout(2):
+                await self._socket.close(why.code, why.reason)
 
     async def _read(self) -> None:
         while True:
@@ -125,8 +126,10 @@ class _Connection:
 
     async def _watch(self) -> None:
         """Close a socket that does not say who it is in time, or whose client has gone silent."""
+        # Never wait_for, which before Python 3.12 loses a cancellation that comes together with what it waits for.
         try:
-            await asyncio.wait_for(self._initialised.wait(), self._limits.init_timeout_seconds)
+            async with asyncio.timeout(self._limits.init_timeout_seconds):
+                await self._initialised.wait()
         except TimeoutError:
             raise CloseSocket(messages.INIT_TIMEOUT, "connection_init did not arrive in time") from None
         while True:
@@ -135,7 +138,8 @@ class _Connection:
                 raise CloseSocket(messages.GOING_AWAY, "no answer to a ping")
             self._heard = False
             with suppress(TimeoutError):  # it cannot be sent to who does not read
-                await asyncio.wait_for(self._socket.send_text(server_message("ping")), self._limits.ping_seconds)
+                async with asyncio.timeout(self._limits.ping_seconds):
+                    await self._socket.send_text(server_message("ping"))
 
     async def _initialise(self, init: Init) -> None:
         if self._initialised.is_set():

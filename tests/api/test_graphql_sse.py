@@ -1,0 +1,146 @@
+"""GraphQL over server-sent events, on a real server: framing, resuming, heartbeat, and ends of every kind."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.small_graphql import BEARER, World, app, served
+
+EVENTS = BEARER | {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def client(world: World) -> AsyncGenerator[httpx2.AsyncClient]:
+    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as one:
+        yield one
+
+
+async def post(client: httpx2.AsyncClient, query: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+    return await client.post("/graphql", json={"query": query}, headers=EVENTS | (headers or {}))
+
+
+def nexts(response: httpx2.Response) -> list[Any]:
+    lines = response.text.splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+async def test_a_subscription_is_framed_with_its_cursors_and_completed(client: httpx2.AsyncClient) -> None:
+    response = await post(client, "subscription { ticks(count: 2) { id } }")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert response.text == (
+        ":\n\n"
+        'id: 1\nevent: next\ndata: {"data":{"ticks":{"id":1}}}\n\n'
+        'id: 2\nevent: next\ndata: {"data":{"ticks":{"id":2}}}\n\n'
+        "event: complete\ndata:\n\n"
+    )
+
+
+async def test_a_subscription_by_get_resumes_where_last_event_id_says(client: httpx2.AsyncClient, world: World) -> None:
+    response = await client.get(
+        "/graphql",
+        params={"query": 'subscription { ticks(count: 1, after: "3") { id } }'},
+        headers=EVENTS | {"Last-Event-ID": "41"},
+    )
+    assert nexts(response) == [{"data": {"ticks": {"id": 42}}}]
+    assert [context.last_event_id for context in world.contexts] == ["41", None]
+
+
+async def test_every_message_has_loaders_of_its_own(client: httpx2.AsyncClient, world: World) -> None:
+    await post(client, "subscription { ticks(count: 3) { square } }")
+    assert world.loads == [[1], [2], [3]]
+    assert len(world.contexts) == 4
+
+
+async def test_queries_and_mutations_work_over_an_event_stream_too(client: httpx2.AsyncClient) -> None:
+    for query, data in (
+        ("{ hello }", {"hello": "hello world"}),
+        ('mutation { login(name: "a") }', {"login": "token of a"}),
+    ):
+        response = await post(client, query)
+        assert nexts(response) == [{"data": data}]
+        assert response.text.endswith("event: complete\ndata:\n\n")
+
+
+async def test_what_is_refused_before_the_stream_begins_has_its_status(client: httpx2.AsyncClient) -> None:
+    for query, status, headers in (
+        ("subscription { nothing }", 400, {}),
+        ("subscription { ticks(count: 99999999999) { id } }", 400, {}),
+        ("subscription {", 400, {}),
+        ("subscription { ticks { id } }", 401, {"Authorization": ""}),
+        ("subscription { ticks { id } }", 401, {"Authorization": "Bearer old"}),
+    ):
+        assert (await post(client, query, headers)).status_code == status
+
+
+async def test_a_stream_that_cannot_begin_or_go_on_ends_with_its_errors(client: httpx2.AsyncClient) -> None:
+    for query, code, before in (
+        ('subscription { ticks(after: "1000") { id } }', "STREAM_DIVERGED", 0),
+        ("subscription { refused }", "NOT_FOUND", 0),
+        ("subscription { breaking }", "INTERNAL", 1),
+    ):
+        response = await post(client, query)
+        assert response.status_code == 200
+        assert "hunter2" not in response.text
+        assert [error["extensions"]["code"] for error in nexts(response)[before]["errors"]] == [code]
+        assert response.text.endswith("event: complete\ndata:\n\n")
+
+
+async def test_silence_is_filled_with_comments_and_a_reader_who_leaves_ends_the_stream(world: World) -> None:
+    asgi = app(world, heartbeat_seconds=0.05)
+    async with (
+        served(asgi) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        client.stream(
+            "POST",
+            "/graphql",
+            json={"query": "subscription { ticks(count: 1, pause: true) { id } }"},
+            headers=EVENTS,
+        ) as response,
+    ):
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            if text.count(":\n\n") >= 4:
+                break
+        assert not world.closed_stream.is_set()
+        await response.aclose()
+        await asyncio.wait_for(world.closed_stream.wait(), 5)
+    assert ("subscription", "ok") in world.observed
+
+
+async def test_a_mutation_goes_on_when_its_reader_leaves(world: World) -> None:
+    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with client.stream("POST", "/graphql", json={"query": 'mutation { record(name: "x") }'}, headers=EVENTS):
+            await asyncio.wait_for(world.recording.wait(), 5)
+        world.may_record.set()
+        await asyncio.wait_for(world.heard.wait(), 5)
+    assert world.recorded == ["x"]
+
+
+async def test_a_stream_outlives_the_time_limit_of_requests(world: World) -> None:
+    asgi = app(world, heartbeat_seconds=0.05, timeout_seconds=0.1)
+    async with (
+        served(asgi) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        client.stream(
+            "POST", "/graphql", json={"query": "subscription { ticks(pause: true) { id } }"}, headers=EVENTS
+        ) as response,
+    ):
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            if text.count(":\n\n") >= 6:
+                break
+    assert text.count("event: next") == 3
