@@ -95,10 +95,16 @@ class EventRecorded(StreamMessage):
 
 
 @strawberry.type
+class Group:
+    name: str
+
+
+@strawberry.type
 class GateCompleted(StreamMessage):
     id: strawberry.ID
     kind: str
     time: datetime
+    event_receiver_group: Group
 
 
 @strawberry.type
