@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.postgres import Databases, databases, migrated_template
 
+pytest_plugins = ["tests.support.kafka"]
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Databases]:
