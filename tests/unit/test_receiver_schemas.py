@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xzepr.core.errors import InvalidInput
 from xzepr.features.receivers import schemas
@@ -386,3 +388,52 @@ def test_validators_are_compiled_once_and_the_oldest_makes_room():
     validators.get("c", b"false")
     assert validators.get("a", b"{}") is first
     assert len(schemas.violations(validators.get("b", b"false"), 1)) == 1, "b was forgotten, and is compiled anew"
+
+
+NAMES = st.sampled_from(["a", "b", "n"])
+REFERENCES = st.sampled_from(
+    ["#", "#n", "#/$defs/a", "#/$defs/b", "#/properties/a", "#/allOf/0", "#/a", "a", "http://x/n"]
+)
+SCHEMAS: st.SearchStrategy[Json] = st.recursive(
+    st.booleans()
+    | st.fixed_dictionaries({"$ref": REFERENCES})
+    | st.fixed_dictionaries({"$dynamicRef": st.just("#n"), "type": st.sampled_from(["object", "array"])})
+    | st.fixed_dictionaries({"$dynamicAnchor": st.just("n")})
+    | st.fixed_dictionaries({"$id": st.sampled_from(["n", "http://x/n", "#n", "a#b", "http://["])}),
+    lambda part: st.fixed_dictionaries(
+        {},
+        optional={
+            "$ref": REFERENCES,
+            "$id": st.just("http://x/n"),
+            "$anchor": st.just("n"),
+            "$defs": st.dictionaries(NAMES, part, max_size=3),
+            "properties": st.dictionaries(NAMES, part, max_size=2),
+            "dependencies": st.dictionaries(NAMES, part | st.lists(NAMES), max_size=2),
+            "allOf": st.lists(part, max_size=3),
+            "anyOf": st.lists(part, max_size=2),
+            "items": part | st.lists(part, max_size=2),
+            "not": part,
+            "unevaluatedProperties": part,
+            "a": part,
+        },
+    ),
+    max_leaves=15,
+)
+PAYLOADS: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.integers() | st.text(),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(NAMES, part, max_size=3),
+    max_leaves=15,
+)
+
+
+@settings(deadline=2_000)
+@given(SCHEMAS, PAYLOADS)
+def test_any_schema_is_refused_with_reasons_or_judges_any_payload(schema: Json, payload: Json):
+    try:
+        text = check(schema)
+    except InvalidInput as refusal:
+        reasons = refusal.violations
+        assert reasons[0].message
+        return
+    validator = schemas.compile(text)
+    assert validator.is_valid(payload) is (violations(validator, payload) == ())
