@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 class AllowedHosts:
@@ -34,13 +34,14 @@ class AllowedOrigins:
         """Whether a page of that origin may connect to that host. No origin: not a browser, and welcome."""
         if origin is None or "*" in self._origins:
             return True
-        parts = urlsplit(origin.lower())
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            return False
         if origin.lower() in self._origins:
             return True
-        default = f":{_DEFAULT_PORTS[parts.scheme]}"
-        return parts.netloc.removesuffix(default) == host_header.lower().removesuffix(default)
+        scheme, _, page_host = origin.lower().partition("://")
+        if scheme not in _DEFAULT_PORTS or not page_host:
+            return False
+        return page_host.removesuffix(_DEFAULT_PORTS[scheme]) == host_header.lower().removesuffix(
+            _DEFAULT_PORTS[scheme]
+        )
 
 
 def _name_of(host: str) -> str:

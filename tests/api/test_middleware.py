@@ -1,0 +1,97 @@
+"""The middleware on a real server: ids, hosts, and what happens to requests that are too large or too slow."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.support.small_graphql import World, app, served
+from xzepr.api.middleware import BodyLimit, RequestTimeout, request_id_of
+
+
+async def raw(port: int, text: str) -> str:
+    """What the server answers to these bytes, read until it closes or has nothing more to say."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(text.encode())
+    await writer.drain()
+    try:
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return (head + await reader.readexactly(length)).decode()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("Host: hub:1", 405), ("Host: rebound.example.org", 421), ("Host: 127.0.0.1", 405), ("X: y", 405)],
+)
+async def test_only_requests_for_our_hosts_pass(host: str, status: int) -> None:
+    async with served(app(World())) as port:
+        answer = await raw(port, f"PUT / HTTP/1.0\r\n{host}\r\n\r\n")
+    assert f" {status} " in answer.splitlines()[0]
+    assert ("HOST_NOT_ALLOWED" in answer) is (status == 421)
+
+
+async def test_two_hosts_are_one_too_many() -> None:
+    async with served(app(World())) as port:
+        answer = await raw(port, "PUT / HTTP/1.1\r\nHost: hub\r\nHost: hub\r\n\r\n")
+    assert answer.splitlines()[0].split()[1] in ("400", "421")
+
+
+@pytest.mark.parametrize(
+    ("offered", "kept"), [("abc-1._X", True), ("a" * 65, False), ("", False), ("a b", False), ("x;y", False)]
+)
+async def test_a_modest_request_id_is_kept_and_another_replaced(offered: str, kept: bool) -> None:
+    transport = httpx2.ASGITransport(app(World()))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://hub") as client:
+        given = (await client.put("/", headers={"X-Request-ID": offered})).headers["x-request-id"]
+    assert (given == offered) is kept
+    assert kept or len(given) == 26
+
+
+async def test_a_request_that_does_not_arrive_in_time_is_told_so_and_cut_off() -> None:
+    async with served(app(World(), timeout_seconds=0.1)) as port:
+        answer = await raw(
+            port,
+            "POST / HTTP/1.1\r\nHost: hub\r\nX-API-Key: good\r\n"
+            "Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
+        )
+    assert "408" in answer.splitlines()[0]
+    assert "REQUEST_TIMEOUT" in answer
+    assert "connection: close" in answer.lower()
+
+
+async def test_an_answer_that_does_not_come_in_time_is_given_up() -> None:
+    async with (
+        served(app(World(), timeout_seconds=0.1)) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "good"}) as client,
+    ):
+        response = await client.post("/", json={"query": "{ never }"})
+    assert response.status_code == 504
+    assert response.json()["errors"][0]["extensions"]["code"] == "TIMEOUT"
+
+
+async def raising(error: Exception, act: Callable[[ASGIApp], ASGIApp]) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("begun")(scope, receive, send)
+        raise error
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(act(broken)), base_url="http://hub") as client:
+        await client.post("/", content=b"x")
+
+
+async def test_an_applications_own_time_out_and_late_failures_are_not_taken_for_ours() -> None:
+    with pytest.raises(TimeoutError, match="mine"):
+        await raising(TimeoutError("mine"), lambda asgi: RequestTimeout(asgi, 5))
+    with pytest.raises(ValueError, match="mine"):
+        await raising(ValueError("mine"), lambda asgi: BodyLimit(asgi, 5))
+
+
+async def test_a_request_has_one_id_also_where_no_middleware_made_it() -> None:
+    request = Request({"type": "http", "headers": []})
+    assert request_id_of(request.scope) == request_id_of(request.scope)

@@ -1,0 +1,77 @@
+"""Every code has a status and a line in the reference, and neither knows a code that does not exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from xzepr.api import errors as api_errors
+from xzepr.api.errors import STATUS, Internal, MethodNotAllowed, described, headers_of, problem_response
+from xzepr.core.errors import (
+    InvalidInput,
+    InvalidToken,
+    NotFound,
+    Overloaded,
+    Problem,
+    RateLimited,
+    Unauthenticated,
+    Violation,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
+
+
+def kinds(parent: type[Problem] = Problem) -> Iterator[type[Problem]]:
+    for kind in parent.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_every_kind_of_problem_has_a_status_and_every_status_a_kind() -> None:
+    ours = {kind.code for kind in kinds() if kind.__module__ in ("xzepr.core.errors", api_errors.__name__)}
+    assert set(STATUS) == ours
+
+
+def test_the_reference_lists_every_code_with_its_status() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (\d+) \| .+ \|$", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) == len(STATUS)
+    assert {code: int(status) for code, status in rows} == dict(STATUS)
+
+
+def test_a_problem_is_told_with_what_helps() -> None:
+    assert described(NotFound("event", "01X", field="id")) == [
+        {"message": "there is no event '01X'", "extensions": {"code": "NOT_FOUND", "field": "id"}}
+    ]
+    assert described(Overloaded("busy", retry_after=2)) == [
+        {"message": "busy", "extensions": {"code": "OVERLOADED", "retryAfter": 2}}
+    ]
+    assert described(Internal("r1")) == [
+        {"message": "internal error", "extensions": {"code": "INTERNAL", "requestId": "r1"}}
+    ]
+    assert [one["extensions"] for one in described(InvalidInput((Violation("a", "x"), Violation("b/0", "y"))))] == [
+        {"code": "INVALID_INPUT", "field": "a"},
+        {"code": "INVALID_INPUT", "field": "b/0"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "headers"),
+    [
+        (Unauthenticated(), {"WWW-Authenticate": "Bearer"}),
+        (InvalidToken(), {"WWW-Authenticate": 'Bearer error="invalid_token"'}),
+        (RateLimited("often", retry_after=1.2), {"Retry-After": "2"}),
+        (RateLimited("often", retry_after=0), {"Retry-After": "1"}),
+        (MethodNotAllowed("no", allow="GET"), {"Allow": "GET"}),
+        (NotFound("event", "x"), {}),
+    ],
+)
+def test_a_problem_has_the_headers_that_go_with_it(problem: Problem, headers: dict[str, str]) -> None:
+    assert headers_of(problem) == headers
+
+
+def test_a_problem_alone_is_a_whole_response() -> None:
+    response = problem_response(NotFound("event", "x"))
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/json")
+    assert list(orjson.loads(response.body)) == ["errors"]

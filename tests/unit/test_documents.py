@@ -1,0 +1,148 @@
+"""Documents: their limits, counted in linear time whatever fragments do, and which of them are remembered."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from time import perf_counter
+
+import pytest
+from graphql import build_schema
+
+from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, DocumentTooComplex
+from xzepr.api.graphql.documents import Document, DocumentLimits, Documents
+from xzepr.core.errors import Problem
+
+SCHEMA = build_schema("type Query { a: Query b: Query c: Int }")
+LIMITS = DocumentLimits(max_chars=100_000, max_tokens=10_000, max_depth=10, max_aliases=8, max_fields=100)
+
+
+def documents(limits: DocumentLimits = LIMITS, cache_size: int = 10) -> Documents:
+    return Documents(SCHEMA, limits, cache_size)
+
+
+def bomb(levels: int, level: str) -> str:
+    """Fragments of which each uses the next as `level` says, so that sizes multiply."""
+    fragments = " ".join(f"fragment F{n} on Query {{ {level.replace('NEXT', f'...F{n + 1}')} }}" for n in range(levels))
+    return f"{{ ...F0 }} {fragments} fragment F{levels} on Query {{ c }}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" + "a{" * 9 + "c" + "}" * 9 + "}",
+        "{ " + " ".join(f"x{n}: c" for n in range(8)) + " }",
+        "{ " + " ".join(f"x{n}: a {{ ...F }}" for n in range(4)) + " } fragment F on Query { y: c }",
+        "{ " + "c " * 100 + "}",
+        "{ ... { ... on Query { ...F } } } fragment F on Query { c }",
+    ],
+)
+def test_what_is_just_within_the_limits_is_parsed_and_valid(text: str) -> None:
+    some = documents()
+    some.must_be_valid(some.parsed(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{" + "a{" * 10 + "c" + "}" * 10 + "}", "deeper than 10"),
+        ("{ " + "a{" * 5 + "...F" + "}" * 5 + " } fragment F on Query { a{a{a{a{a{c}}}}} }", "deeper than 10"),
+        ("{ " + " ".join(f"x{n}: c" for n in range(9)) + " }", "more aliases than 8"),
+        (
+            "{ " + " ".join(f"x{n}: a {{ ...F }}" for n in range(5)) + " } fragment F on Query { y: c }",
+            "aliases than 8",
+        ),
+        ("{ " + "c " * 101 + "}", "more fields than 100"),
+        ("{ c } fragment Unused on Query { " + "c " * 101 + "}", "more fields than 100"),
+        ("{ c " + " " * 100_000 + "}", "longer than 100000 characters"),
+        ("{ " + "c " * 10_000 + "}", "more than 10000 tokens"),
+        ("{ c }" + "#\n" * 10_001, "more than 10000 tokens or comments"),
+        (bomb(400, "NEXT"), "deeper than 300"),
+    ],
+)
+def test_what_is_beyond_a_limit_is_refused_with_the_limit(text: str, named: str) -> None:
+    with pytest.raises(DocumentTooComplex, match=named):
+        documents().parsed(text)
+
+
+@pytest.mark.parametrize("level", ["NEXT NEXT", "a { NEXT } b { NEXT }", "x: a { NEXT } y: a { NEXT }"])
+def test_doubled_fragments_are_counted_in_linear_time(level: str) -> None:
+    some = documents(replace(LIMITS, max_depth=1000))
+
+    def seconds(levels: int) -> float:
+        text = bomb(levels, level)
+        return min(_seconds(lambda: some.parsed(text)) for _ in range(3))
+
+    # 2^200 visits would not end; ten times the text may take ten times as long, with room for a busy machine.
+    assert seconds(200) < 40 * seconds(20) + 0.05
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    begun = perf_counter()
+    with suppress(DocumentTooComplex):
+        act()
+    return perf_counter() - begun
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ ...F } fragment F on Query { ...F }",
+        "{ ...F } fragment F on Query { a { ...G } } fragment G on Query { b { ...F } }",
+    ],
+)
+def test_fragments_in_a_circle_end_and_are_not_valid(text: str) -> None:
+    some = documents()
+    document = some.parsed(text)
+    assert document.root_fields(document.operation(None)) <= {"a"}
+    with pytest.raises(DocumentNotValid):
+        some.must_be_valid(document)
+
+
+def test_errors_have_places() -> None:
+    with pytest.raises(DocumentNotParsed) as syntax:
+        documents().parsed("{\n c !")
+    assert syntax.value.errors[0]["locations"] == [{"line": 2, "column": 4}]
+    some = documents()
+    with pytest.raises(DocumentNotValid) as wrong:
+        some.must_be_valid(some.parsed("{ x y }"))
+    assert [error["locations"] for error in wrong.value.errors] == [
+        [{"line": 1, "column": 3}],
+        [{"line": 1, "column": 5}],
+    ]
+
+
+def test_a_valid_document_is_remembered_and_others_are_not() -> None:
+    some = documents()
+    good, bad = some.parsed("{ c }"), some.parsed("{ x }")
+    some.must_be_valid(good)
+    with pytest.raises(Problem):
+        some.must_be_valid(bad)
+    assert some.parsed("{ c }") is good
+    assert some.parsed("{ x }") is not bad
+
+
+def test_the_least_recently_used_document_is_forgotten_first() -> None:
+    some = documents(cache_size=2)
+    kept: dict[str, Document] = {}
+    for text in ("{ c }", "{ a { c } }"):
+        kept[text] = some.parsed(text)
+        some.must_be_valid(kept[text])
+    some.parsed("{ c }")
+    some.must_be_valid(some.parsed("{ b { c } }"))
+    assert some.parsed("{ c }") is kept["{ c }"]
+    assert some.parsed("{ a { c } }") is not kept["{ a { c } }"]
+
+
+def test_long_documents_cannot_fill_the_memory() -> None:
+    some = documents(cache_size=2)
+    short = some.parsed("{ c }")
+    some.must_be_valid(short)
+    some.must_be_valid(some.parsed("{ c }" + " " * 5000))
+    assert some.parsed("{ c }") is not short
+
+
+def test_nothing_is_remembered_where_the_cache_is_off() -> None:
+    some = documents(cache_size=0)
+    document = some.parsed("{ c }")
+    some.must_be_valid(document)
+    assert some.parsed("{ c }") is not document
