@@ -89,11 +89,11 @@ $(RUN): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) …"
 	@$(PIP) $(LOCKED) requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
-	@$(PIP) check
+	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 
 $(DEV): $(RUN) requirements-dev.lock
 	@echo "installing what tests and checks need …"
 	@$(PIP) $(LOCKED) requirements-dev.lock
-	@$(PIP) check
+	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
