@@ -209,7 +209,9 @@ class Relay:
 
     def _adjust(self, messages: Sequence[Message]) -> None:
         """Reads more at once while it is little, and less when payloads are large."""
-        size = sum(len(message.event.payload) if message.event else 0 for message in messages)
+        size = sum(
+            len(message.event.payload if message.event else b"") + len(message.data or b"") for message in messages
+        )
         if size > _TRANSACTION_BYTES:
             self._portion = max(1, self._portion // 2)
         elif len(messages) == self._portion and size * 2 <= _TRANSACTION_BYTES:
