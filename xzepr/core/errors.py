@@ -135,10 +135,11 @@ class TooLarge(Problem):
 
 
 class StreamDiverged(Problem):
-    """The cursor names a message that this stream does not hold at that position: the database was restored or replaced."""
+    """The cursor names a message that this stream does not hold there: the database was restored or replaced."""
 
     code = "STREAM_DIVERGED"
 
 
 class CannotStart(Exception):
-    """The process cannot start or go on. The message is for an operator: what is wrong, and what to do, in a sentence or two."""
+    """The process cannot start or go on. The message tells an operator, in a sentence or two, what is wrong and what
+    to do."""

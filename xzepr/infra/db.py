@@ -1,7 +1,7 @@
 """PostgreSQL: one pool of connections for short statements, and connections of one's own for loops that keep one."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -19,28 +19,42 @@ _TRUSTED_FOR_SECONDS = 1.0
 """A pooled connection that was used this recently is handed out unchecked; an older one is tried first."""
 
 
-def is_connection_loss(error: BaseException) -> bool:
-    """Whether the server, and not the statement, is what failed: then the outcome of what was sent is unknown."""
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
-        error, errors.LockNotAvailable | errors.QueryCanceled
-    )
+class ConnectionLost(Unavailable):
+    """The server went away during a statement: what was being committed may or may not have been."""
+
+
+class StatementRefused(Exception):
+    """PostgreSQL refused a statement for what it says or holds, and nothing of its transaction was kept."""
+
+
+_WENT_AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "25P03")
+"""SQLSTATEs, or their classes, with which a connection ends."""
+
+
+def problem_of(error: psycopg.Error) -> Exception:
+    """What an error of the database means for the caller."""
+    if isinstance(error, PoolTimeout):
+        return Unavailable("the database is not reachable or all its connections are in use", retry_after=1)
+    if isinstance(error, errors.LockNotAvailable):
+        return Overloaded("another writer holds the stream; nothing was changed", retry_after=1)
+    if isinstance(error, errors.QueryCanceled):
+        return TimedOut("the database took too long; nothing was changed", retry_after=1)
+    away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if away and (error.sqlstate or "08").startswith(_WENT_AWAY):
+        return ConnectionLost("the connection to the database was lost", retry_after=1)
+    if away:
+        return Unavailable(f"the database cannot do this now: {error.diag.message_primary}", retry_after=1)
+    return StatementRefused(str(error))
 
 
 @asynccontextmanager
-async def refusals() -> AsyncIterator[None]:
-    """Turns what the database says when it is away, busy or slow into Problems; other errors pass."""
+async def refusals() -> AsyncGenerator[None]:
+    """Turns what the database says into Problems when it is away, busy or slow, and into StatementRefused when the
+    statement is at fault."""
     try:
         yield
-    except PoolTimeout as error:
-        raise Unavailable("the database is not reachable or all its connections are in use", retry_after=1) from error
-    except errors.LockNotAvailable as error:
-        raise Overloaded("another writer holds the stream; nothing was changed", retry_after=1) from error
-    except errors.QueryCanceled as error:
-        raise TimedOut("the database took too long", retry_after=1) from error
     except psycopg.Error as error:
-        if not is_connection_loss(error):
-            raise
-        raise Unavailable("the connection to the database was lost", retry_after=1) from error
+        raise problem_of(error) from error
 
 
 class Database:
@@ -99,17 +113,19 @@ class Database:
         self._used[connection.info.backend_pid] = time.monotonic()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Connection]:
+    async def read(self) -> AsyncGenerator[Connection]:
         """A connection for reads: each statement stands alone, nothing is locked, nothing announced."""
         async with refusals(), self._pool.connection() as connection:
             yield connection
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Connection]:
+    async def write(self) -> AsyncGenerator[Connection]:
         """A connection inside one transaction, for changes that the stream does not announce."""
         async with refusals(), self._pool.connection() as connection, connection.transaction():
             yield connection
 
     async def connect(self, purpose: str) -> Connection:
-        """A connection of one's own in autocommit mode, named by its purpose. The caller closes it."""
-        return await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
+        """A connection of one's own in autocommit mode, named by its purpose; Unavailable or ConnectionLost when
+        there is none to be had. The caller closes it."""
+        async with refusals():
+            return await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)

@@ -5,10 +5,10 @@ in both media types: a refused request must not look like a success to proxies, 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 from urllib.parse import parse_qsl
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,11 +20,10 @@ from xzepr.api.errors import (
     MethodNotAllowed,
     NotAcceptable,
     UnsupportedMediaType,
-    described,
     problem_response,
     retry_header,
 )
-from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation, outcome_of
+from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
 from xzepr.api.graphql.sse import EventStream
 from xzepr.api.middleware import request_id_of
@@ -54,7 +53,6 @@ class GraphQLOverHTTP:
         except ClientDisconnect:
             return
         except Problem as problem:
-            self.service.heard("unknown", outcome_of(described(problem)), 0)
             response = problem_response(problem, media_type=RESPONSE_JSON + _UTF8)
         except Exception as error:
             masked(error, request_id)
@@ -64,7 +62,7 @@ class GraphQLOverHTTP:
     async def _respond(self, request: Request, request_id: str) -> ASGIApp:
         if request.method not in ("GET", "POST"):
             raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
-        accepted = accepted_types(request.headers)
+        accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
         actor = await actor_of(credentials_of(request.headers), self.service.authenticate)
         asked = query_of(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
         operation = self.service.prepare(asked, actor)
@@ -77,14 +75,15 @@ class GraphQLOverHTTP:
         return _response(await self.service.run(operation, call), media_type)
 
 
-def accepted_types(headers: Headers) -> list[str]:
-    """The types that the client accepts of those we write, the most wanted first; ours first among equals.
+@lru_cache(maxsize=64)
+def accepted_types(accept: str) -> tuple[str, ...]:
+    """The types that a client with that `Accept` takes of those we write, the most wanted first.
 
-    Without a preference it is `application/graphql-response+json`; an event stream only when it is asked for by name.
+    Of equals `application/graphql-response+json` is first; an event stream is meant only by its name.
     Raises NotAcceptable when nothing is left.
     """
     wanted: dict[str, float] = {}
-    for offer in ",".join(headers.getlist("accept")).lower().split(",") if headers.getlist("accept") else ["*/*"]:
+    for offer in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in offer.split(";"))
         quality = _quality(parameters)
         for one in _RANGES.get(media_type, ()):
@@ -94,7 +93,7 @@ def accepted_types(headers: Headers) -> list[str]:
     order = sorted((t for t, quality in wanted.items() if quality > 0), key=lambda t: (-wanted[t], _OURS.index(t)))
     if not order:
         raise NotAcceptable(f"the answer can be {RESPONSE_JSON}, {JSON} or {EVENTS}")
-    return order
+    return tuple(order)
 
 
 _OURS = (RESPONSE_JSON, JSON, EVENTS)
@@ -118,7 +117,7 @@ def _quality(parameters: list[str]) -> float:
     return 1
 
 
-def _type_for(operation: Operation, accepted: list[str]) -> str:
+def _type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
     if not operation.is_subscription:
         return next((one for one in accepted if one != EVENTS), EVENTS)
     if EVENTS not in accepted:

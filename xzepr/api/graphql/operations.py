@@ -33,7 +33,7 @@ class NewContext(Protocol):
 
 
 class Observe(Protocol):
-    """Hears of each operation when it has ended."""
+    """Hears of each operation when it has ended, or was refused."""
 
     def __call__(self, operation_type: str, outcome: str, seconds: float) -> None:
         """`operation_type` is query, mutation, subscription or unknown; `outcome` is ok or the first error's code."""
@@ -80,11 +80,6 @@ class Answer:
             return orjson.dumps({"errors": [masked(error, self.request_id)], "data": None})
 
 
-def outcome_of(errors: list[JsonObject]) -> str:
-    """`ok`, or the code of the first error."""
-    return str(cast(JsonObject, errors[0]["extensions"])["code"]) if errors else "ok"
-
-
 @dataclass(frozen=True, slots=True)
 class Operation:
     """An operation that may run: its document is valid and its caller may ask."""
@@ -121,13 +116,15 @@ class GraphQLService:
 
         Callers who are not known learn nothing about the schema: they are refused before their document is validated.
         """
-        document = self.documents.parsed(request.query)
-        node = document.operation(request.operation_name)
-        if actor.kind is ActorKind.ANONYMOUS and not document.root_fields(node) <= _FOR_ANYONE.get(
-            node.operation, frozenset()
-        ):
-            raise Unauthenticated()
-        self.documents.must_be_valid(document)
+        try:
+            document = self.documents.parsed(request.query)
+            node = document.operation(request.operation_name)
+            if actor.kind is ActorKind.ANONYMOUS and not _is_for_anyone(document, node):
+                raise Unauthenticated()
+            self.documents.must_be_valid(document)
+        except Problem as problem:
+            self._heard("unknown", described(problem))
+            raise
         return Operation(document, node, request)
 
     async def run(self, operation: Operation, call: Call) -> Answer:
@@ -151,29 +148,32 @@ class GraphQLService:
         return self._stream(self._execution(operation, call), call)
 
     async def _stream(self, execution: Execution, call: Call) -> AsyncGenerator[Answer, None]:
-        begun, outcome = perf_counter(), "ok"
+        begun = perf_counter()
+        errors: list[JsonObject] = []
         try:
             async with aclosing(await _source(execution, call)) as source:
                 async for event in source:
                     yield await self._message(execution, event, call)
         except Exception as error:
             problem = error if isinstance(error, Problem) else _internal(error, call)
-            outcome = outcome_of(described(problem))
+            errors = described(problem)
             raise problem from None
         finally:
-            self.heard("subscription", outcome, perf_counter() - begun)
+            self._heard("subscription", errors, begun)
 
-    def heard(self, operation_type: str, outcome: str, seconds: float) -> None:
-        """Tell the observer, if there is one, that an operation has ended."""
+    def _heard(self, operation_type: str, errors: list[JsonObject], begun: float | None = None) -> None:
         if self.observe is not None:
-            self.observe(operation_type, outcome, seconds)
+            outcome = str(cast(JsonObject, errors[0]["extensions"])["code"]) if errors else "ok"
+            self.observe(operation_type, outcome, 0 if begun is None else perf_counter() - begun)
 
     def _execution(self, operation: Operation, call: Call) -> Execution:
         request = operation.request
         context = self.new_context(call.actor, call.request_id, call.last_event_id)
         begun = begin(self.schema, operation.document.node, context, request.variables, request.operation_name)
         if isinstance(begun, list):
-            raise not_coerced(begun)
+            problem = not_coerced(begun)
+            self._heard(operation.type, described(problem))
+            raise problem
         return begun
 
     async def _message(self, execution: Execution, event: object, call: Call) -> Answer:
@@ -184,8 +184,12 @@ class GraphQLService:
     async def _observed(self, operation: Operation, running: Awaitable[Answer]) -> Answer:
         begun = perf_counter()
         answer = await running
-        self.heard(operation.type, outcome_of(answer.errors), perf_counter() - begun)
+        self._heard(operation.type, answer.errors, begun)
         return answer
+
+
+def _is_for_anyone(document: Document, node: OperationDefinitionNode) -> bool:
+    return document.root_fields(node) <= _FOR_ANYONE.get(node.operation, frozenset())
 
 
 async def _answered(running: Awaitable[ExecutionResult], call: Call, cursor: str | None = None) -> Answer:

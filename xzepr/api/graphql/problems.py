@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import structlog
 from graphql import GraphQLError
@@ -10,6 +11,9 @@ from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, Internal, Json
 from xzepr.core.errors import InvalidInput, Problem, Violation
 
 _log = structlog.stdlib.get_logger(__name__)
+
+_NAMES_IN_SCHEMA = {"receiver_id": "event_receiver_id", "receiver_ids": "event_receiver_ids"}
+"""Where the schema has another word than the features, which never say what sort of receiver they mean."""
 
 _INPUT_PLACE = re.compile(
     r"(?:Variable '\$(?P<variable>\w+)'|Argument '(?P<argument>\w+)') has invalid value(?: at (?P<path>[^:]+))?:"
@@ -43,10 +47,25 @@ def masked(error: BaseException, request_id: str, path: Sequence[str | int] = ()
     return described(Internal(request_id))[0]
 
 
+def named_as_in_the_schema(field: str) -> str:
+    """A field as features name it (`receiver_ids/0`), in the words of the schema (`eventReceiverIds/0`)."""
+    name, slash, rest = field.partition("/")
+    first, *others = _NAMES_IN_SCHEMA.get(name, name).split("_")
+    return first + "".join(word.capitalize() for word in others) + slash + rest
+
+
+def _renamed(one: JsonObject) -> JsonObject:
+    extensions = cast(JsonObject, one["extensions"])
+    field = extensions.get("field")
+    if isinstance(field, str):
+        extensions["field"] = named_as_in_the_schema(field)
+    return one
+
+
 def _field_error(error: GraphQLError, request_id: str) -> list[JsonObject]:
     cause = _cause(error)
     if isinstance(cause, Problem):
-        return [_with_place(one, error) for one in described(cause)]
+        return [_with_place(_renamed(one), error) for one in described(cause)]
     if isinstance(cause, GraphQLError) and "code" in (cause.extensions or {}):
         return [_with_place({"message": cause.message, "extensions": dict(cause.extensions or {})}, error)]
     # graphql-core blames a part of the document for a bad argument, and none for a bad result of ours.

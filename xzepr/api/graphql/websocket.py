@@ -17,7 +17,7 @@ from xzepr.api.auth import actor_of, credentials_in, credentials_of
 from xzepr.api.errors import JsonObject, OriginNotAllowed, described
 from xzepr.api.graphql import messages
 from xzepr.api.graphql.messages import CloseSocket, Complete, Init, Ping, Subscribe, message_of, server_message
-from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, outcome_of
+from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService
 from xzepr.api.graphql.problems import masked
 from xzepr.api.hosts import AllowedOrigins
 from xzepr.api.middleware import refuse, request_id_of
@@ -203,9 +203,7 @@ class _Connection:
         await self._socket.send_text(server_message("next", id, orjson.Fragment(answer.text())))
 
     async def _refuse(self, id: str, problem: Problem) -> None:
-        errors = described(problem)
-        self._service.heard("unknown", outcome_of(errors), 0)
-        await self._end(id, "error", errors)
+        await self._end(id, "error", described(problem))
 
     async def _end(self, id: str, kind: str, payload: list[JsonObject] | None = None) -> None:
         # The id is free before the client hears of it, so that it may be used again at once.

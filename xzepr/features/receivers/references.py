@@ -38,6 +38,17 @@ _INDEX = re.compile("0|[1-9][0-9]{0,6}")
 _HERE = "http://document.invalid/"
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What differs between the drafts for who follows references."""
+
+    unknown: frozenset[str]
+    """Keywords of other drafts: what they hold is never an identified schema."""
+    id_keyword: str = "$id"
+    ref_stands_alone: bool = False
+    """`$ref` hides what is beside it, as up to draft 7."""
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A subschema that is an object, with what it applies."""
@@ -58,11 +69,10 @@ class NowhereError(Exception):
 class Document:
     """A schema's nodes and edges; `violations` says what was wrong with its references and identifiers."""
 
-    def __init__(self, schema: Schema, *, field: str, id_keyword: str, ref_stands_alone: bool) -> None:
-        """`id_keyword` is `$id` (`id` in draft 4). `ref_stands_alone` up to draft 7, where `$ref` hides the rest."""
+    def __init__(self, schema: Schema, dialect: Dialect, *, field: str) -> None:
         self.violations: list[Violation] = []
-        self._id_keyword = id_keyword
-        self._ref_stands_alone = ref_stands_alone
+        self._dialect = dialect
+        self._id_keyword = dialect.id_keyword
         self._nodes: dict[int, Node] = {}
         self._queue: list[Node] = []
         self._resources: dict[str, Node] = {}
@@ -75,11 +85,11 @@ class Document:
             self._connect(node)
 
     def _add(self, schema: Schema, base: str, place: str, *, named: bool) -> Node:
-        """Add a subschema and all below it; `named` is False where the specification looks for no identifiers."""
+        """Add a subschema and all below it; `named` is False where the draft looks for no identifiers."""
         first = None
-        stack = [(schema, base, place)]
+        stack = [(schema, base, place, named)]
         while stack:
-            found, base, place = stack.pop()
+            found, base, place, named = stack.pop()
             node = Node(found, base, place)
             first = first or node
             self._nodes[id(found)] = node
@@ -87,7 +97,8 @@ class Document:
             self._name(node, named=named)
             for keys, child, _ in subschemas(found):
                 if is_object(child) and id(child) not in self._nodes:
-                    stack.append((child, node.base, pointer(place, keys)))
+                    known = keys[0] not in self._dialect.unknown
+                    stack.append((child, node.base, pointer(place, keys), named and known))
         assert first is not None, "the stack began with one schema"
         return first
 
@@ -113,11 +124,11 @@ class Document:
                 self._any_of_name(name).edges.append((node, True))
         if not named and (names or isinstance(own, str)):
             self._refuse(
-                node, self._id_keyword, "identifiers must stand where a keyword expects a schema, such as in $defs"
+                node, self._id_keyword, "an identifier must stand where a keyword of its draft expects a schema"
             )
 
     def _enter(self, node: Node, uri: str) -> None:
-        if self._ref_stands_alone and "$ref" in node.schema and self._queue[0] is not node:
+        if self._dialect.ref_stands_alone and "$ref" in node.schema and self._queue[0] is not node:
             self._refuse(node, self._id_keyword, f"{self._id_keyword} beside $ref has no meaning before draft 2019-09")
         try:
             base, _, fragment = _join(node.base, uri).partition("#")

@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from jsonschema_rs import ValidationErrorKind, Validator
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.exact_json import dumps, pointer
 from xzepr.features.receivers import expansion
-from xzepr.features.receivers.references import Document, Schema, is_object, subschemas
+from xzepr.features.receivers.references import Dialect, Document, Schema, is_object, subschemas
 
 MAX_SCHEMA_BYTES = 262_144
 MAX_VIOLATIONS = 100
@@ -25,21 +26,48 @@ MAX_MESSAGE = 500
 _VALUE = "the value"
 _LINEAR = jsonschema_rs.RegexOptions()
 
-_DRAFTS: dict[str, type[Validator]] = {
-    "json-schema.org/draft-04/schema": jsonschema_rs.Draft4Validator,
-    "json-schema.org/draft-06/schema": jsonschema_rs.Draft6Validator,
-    "json-schema.org/draft-07/schema": jsonschema_rs.Draft7Validator,
-    "json-schema.org/draft/2019-09/schema": jsonschema_rs.Draft201909Validator,
-    "json-schema.org/draft/2020-12/schema": jsonschema_rs.Draft202012Validator,
-}
-_METASCHEMAS: dict[type[Validator], str] = {
-    jsonschema_rs.Draft4Validator: "http://json-schema.org/draft-04/schema#",
-    jsonschema_rs.Draft6Validator: "http://json-schema.org/draft-06/schema#",
-    jsonschema_rs.Draft7Validator: "http://json-schema.org/draft-07/schema#",
-    jsonschema_rs.Draft201909Validator: "https://json-schema.org/draft/2019-09/schema",
-    jsonschema_rs.Draft202012Validator: "https://json-schema.org/draft/2020-12/schema",
-}
-_REF_STANDS_ALONE = (jsonschema_rs.Draft4Validator, jsonschema_rs.Draft6Validator, jsonschema_rs.Draft7Validator)
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    metaschema: str
+    validator: type[Validator]
+    dialect: Dialect
+
+
+_SINCE_2020 = frozenset({"prefixItems"})
+_SINCE_2019 = _SINCE_2020 | {"$defs", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties", "contentSchema"}
+_SINCE_7 = _SINCE_2019 | {"if", "then", "else"}
+_SINCE_6 = _SINCE_7 | {"contains", "propertyNames"}
+
+_DRAFT_7 = _Draft(
+    "http://json-schema.org/draft-07/schema#",
+    jsonschema_rs.Draft7Validator,
+    Dialect(_SINCE_2019, ref_stands_alone=True),
+)
+_DRAFT_2020 = _Draft(
+    "https://json-schema.org/draft/2020-12/schema",
+    jsonschema_rs.Draft202012Validator,
+    Dialect(frozenset({"additionalItems", "dependencies"})),
+)
+_DRAFTS = (
+    _Draft(
+        "http://json-schema.org/draft-04/schema#",
+        jsonschema_rs.Draft4Validator,
+        Dialect(_SINCE_6, id_keyword="id", ref_stands_alone=True),
+    ),
+    _Draft(
+        "http://json-schema.org/draft-06/schema#",
+        jsonschema_rs.Draft6Validator,
+        Dialect(_SINCE_7, ref_stands_alone=True),
+    ),
+    _DRAFT_7,
+    _Draft(
+        "https://json-schema.org/draft/2019-09/schema",
+        jsonschema_rs.Draft201909Validator,
+        Dialect(_SINCE_2020),
+    ),
+    _DRAFT_2020,
+)
 
 
 def check(schema: object, *, field: str = "schema") -> bytes:
@@ -65,7 +93,7 @@ def compile(schema: bytes) -> Validator:
     """The validator of a schema that `check` accepted, from its stored text."""
     read = cast(Schema | bool, orjson.loads(schema))
     if isinstance(read, bool):
-        return _compiled(read, jsonschema_rs.Draft202012Validator)
+        return _compiled(read, _DRAFT_2020)
     return _compiled(read, _draft(read, "schema"))
 
 
@@ -111,25 +139,28 @@ class Validators:
         return validator
 
 
-def _draft(schema: Schema, field: str) -> type[Validator]:
+def _draft(schema: Schema, field: str) -> _Draft:
     """The draft that a schema is written in: `$schema`, else draft 7 if `items` is a list anywhere, else 2020-12."""
     declared = schema.get("$schema")
     if declared is None:
         lists = any(isinstance(part.get("items"), list) for _, part in _parts(schema, field))
-        return jsonschema_rs.Draft7Validator if lists else jsonschema_rs.Draft202012Validator
-    name = (
-        declared.removesuffix("#").removeprefix("https://").removeprefix("http://") if isinstance(declared, str) else ""
-    )
-    if name not in _DRAFTS:
-        known = ", ".join(_METASCHEMAS.values())
+        return _DRAFT_7 if lists else _DRAFT_2020
+    draft = next((draft for draft in _DRAFTS if _plain(draft.metaschema) == _plain(declared)), None)
+    if draft is None:
+        known = ", ".join(draft.metaschema for draft in _DRAFTS)
         raise InvalidInput.one(
             pointer(field, ["$schema"]), f"unknown $schema {str(declared)[:200]!r}; known are {known}"
         )
     if other := [place for place, part in _parts(schema, field) if part.get("$schema", declared) != declared]:
         raise InvalidInput.one(
-            pointer(other[0], ["$schema"]), "a part of a schema is written in the same draft as the whole"
+            pointer(other[0], ["$schema"]), "a part of a schema is written in the draft of the whole"
         )
-    return _DRAFTS[name]
+    return draft
+
+
+def _plain(metaschema: object) -> str:
+    """The name of a draft, however it is written: http or https, with an empty fragment or without."""
+    return str(metaschema).removesuffix("#").replace("http://", "https://", 1)
 
 
 def _parts(schema: Schema, field: str) -> Iterator[tuple[str, Schema]]:
@@ -143,24 +174,19 @@ def _parts(schema: Schema, field: str) -> Iterator[tuple[str, Schema]]:
                 stack.append((pointer(place, keys), child))
 
 
-def _check_expansion(schema: Schema, draft: type[Validator], field: str) -> None:
-    document = Document(
-        schema,
-        field=field,
-        id_keyword="id" if draft is jsonschema_rs.Draft4Validator else "$id",
-        ref_stands_alone=draft in _REF_STANDS_ALONE,
-    )
+def _check_expansion(schema: Schema, draft: _Draft, field: str) -> None:
+    document = Document(schema, draft.dialect, field=field)
     if document.violations:
         raise InvalidInput(document.violations[:MAX_VIOLATIONS])
     if (fault := expansion.fault(document.root)) is not None:
         raise InvalidInput.one(field, f"the schema {fault}")
 
 
-def _check_compiles(schema: Schema, draft: type[Validator], field: str) -> None:
+def _check_compiles(schema: Schema, draft: _Draft, field: str) -> None:
     try:
         _compiled(schema, draft)
     except (jsonschema_rs.ValidationError, ValueError) as error:
-        metaschema = draft({"$ref": _METASCHEMAS[draft]}, validate_formats=True, pattern_options=_LINEAR, mask=_VALUE)
+        metaschema = _compiled({"$ref": draft.metaschema}, draft)
         found = tuple(_said(fault, field) for fault in islice(metaschema.iter_errors(schema), MAX_VIOLATIONS))
         if found:
             raise InvalidInput(found) from None
@@ -169,8 +195,8 @@ def _check_compiles(schema: Schema, draft: type[Validator], field: str) -> None:
         raise InvalidInput.one(field, f"the schema cannot be compiled: {error}") from None
 
 
-def _compiled(schema: Schema | bool, draft: type[Validator]) -> Validator:
-    return draft(schema, validate_formats=True, offline=True, pattern_options=_LINEAR, mask=_VALUE)
+def _compiled(schema: Schema | bool, draft: _Draft) -> Validator:
+    return draft.validator(schema, validate_formats=True, offline=True, pattern_options=_LINEAR, mask=_VALUE)
 
 
 def _has_many_values(payload: object) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
-import psycopg
 import structlog
 
 from xzepr.core.errors import Problem
@@ -78,7 +77,7 @@ class Feed:
                     await self._open()
                     pause = 0.1
                     await self._follow(connection)
-            except (Problem, psycopg.Error, OSError) as error:
+            except (Problem, OSError) as error:
                 _log.warning("feed.interrupted", error=str(error), retry_seconds=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)

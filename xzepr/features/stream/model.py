@@ -44,7 +44,9 @@ EVENT_COLUMNS: LiteralString = """
 
 def event_of_row(*columns: Any) -> Event:
     """An event from a row of EVENT_COLUMNS."""
-    return Event(*columns[:9], columns[9].encode(), *columns[10:])
+    values = list(columns)
+    values[9] = values[9].encode()
+    return Event(*values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which messages a filter lets through, decided in memory; `store.page` decides the same in SQL, and a test holds them equal."""
+"""Which messages a filter lets through, in memory; `store.page` decides it in SQL, and a test holds them equal."""
 
 from xzepr.core.actor import Actor
 from xzepr.features.stream.kinds import KINDS, Kind

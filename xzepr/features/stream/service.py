@@ -1,6 +1,6 @@
 """The stream as features use it: announce changes in one transaction at a time, and read what was announced."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +16,8 @@ from xzepr.infra.db import Connection, Database
 
 
 class WriteTransaction:
-    """One writer's turn: what it changes through `connection` and announces with `append` is committed together or not at all."""
+    """One writer's turn: what it changes through `connection` and announces with `append` is committed whole or not at
+    all."""
 
     def __init__(self, connection: Connection, actor: Actor, tip: store.Tip) -> None:
         self.connection = connection
@@ -81,13 +82,13 @@ class Stream:
             return cls(db, await store.hub_id(connection))
 
     @asynccontextmanager
-    async def write(self, actor: Actor) -> AsyncIterator[WriteTransaction]:
+    async def write(self, actor: Actor) -> AsyncGenerator[WriteTransaction]:
         """The writer's turn: waits for the lock (Overloaded after the lock time-out) and commits at the end."""
         async with self.db.write() as connection, self.turn(connection, actor) as tx:
             yield tx
 
     @asynccontextmanager
-    async def turn(self, connection: Connection, actor: Actor) -> AsyncIterator[WriteTransaction]:
+    async def turn(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
         """The same inside a transaction that is open already, which its owner commits: for the recorder."""
         async with connection.pipeline():
             await store.lock(connection)
@@ -112,12 +113,22 @@ class Stream:
     async def verify(self, cursor: Cursor) -> None:
         """Raises StreamDiverged when this stream does not hold the cursor's message at the cursor's position."""
         async with self.db.read() as connection:
-            id = await store.id_at(connection, cursor.position)
-        if id is None or Cursor.of(cursor.position, id) != cursor:
+            found = await store.id_at(connection, cursor.position)
+        if found is None or Cursor.of(cursor.position, found) != cursor:
             raise StreamDiverged(
                 f"this stream holds nothing that matches the cursor {cursor}: its database was restored or replaced; "
                 "read the state anew and start without a cursor"
             )
+
+    async def make_partitions(self, size: int) -> None:
+        """Makes partitions of `size` positions ahead, until the newest one is untouched."""
+        async with self.db.write() as connection:
+            await store.lock(connection)
+            head = await store.head(connection)
+            end = (await store.partition_ends(connection))[-1]
+            while end - head.position <= size:
+                await store.add_partition(connection, end, end + size)
+                end += size
 
     async def page(
         self, actor: Actor, after: Cursor | None, wanted: StreamFilter, first: int

@@ -70,10 +70,10 @@ class Metrics:
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def operation_executed(self, type: str, outcome: str, seconds: float) -> None:
-        """`type` is query, mutation or subscription; `outcome` is `ok` or the code of the first error."""
-        self._operations.labels(type, outcome).inc()
-        self._operation_seconds.labels(type).observe(seconds)
+    def operation_executed(self, operation_type: str, outcome: str, seconds: float) -> None:
+        """`operation_type` is query, mutation or subscription; `outcome` is `ok` or the code of the first error."""
+        self._operations.labels(operation_type, outcome).inc()
+        self._operation_seconds.labels(operation_type).observe(seconds)
 
     def batch_committed(self, size: int, seconds: float) -> None:
         """One transaction recorded `size` events and took `seconds` from asking for the lock."""

@@ -1,0 +1,298 @@
+"""Events and units in the schema."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+
+from xzepr.api.graphql.context import Info
+from xzepr.api.graphql.guards import requires
+from xzepr.api.graphql.paging import Connection, Listed, asked, listed
+from xzepr.api.graphql.refusals import ProblemFacts, problem_facts
+from xzepr.api.graphql.scalars import JSON
+from xzepr.core.actor import Permission
+from xzepr.core.errors import NotFound, Problem
+from xzepr.features.events.model import EventFilter, NewEvent, Recorded
+from xzepr.features.groups import model as groups
+from xzepr.features.groups.rules import unit_of
+from xzepr.features.receivers.model import Receiver
+from xzepr.features.stream import model as stream
+
+if TYPE_CHECKING:
+    from xzepr.api.graphql.groups import Gate
+    from xzepr.api.graphql.receivers import EventReceiver
+
+EventReceiverType = Annotated["EventReceiver", strawberry.lazy("xzepr.api.graphql.receivers")]
+GateType = Annotated["Gate", strawberry.lazy("xzepr.api.graphql.groups")]
+
+
+@strawberry.type(description="Something that finished. Never changed, never deleted.")
+class Event:
+    """Resolved from `stream.model.Event`."""
+
+    id: strawberry.ID
+    name: str
+    version: str
+    release: str
+    platform_id: str
+    package: str
+    description: str
+    payload: JSON
+    success: bool
+    created_at: datetime = strawberry.field(description="When it happened, as its reporter says.")
+    recorded_at: datetime = strawberry.field(description="When the hub recorded it; never decreases along the stream.")
+    receiver_revision: int = strawberry.field(description="The revision of its receiver's schema that judged it.")
+
+    @strawberry.field(description="What kind of event it is.", name="eventReceiverId")
+    @staticmethod
+    def receiver_id(root: strawberry.Parent[stream.Event]) -> strawberry.ID:
+        return strawberry.ID(root.receiver_id)
+
+    @strawberry.field(graphql_type=EventReceiverType, directives=requires(Permission.RECEIVER_READ))
+    @staticmethod
+    async def event_receiver(root: strawberry.Parent[stream.Event], info: Info) -> Receiver:
+        receiver = await info.context.loaders.receivers.load(root.receiver_id)
+        if receiver is None:
+            raise NotFound("event receiver", root.receiver_id)
+        return receiver
+
+    @strawberry.field(graphql_type="Unit", description="What it is about.")
+    @staticmethod
+    def unit(root: strawberry.Parent[stream.Event]) -> groups.Unit:
+        return unit_of(root)
+
+    @strawberry.field(description="Where it stands in the stream.")
+    @staticmethod
+    def cursor(root: strawberry.Parent[stream.Event]) -> str:
+        return str(stream.Cursor.of(root.position, root.id))
+
+
+@strawberry.type(description="What events are about: one exact artifact version.")
+class Unit:
+    """Resolved from `groups.model.Unit`."""
+
+    name: str
+    version: str
+    release: str
+    platform_id: str
+    package: str
+
+    @strawberry.field(description="SHA-256 of the five strings; the key of its messages in Kafka.")
+    @staticmethod
+    def id(root: strawberry.Parent[groups.Unit]) -> strawberry.ID:
+        return strawberry.ID(root.id.hex())
+
+    @strawberry.field(
+        graphql_type=Connection[Event],
+        description="Its timeline, newest first.",
+        directives=requires(Permission.EVENT_READ),
+    )
+    @staticmethod
+    async def events(
+        root: strawberry.Parent[groups.Unit], info: Info, first: int = 50, after: str | None = None
+    ) -> Listed[stream.Event]:
+        return await _listed(info, EventFilter(unit_id=root.id), first, after)
+
+    @strawberry.field(
+        graphql_type=list[GateType],
+        description="The gates that any of its events counts for, enabled or not, oldest group first.",
+        directives=requires(Permission.GROUP_READ),
+    )
+    @staticmethod
+    async def gates(root: strawberry.Parent[groups.Unit], info: Info) -> list[groups.Gate]:
+        return await info.context.loaders.gates_of_unit.load(root) or []
+
+
+@strawberry.input(description="One exact artifact version: exactly these five strings.")
+class UnitInput:
+    """The key of a unit."""
+
+    name: str
+    version: str
+    release: str
+    platform_id: str
+    package: str
+
+    def unit(self) -> groups.Unit:
+        """The unit that it names."""
+        return groups.Unit(self.name, self.version, self.release, self.platform_id, self.package)
+
+
+@strawberry.input(description="Every given field must match; null asks for nothing.")
+class EventFilterInput:
+    """Which events a list shows."""
+
+    event_receiver_id: strawberry.ID | None = None
+    unit: UnitInput | None = None
+    name: str | None = None
+    version: str | None = None
+    release: str | None = None
+    platform_id: str | None = None
+    package: str | None = None
+    success: bool | None = None
+    recorded_from: datetime | None = strawberry.field(default=None, description="Recorded then or later.")
+    recorded_before: datetime | None = strawberry.field(default=None, description="Recorded before then.")
+
+    def filter(self) -> EventFilter:
+        """The filter of the feature."""
+        return EventFilter(
+            receiver_id=self.event_receiver_id,
+            name=self.name,
+            version=self.version,
+            release=self.release,
+            platform_id=self.platform_id,
+            package=self.package,
+            success=self.success,
+            unit_id=None if self.unit is None else self.unit.unit().id,
+            recorded_from=self.recorded_from,
+            recorded_before=self.recorded_before,
+        )
+
+
+@strawberry.input
+class CreateEventInput:
+    """An event as it is reported."""
+
+    name: str
+    version: str
+    release: str
+    platform_id: str
+    package: str
+    description: str
+    payload: JSON
+    success: bool
+    event_receiver_id: strawberry.ID
+    created_at: datetime | None = strawberry.field(
+        default=None, description="When it happened, not later than now; null means now."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None,
+        description="The same key with the same content is the same event, for at least 24 hours; with other content "
+        "it is a conflict.",
+    )
+
+    def new(self) -> NewEvent:
+        """The feature's new event."""
+        return NewEvent(
+            name=self.name,
+            version=self.version,
+            release=self.release,
+            platform_id=self.platform_id,
+            package=self.package,
+            description=self.description,
+            payload=self.payload,
+            success=self.success,
+            receiver_id=self.event_receiver_id,
+            created_at=self.created_at,
+            idempotency_key=self.idempotency_key,
+        )
+
+
+@strawberry.input
+class CreateEventsInput:
+    """Many events, recorded in order."""
+
+    events: list[CreateEventInput]
+
+
+@strawberry.type(description="An event that is recorded: it is committed, and every gate it touches is known.")
+class CreateEventPayload:
+    """Resolved from `events.model.Recorded`."""
+
+    repeated: bool = strawberry.field(
+        description="The idempotency key had been used for this very event; nothing new was recorded."
+    )
+
+    @strawberry.field(graphql_type=Event)
+    @staticmethod
+    def event(root: strawberry.Parent[Recorded]) -> stream.Event:
+        return root.event
+
+    @strawberry.field(description="Where it stands in the stream: subscribe after it, or wait for it.")
+    @staticmethod
+    def cursor(root: strawberry.Parent[Recorded]) -> str:
+        return str(root.cursor)
+
+    @strawberry.field(
+        graphql_type=list[GateType],
+        description="The gates of its receiver's enabled groups for its unit, as the event left them.",
+        directives=requires(Permission.GROUP_READ),
+    )
+    @staticmethod
+    def gates(root: strawberry.Parent[Recorded], info: Info) -> list[groups.Gate]:
+        info.context.actor.must(Permission.GROUP_READ)
+        return list(root.gates)
+
+
+@strawberry.type(description="What became of one event of many: either it is recorded, or there are problems.")
+class CreateEventsResult:
+    """One item's answer."""
+
+    recorded: CreateEventPayload | None
+    problems: list[ProblemFacts]
+
+
+@strawberry.type
+class CreateEventsPayload:
+    """The answers, in the order of the input."""
+
+    results: list[CreateEventsResult]
+
+
+async def _listed(info: Info, wanted: EventFilter, first: int, after: str | None) -> Listed[stream.Event]:
+    request = asked(first, after)
+    page = await info.context.hub.events.page(info.context.actor, wanted, request)
+    return listed(page, lambda event: event.position, request)
+
+
+@strawberry.type
+class EventQueries:
+    """Root fields about events and units."""
+
+    @strawberry.field(graphql_type=Event, directives=requires(Permission.EVENT_READ))
+    @staticmethod
+    async def event(info: Info, id: strawberry.ID) -> stream.Event:
+        return await info.context.hub.events.get(info.context.actor, id)
+
+    @strawberry.field(graphql_type=Connection[Event], directives=requires(Permission.EVENT_READ))
+    @staticmethod
+    async def events(
+        info: Info, filter: EventFilterInput | None = None, first: int = 50, after: str | None = None
+    ) -> Listed[stream.Event]:
+        return await _listed(info, EventFilter() if filter is None else filter.filter(), first, after)
+
+    @strawberry.field(
+        graphql_type=Unit,
+        description="An artifact version, whether or not anything was reported on it.",
+        directives=requires(Permission.EVENT_READ),
+    )
+    @staticmethod
+    def unit(info: Info, key: UnitInput) -> groups.Unit:
+        info.context.actor.must(Permission.EVENT_READ)
+        return key.unit()
+
+
+@strawberry.type
+class EventMutations:
+    """Root fields that record events."""
+
+    @strawberry.mutation(graphql_type=CreateEventPayload, directives=requires(Permission.EVENT_CREATE))
+    @staticmethod
+    async def create_event(info: Info, input: CreateEventInput) -> Recorded:
+        return await info.context.hub.recorder.record(info.context.actor, input.new())
+
+    @strawberry.mutation(
+        description="Records up to 1,000 events in order; each is answered by itself.",
+        directives=requires(Permission.EVENT_CREATE),
+    )
+    @staticmethod
+    async def create_events(info: Info, input: CreateEventsInput) -> CreateEventsPayload:
+        news = [item.new() for item in input.events]
+        answers = await info.context.hub.recorder.record_all(info.context.actor, news)
+        return CreateEventsPayload(results=[_result(answer) for answer in answers])
+
+
+def _result(answer: Recorded | Problem) -> CreateEventsResult:
+    if isinstance(answer, Problem):
+        return CreateEventsResult(recorded=None, problems=problem_facts(answer))
+    return CreateEventsResult(recorded=answer, problems=[])  # pyright: ignore[reportArgumentType] resolved from Recorded

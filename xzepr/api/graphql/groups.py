@@ -1,0 +1,263 @@
+"""Event receiver groups and gates in the schema."""
+
+from datetime import datetime
+
+import strawberry
+
+from xzepr.api.graphql.context import Info
+from xzepr.api.graphql.events import Event, Unit, UnitInput
+from xzepr.api.graphql.guards import requires
+from xzepr.api.graphql.paging import Connection, Listed, asked, listed
+from xzepr.api.graphql.receivers import EventReceiver
+from xzepr.core.actor import Permission
+from xzepr.core.errors import NotFound
+from xzepr.features.groups import model as groups
+from xzepr.features.receivers.model import Receiver
+from xzepr.features.stream import model as stream
+
+
+@strawberry.type(description="A named set of receivers. Enabled, it is a gate for every unit they report on.")
+class EventReceiverGroup:
+    """Resolved from `groups.model.Group`."""
+
+    id: strawberry.ID
+    name: str
+    type: str
+    version: str
+    description: str
+    enabled: bool
+    owner_id: strawberry.ID
+    resource_version: int = strawberry.field(description="Counts all changes; what expectedVersion guards.")
+    created_at: datetime
+    updated_at: datetime
+
+    @strawberry.field(description="Its members in the order they were given.")
+    @staticmethod
+    def event_receiver_ids(root: strawberry.Parent[groups.Group]) -> list[strawberry.ID]:
+        return [strawberry.ID(id) for id in root.receiver_ids]
+
+    @strawberry.field(
+        graphql_type=list[EventReceiver],
+        description="Its members in the order they were given.",
+        directives=requires(Permission.RECEIVER_READ),
+    )
+    @staticmethod
+    async def event_receivers(root: strawberry.Parent[groups.Group], info: Info) -> list[Receiver]:
+        load = info.context.loaders.receivers.load
+        return [receiver for id in root.receiver_ids if (receiver := await load(id)) is not None]
+
+
+strawberry.enum(
+    groups.MemberState,
+    name="GateMemberState",
+    description="PASSED: its latest event for the unit is a success. FAILED: it is a failure. MISSING: there is none.",
+)
+
+
+@strawberry.type(description="One receiver's part in a gate.")
+class GateMember:
+    """Resolved from `groups.model.GateMember`."""
+
+    state: groups.MemberState
+
+    @strawberry.field(graphql_type=EventReceiver, directives=requires(Permission.RECEIVER_READ))
+    @staticmethod
+    async def event_receiver(root: strawberry.Parent[groups.GateMember], info: Info) -> Receiver:
+        receiver = await info.context.loaders.receivers.load(root.receiver_id)
+        if receiver is None:
+            raise NotFound("event receiver", root.receiver_id)
+        return receiver
+
+    @strawberry.field(description="Its id.")
+    @staticmethod
+    def event_receiver_id(root: strawberry.Parent[groups.GateMember]) -> strawberry.ID:
+        return strawberry.ID(root.receiver_id)
+
+    @strawberry.field(
+        graphql_type=Event | None,
+        description="Its latest event for the unit.",
+        directives=requires(Permission.EVENT_READ),
+    )
+    @staticmethod
+    async def event(root: strawberry.Parent[groups.GateMember], info: Info) -> stream.Event | None:
+        if root.event_position is None:
+            return None
+        return await info.context.loaders.events_at.load(root.event_position)
+
+
+@strawberry.type(description="What a group is for one unit: complete when every member's latest event is a success.")
+class Gate:
+    """Resolved from `groups.model.Gate`."""
+
+    complete: bool
+    since: datetime | None = strawberry.field(
+        description="When the last of its members' present runs of successes began; null while it is not complete."
+    )
+
+    @strawberry.field(graphql_type=EventReceiverGroup)
+    @staticmethod
+    def group(root: strawberry.Parent[groups.Gate]) -> groups.Group:
+        return root.group
+
+    @strawberry.field(graphql_type=Unit)
+    @staticmethod
+    def unit(root: strawberry.Parent[groups.Gate]) -> groups.Unit:
+        return root.unit
+
+    @strawberry.field(graphql_type=list[GateMember])
+    @staticmethod
+    def members(root: strawberry.Parent[groups.Gate]) -> list[groups.GateMember]:
+        return list(root.members)
+
+
+@strawberry.input(description="Every given field must be equal; null asks for nothing.")
+class EventReceiverGroupFilterInput:
+    """Which groups a list shows."""
+
+    name: str | None = None
+    type: str | None = None
+    version: str | None = None
+    enabled: bool | None = None
+    event_receiver_id: strawberry.ID | None = strawberry.field(default=None, description="Has this member.")
+
+    def filter(self) -> groups.GroupFilter:
+        """The filter of the feature."""
+        return groups.GroupFilter(self.name, self.type, self.version, self.enabled, self.event_receiver_id)
+
+
+@strawberry.input
+class CreateEventReceiverGroupInput:
+    """A new group."""
+
+    name: str
+    type: str
+    version: str
+    description: str
+    event_receiver_ids: list[strawberry.ID]
+    enabled: bool = True
+
+
+@strawberry.input
+class UpdateEventReceiverGroupInput:
+    """What is to be changed; what is left out stays as it is."""
+
+    id: strawberry.ID
+    name: str | None = None
+    type: str | None = None
+    version: str | None = None
+    description: str | None = None
+    enabled: bool | None = None
+    event_receiver_ids: list[strawberry.ID] | None = None
+    expected_version: int | None = strawberry.field(
+        default=None, description="Refuse with CONFLICT unless the group's resourceVersion is this."
+    )
+
+
+@strawberry.input
+class SetEventReceiverGroupEnabledInput:
+    """Whether a group is a gate."""
+
+    id: strawberry.ID
+    enabled: bool
+    expected_version: int | None = None
+
+
+@strawberry.input
+class DeleteEventReceiverGroupInput:
+    """A group to be deleted."""
+
+    id: strawberry.ID
+    expected_version: int | None = None
+
+
+@strawberry.type
+class EventReceiverGroupPayload:
+    """The group as it is after the mutation; after a deletion, as it was before."""
+
+    event_receiver_group: EventReceiverGroup
+
+
+@strawberry.type
+class GroupQueries:
+    """Root fields about groups and gates."""
+
+    @strawberry.field(graphql_type=EventReceiverGroup, directives=requires(Permission.GROUP_READ))
+    @staticmethod
+    async def event_receiver_group(info: Info, id: strawberry.ID) -> groups.Group:
+        return await info.context.hub.groups.get(info.context.actor, id)
+
+    @strawberry.field(graphql_type=Connection[EventReceiverGroup], directives=requires(Permission.GROUP_READ))
+    @staticmethod
+    async def event_receiver_groups(
+        info: Info, filter: EventReceiverGroupFilterInput | None = None, first: int = 50, after: str | None = None
+    ) -> Listed[groups.Group]:
+        wanted = groups.GroupFilter() if filter is None else filter.filter()
+        request = asked(first, after)
+        page = await info.context.hub.groups.page(info.context.actor, wanted, request)
+        return listed(page, lambda group: group.position, request)
+
+    @strawberry.field(
+        graphql_type=Gate,
+        description="May this version pass, and if not, what is missing?",
+        directives=requires(Permission.GROUP_READ),
+    )
+    @staticmethod
+    async def gate(info: Info, group_id: strawberry.ID, unit: UnitInput) -> groups.Gate:
+        return await info.context.hub.groups.gate(info.context.actor, group_id, unit.unit())
+
+
+@strawberry.type
+class GroupMutations:
+    """Root fields that change groups. Each announces the change and evaluates no unit."""
+
+    @strawberry.mutation(directives=requires(Permission.GROUP_CREATE))
+    @staticmethod
+    async def create_event_receiver_group(
+        info: Info, input: CreateEventReceiverGroupInput
+    ) -> EventReceiverGroupPayload:
+        new = groups.NewGroup(
+            name=input.name,
+            type=input.type,
+            version=input.version,
+            description=input.description,
+            receiver_ids=tuple(input.event_receiver_ids),
+            enabled=input.enabled,
+        )
+        return _payload(await info.context.hub.groups.create(info.context.actor, new))
+
+    @strawberry.mutation(directives=requires(Permission.GROUP_UPDATE))
+    @staticmethod
+    async def update_event_receiver_group(
+        info: Info, input: UpdateEventReceiverGroupInput
+    ) -> EventReceiverGroupPayload:
+        change = groups.GroupChange(
+            name=input.name,
+            type=input.type,
+            version=input.version,
+            description=input.description,
+            enabled=input.enabled,
+            receiver_ids=None if input.event_receiver_ids is None else tuple(input.event_receiver_ids),
+        )
+        service = info.context.hub.groups
+        return _payload(await service.update(info.context.actor, input.id, change, input.expected_version))
+
+    @strawberry.mutation(directives=requires(Permission.GROUP_UPDATE))
+    @staticmethod
+    async def set_event_receiver_group_enabled(
+        info: Info, input: SetEventReceiverGroupEnabledInput
+    ) -> EventReceiverGroupPayload:
+        service = info.context.hub.groups
+        group = await service.set_enabled(info.context.actor, input.id, input.enabled, input.expected_version)
+        return _payload(group)
+
+    @strawberry.mutation(directives=requires(Permission.GROUP_DELETE))
+    @staticmethod
+    async def delete_event_receiver_group(
+        info: Info, input: DeleteEventReceiverGroupInput
+    ) -> EventReceiverGroupPayload:
+        service = info.context.hub.groups
+        return _payload(await service.delete(info.context.actor, input.id, input.expected_version))
+
+
+def _payload(group: groups.Group) -> EventReceiverGroupPayload:
+    return EventReceiverGroupPayload(event_receiver_group=group)  # pyright: ignore[reportArgumentType] resolved from Group

@@ -1,0 +1,42 @@
+"""The schema: what every feature adds to its three roots."""
+
+import strawberry
+from strawberry.schema.config import StrawberryConfig
+
+from xzepr.api.graphql.accounts import AccountMutations, AccountQueries
+from xzepr.api.graphql.events import EventMutations, EventQueries
+from xzepr.api.graphql.groups import GroupMutations, GroupQueries
+from xzepr.api.graphql.receivers import ReceiverMutations, ReceiverQueries
+from xzepr.api.graphql.scalars import SCALARS
+from xzepr.api.graphql.stream import TYPES, Checkpoint, StreamQueries, StreamSubscription
+
+
+@strawberry.type
+class Query(AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries):
+    """Reads."""
+
+
+@strawberry.type
+class Mutation(AccountMutations, EventMutations, ReceiverMutations, GroupMutations):
+    """Changes. Each takes one `input` and returns a payload."""
+
+
+@strawberry.type
+class Subscription(StreamSubscription):
+    """Follows."""
+
+
+def build() -> strawberry.Schema:
+    """The main schema; building it opens nothing."""
+    return strawberry.Schema(
+        query=Query,
+        mutation=Mutation,
+        subscription=Subscription,
+        types=[Checkpoint, *TYPES.values()],
+        config=StrawberryConfig(scalar_map=SCALARS),
+    )
+
+
+def printed() -> str:
+    """The SDL as `schema.graphql` holds it."""
+    return build().as_str() + "\n"

@@ -1,0 +1,87 @@
+"""The server on one page: `create_app(hub)` gives its routes and middleware."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from xzepr import __version__
+from xzepr.api.console.playground import playground_routes
+from xzepr.api.graphql import schema
+from xzepr.api.graphql.context import Context
+from xzepr.api.graphql.documents import DocumentLimits, Documents
+from xzepr.api.graphql.execution import core_schema
+from xzepr.api.graphql.http import GraphQLOverHTTP
+from xzepr.api.graphql.operations import GraphQLService
+from xzepr.api.graphql.websocket import GraphQLOverWebSocket, SocketLimits
+from xzepr.api.health import Health, State, health_routes
+from xzepr.api.hosts import AllowedHosts, AllowedOrigins
+from xzepr.api.measure import MeasureRequests
+from xzepr.api.middleware import BodyLimit, HostCheck, RequestId, RequestTimeout
+from xzepr.features.stream.published import RelayState
+from xzepr.hub import Hub
+
+
+def create_app(hub: Hub) -> Starlette:
+    """The application of an open hub whose loops run (see `processes.py`); it holds nothing open itself."""
+    server = hub.settings.server
+    hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
+    return Starlette(
+        routes=[*_graphql_routes(hub), *playground_routes(), *_health_routes(hub), Route("/", _about)],
+        middleware=[
+            Middleware(MeasureRequests, metrics=hub.metrics),
+            Middleware(RequestId),
+            Middleware(HostCheck, hosts=hosts),
+            Middleware(BodyLimit, max_bytes=server.max_request_bytes),
+            Middleware(RequestTimeout, seconds=server.request_timeout_seconds),
+        ],
+    )
+
+
+def _graphql_routes(hub: Hub) -> Sequence[BaseRoute]:
+    limits, stream = hub.settings.graphql, hub.settings.stream
+    core = core_schema(schema.build())
+    documents = Documents(
+        core,
+        DocumentLimits(limits.max_document_chars, limits.max_tokens, limits.max_depth, limits.max_aliases),
+        limits.document_cache_size,
+    )
+    service = GraphQLService(
+        core, documents, hub.auth.authenticate, partial(Context.new, hub), hub.metrics.operation_executed
+    )
+    origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
+    sockets = SocketLimits(
+        init_timeout_seconds=stream.connection_init_timeout_seconds, max_frame_bytes=stream.max_frame_bytes
+    )
+    return [
+        Route("/graphql", GraphQLOverHTTP(service)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sockets)),
+    ]
+
+
+def _health_routes(hub: Hub) -> Sequence[BaseRoute]:
+    def kafka() -> State | None:
+        if not hub.settings.kafka.brokers:
+            return None
+        well = hub.relay.status.state in (RelayState.FOLLOWING, RelayState.STANDBY)
+        return State.HEALTHY if well else State.DEGRADED
+
+    metrics = hub.metrics if hub.settings.telemetry.metrics_enabled else None
+    return health_routes(Health(hub.stream.head, kafka), metrics)
+
+
+async def _about(_: Request) -> Response:
+    return JSONResponse(
+        {
+            "service": "xzepr",
+            "version": __version__,
+            "graphql": "/graphql",
+            "playground": "/graphql/playground",
+            "health": "/health",
+            "metrics": "/metrics",
+        }
+    )

@@ -1,0 +1,221 @@
+"""`xzepr serve`: the hub, with an embedded PostgreSQL unless a database is named."""
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated
+
+import structlog
+import typer
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+
+from xzepr import __version__
+from xzepr.app import create_app
+from xzepr.cli.options import ConfigFile, DataDir, load_settings
+from xzepr.core.errors import CannotStart, Problem
+from xzepr.hub import Hub
+from xzepr.infra import migrate
+from xzepr.infra.crypto import signing_keys, write_password_file
+from xzepr.infra.embedded import EmbeddedPostgres
+from xzepr.infra.telemetry import logs, traces
+from xzepr.processes import running
+from xzepr.settings import Loaded, Settings
+
+_BACKLOG = 2048
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def serve(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on: server.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for any: server.port.")] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="PostgreSQL to use instead of the embedded one: database.url.")
+    ] = None,
+) -> None:
+    """Serve the hub until Ctrl-C."""
+    flags = {"server.host": host, "server.port": port, "database.url": database_url}
+    loaded = load_settings(config, data_dir, flags)
+    telemetry = loaded.settings.telemetry
+    logs.configure(telemetry.log_level, telemetry.json_logs)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(loaded))
+
+
+async def _serve(loaded: Loaded) -> None:
+    settings = loaded.settings
+    for key in loaded.not_in_effect:
+        _log.warning("setting.not_in_effect_yet", key=key, origin=loaded.origins.get(key))
+    listener = _listen(settings.server.host, settings.server.port)
+    stop = _Stop()
+    async with stop.on_signals(), _database(settings) as url:
+        embedded = settings.database.url is None
+        keys = signing_keys(
+            settings.jwt.private_key_path,
+            settings.jwt.public_key_path,
+            data_dir=settings.data_dir,
+            embedded=embedded,
+        )
+        try:
+            async with Hub.open(settings, url, keys) as hub, running(hub):
+                await _ensure_admin(hub)
+                await _run(hub, listener, stop)
+        except Problem as problem:
+            raise CannotStart(f"The hub cannot start: {problem.message}.") from problem
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"Cannot listen on {host}:{port} ({error.strerror}): stop what listens there, or choose another with "
+            "--port or --host."
+        ) from error
+    return listener
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncGenerator[str]:
+    """The URL of a database with a schema that this server works with."""
+    if settings.database.url is not None:
+        url = settings.database.url.get_secret_value()
+        await asyncio.to_thread(migrate.check, url)
+        yield url
+        return
+    postgres = await EmbeddedPostgres.start(settings.data_dir, say=_say)
+    try:
+        await asyncio.to_thread(lambda: migrate.migrate(postgres.url, say=_say))
+        yield postgres.url
+    finally:
+        await postgres.stop()
+
+
+async def _ensure_admin(hub: Hub) -> None:
+    """Makes the first admin. A password that was made up is shown on a terminal, else kept in a file."""
+    auth, path = hub.settings.auth, hub.settings.data_dir / "admin-password"
+
+    def keep(password: str) -> None:
+        if sys.stdout.isatty():
+            _say(f"First start: log in as {auth.admin_username!r} with the password {password} (it is shown only now)")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_password_file(path, password)
+            _say(f"First start: the password of {auth.admin_username!r} is in {path.resolve()}")
+
+    password = auth.admin_password
+    await hub.users.ensure_admin(
+        auth.admin_username, None if password is None else password.get_secret_value(), keep=keep
+    )
+
+
+async def _run(hub: Hub, listener: socket.socket, stop: "_Stop") -> None:
+    settings = hub.settings
+    app = create_app(hub)
+    end_tracing = _trace(app, settings)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=settings.stream.max_frame_bytes,
+        ws_ping_interval=None,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=round(settings.server.shutdown_timeout_seconds),
+    )
+    server = _Server(config, lambda: _announce(settings, listener))
+    stop.server = server
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await asyncio.to_thread(end_tracing)
+
+
+def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
+    telemetry = settings.telemetry
+    if not telemetry.tracing_enabled:
+        return lambda: None
+    return traces.instrument(
+        app,
+        service_name=telemetry.service_name,
+        version=__version__,
+        otlp_endpoint=telemetry.otlp_endpoint,
+    )
+
+
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    _say(f"XZepr {__version__} answers at http://{shown}:{port}")
+    _say(f"  playground   http://{shown}:{port}/graphql/playground")
+    _say(f"  data folder  {settings.data_dir.resolve()}")
+    _say(f"  Kafka        {', '.join(settings.kafka.brokers) or 'no brokers named: history waits for them'}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers, which would end the process before the database is stopped."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Signals are `_Stop`'s."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says that it listens, once it does."""
+        await super().startup(sockets)
+        self._listening()
+
+
+class _Stop:
+    """SIGINT and SIGTERM: end what starts, let what serves finish; the second one waits for nobody."""
+
+    def __init__(self) -> None:
+        self.server: _Server | None = None
+
+    @asynccontextmanager
+    async def on_signals(self) -> AsyncGenerator[None]:
+        """Handles the signals meanwhile. A start that was ended ends quietly."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None, "this runs in a coroutine"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled, task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task.uncancel() > 0:
+                raise
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _signalled(self, task: "asyncio.Task[object]") -> None:
+        if self.server is None:
+            task.cancel()
+        elif self.server.should_exit:
+            self.server.force_exit = True
+        else:
+            self.server.should_exit = True

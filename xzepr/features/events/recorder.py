@@ -1,0 +1,218 @@
+"""The recorder: turns concurrent creates into one transaction at a time.
+
+What queued while the last batch committed is the next batch: no timer, at most 512. The recorder is a task of its own
+and callers await a future, so a client that hangs up cancels nothing. After a COMMIT with unknown outcome it looks the
+ids up on a new connection, behind the lock, and answers the truth.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+
+from xzepr.core.actor import SYSTEM, Actor, Permission
+from xzepr.core.errors import InvalidInput, Overloaded, Problem, TimedOut, Unavailable
+from xzepr.features.events import rules, store
+from xzepr.features.events.batch import Batch, Outcome, Repeat
+from xzepr.features.events.model import Accepted, NewEvent, Recorded
+from xzepr.features.events.queue import Pending, Queue
+from xzepr.features.groups.gates import present_gates
+from xzepr.features.receivers.admission import Admission
+from xzepr.features.stream.model import Cursor
+from xzepr.features.stream.service import Stream
+from xzepr.infra.db import Connection, ConnectionLost, Database, refusals
+from xzepr.settings import EventSettings, RecorderSettings
+
+_SETTLE_SECONDS = 30.0
+"""How long the recorder tries to learn the outcome of a COMMIT before it says that it does not know."""
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Recorder:
+    """Records events: validated before the lock, judged and written under it, answered after COMMIT."""
+
+    def __init__(
+        self,
+        db: Database,
+        stream: Stream,
+        admission: Admission,
+        limits: EventSettings,
+        settings: RecorderSettings,
+        observe: Callable[[int, float], None] = lambda size, seconds: None,
+    ) -> None:
+        """`observe(size, seconds)` is called after each COMMIT with the batch's size and how long it took."""
+        self._db = db
+        self._stream = stream
+        self._admission = admission
+        self._limits = limits
+        self._settings = settings
+        self._observe = observe
+        self._queue = Queue(settings.queue_size)
+        self._connection: Connection | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait for their turn."""
+        return len(self._queue)
+
+    async def record(self, actor: Actor, new: NewEvent) -> Recorded:
+        """Records one event; returns after COMMIT. Raises InvalidInput, Conflict, Overloaded (nothing was recorded),
+        or TimedOut (unknown; the same idempotency key tells)."""
+        actor.must(Permission.EVENT_CREATE)
+        pending = self._pending(actor, await self._accept(new))
+        self._queue.put([pending])
+        return await asyncio.shield(pending.answer)
+
+    async def record_all(self, actor: Actor, news: Sequence[NewEvent]) -> list[Recorded | Problem]:
+        """Records many, in order; each is answered by itself. Refused as a whole only when there are too many, or when
+        not all of the valid ones find room to wait."""
+        actor.must(Permission.EVENT_CREATE)
+        if len(news) > self._limits.max_batch_items:
+            raise InvalidInput.one("events", f"at most {self._limits.max_batch_items:,} events fit into one call")
+        answers: list[Recorded | Problem | Pending] = []
+        for new in news:
+            try:
+                answers.append(self._pending(actor, await self._accept(new)))
+            except Problem as problem:
+                answers.append(problem)
+        self._queue.put([answer for answer in answers if isinstance(answer, Pending)])
+        return [await _settled(answer) if isinstance(answer, Pending) else answer for answer in answers]
+
+    async def _accept(self, new: NewEvent) -> Accepted:
+        accepted = rules.accept(new, self._limits)
+        revision = await self._admission.admit(new.receiver_id, new.payload)
+        return replace(accepted, receiver_revision=revision)
+
+    def _pending(self, actor: Actor, accepted: Accepted) -> Pending:
+        return Pending(actor, accepted, asyncio.get_running_loop().time() + self._settings.max_wait_seconds)
+
+    async def run(self) -> None:
+        """Records until cancelled; then finishes the batch in hand and refuses what waits."""
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            while True:
+                batch = await self._queue.take(self._settings.max_batch)
+                commit = asyncio.create_task(self._commit(batch))
+                try:
+                    await asyncio.shield(commit)
+                except asyncio.CancelledError:
+                    await commit
+                    raise
+        finally:
+            sweeper.cancel()
+            self._queue.refuse_all(Overloaded("the hub is stopping; the event was not recorded", retry_after=1))
+            await self._disconnect()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.max_wait_seconds / 10)
+            self._queue.refuse_late(asyncio.get_running_loop().time())
+
+    async def _commit(self, batch: Sequence[Pending]) -> None:
+        began = time.perf_counter()
+        outcomes: list[Outcome] = []
+        try:
+            async with refusals():
+                await self._transact(batch, outcomes)
+        except ConnectionLost:
+            await self._disconnect()
+            await self._settle_unknown(batch, outcomes)
+        except Problem as problem:
+            await self._disconnect()
+            _settle(batch, Overloaded(f"{problem.message}; the event was not recorded", retry_after=1))
+        except Exception as error:
+            await self._disconnect()
+            await self._halve(batch, error)
+        else:
+            self._observe(len(batch), time.perf_counter() - began)
+            self._answer(batch, outcomes)
+
+    async def _transact(self, batch: Sequence[Pending], outcomes: list[Outcome]) -> None:
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._db.connect("recorder")
+        connection = self._connection
+        async with connection.pipeline(), connection.transaction(), self._stream.turn(connection, SYSTEM) as tx:
+            work = await Batch.read(tx, self._admission, batch)
+            outcomes.extend([await work.judge(pending) for pending in batch])
+            await work.write(connection)
+
+    def _answer(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
+        repeats: list[tuple[Pending, int]] = []
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Repeat):
+                repeats.append((pending, outcome.position))
+            else:
+                pending.settle(outcome)
+        if repeats:
+            task = asyncio.create_task(self._answer_repeats(repeats))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_repeats(self, repeats: Sequence[tuple[Pending, int]]) -> None:
+        try:
+            async with self._db.read() as connection:
+                events = await store.by_positions(connection, [position for _, position in repeats])
+                gates = await present_gates(connection, events)
+        except Exception as error:
+            _settle([pending for pending, _ in repeats], error)
+            return
+        found = {event.position: (event, gates[event.position]) for event in events}
+        for pending, position in repeats:
+            event, its_gates = found[position]
+            pending.settle(Recorded(event, Cursor.of(event.position, event.id), its_gates, repeated=True))
+
+    async def _halve(self, batch: Sequence[Pending], error: Exception) -> None:
+        if len(batch) == 1:
+            _log.error("recorder.refused", event_id=batch[0].accepted.id, exc_info=error)
+            batch[0].settle(error)
+            return
+        middle = len(batch) // 2
+        await self._commit(batch[:middle])
+        await self._commit(batch[middle:])
+
+    async def _settle_unknown(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
+        ids = [outcome.event.id for outcome in outcomes if isinstance(outcome, Recorded)]
+        try:
+            committed = len(outcomes) == len(batch) and (not ids or await self._were_recorded(ids))
+        except Problem:
+            _log.exception("recorder.outcome_unknown", events=len(batch))
+            _settle(batch, TimedOut("whether the event was recorded is unknown: ask with its idempotency key"))
+            return
+        if committed:
+            self._answer(batch, outcomes)
+        else:
+            _settle(batch, Unavailable("the database went away; the event was not recorded", retry_after=1))
+
+    async def _were_recorded(self, ids: Sequence[str]) -> bool:
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while True:
+            try:
+                connection = await self._db.connect("recorder settling")
+                async with refusals(), connection, connection.transaction(), self._stream.turn(connection, SYSTEM):
+                    return bool(await store.existing(connection, ids))
+            except Problem:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(Exception):
+                await self._connection.close()
+            self._connection = None
+
+
+def _settle(batch: Sequence[Pending], outcome: Exception) -> None:
+    for pending in batch:
+        pending.settle(outcome)
+
+
+async def _settled(pending: Pending) -> Recorded | Problem:
+    try:
+        return await asyncio.shield(pending.answer)
+    except Problem as problem:
+        return problem

@@ -1,0 +1,86 @@
+"""What a new event must be before it may wait for the lock: pure."""
+
+import hashlib
+from datetime import datetime
+
+from xzepr.core import exact_json
+from xzepr.core.errors import InvalidInput, Violation
+from xzepr.core.ids import new_id
+from xzepr.core.text import check_text
+from xzepr.features.events.model import Accepted, NewEvent
+from xzepr.features.stream.model import Event
+from xzepr.settings import EventSettings
+
+_NAMES = ("name", "version", "release", "platform_id", "package", "receiver_id")
+_MAX_KEY_CHARS = 255
+
+
+def accept(new: NewEvent, limits: EventSettings) -> Accepted:
+    """The event with its id, its payload as compact text, and its digests; raises InvalidInput with all that is wrong.
+    The receiver's schema has not been asked yet."""
+    violations: list[Violation] = []
+    for field in _NAMES:
+        violations += check_text(field, getattr(new, field), max_chars=limits.max_name_chars)
+    violations += check_text("description", new.description, max_chars=limits.max_description_chars)
+    if new.idempotency_key is not None:
+        violations += check_text("idempotency_key", new.idempotency_key, max_chars=_MAX_KEY_CHARS)
+    payload = _payload(new.payload, limits, violations)
+    if violations:
+        raise InvalidInput(violations)
+    return Accepted(new_id(), new, new.unit.id, payload, _digest(new, payload), 0)
+
+
+def _payload(value: object, limits: EventSettings, violations: list[Violation]) -> bytes:
+    if exact_json.depth(value) > limits.max_payload_depth:
+        violations.append(Violation("payload", f"payload is nested deeper than {limits.max_payload_depth} levels"))
+        return b""
+    try:
+        text = exact_json.dumps(value, field="payload")
+    except InvalidInput as refusal:
+        violations += refusal.violations
+        return b""
+    if len(text) > limits.max_payload_bytes:
+        size = f"payload has {len(text):,} bytes; at most {limits.max_payload_bytes:,} are allowed"
+        violations.append(Violation("payload", size))
+    return text
+
+
+def _digest(new: NewEvent, payload: bytes) -> bytes:
+    parts = (
+        new.unit.id,
+        new.description.encode(),
+        payload,
+        b"passed" if new.success else b"failed",
+        new.receiver_id.encode(),
+        b"" if new.created_at is None else new.created_at.isoformat().encode(),
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def place(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str) -> Event:
+    """The event at its place in the stream; raises InvalidInput when it claims to come from the future."""
+    new = accepted.new
+    if new.created_at is not None and new.created_at > recorded_at:
+        raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {recorded_at.isoformat()}")
+    return Event(
+        position=position,
+        id=accepted.id,
+        unit_id=accepted.unit_id,
+        name=new.name,
+        version=new.version,
+        release=new.release,
+        platform_id=new.platform_id,
+        package=new.package,
+        description=new.description,
+        payload=accepted.payload,
+        success=new.success,
+        receiver_id=new.receiver_id,
+        receiver_revision=accepted.receiver_revision,
+        owner_id=owner_id,
+        created_at=new.created_at or recorded_at,
+        recorded_at=recorded_at,
+    )

@@ -1,0 +1,52 @@
+"""Events as they are read: by id, by position, in lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xzepr.core.actor import Actor, Permission
+from xzepr.core.errors import NotFound
+from xzepr.core.paging import Page, PageRequest
+from xzepr.features.events import store
+from xzepr.features.events.model import EventFilter
+from xzepr.features.stream.model import Event
+from xzepr.infra.db import Database
+from xzepr.settings import EventSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Use cases of recorded events; `Recorder` records them."""
+
+    db: Database
+    limits: EventSettings
+
+    async def get(self, actor: Actor, id: str) -> Event:
+        """One event; NotFound when there is none."""
+        found = await self.by_ids(actor, [id])
+        if not found:
+            raise NotFound("event", id)
+        return found[id]
+
+    async def by_ids(self, actor: Actor, ids: Sequence[str]) -> dict[str, Event]:
+        """Those that exist, by their ids."""
+        actor.must(Permission.EVENT_READ)
+        async with self.db.read() as connection:
+            return {event.id: event for event in await store.by_ids(connection, ids)}
+
+    async def by_positions(self, actor: Actor, positions: Sequence[int]) -> dict[int, Event]:
+        """Those that exist, by their positions in the stream."""
+        actor.must(Permission.EVENT_READ)
+        async with self.db.read() as connection:
+            return {event.position: event for event in await store.by_positions(connection, positions)}
+
+    async def page(self, actor: Actor, wanted: EventFilter, asked: PageRequest) -> Page[Event]:
+        """A list of events, newest first."""
+        actor.must(Permission.EVENT_READ)
+        async with self.db.read() as connection:
+            found = await store.page(connection, wanted, asked.after, asked.first + 1)
+        return Page(found[: asked.first], len(found) > asked.first)
+
+    async def forget_keys(self) -> None:
+        """Forgets idempotency keys that are older than they must be kept; for the housekeeping loop."""
+        async with self.db.read() as connection:
+            await store.forget_keys(connection, self.limits.idempotency_hours)

@@ -1,0 +1,152 @@
+"""SQL of events and idempotency keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import AsyncCursor
+from psycopg.rows import args_row, class_row, scalar_row
+
+from xzepr.features.events.model import EventFilter
+from xzepr.features.stream.model import EVENT_COLUMNS, Event, event_of_row
+from xzepr.infra.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class UsedKey:
+    """An idempotency key and what it was used for."""
+
+    owner_id: str
+    key: str
+    digest: bytes
+    position: int
+
+
+async def insert(connection: Connection, events: Sequence[Event]) -> None:
+    """Writes the events of a batch, in one statement with binary arrays."""
+    await connection.execute(
+        """
+        INSERT INTO events (position, id, unit_id, name, version, release, platform_id, package, description, payload,
+                            success, receiver_id, receiver_revision, owner_id, created_at, recorded_at)
+        SELECT e.position, e.id, e.unit_id, e.name, e.version, e.release, e.platform_id, e.package, e.description,
+               e.payload::json, e.success, e.receiver_id, e.receiver_revision, e.owner_id, e.created_at, e.recorded_at
+        FROM unnest(%b::bigint[], %b::text[], %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+                    %b::text[], %b::text[], %b::boolean[], %b::text[], %b::integer[], %b::text[],
+                    %b::timestamptz[], %b::timestamptz[])
+             AS e (position, id, unit_id, name, version, release, platform_id, package, description, payload,
+                   success, receiver_id, receiver_revision, owner_id, created_at, recorded_at)
+        """,
+        (
+            [event.position for event in events],
+            [event.id for event in events],
+            [event.unit_id for event in events],
+            [event.name for event in events],
+            [event.version for event in events],
+            [event.release for event in events],
+            [event.platform_id for event in events],
+            [event.package for event in events],
+            [event.description for event in events],
+            [event.payload.decode() for event in events],
+            [event.success for event in events],
+            [event.receiver_id for event in events],
+            [event.receiver_revision for event in events],
+            [event.owner_id for event in events],
+            [event.created_at for event in events],
+            [event.recorded_at for event in events],
+        ),
+    )
+
+
+async def used_keys(connection: Connection, owner_ids: Sequence[str], keys: Sequence[str]) -> AsyncCursor[UsedKey]:
+    """Those of the (owner, key) pairs that were used before; the two lists run in step."""
+    return await connection.cursor(row_factory=class_row(UsedKey)).execute(
+        """
+        SELECT i.owner_id, i.key, i.digest, i.position
+        FROM unnest(%b::text[], %b::text[]) AS asked (owner_id, key) JOIN idempotency AS i USING (owner_id, key)
+        """,
+        (list(owner_ids), list(keys)),
+    )
+
+
+async def remember_keys(connection: Connection, keys: Sequence[UsedKey]) -> None:
+    """Remembers what keys were used for."""
+    await connection.execute(
+        """
+        INSERT INTO idempotency (owner_id, key, digest, position, recorded_at)
+        SELECT k.owner_id, k.key, k.digest, k.position, clock_timestamp()
+        FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::bigint[]) AS k (owner_id, key, digest, position)
+        """,
+        (
+            [key.owner_id for key in keys],
+            [key.key for key in keys],
+            [key.digest for key in keys],
+            [key.position for key in keys],
+        ),
+    )
+
+
+async def forget_keys(connection: Connection, hours: int) -> None:
+    """Forgets the keys that were used longer ago than this."""
+    await connection.execute(
+        "DELETE FROM idempotency WHERE recorded_at < clock_timestamp() - make_interval(hours => %s)", (hours,)
+    )
+
+
+async def existing(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that are events'."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    return set(await (await cursor.execute("SELECT id FROM events WHERE id = ANY(%s)", (list(ids),))).fetchall())
+
+
+async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Event]:
+    """The events with these ids, in no order."""
+    cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
+        "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.id = ANY(%s)", (list(ids),)
+    )
+    return await cursor.fetchall()
+
+
+async def by_positions(connection: Connection, positions: Sequence[int]) -> list[Event]:
+    """The events at these positions, in no order."""
+    cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
+        "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.position = ANY(%s::bigint[])", (list(positions),)
+    )
+    return await cursor.fetchall()
+
+
+async def page(connection: Connection, wanted: EventFilter, before: int | None, limit: int) -> list[Event]:
+    """Up to `limit` events recorded before a position (None: the newest), newest first."""
+    cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
+        "SELECT "
+        + EVENT_COLUMNS
+        + """
+        FROM events AS e
+        WHERE (%(before)s::bigint IS NULL OR e.position < %(before)s)
+          AND (%(receiver_id)s::text IS NULL OR e.receiver_id = %(receiver_id)s)
+          AND (%(unit_id)s::bytea IS NULL OR e.unit_id = %(unit_id)s)
+          AND (%(name)s::text IS NULL OR e.name = %(name)s)
+          AND (%(version)s::text IS NULL OR e.version = %(version)s)
+          AND (%(release)s::text IS NULL OR e.release = %(release)s)
+          AND (%(platform_id)s::text IS NULL OR e.platform_id = %(platform_id)s)
+          AND (%(package)s::text IS NULL OR e.package = %(package)s)
+          AND (%(success)s::boolean IS NULL OR e.success = %(success)s)
+          AND (%(recorded_from)s::timestamptz IS NULL OR e.recorded_at >= %(recorded_from)s)
+          AND (%(recorded_before)s::timestamptz IS NULL OR e.recorded_at < %(recorded_before)s)
+        ORDER BY e.position DESC
+        LIMIT %(limit)s
+        """,
+        {
+            "before": before,
+            "limit": limit,
+            "receiver_id": wanted.receiver_id,
+            "unit_id": wanted.unit_id,
+            "name": wanted.name,
+            "version": wanted.version,
+            "release": wanted.release,
+            "platform_id": wanted.platform_id,
+            "package": wanted.package,
+            "success": wanted.success,
+            "recorded_from": wanted.recorded_from,
+            "recorded_before": wanted.recorded_before,
+        },
+    )
+    return await cursor.fetchall()

@@ -1,0 +1,81 @@
+"""Gates for the recorder: read inside its transaction, fold its events in, announce, and write what changed."""
+
+from collections.abc import Collection, Sequence
+
+import orjson
+
+from xzepr.core.actor import Actor
+from xzepr.features.groups import rules, store
+from xzepr.features.groups.model import Gate, Verdict
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.model import Event
+from xzepr.features.stream.service import WriteTransaction
+from xzepr.infra.db import Connection
+
+
+class GateBatch:
+    """The gates that one batch of events touches. Two reads when it is opened, one write when it is saved; neither
+    depends on how many events there are."""
+
+    def __init__(self, fold: rules.GateFold) -> None:
+        self._fold = fold
+        self._snapshots: dict[str, orjson.Fragment] = {}
+
+    @classmethod
+    async def read(
+        cls, connection: Connection, receiver_ids: Collection[str], unit_ids: Collection[bytes]
+    ) -> "GateBatch":
+        """Reads under the writer's lock; both statements travel together when the connection is in pipeline mode."""
+        groups = await store.enabled_having(connection, list(receiver_ids))
+        statuses = await store.statuses(connection, list(unit_ids))
+        return cls(rules.GateFold(await groups.fetchall(), await statuses.fetchall()))
+
+    def record(self, tx: WriteTransaction, actor: Actor, event: Event) -> tuple[Gate, ...]:
+        """Folds one event in, announces what it completes or ends, and returns the gates of its receiver."""
+        verdicts = self._fold.record(event)
+        for verdict in verdicts:
+            self._announce(tx, actor, event, verdict)
+        return tuple(verdict.gate for verdict in verdicts)
+
+    def _announce(self, tx: WriteTransaction, actor: Actor, event: Event, verdict: Verdict) -> None:
+        if not verdict.completed and not verdict.regressed:
+            return
+        group = verdict.gate.group
+        if group.id not in self._snapshots:
+            self._snapshots[group.id] = orjson.Fragment(rules.snapshot(group))
+        tx.append(
+            Kind.GATE_COMPLETED if verdict.completed else Kind.GATE_REGRESSED,
+            actor=actor,
+            receiver_id=event.receiver_id,
+            group_id=group.id,
+            event=event,
+            data=orjson.dumps(
+                {
+                    "group": self._snapshots[group.id],
+                    "transition": verdict.transition,
+                    "since": verdict.gate.since,
+                },
+                option=orjson.OPT_UTC_Z,
+            ),
+        )
+
+    async def save(self, connection: Connection) -> None:
+        """Writes each receiver's latest event for each unit of the batch."""
+        if changed := self._fold.changed():
+            await store.save_statuses(connection, changed)
+
+
+async def present_gates(connection: Connection, events: Sequence[Event]) -> dict[int, tuple[Gate, ...]]:
+    """The gates of each event's receiver for its unit as they are now, by the event's position."""
+    groups = await (await store.enabled_having(connection, [event.receiver_id for event in events])).fetchall()
+    groups.sort(key=lambda group: group.position)
+    statuses = await (await store.statuses(connection, [event.unit_id for event in events])).fetchall()
+    units = rules.by_unit(statuses)
+    return {
+        event.position: tuple(
+            rules.judge(group, rules.unit_of(event), units.get(event.unit_id, {}))
+            for group in groups
+            if event.receiver_id in group.receiver_ids
+        )
+        for event in events
+    }

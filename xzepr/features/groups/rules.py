@@ -1,0 +1,161 @@
+"""What makes a gate complete, and what an event does to it: pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from xzepr.core.errors import InvalidInput, Violation
+from xzepr.core.text import check_text
+from xzepr.features.groups.model import Gate, GateMember, Group, MemberState, Unit, UnitStatus, Verdict
+from xzepr.features.stream.model import Event
+from xzepr.settings import EventSettings
+
+
+def judge(group: Group, unit: Unit, statuses: Mapping[str, UnitStatus]) -> Gate:
+    """The gate that a group is for a unit, from its receivers' latest events, keyed by receiver: complete when every
+    member's latest event for exactly this unit is a success."""
+    members = tuple(_member(receiver_id, statuses.get(receiver_id)) for receiver_id in group.receiver_ids)
+    complete = all(member.state is MemberState.PASSED for member in members)
+    runs = [status.run_began_at for id in group.receiver_ids if (status := statuses.get(id)) and status.run_began_at]
+    return Gate(group, unit, complete, max(runs) if complete else None, members)
+
+
+def unit_of(event: Event) -> Unit:
+    """What the event is about."""
+    return Unit(event.name, event.version, event.release, event.platform_id, event.package)
+
+
+def _member(receiver_id: str, status: UnitStatus | None) -> GateMember:
+    if status is None:
+        return GateMember(receiver_id, MemberState.MISSING, None)
+    return GateMember(receiver_id, MemberState.PASSED if status.success else MemberState.FAILED, status.position)
+
+
+def by_unit(statuses: Iterable[UnitStatus]) -> dict[bytes, dict[str, UnitStatus]]:
+    """Statuses by their unit, then by their receiver."""
+    units: dict[bytes, dict[str, UnitStatus]] = {}
+    for status in statuses:
+        units.setdefault(status.unit_id, {})[status.receiver_id] = status
+    return units
+
+
+class GateFold:
+    """Folds the events of a batch, in order, into the gates of their receivers' enabled groups."""
+
+    def __init__(self, groups: Iterable[Group], statuses: Iterable[UnitStatus]) -> None:
+        """`groups`: every enabled group that any of the batch's receivers is in. `statuses`: of all its units."""
+        self._groups: dict[str, list[Group]] = {}
+        for group in sorted(groups, key=lambda group: group.position):
+            for receiver_id in group.receiver_ids:
+                self._groups.setdefault(receiver_id, []).append(group)
+        self._units = by_unit(statuses)
+        self._changed: dict[tuple[bytes, str], UnitStatus] = {}
+
+    def record(self, event: Event) -> list[Verdict]:
+        """What the event does to each gate of its receiver, in the order the groups were created."""
+        statuses = self._units.setdefault(event.unit_id, {})
+        groups = self._groups.get(event.receiver_id, ())
+        unit = unit_of(event)
+        before = [judge(group, unit, statuses) for group in groups]
+        latest = _after(statuses.get(event.receiver_id), event)
+        statuses[event.receiver_id] = latest
+        self._changed[event.unit_id, event.receiver_id] = latest
+        return [_verdict(gate, judge(gate.group, unit, statuses), event) for gate in before]
+
+    def changed(self) -> Sequence[UnitStatus]:
+        """The final state of every (unit, receiver) that the batch reported on."""
+        return list(self._changed.values())
+
+
+def _after(before: UnitStatus | None, event: Event) -> UnitStatus:
+    if not event.success:
+        run_position, run_began_at = None, None
+    elif before is not None and before.success:
+        run_position, run_began_at = before.run_position, before.run_began_at
+    else:
+        run_position, run_began_at = event.position, event.recorded_at
+    return UnitStatus(event.unit_id, event.receiver_id, event.position, event.success, run_position, run_began_at)
+
+
+def _verdict(before: Gate, after: Gate, event: Event) -> Verdict:
+    judged_at = max((m.event_position for m in before.members if m.event_position is not None), default=0)
+    fresh = judged_at <= before.group.changed_position
+    return Verdict(
+        gate=after,
+        completed=event.success and after.complete,
+        regressed=before.complete and not after.complete,
+        transition=fresh or before.complete != after.complete,
+    )
+
+
+def check(
+    texts: Mapping[str, str | None], receiver_ids: tuple[str, ...] | None, *, limits: EventSettings, max_members: int
+) -> None:
+    """Raises InvalidInput with all that is wrong with the given fields of a group; None means not given."""
+    violations: list[Violation] = []
+    for field, value in texts.items():
+        if value is not None:
+            longest = limits.max_description_chars if field == "description" else limits.max_name_chars
+            violations += check_text(field, value, max_chars=longest)
+    if receiver_ids is not None:
+        violations += _check_members(receiver_ids, max_members)
+    if violations:
+        raise InvalidInput(violations)
+
+
+def _check_members(receiver_ids: tuple[str, ...], max_members: int) -> Iterator[Violation]:
+    if not receiver_ids:
+        yield Violation("receiver_ids", "need at least one event receiver id")
+    if len(receiver_ids) > max_members:
+        yield Violation("receiver_ids", f"a group has at most {max_members} members")
+        return
+    for index, receiver_id in enumerate(receiver_ids):
+        if not receiver_id.strip():
+            yield Violation(f"receiver_ids/{index}", "event receiver ids cannot be blank")
+        elif receiver_id in receiver_ids[:index]:
+            yield Violation(f"receiver_ids/{index}", f"{receiver_id} is named twice")
+        else:
+            yield from check_text(f"receiver_ids/{index}", receiver_id, max_chars=64)
+
+
+def snapshot(group: Group) -> bytes:
+    """The group as the stream tells it: compact JSON, its keys as in GraphQL."""
+    return orjson.dumps(
+        {
+            "id": group.id,
+            "name": group.name,
+            "type": group.type,
+            "version": group.version,
+            "description": group.description,
+            "enabled": group.enabled,
+            "receiverIds": group.receiver_ids,
+            "ownerId": group.owner_id,
+            "resourceVersion": group.resource_version,
+            "position": group.position,
+            "changedPosition": group.changed_position,
+            "createdAt": group.created_at,
+            "updatedAt": group.updated_at,
+        },
+        option=orjson.OPT_UTC_Z,
+    )
+
+
+def from_snapshot(said: Mapping[str, Any]) -> Group:
+    """The group that `snapshot` wrote, once it is read as JSON."""
+    return Group(
+        id=said["id"],
+        position=said["position"],
+        name=said["name"],
+        type=said["type"],
+        version=said["version"],
+        description=said["description"],
+        enabled=said["enabled"],
+        owner_id=said["ownerId"],
+        resource_version=said["resourceVersion"],
+        changed_position=said["changedPosition"],
+        created_at=datetime.fromisoformat(said["createdAt"]),
+        updated_at=datetime.fromisoformat(said["updatedAt"]),
+        receiver_ids=tuple(said["receiverIds"]),
+    )

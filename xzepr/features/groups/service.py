@@ -1,0 +1,182 @@
+"""Groups: create, change, enable, delete, list; and gates as they are when somebody asks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from xzepr.core.actor import Actor, Permission
+from xzepr.core.errors import Conflict, InvalidInput, NotFound, Violation
+from xzepr.core.ids import new_id
+from xzepr.core.paging import Page, PageRequest
+from xzepr.features.groups import rules, store
+from xzepr.features.groups.model import Gate, Group, GroupChange, GroupFilter, NewGroup, Unit, UnitStatus
+from xzepr.features.receivers.service import Receivers
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.service import Stream, WriteTransaction
+from xzepr.infra.db import Connection, Database
+from xzepr.settings import EventSettings, GroupSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Use cases of groups and gates."""
+
+    db: Database
+    stream: Stream
+    receivers: Receivers
+    limits: GroupSettings
+    texts: EventSettings
+
+    async def create(self, actor: Actor, new: NewGroup) -> Group:
+        """A new group; InvalidInput when a field breaks a rule or a receiver does not exist."""
+        actor.must(Permission.GROUP_CREATE)
+        self._check(GroupChange(new.name, new.type, new.version, new.description, new.enabled, new.receiver_ids))
+        async with self.stream.write(actor) as tx:
+            group = Group(
+                id=new_id(),
+                position=tx.next_position,
+                name=new.name,
+                type=new.type,
+                version=new.version,
+                description=new.description,
+                enabled=new.enabled,
+                owner_id=actor.id,
+                resource_version=1,
+                changed_position=tx.next_position,
+                created_at=tx.time,
+                updated_at=tx.time,
+                receiver_ids=new.receiver_ids,
+            )
+            await self._write(tx, Kind.GROUP_CREATED, group, members_changed=True)
+        return group
+
+    async def update(self, actor: Actor, id: str, change: GroupChange, expected_version: int | None = None) -> Group:
+        """Changes what is given and announces the change; evaluates no unit. Conflict when `expected_version` is not
+        the group's `resource_version`."""
+        actor.must(Permission.GROUP_UPDATE)
+        self._check(change)
+        given = {
+            field: value
+            for field in ("name", "type", "version", "description", "enabled", "receiver_ids")
+            if (value := getattr(change, field)) is not None
+        }
+        async with self.stream.write(actor) as tx:
+            group = await self._expect(tx.connection, id, expected_version)
+            changed = replace(
+                group,
+                **given,
+                resource_version=group.resource_version + 1,
+                changed_position=tx.next_position,
+                updated_at=tx.time,
+            )
+            await self._write(tx, Kind.GROUP_UPDATED, changed, members_changed=change.receiver_ids is not None)
+        return changed
+
+    async def set_enabled(self, actor: Actor, id: str, enabled: bool, expected_version: int | None = None) -> Group:
+        """Lets the group be a gate, or not."""
+        return await self.update(actor, id, GroupChange(enabled=enabled), expected_version)
+
+    async def delete(self, actor: Actor, id: str, expected_version: int | None = None) -> Group:
+        """Deletes the group; its last state is announced and returned."""
+        actor.must(Permission.GROUP_DELETE)
+        async with self.stream.write(actor) as tx:
+            group = await self._expect(tx.connection, id, expected_version)
+            await store.delete(tx.connection, id)
+            tx.append(Kind.GROUP_DELETED, group_id=id, data=rules.snapshot(group))
+        return group
+
+    async def get(self, actor: Actor, id: str) -> Group:
+        """One group; NotFound when there is none."""
+        found = await self.by_ids(actor, [id])
+        if not found:
+            raise NotFound("group", id)
+        return found[id]
+
+    async def by_ids(self, actor: Actor, ids: Sequence[str]) -> dict[str, Group]:
+        """Those that exist, by their ids."""
+        actor.must(Permission.GROUP_READ)
+        async with self.db.read() as connection:
+            return {group.id: group for group in await store.by_ids(connection, ids)}
+
+    async def page(self, actor: Actor, wanted: GroupFilter, asked: PageRequest) -> Page[Group]:
+        """A list of groups, newest first."""
+        actor.must(Permission.GROUP_READ)
+        async with self.db.read() as connection:
+            found = await store.page(connection, wanted, asked.after, asked.first + 1)
+        return Page(found[: asked.first], len(found) > asked.first)
+
+    async def of_receivers(self, actor: Actor, receiver_ids: Sequence[str]) -> dict[str, list[Group]]:
+        """The groups, enabled or not, that each of the receivers is a member of."""
+        actor.must(Permission.GROUP_READ)
+        async with self.db.read() as connection:
+            groups = await (await store.having(connection, receiver_ids)).fetchall()
+        return {id: [group for group in groups if id in group.receiver_ids] for id in receiver_ids}
+
+    async def gate(self, actor: Actor, id: str, unit: Unit) -> Gate:
+        """What one group is for one unit, enabled or not."""
+        group = await self.get(actor, id)
+        async with self.db.read() as connection:
+            statuses = await (await store.statuses(connection, [unit.id])).fetchall()
+        return rules.judge(group, unit, rules.by_unit(statuses).get(unit.id, {}))
+
+    async def gates_of_units(self, actor: Actor, units: Sequence[Unit]) -> dict[Unit, list[Gate]]:
+        """Every gate with a member that has reported on the unit, in the order the groups were created."""
+        actor.must(Permission.GROUP_READ)
+        async with self.db.read() as connection:
+            statuses = await (await store.statuses(connection, [unit.id for unit in units])).fetchall()
+            reporters = list({status.receiver_id for status in statuses})
+            groups = await (await store.having(connection, reporters)).fetchall()
+        groups.sort(key=lambda group: group.position)
+        seen = rules.by_unit(statuses)
+        return {unit: _gates_of(unit, seen.get(unit.id, {}), groups) for unit in units}
+
+    def _check(self, change: GroupChange) -> None:
+        texts = {
+            "name": change.name,
+            "type": change.type,
+            "version": change.version,
+            "description": change.description,
+        }
+        rules.check(texts, change.receiver_ids, limits=self.texts, max_members=self.limits.max_members)
+
+    async def _expect(self, connection: Connection, id: str, expected_version: int | None) -> Group:
+        found = await store.by_ids(connection, [id])
+        if not found:
+            raise NotFound("group", id)
+        if expected_version not in (None, found[0].resource_version):
+            raise Conflict(
+                f"the group is at version {found[0].resource_version}, not {expected_version}: read it again",
+                field="expected_version",
+            )
+        return found[0]
+
+    async def _write(self, tx: WriteTransaction, kind: Kind, group: Group, *, members_changed: bool) -> None:
+        if members_changed:
+            await self._check_receivers(tx.connection, group)
+        if group.enabled:
+            await self._check_room(tx.connection, group)
+        await store.save(tx.connection, group)
+        if members_changed:
+            await store.remove_members(tx.connection, group.id)
+            await store.add_members(tx.connection, group.id, group.receiver_ids)
+        tx.append(kind, group_id=group.id, data=rules.snapshot(group))
+
+    async def _check_receivers(self, connection: Connection, group: Group) -> None:
+        known = await self.receivers.existing(connection, group.receiver_ids)
+        violations = [
+            Violation(f"receiver_ids/{index}", f"there is no event receiver {id!r}")
+            for index, id in enumerate(group.receiver_ids)
+            if id not in known
+        ]
+        if violations:
+            raise InvalidInput(violations)
+
+    async def _check_room(self, connection: Connection, group: Group) -> None:
+        limit = self.limits.max_groups_per_receiver
+        for id in await store.crowded(connection, group.receiver_ids, group.id, limit):
+            raise Conflict(f"the receiver {id} is in {limit} enabled groups already", field="receiver_ids")
+
+
+def _gates_of(unit: Unit, statuses: dict[str, UnitStatus], groups: Sequence[Group]) -> list[Gate]:
+    return [
+        rules.judge(group, unit, statuses) for group in groups if not statuses.keys().isdisjoint(group.receiver_ids)
+    ]

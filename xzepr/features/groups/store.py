@@ -1,0 +1,171 @@
+"""SQL of groups, their members, and the status of units."""
+
+from collections.abc import Sequence
+from typing import Any, LiteralString
+
+from psycopg import AsyncCursor
+from psycopg.rows import args_row, class_row, scalar_row
+
+from xzepr.features.groups.model import Group, GroupFilter, UnitStatus
+from xzepr.infra.db import Connection
+
+_GROUPS: LiteralString = """
+    SELECT g.id, g.position, g.name, g.type, g.version, g.description, g.enabled, g.owner_id, g.resource_version,
+           g.changed_position, g.created_at, g.updated_at,
+           (SELECT array_agg(m.receiver_id ORDER BY m.ordinal) FROM group_members AS m WHERE m.group_id = g.id)
+               AS receiver_ids
+    FROM groups AS g
+"""
+
+
+def _group(*columns: Any) -> Group:
+    return Group(*columns[:-1], receiver_ids=tuple(columns[-1]))
+
+
+async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Group]:
+    """The groups with these ids, in no order."""
+    cursor = connection.cursor(row_factory=args_row(_group))
+    return await (await cursor.execute(_GROUPS + "WHERE g.id = ANY(%s)", (list(ids),))).fetchall()
+
+
+async def having(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
+    """Every group that any of the receivers is a member of."""
+    return await connection.cursor(row_factory=args_row(_group)).execute(
+        _GROUPS + "WHERE g.id IN (SELECT group_id FROM group_members WHERE receiver_id = ANY(%b::text[]))",
+        (list(receiver_ids),),
+    )
+
+
+async def enabled_having(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
+    """Every enabled group that any of the receivers is a member of."""
+    return await connection.cursor(row_factory=args_row(_group)).execute(
+        _GROUPS
+        + "WHERE g.enabled AND g.id IN (SELECT group_id FROM group_members WHERE receiver_id = ANY(%b::text[]))",
+        (list(receiver_ids),),
+    )
+
+
+async def page(connection: Connection, wanted: GroupFilter, before: int | None, limit: int) -> list[Group]:
+    """Up to `limit` groups created before a position (None: the newest), newest first."""
+    cursor = await connection.cursor(row_factory=args_row(_group)).execute(
+        _GROUPS
+        + """
+        WHERE (%(before)s::bigint IS NULL OR g.position < %(before)s)
+          AND (%(name)s::text IS NULL OR g.name = %(name)s)
+          AND (%(type)s::text IS NULL OR g.type = %(type)s)
+          AND (%(version)s::text IS NULL OR g.version = %(version)s)
+          AND (%(enabled)s::boolean IS NULL OR g.enabled = %(enabled)s)
+          AND (%(receiver_id)s::text IS NULL
+               OR g.id IN (SELECT group_id FROM group_members WHERE receiver_id = %(receiver_id)s))
+        ORDER BY g.position DESC
+        LIMIT %(limit)s
+        """,
+        {
+            "before": before,
+            "limit": limit,
+            "name": wanted.name,
+            "type": wanted.type,
+            "version": wanted.version,
+            "enabled": wanted.enabled,
+            "receiver_id": wanted.receiver_id,
+        },
+    )
+    return await cursor.fetchall()
+
+
+async def save(connection: Connection, group: Group) -> None:
+    """Writes a group as it is now, new or changed."""
+    await connection.execute(
+        """
+        INSERT INTO groups (id, position, name, type, version, description, enabled, owner_id, resource_version,
+                            changed_position, created_at, updated_at)
+        VALUES (%(id)s, %(position)s, %(name)s, %(type)s, %(version)s, %(description)s, %(enabled)s, %(owner_id)s,
+                %(resource_version)s, %(changed_position)s, %(created_at)s, %(updated_at)s)
+        ON CONFLICT (id) DO UPDATE SET
+            name = EXCLUDED.name, type = EXCLUDED.type, version = EXCLUDED.version,
+            description = EXCLUDED.description, enabled = EXCLUDED.enabled,
+            resource_version = EXCLUDED.resource_version, changed_position = EXCLUDED.changed_position,
+            updated_at = EXCLUDED.updated_at
+        """,
+        {
+            "id": group.id,
+            "position": group.position,
+            "name": group.name,
+            "type": group.type,
+            "version": group.version,
+            "description": group.description,
+            "enabled": group.enabled,
+            "owner_id": group.owner_id,
+            "resource_version": group.resource_version,
+            "changed_position": group.changed_position,
+            "created_at": group.created_at,
+            "updated_at": group.updated_at,
+        },
+    )
+
+
+async def remove_members(connection: Connection, group_id: str) -> None:
+    """Leaves the group without members."""
+    await connection.execute("DELETE FROM group_members WHERE group_id = %s", (group_id,))
+
+
+async def add_members(connection: Connection, group_id: str, receiver_ids: Sequence[str]) -> None:
+    """Gives a group without members these, in this order."""
+    await connection.execute(
+        """
+        INSERT INTO group_members (group_id, receiver_id, ordinal)
+        SELECT %s, m.receiver_id, m.ordinal
+        FROM unnest(%s::text[]) WITH ORDINALITY AS m (receiver_id, ordinal)
+        """,
+        (group_id, list(receiver_ids)),
+    )
+
+
+async def delete(connection: Connection, group_id: str) -> None:
+    """Deletes the group and its membership."""
+    await connection.execute("DELETE FROM groups WHERE id = %s", (group_id,))
+
+
+async def crowded(connection: Connection, receiver_ids: Sequence[str], group_id: str, limit: int) -> list[str]:
+    """Those of the receivers that are in `limit` or more enabled groups, this one not counted."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        """
+        SELECT m.receiver_id FROM group_members AS m JOIN groups AS g ON g.id = m.group_id
+        WHERE m.receiver_id = ANY(%s) AND g.enabled AND g.id <> %s
+        GROUP BY m.receiver_id HAVING count(*) >= %s
+        """,
+        (list(receiver_ids), group_id, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def statuses(connection: Connection, unit_ids: Sequence[bytes]) -> AsyncCursor[UnitStatus]:
+    """Every receiver's latest event for each of the units. Its cost does not depend on the history."""
+    return await connection.cursor(row_factory=class_row(UnitStatus)).execute(
+        """
+        SELECT unit_id, receiver_id, position, success, run_position, run_began_at
+        FROM unit_status WHERE unit_id = ANY(%b::bytea[])
+        """,
+        (list(unit_ids),),
+    )
+
+
+async def save_statuses(connection: Connection, statuses: Sequence[UnitStatus]) -> None:
+    """Writes the final states of a batch in one statement."""
+    await connection.execute(
+        """
+        INSERT INTO unit_status (unit_id, receiver_id, position, success, run_position, run_began_at)
+        SELECT * FROM unnest(%b::bytea[], %b::text[], %b::bigint[], %b::boolean[], %b::bigint[], %b::timestamptz[])
+        ON CONFLICT (unit_id, receiver_id) DO UPDATE SET
+            position = EXCLUDED.position, success = EXCLUDED.success,
+            run_position = EXCLUDED.run_position, run_began_at = EXCLUDED.run_began_at
+        """,
+        (
+            [status.unit_id for status in statuses],
+            [status.receiver_id for status in statuses],
+            [status.position for status in statuses],
+            [status.success for status in statuses],
+            [status.run_position for status in statuses],
+            [status.run_began_at for status in statuses],
+        ),
+    )
