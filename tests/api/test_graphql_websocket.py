@@ -133,6 +133,7 @@ async def test_a_bad_operation_is_an_error_of_its_own_and_leaves_the_others_alon
         assert [one["extensions"]["code"] for one in error["payload"]] == [code]
         assert not world.closed_stream.is_set() or code == "STREAM_DIVERGED"
         assert await still_serves(socket)
+    assert [outcome for _, outcome in world.observed if outcome != "ok"] == [code] or code == "INVALID_INPUT"
 
 
 async def test_a_stream_that_breaks_ends_in_an_error_that_is_masked(world: World) -> None:
