@@ -149,6 +149,11 @@ class Broker:
         """kill -9."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Stops answering without closing a connection."""
+        assert self._process is not None, "start it first"
+        self._process.send_signal(signal.SIGSTOP)
+
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
