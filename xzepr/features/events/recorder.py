@@ -28,6 +28,8 @@ from xzepr.settings import EventSettings, RecorderSettings
 
 _SETTLE_SECONDS = 30.0
 """How long the recorder tries to learn the outcome of a COMMIT before it says that it does not know."""
+_FAIR_SHARE = 50
+"""Events of one call that are judged before others get their turn."""
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -74,7 +76,9 @@ class Recorder:
         if len(news) > self._limits.max_batch_items:
             raise InvalidInput.one("events", f"at most {self._limits.max_batch_items:,} events fit into one call")
         answers: list[Recorded | Problem | Pending] = []
-        for new in news:
+        for index, new in enumerate(news):
+            if index % _FAIR_SHARE == 0:
+                await asyncio.sleep(0)
             try:
                 answers.append(self._pending(actor, await self._accept(new)))
             except Problem as problem:

@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice
 
 import structlog
 
@@ -19,7 +18,11 @@ from xzepr.features.stream.model import Head, Message
 from xzepr.features.stream.service import Stream
 from xzepr.infra.db import Connection, Database, refusals
 
-_BATCH = 1000
+_MOST_MESSAGES = 1000
+_FEW_MESSAGES = 100
+_READ_BYTES = 8 * 1024 * 1024
+"""About how much one read brings; the next one asks for fewer messages when they are large."""
+_RING_BYTES = 64 * 1024 * 1024
 _DATABASE_READERS = 4
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -31,7 +34,10 @@ class Feed:
         self._db = db
         self._stream = stream
         self._poll_seconds = poll_seconds
-        self._ring: deque[Message] = deque(maxlen=ring_size)
+        self._ring: deque[Message] = deque()
+        self._ring_size = ring_size
+        self._ring_bytes = 0
+        self._portion = _FEW_MESSAGES
         self._head: Head | None = None
         self._moved: asyncio.Future[None] | None = None
         self._places = asyncio.Semaphore(_DATABASE_READERS)
@@ -60,11 +66,11 @@ class Feed:
         """Up to `limit` messages after a position, in order and without gaps; empty at the head."""
         if self._ring and position + 1 >= self._ring[0].position:
             start = position + 1 - self._ring[0].position
-            return list(islice(self._ring, start, start + limit))
+            return [self._ring[index] for index in range(start, min(start + limit, len(self._ring)))]
         if position >= self.head.position:
             return []
         async with self._places:
-            return await self._stream.after(position, limit)
+            return await self._stream.after(position, min(limit, _FEW_MESSAGES))
 
     async def run(self) -> None:
         """Follows the stream until cancelled; a lost database connection is opened again with a growing pause."""
@@ -95,12 +101,22 @@ class Feed:
                     pass
 
     async def _read(self) -> None:
-        while messages := await self._stream.after(self.head.position, _BATCH):
-            self._ring.extend(messages)
+        while messages := await self._stream.after(self.head.position, self._portion):
+            size = self._keep(messages)
             self._head = Head(messages[-1].position, messages[-1].id)
             for watcher in self.watchers:
                 watcher(messages)
             if self._moved is not None and not self._moved.done():
                 self._moved.set_result(None)
-            if len(messages) < _BATCH:
+            if len(messages) < self._portion:
                 break
+            self._portion = max(1, min(_MOST_MESSAGES, self._portion * _READ_BYTES // size))
+
+    def _keep(self, messages: Sequence[Message]) -> int:
+        """Puts messages into the ring, which the oldest leave; gives their size in bytes, about."""
+        size = sum(message.size for message in messages)
+        self._ring.extend(messages)
+        self._ring_bytes += size
+        while len(self._ring) > self._ring_size or self._ring_bytes > _RING_BYTES:
+            self._ring_bytes -= self._ring.popleft().size
+        return size

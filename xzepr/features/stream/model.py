@@ -112,6 +112,11 @@ class Message:
         return Cursor.of(self.position, self.id)
 
     @property
+    def size(self) -> int:
+        """Bytes that it holds in memory, about."""
+        return 1024 + len(self.data or b"") + (0 if self.event is None else len(self.event.payload))
+
+    @property
     def permission(self) -> Permission:
         """What an actor needs to read it."""
         return KINDS[self.kind].permission
