@@ -437,3 +437,30 @@ def test_any_schema_is_refused_with_reasons_or_judges_any_payload(schema: Json, 
         return
     validator = schemas.compile(text)
     assert validator.is_valid(payload) is (violations(validator, payload) == ())
+
+
+def test_an_identifier_that_another_draft_would_not_see_is_refused():
+    inner: dict[str, Json] = {"$id": "http://x/inner", "definitions": {"n": {}}, "allOf": [{"$ref": "#/definitions/n"}]}
+    draft_7 = "http://json-schema.org/draft-07/schema#"
+    schema: dict[str, Json] = {"$schema": draft_7, "$ref": "#/$defs/a", "$defs": {"a": inner}, "definitions": {"n": {}}}
+    assert list(refused(schema)) == ["schema/$defs/a/$id"]
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        *("http://x/a/../i", "http://x/./i", "HTTP://x/i", "http://X/i", "http://x/%69", "http://x:80/i"),
+        *(
+            "http://x:/i",
+            "URN:a:b",
+            "json-schema:///i",
+            "http://x/a;b",
+            "http://x/\u00e9",
+            "http://x/ i",
+            "ht\ttp://x/i",
+        ),
+    ],
+)
+def test_identifiers_that_have_another_spelling_are_refused(identifier: str):
+    schema: Json = {"$defs": {"a": {"$id": "http://x/i", "type": "string"}, "b": {"$id": identifier}}}
+    assert list(refused(schema)) == ["schema/$defs/b/$id"]

@@ -35,6 +35,8 @@ _KEYWORDS: dict[str, tuple[bool, bool | None]] = {
 }
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _INDEX = re.compile("0|[1-9][0-9]{0,6}")
+_PLAIN = re.compile("[!-~]*")
+_NORMAL = "lower-case scheme and host, no default port, no escapes, no dot segments"
 _HERE = "http://document.invalid/"
 
 
@@ -137,6 +139,8 @@ class Document:
             return
         if fragment:
             self._refuse(node, self._id_keyword, "an identifier has no fragment")
+        elif not _is_normal(base):
+            self._refuse(node, self._id_keyword, f"{base!r} is not in normal form: {_NORMAL}")
         elif self._resources.setdefault(base, node) is not node:
             self._refuse(node, self._id_keyword, f"the identifier {base!r} is given twice")
         node.base = base
@@ -231,12 +235,27 @@ def _entries(value: object) -> Iterable[tuple[str, object]]:
 
 
 def _join(base: str, reference: str) -> str:
-    if reference.startswith("#"):
-        return base + reference
+    uri, hash_, fragment = reference.partition("#")
+    if not _PLAIN.fullmatch(uri) or ";" in uri:  # Python and the validator read `;` by different standards
+        raise NowhereError(f"{reference!r} is not a URI reference that can be followed")
     try:
-        return reference if urlsplit(reference).scheme else urljoin(base, reference)
+        joined = uri if urlsplit(uri).scheme else urljoin(base, uri) if uri else base
     except ValueError:
         raise NowhereError(f"{reference!r} is not a URI reference") from None
+    return joined + hash_ + fragment
+
+
+def _is_normal(uri: str) -> bool:
+    """Whether no other spelling means the same resource to the validator, which compares normal forms (RFC 3986, 6)."""
+    parts = urlsplit(uri)
+    return (
+        uri.startswith(f"{parts.scheme}:")
+        and parts.scheme != "json-schema"  # the validator's own base
+        and parts.netloc == parts.netloc.lower()
+        and not parts.netloc.endswith((":", ":80", ":443"))
+        and "%" not in uri
+        and not {".", ".."}.intersection(parts.path.split("/"))
+    )
 
 
 def _step(value: object, key: str, reference: str) -> object:
