@@ -22,6 +22,9 @@ from strawberry.types.scalar import ScalarDefinition
 JSON = NewType("JSON", object)
 """Any JSON value."""
 
+Position = NewType("Position", int)
+"""A number in the stream. GraphQL's own Int ends at 2^31."""
+
 
 def _write_json(value: object) -> object:
     return orjson.Fragment(value) if isinstance(value, bytes) else value
@@ -58,6 +61,12 @@ def _read_time(value: object) -> datetime:
     return time.astimezone(UTC)
 
 
+def _read_position(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise GraphQLError(f"{value!r} is not a position: a whole number from 0 to 2^63-1")
+    return value
+
+
 def _same(value: object) -> object:
     return value
 
@@ -69,6 +78,12 @@ SCALARS: dict[object, ScalarDefinition] = {
         serialize=_write_json,
         parse_value=_same,
         parse_literal=_read_literal,
+    ),
+    Position: strawberry.scalar(
+        name="Position",
+        description="A number in the stream: 1, 2, 3 …, and 0 before the first. A whole number of up to 63 bits.",
+        serialize=_same,
+        parse_value=_read_position,
     ),
     datetime: strawberry.scalar(
         name="DateTime",

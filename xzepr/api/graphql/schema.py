@@ -7,17 +7,18 @@ from xzepr.api.graphql.accounts import AccountMutations, AccountQueries
 from xzepr.api.graphql.events import EventMutations, EventQueries
 from xzepr.api.graphql.groups import GroupMutations, GroupQueries
 from xzepr.api.graphql.receivers import ReceiverMutations, ReceiverQueries
+from xzepr.api.graphql.relay import RelayMutations, RelayQueries
 from xzepr.api.graphql.scalars import SCALARS
 from xzepr.api.graphql.stream import TYPES, Checkpoint, StreamQueries, StreamSubscription
 
 
 @strawberry.type
-class Query(AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries):
+class Query(AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries, RelayQueries):
     """Reads."""
 
 
 @strawberry.type
-class Mutation(AccountMutations, EventMutations, ReceiverMutations, GroupMutations):
+class Mutation(AccountMutations, EventMutations, ReceiverMutations, GroupMutations, RelayMutations):
     """Changes. Each takes one `input` and returns a payload."""
 
 
