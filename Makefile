@@ -47,8 +47,8 @@ fmt: $(DEV) ## put the code into shape
 
 test: $(DEV) ## the tests but those that need a broker or a browser, or are slow
 	$(PYTEST) -n $(WORKERS) -m "not ($(ELSEWHERE))" $(ARGS)
-	@echo "Left to make test-kafka, test-browser and test-all (of all, those selected there):"
-	@$(PYTEST) --collect-only -qq -m "$(ELSEWHERE)" | tail -n 1
+	@echo "Left to make test-kafka, test-browser or test-all, with the number of tests in each file:"
+	@$(PYTEST) --collect-only -qq -m "$(ELSEWHERE)" | grep ': [0-9]' || echo "none"
 
 test-kafka: $(DEV) ## the tests on a real broker (Java and Maven, or XZEPR_TEST_KAFKA); without one they skip
 	$(PYTEST) -m "kafka and not slow" $(ARGS) $(NONE_IS_FINE)
