@@ -464,3 +464,11 @@ def test_an_identifier_that_another_draft_would_not_see_is_refused():
 def test_identifiers_that_have_another_spelling_are_refused(identifier: str):
     schema: Json = {"$defs": {"a": {"$id": "http://x/i", "type": "string"}, "b": {"$id": identifier}}}
     assert list(refused(schema)) == ["schema/$defs/b/$id"]
+
+
+def test_patterns_that_are_too_large_together_are_refused_at_once():
+    schema = {"properties": {f"p{i}": {"pattern": rf"^\p{{L}}{{1,64}}$|{i}"} for i in range(5_000)}}
+    began = time.process_time()
+    assert any("too large" in message for message in refused(schema).values())
+    assert time.process_time() - began < 2
+    assert check({"properties": {f"p{i}": {"pattern": rf"^[\w.-]{{1,255}}-{i}$"} for i in range(300)}})
