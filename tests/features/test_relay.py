@@ -17,11 +17,23 @@ from tests.support.relay import (
     running,
     until,
 )
+from xzepr.core.actor import SYSTEM
+from xzepr.features.stream import routes
 from xzepr.features.stream.published import RelayState
 from xzepr.features.stream.route import Route
+from xzepr.features.stream.service import Stream
 from xzepr.infra.kafka.producer import Producer, Record
 
 pytestmark = pytest.mark.kafka
+
+
+async def _nobody_leads(stream: Stream) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            [status] = await routes.statuses(stream.db, SYSTEM)
+            if not status.led:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_a_consumer_gets_every_message_once_and_in_order(kafka: str, database_url: str) -> None:
@@ -35,6 +47,10 @@ async def test_a_consumer_gets_every_message_once_and_in_order(kafka: str, datab
             await relayed(relay, stream)
             assert relay.status.state is RelayState.FOLLOWING
             assert relay.status.lag(1200) == 0
+            await until(lambda: relay.status.state is RelayState.FOLLOWING)
+            [status] = await routes.statuses(stream.db, SYSTEM)
+            assert (status.route, status.state, status.led) == (settings.topic, RelayState.FOLLOWING, True)
+        await _nobody_leads(stream)
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 1200)
 
 

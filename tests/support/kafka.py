@@ -224,6 +224,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def main() -> None:
     """Run a broker in the foreground until Ctrl-C; its data goes with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with running(port=19092) as broker:
             sys.stdout.write(

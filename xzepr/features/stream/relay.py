@@ -73,7 +73,8 @@ class Relay:
         self._poll_seconds = poll_seconds
         self._open_producer = open_producer
         self._portion = min(_FIRST_MESSAGES, settings.max_transaction_messages)
-        self._noted = 0.0
+        self._noted: Published | None = None
+        self._noted_at = 0.0
         self.status = RelayStatus(self._route.name, RelayState.STANDBY, "starting", now(), None)
         """What it is doing now."""
 
@@ -193,7 +194,7 @@ class Relay:
         assert published is not None, "_place has set it"
         messages = await self._stream.after(published.position, self._portion)
         if not messages:
-            await self._note(ours, published)
+            await (ours.check() if self._noted == published else self._note(ours, published))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._wait_beyond(published.position)
@@ -201,11 +202,12 @@ class Relay:
         if messages[0].position != published.position + 1:
             raise missing(self._route.name, published.position + 1)
         last = messages[-1]
-        await passage.publish(messages, replace(published, position=last.position, id=last.id))
+        after = replace(published, position=last.position, id=last.id)
+        await passage.publish(messages, after)
         self.status = replace(self.status, position=last.position)
         self._adjust(messages)
-        if not published.position or time.monotonic() - self._noted > self._poll_seconds:
-            await self._note(ours, Published(last.position, last.id))
+        if not published.position or time.monotonic() - self._noted_at > self._poll_seconds:
+            await self._note(ours, after)
 
     def _adjust(self, messages: Sequence[Message]) -> None:
         """Reads more at once while it is little, and less when payloads are large."""
@@ -219,7 +221,7 @@ class Relay:
 
     async def _note(self, ours: Seat, published: Published) -> None:
         await ours.remember(published)
-        self._noted = time.monotonic()
+        self._noted, self._noted_at = published, time.monotonic()
 
     async def _describe(self, ours: Seat, state: RelayState, detail: str) -> None:
         self._tell(state, detail)

@@ -19,6 +19,8 @@ class RouteRow:
     published_position: int
     published_id: str
     updated_at: datetime
+    led: bool
+    """Whether a process leads it now."""
     resume_id: str | None
     resume_after: int | None
 
@@ -37,10 +39,11 @@ async def check(connection: Connection) -> None:
 
 
 async def row(connection: Connection, route: str) -> RouteRow | None:
-    """What is remembered of a route; None before its first relay."""
+    """What is remembered of a route, for its leader; None before its first relay."""
     cursor = await connection.cursor(row_factory=class_row(RouteRow)).execute(
         """
-        SELECT route, state, detail, since, published_position, published_id, updated_at, resume_id, resume_after
+        SELECT route, state, detail, since, published_position, published_id, updated_at, true AS led,
+               resume_id, resume_after
         FROM relay_routes WHERE route = %s
         """,
         (route,),
@@ -52,7 +55,13 @@ async def rows(connection: Connection) -> list[RouteRow]:
     """All routes that a relay ever led, by name."""
     cursor = await connection.cursor(row_factory=class_row(RouteRow)).execute(
         """
-        SELECT route, state, detail, since, published_position, published_id, updated_at, resume_id, resume_after
+        SELECT route, state, detail, since, published_position, published_id, updated_at,
+               EXISTS (
+                   SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+                   WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+                     AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('xzepr relay ' || route, 0)
+               ) AS led,
+               resume_id, resume_after
         FROM relay_routes ORDER BY route
         """
     )

@@ -13,7 +13,7 @@ from xzepr.infra.db import Database
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """A route as its relay last described it to the database, at most a second ago while it moves messages."""
+    """A route as its leader last described it to the database; `published` may be a second behind."""
 
     route: str
     state: RelayState
@@ -24,6 +24,8 @@ class RouteStatus:
     lag: int
     """Messages after it."""
     updated_at: datetime
+    led: bool
+    """Whether some process leads the route now; if none does, the rest is history."""
 
 
 async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
@@ -41,6 +43,7 @@ async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
             published=row.published_position,
             lag=max(0, head.position - row.published_position),
             updated_at=row.updated_at,
+            led=row.led,
         )
         for row in rows
     ]
