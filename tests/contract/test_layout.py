@@ -18,11 +18,11 @@ ROOMS = {
     "xzepr/infra/kafka": "cluster latest producer quiet topics",
     "xzepr/infra/telemetry": "logs metrics traces",
     "xzepr/settings": "around files keys load model reference shown types variables work",
-    "xzepr/cli": "apply client config demo events gates hub keys login migrate options schema serve stream token users",
+    "xzepr/cli": "apply client config demo events gates hub_file keys live login lookup migrate options output places "
+    "schema serve session stream users",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "access accounts auth context documents events execution filters gates groups guards http "
-    "loaders messages operations paging playground problems receivers refusals scalars schema sse stream streams types "
-    "units users websocket",
+    "xzepr/api/graphql": "accounts complexity context documents events execution groups guards http loaders messages "
+    "operations paging problems receivers refusals relay scalars schema sse stream websocket",
 }
 ROLES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
