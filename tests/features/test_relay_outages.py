@@ -68,7 +68,10 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
         await _state(relay, RelayState.WAITING_FOR_BROKERS)
         await asyncio.to_thread(own_broker.start)
         await relayed(relay, stream, 60)
-    assert_exactly_once(await asyncio.to_thread(consume, own_broker.bootstrap, settings.topic), 1000)
+        await _state(relay, RelayState.FOLLOWING)
+        assert_exactly_once(await asyncio.to_thread(consume, own_broker.bootstrap, settings.topic), 1000)
+        await asyncio.to_thread(own_broker.stop)
+        await _state(relay, RelayState.WAITING_FOR_BROKERS)  # noticed although there is nothing to relay
 
 
 async def test_a_wiped_kafka_stops_it_until_it_is_told_to_republish(kafka: str, database_url: str) -> None:

@@ -219,7 +219,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests were skipped for want of a broker: a green run without them is not the whole promise."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if "kafka" in report.keywords]
     if skipped:
-        terminalreporter.write_line(f"{len(skipped)} kafka tests were skipped: {skipped[0].longrepr[2]}", yellow=True)
+        terminalreporter.write_line(
+            f"{len(skipped)} kafka tests were skipped: {skipped[0].longrepr[2].removeprefix('Skipped: ')}", yellow=True
+        )
 
 
 def main() -> None:

@@ -31,6 +31,8 @@ from xzepr.settings import KafkaSettings
 
 _RECHECK_SECONDS = 10.0
 """How often a stopped relay looks whether the reason is gone."""
+_PROBE_SECONDS = 5.0
+"""How often an idle relay asks whether there still are brokers."""
 _FIRST_MESSAGES = 100
 _TRANSACTION_BYTES = 8 * 1024 * 1024
 """About how much one transaction holds; messages are read in portions that fit."""
@@ -75,6 +77,7 @@ class Relay:
         self._portion = min(_FIRST_MESSAGES, settings.max_transaction_messages)
         self._noted: Published | None = None
         self._noted_at = 0.0
+        self._answered_at = 0.0
         self.status = RelayStatus(self._route.name, RelayState.STANDBY, "starting", now(), None)
         """What it is doing now."""
 
@@ -194,7 +197,7 @@ class Relay:
         assert published is not None, "_place has set it"
         messages = await self._stream.after(published.position, self._portion)
         if not messages:
-            await (ours.check() if self._noted == published else self._note(ours, published))
+            await self._stay_sure(ours, passage, published)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._wait_beyond(published.position)
@@ -204,10 +207,18 @@ class Relay:
         last = messages[-1]
         after = replace(published, position=last.position, id=last.id)
         await passage.publish(messages, after)
+        self._answered_at = time.monotonic()
         self.status = replace(self.status, position=last.position)
         self._adjust(messages)
         if not published.position or time.monotonic() - self._noted_at > self._poll_seconds:
             await self._note(ours, after)
+
+    async def _stay_sure(self, ours: Seat, passage: Passage, published: Published) -> None:
+        """While there is nothing to move: notices that the seat is lost or the brokers are gone."""
+        await (ours.check() if self._noted == published else self._note(ours, published))
+        if time.monotonic() - self._answered_at > _PROBE_SECONDS:
+            await passage.check()
+            self._answered_at = time.monotonic()
 
     def _adjust(self, messages: Sequence[Message]) -> None:
         """Reads more at once while it is little, and less when payloads are large."""

@@ -118,6 +118,10 @@ class Passage:
         await self._producer.commit()
         self.published = published
 
+    async def check(self) -> None:
+        """Raises BrokerError when no broker answers."""
+        await self._producer.check()
+
     async def close(self) -> None:
         """Lets go of the brokers."""
         await self._producer.close()

@@ -94,6 +94,11 @@ class Producer:
         async with call(self._cluster, "commit"):
             await self._client.commit_transaction()
 
+    async def check(self) -> None:
+        """Asks a broker something, for a producer that has nothing to send and would not notice that all are gone."""
+        async with call(self._cluster, "reach the brokers"):
+            await self._client.client.fetch_all_metadata()
+
     async def close(self) -> None:
         """Lets go of everything within seconds, whatever state brokers and transaction are in; an open transaction is
         aborted by whoever opens the next producer."""
