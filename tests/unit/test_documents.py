@@ -13,7 +13,7 @@ from xzepr.api.graphql.documents import Document, DocumentLimits, Documents
 from xzepr.core.errors import Problem
 
 SCHEMA = build_schema("type Query { a: Query b: Query c: Int }")
-LIMITS = DocumentLimits(max_chars=100_000, max_tokens=10_000, max_depth=10, max_aliases=8, max_fields=100)
+LIMITS = DocumentLimits(max_chars=100_000, max_tokens=10_000, max_depth=10, max_aliases=8, max_selections=100)
 
 
 def documents(limits: DocumentLimits = LIMITS, cache_size: int = 10) -> Documents:
@@ -24,6 +24,17 @@ def bomb(levels: int, level: str) -> str:
     """Fragments of which each uses the next as `level` says, so that sizes multiply."""
     fragments = " ".join(f"fragment F{n} on Query {{ {level.replace('NEXT', f'...F{n + 1}')} }}" for n in range(levels))
     return f"{{ ...F0 }} {fragments} fragment F{levels} on Query {{ c }}"
+
+
+def leaves(fragments: int) -> str:
+    """Fragments that all select the same."""
+    return " ".join(f"fragment F{n} on Query {{ c }}" for n in range(fragments))
+
+
+def circles(fragments: int) -> str:
+    """Fragments of which each uses all others: there are fragments! ways through them."""
+    every = range(fragments)
+    return " ".join(f"fragment F{n} on Query {{ {' '.join(f'...F{m}' for m in every if m != n)} }}" for n in every)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +62,44 @@ def test_what_is_just_within_the_limits_is_parsed_and_valid(text: str) -> None:
             "{ " + " ".join(f"x{n}: a {{ ...F }}" for n in range(5)) + " } fragment F on Query { y: c }",
             "aliases than 8",
         ),
-        ("{ " + "c " * 101 + "}", "more fields than 100"),
-        ("{ c } fragment Unused on Query { " + "c " * 101 + "}", "more fields than 100"),
+        ("{ " + "c " * 101 + "}", "more selections than 100"),
+        ("{ c } fragment Unused on Query { " + "c " * 101 + "}", "more selections than 100"),
         ("{ c " + " " * 100_000 + "}", "longer than 100000 characters"),
         ("{ " + "c " * 10_000 + "}", "more than 10000 tokens"),
         ("{ c }" + "#\n" * 10_001, "more than 10000 tokens or comments"),
         (bomb(400, "NEXT"), "deeper than 300"),
+        ("{ ...F0 } " + circles(12), "in circles|selections than"),
     ],
 )
 def test_what_is_beyond_a_limit_is_refused_with_the_limit(text: str, named: str) -> None:
     with pytest.raises(DocumentTooComplex, match=named):
         documents().parsed(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ " + "c " * 300 + "}",
+        "{ " + "a { c } " * 150 + "}",
+        "{ " + ("a { " + "c " * 30 + "} ") * 10 + "}",
+        "{ " + "... { c } " * 300 + "}",
+        "{ " + "...F " * 300 + "} fragment F on Query { c }",
+        "{ "
+        + " ".join(f"...F{n}" for n in range(300))
+        + " } "
+        + "".join(f"fragment F{n} on Query {{c}}" for n in range(300)),
+        "{ c } fragment Unused on Query { " + "c " * 300 + "}",
+    ],
+)
+def test_a_document_that_validation_would_compare_pair_by_pair_for_seconds_is_refused(text: str) -> None:
+    with pytest.raises(DocumentTooComplex, match="same fields too often"):
+        documents(DocumentLimits()).parsed(text)
+
+
+def test_many_operations_in_one_document_do_not_count_as_repetition() -> None:
+    some = documents(DocumentLimits())
+    text = " ".join(f"query q{n} {{ ...F }}" for n in range(500)) + " fragment F on Query { c a { c } }"
+    some.must_be_valid(some.parsed(text))
 
 
 @pytest.mark.parametrize("level", ["NEXT NEXT", "a { NEXT } b { NEXT }", "x: a { NEXT } y: a { NEXT }"])
@@ -139,6 +177,13 @@ def test_long_documents_cannot_fill_the_memory() -> None:
     some.must_be_valid(short)
     some.must_be_valid(some.parsed("{ c }" + " " * 5000))
     assert some.parsed("{ c }") is not short
+
+
+def test_what_strangers_send_is_not_remembered() -> None:
+    some = documents()
+    document = some.parsed("{ c }")
+    some.must_be_valid(document, remember=False)
+    assert some.parsed("{ c }") is not document
 
 
 def test_nothing_is_remembered_where_the_cache_is_off() -> None:

@@ -12,8 +12,6 @@ from graphql import (
     GraphQLSchema,
     InlineFragmentNode,
     OperationDefinitionNode,
-    OperationType,
-    SelectionSetNode,
     parse,
     specified_rules,
     validate,
@@ -22,23 +20,11 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from xzepr.api.errors import DocumentTooComplex, OperationNotFound
+from xzepr.api.graphql.complexity import DocumentLimits, must_be_within
 from xzepr.api.graphql.problems import not_parsed, not_valid
 
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
-_MAX_LEVELS = 300
 _MAX_ERRORS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentLimits:
-    """What a document may be at most; whatever fragments hold counts wherever they are used."""
-
-    max_chars: int = 100_000
-    max_tokens: int = 10_000
-    max_depth: int = 30
-    """Fields within fields."""
-    max_aliases: int = 500
-    max_fields: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +66,6 @@ class Document:
         return frozenset(found)
 
 
-def is_subscription(operation: OperationDefinitionNode) -> bool:
-    """Whether the operation answers more than once."""
-    return operation.operation is OperationType.SUBSCRIPTION
-
-
 class Documents:
     """Documents that were found valid for one schema, least recently used first out.
 
@@ -107,17 +88,18 @@ class Documents:
         if len(text) > self._limits.max_chars:
             raise DocumentTooComplex(f"the document is longer than {self._limits.max_chars} characters")
         document = _parse(text, self._limits)
-        _Measure(document, self._limits).check()
+        must_be_within(self._limits, document.operations, document.fragments)
         return document
 
-    def must_be_valid(self, document: Document) -> None:
-        """Raises DocumentNotValid unless the document fits the schema; remembers one that does."""
+    def must_be_valid(self, document: Document, *, remember: bool = True) -> None:
+        """Raises DocumentNotValid unless the document fits the schema; remembers one that does, if it shall."""
         if document.text in self._valid:
             return
         errors = validate(self._schema, document.node, _RULES, max_errors=_MAX_ERRORS)
         if errors:
             raise not_valid(errors)
-        self._remember(document)
+        if remember:
+            self._remember(document)
 
     def _remember(self, document: Document) -> None:
         self._valid[document.text] = document
@@ -137,69 +119,3 @@ def _parse(text: str, limits: DocumentLimits) -> Document:
     operations = tuple(d for d in node.definitions if isinstance(d, OperationDefinitionNode))
     fragments = {d.name.value: d for d in node.definitions if isinstance(d, FragmentDefinitionNode)}
     return Document(text, node, operations, fragments)
-
-
-@dataclass(frozen=True, slots=True)
-class _Size:
-    depth: int
-    aliases: int
-    fields: int
-
-
-class _Measure:
-    """One pass over a document that looks at each selection once: a fragment's size is kept after the first visit."""
-
-    def __init__(self, document: Document, limits: DocumentLimits) -> None:
-        self._document = document
-        self._limits = limits
-        self._fragments: dict[str, _Size] = {}
-
-    def check(self) -> None:
-        """Raises DocumentTooComplex when an operation or a fragment is beyond the limits."""
-        for definition in (*self._document.operations, *self._document.fragments.values()):
-            self._within_limits(self._selections(definition.selection_set, 0))
-
-    def _within_limits(self, size: _Size) -> None:
-        limits = self._limits
-        for what, found, most in (
-            ("nests fields deeper than", size.depth, limits.max_depth),
-            ("has, fragments followed, more aliases than", size.aliases, limits.max_aliases),
-            ("has, fragments followed, more fields than", size.fields, limits.max_fields),
-        ):
-            if found > most:
-                raise DocumentTooComplex(f"the document {what} {most}")
-
-    def _selections(self, selections: SelectionSetNode, level: int) -> _Size:
-        if level > _MAX_LEVELS:
-            raise DocumentTooComplex(f"the document nests selections and fragments deeper than {_MAX_LEVELS}")
-        depth = aliases = fields = 0
-        for selection in selections.selections:
-            if isinstance(selection, FieldNode):
-                inner = self._selections(selection.selection_set, level + 1) if selection.selection_set else _NOTHING
-                size = _Size(inner.depth + 1, inner.aliases + (selection.alias is not None), inner.fields + 1)
-            elif isinstance(selection, FragmentSpreadNode):
-                size = self._fragment(selection.name.value, level + 1)
-            elif isinstance(selection, InlineFragmentNode):
-                size = self._selections(selection.selection_set, level + 1)
-            else:
-                continue
-            depth = max(depth, size.depth)
-            aliases += size.aliases
-            fields += size.fields
-        # Sums double with each level of doubled fragments: capped, so that they stay small numbers.
-        return _Size(depth, min(aliases, _PLENTY), min(fields, _PLENTY))
-
-    def _fragment(self, name: str, level: int) -> _Size:
-        known = self._fragments.get(name)
-        if known is not None:
-            return known
-        fragment = self._document.fragments.get(name)
-        if fragment is None:
-            return _NOTHING
-        self._fragments[name] = _NOTHING  # a cycle ends here; validation names it
-        size = self._fragments[name] = self._selections(fragment.selection_set, level)
-        return size
-
-
-_NOTHING = _Size(0, 0, 0)
-_PLENTY = 10**9

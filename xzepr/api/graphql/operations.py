@@ -119,9 +119,11 @@ class GraphQLService:
         try:
             document = self.documents.parsed(request.query)
             node = document.operation(request.operation_name)
-            if actor.kind is ActorKind.ANONYMOUS and not _is_for_anyone(document, node):
+            stranger = actor.kind is ActorKind.ANONYMOUS
+            if stranger and not _is_for_anyone(document, node):
                 raise Unauthenticated()
-            self.documents.must_be_valid(document)
+            # Strangers could otherwise push everybody else's documents out of the memory.
+            self.documents.must_be_valid(document, remember=not stranger)
         except Problem as problem:
             self._heard("unknown", described(problem))
             raise
