@@ -228,13 +228,11 @@ def main() -> None:
     """Run a broker in the foreground until Ctrl-C; its data goes with it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with running(port=19092) as broker:
-            sys.stdout.write(
-                f"Kafka {KAFKA} at {broker.bootstrap} (XZEPR__KAFKA__BROKERS={broker.bootstrap}); Ctrl-C stops it\n"
-            )
+        with contextlib.suppress(KeyboardInterrupt), running(port=19092) as broker:
+            address = f"Kafka {KAFKA} at {broker.bootstrap} (XZEPR__KAFKA__BROKERS={broker.bootstrap})"
+            sys.stdout.write(f"{address}; Ctrl-C stops it\n")
             sys.stdout.flush()
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+            signal.pause()
     except NoBrokerError as missing:
         sys.exit(f"Kafka cannot run here: {missing}")
 
