@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, AsyncCursor, errors
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -14,6 +14,8 @@ from xzepr.core.errors import Overloaded, TimedOut, Unavailable
 from xzepr.settings import DatabaseSettings
 
 Connection = AsyncConnection[TupleRow]
+Cursor = AsyncCursor
+"""Of a statement that was sent and not yet fetched; in pipeline mode several travel together."""
 
 _TRUSTED_FOR_SECONDS = 1.0
 """A pooled connection that was used this recently is handed out unchecked; an older one is tried first."""
@@ -33,6 +35,9 @@ _WENT_AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "25P03")
 
 def problem_of(error: psycopg.Error) -> Exception:
     """What an error of the database means for the caller."""
+    if isinstance(error, errors.PipelineAborted):  # an OperationalError, though only an earlier statement failed
+        cause = error.__context__
+        return problem_of(cause) if isinstance(cause, psycopg.Error) else StatementRefused(str(error))
     if isinstance(error, PoolTimeout):
         return Unavailable("the database is not reachable or all its connections are in use", retry_after=1)
     if isinstance(error, errors.LockNotAvailable):

@@ -8,13 +8,11 @@ never refuses: before a refusal the receiver is read again.
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
-from psycopg import AsyncCursor
-
 from xzepr.core.errors import Conflict, InvalidInput, NotFound
 from xzepr.features.receivers import schemas, store
 from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream.model import Message
-from xzepr.infra.db import Connection, Database
+from xzepr.infra.db import Connection, Cursor, Database
 
 _REMEMBERED = 1_000
 FIELD = "receiver_id"
@@ -48,7 +46,7 @@ class Admission:
         if found := schemas.violations(validator, payload):
             raise InvalidInput(found)
 
-    async def ask(self, connection: Connection, receiver_ids: Collection[str]) -> AsyncCursor[store.Standing]:
+    async def ask(self, connection: Connection, receiver_ids: Collection[str]) -> Cursor[store.Standing]:
         """Asks how the receivers of a batch stand, under the lock; fetch it into `Admitting`."""
         return await store.standings(connection, list(receiver_ids))
 

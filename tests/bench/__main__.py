@@ -1,0 +1,71 @@
+"""`make bench`: what the hub can do, beside endpoints that do the least. Medians of five rounds in one run."""
+
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import batches, create, history, latency, stage
+from tests.support import kafka
+
+SECTIONS = ("create", "batches", "history", "latency")
+
+
+async def main(asked: Sequence[str]) -> None:
+    """Prints a table for each section that was asked for."""
+    unknown = set(asked) - set(SECTIONS)
+    if unknown:
+        sys.exit(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}", flush=True)
+    async with stage.postgres() as server:
+        for section in asked or SECTIONS:
+            await _SECTIONS[section](server)
+
+
+async def _create(server: stage.EmbeddedPostgres) -> None:
+    rows = await asyncio.to_thread(create.measure, server)
+    heads = ("64 connections", "requests/s", "p50 ms", "p99 ms", "hub / this", "failures")
+    _print("createEvent, one event a request", heads, rows)
+
+
+async def _batches(server: stage.EmbeddedPostgres) -> None:
+    rows = await asyncio.to_thread(batches.measure, server)
+    _print("createEvents of 500", ("", "events/s", "of COPY"), rows)
+
+
+async def _history(server: stage.EmbeddedPostgres) -> None:
+    rows = await history.measure(server)
+    _print("Create and gate, by history", ("", "rows read", "ms", "of the first"), rows)
+
+
+async def _latency(server: stage.EmbeddedPostgres) -> None:
+    with ExitStack() as opened:
+        broker = None
+        try:
+            broker = opened.enter_context(kafka.running())
+        except kafka.NoBrokerError as why:
+            print(f"without Kafka: {why}")
+        rows = await asyncio.to_thread(latency.measure, server, broker)
+    _print("From COMMIT, at 200 events/s", ("", "p50 ms", "p99 ms"), rows)
+
+
+_SECTIONS = {"create": _create, "batches": _batches, "history": _history, "latency": _latency}
+
+
+def _print(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main(sys.argv[1:]))

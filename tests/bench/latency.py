@@ -1,0 +1,126 @@
+"""From COMMIT to a subscriber and to a `read_committed` consumer, at 200 events a second.
+
+The clock starts at `recordedAt`, which the database takes under the lock just before COMMIT, on this machine's clock.
+"""
+
+import asyncio
+import tempfile
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from tests.bench import stage
+from tests.bench.client import CREATE, EVENT, Client
+from tests.bench.load import percentile
+from tests.support.kafka import Broker
+from xzepr.infra.embedded import EmbeddedPostgres
+
+RATE = 200
+SECONDS = 10.0
+
+
+def measure(server: EmbeddedPostgres, broker: Broker | None) -> list[list[str]]:
+    """Rows of consumer, p50 and p99 in milliseconds; medians over the rounds."""
+    url = stage.new_database(server, "latency")
+    folder = Path(tempfile.mkdtemp(prefix="xzepr-bench-hub-"))
+    brokers = {} if broker is None else {"XZEPR__KAFKA__BROKERS": broker.bootstrap}
+    with stage.hub(url, folder, **brokers) as port:
+        client = Client(port)
+        receiver = client.gate()[0]
+        rounds = [asyncio.run(_round(port, client, receiver, number, broker)) for number in range(stage.ROUNDS)]
+    rows: list[list[str]] = []
+    for index, name in enumerate(("WebSocket subscriber", "read_committed consumer")):
+        many = [one[index] for one in rounds if one[index]]
+        if many:
+            rows.append([name, *(f"{median(percentile(one, p) for one in many):.1f}" for p in (50, 99))])
+    return rows
+
+
+async def _round(
+    port: int, client: Client, receiver: str, number: int, broker: Broker | None
+) -> tuple[list[float], list[float]]:
+    count = int(RATE * SECONDS)
+    consumer = None if broker is None else _Reader(broker.bootstrap, count)
+    subscribed = asyncio.Event()
+    subscriber = asyncio.create_task(_subscribe(port, client.token, count, subscribed))
+    await subscribed.wait()
+    if consumer is not None:
+        await asyncio.to_thread(consumer.ready.wait)
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for index in range(count):
+            await asyncio.sleep(max(0.0, began + index / RATE - time.perf_counter()))
+            event = EVENT | {"version": f"{number}.{index}", "eventReceiverId": receiver}
+            tasks.create_task(asyncio.to_thread(client.ask, CREATE, input=event))
+    frames = await subscriber
+    if consumer is None:
+        return frames, []
+    return frames, await asyncio.to_thread(consumer.latencies)
+
+
+async def _subscribe(port: int, token: str, count: int, subscribed: asyncio.Event) -> list[float]:
+    query = "subscription{stream(kinds:[EVENT_RECORDED]){__typename ... on EventRecorded{event{recordedAt}}}}"
+    found: list[float] = []
+    protocols = [Subprotocol("graphql-transport-ws")]
+    async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=protocols, compression=None) as socket:
+        await socket.send(orjson.dumps({"type": "connection_init", "payload": {"token": token}}).decode())
+        await socket.recv()
+        subscribe = {"id": "1", "type": "subscribe", "payload": {"query": query}}
+        await socket.send(orjson.dumps(subscribe).decode())
+        while len(found) < count:
+            message: dict[str, Any] = orjson.loads(await socket.recv())
+            arrived = time.time()
+            if message["type"] == "ping":
+                await socket.send('{"type":"pong"}')
+                continue
+            frame = message["payload"]["data"]["stream"]
+            if frame["__typename"] == "Checkpoint":
+                subscribed.set()
+            else:
+                found.append(arrived - datetime.fromisoformat(frame["event"]["recordedAt"]).timestamp())
+    return sorted(found)
+
+
+class _Reader:
+    """A consumer in a thread, from the end of the topic on."""
+
+    def __init__(self, bootstrap: str, count: int) -> None:
+        self.ready = threading.Event()
+        self._count = count
+        self._found: list[float] = []
+        self._bootstrap = bootstrap
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def latencies(self) -> list[float]:
+        """Waits for all of them."""
+        self._thread.join(60)
+        return sorted(self._found)
+
+    def _read(self) -> None:
+        settings = {
+            "bootstrap.servers": self._bootstrap,
+            "group.id": f"bench-{time.time()}",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "latest",
+            "fetch.wait.max.ms": 5,
+        }
+        consumer = Consumer(settings)
+        consumer.subscribe(["xzepr.events"], on_assign=lambda _consumer, _partitions: self.ready.set())
+        deadline = time.monotonic() + 60
+        while len(self._found) < self._count and time.monotonic() < deadline:
+            message = consumer.poll(0.5)
+            if message is None or message.error():
+                continue
+            arrived, said = time.time(), orjson.loads(message.value() or b"{}")
+            if said["type"] == "io.xzepr.event.recorded":
+                self._found.append(arrived - datetime.fromisoformat(said["time"]).timestamp())
+        consumer.close()

@@ -1,0 +1,95 @@
+"""What the measurements stand on: a durable PostgreSQL, databases in it, and servers as children."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from tests.support.accounts import key_pair
+from tests.support.kafka import free_port
+from tests.support.postgres import temporary_folder
+from xzepr.infra import migrate
+from xzepr.infra.embedded import EmbeddedPostgres
+
+PASSWORD = "correct horse battery"
+ROUNDS = 5
+
+
+@asynccontextmanager
+async def postgres() -> AsyncGenerator[EmbeddedPostgres]:
+    """An embedded PostgreSQL as `xzepr serve` starts it: fsync on."""
+    with temporary_folder() as folder:
+        server = await EmbeddedPostgres.start(folder / "data", say=lambda _: None)
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+def new_database(server: EmbeddedPostgres, name: str) -> str:
+    """The URL of a new, migrated database."""
+    with psycopg.connect(server.url_of("postgres", "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER xzepr").format(sql.Identifier(name)))
+    url = server.url_of("xzepr", name)
+    migrate.migrate(url, say=lambda _: None)
+    return url
+
+
+@contextmanager
+def child(arguments: Sequence[str], port: int, path: str, environment: dict[str, str]) -> Generator[None]:
+    """A server as a child; it answers at the path when the body begins, and is ended with SIGTERM."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _await_answer(process, f"http://127.0.0.1:{port}{path}")
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _await_answer(process: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}")
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError("the server did not answer in 30 s")
+
+
+@contextmanager
+def hub(url: str, data_dir: Path, **settings: str) -> Generator[int]:
+    """`xzepr serve` on a database; yields its port."""
+    port = free_port()
+    private, public = data_dir / "private.pem", data_dir / "public.pem"
+    private.write_text(key_pair().private_pem)
+    public.write_text(key_pair().public_pem)
+    environment = {
+        "XZEPR__DATABASE__URL": url,
+        "XZEPR__AUTH__ADMIN_PASSWORD": PASSWORD,
+        "XZEPR__JWT__PRIVATE_KEY_PATH": str(private),
+        "XZEPR__JWT__PUBLIC_KEY_PATH": str(public),
+        **settings,
+    }
+    with child(["xzepr", "serve", "--port", str(port), "--data-dir", str(data_dir)], port, "/health/live", environment):
+        yield port
