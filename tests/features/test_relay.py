@@ -169,6 +169,10 @@ async def test_without_brokers_it_waits_and_history_follows_once_they_are_named(
         async with running(relay_of(stream, settings.model_copy(update={"brokers": ()}))) as relay:
             await until(lambda: relay.status.state is RelayState.WAITING_FOR_BROKERS)
             assert "kafka.brokers is not set" in relay.status.detail
+        async with running(relay_of(stream, settings.model_copy(update={"enabled": False}))) as relay:
+            await until(lambda: "kafka.enabled" in relay.status.detail)
+            assert relay.status.state is RelayState.STANDBY
+        assert await routes.statuses(stream.db, SYSTEM) == []
         async with running(relay_of(stream, settings)) as relay:
             await relayed(relay, stream)
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 20)

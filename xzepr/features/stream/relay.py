@@ -83,6 +83,9 @@ class Relay:
 
     async def run(self) -> None:
         """Relays until cancelled. Nothing that happens to brokers or database ends it."""
+        if not self._route.settings.enabled:
+            self._tell(RelayState.STANDBY, "kafka.enabled is off: this process never relays")
+            await asyncio.Event().wait()
         if not self._route.settings.brokers:
             self._tell(RelayState.WAITING_FOR_BROKERS, "kafka.brokers is not set: history follows once it is")
             await asyncio.Event().wait()
