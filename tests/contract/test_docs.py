@@ -1,0 +1,140 @@
+"""What is written about the hub is true: links lead somewhere, tables are the code's, the tutorial's commands run."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from graphql import build_schema, parse, validate
+
+from tests.support.console_blocks import blocks, run
+from tests.support.server import serving
+from xzepr.cli import FAMILIES
+from xzepr.features.stream.kinds import KINDS
+from xzepr.settings.keys import keys, sections
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+DECISIONS = sorted((DOCS / "adr").glob("[0-9]*.md"))
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+}
+README_LINES = 60
+ONE_MACHINES_OWN = re.compile(r"/work/|/home/|/root/|\.\./shared|index-url|artifactory|\bpypi\.", re.IGNORECASE)
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_GRAPHQL = re.compile(r"^```graphql\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`\n]+)`")
+
+
+@pytest.fixture(params=PAGES)
+def page(request: pytest.FixtureRequest) -> Path:
+    """Each page in turn."""
+    return PAGES[request.param]
+
+
+def prose(path: Path) -> str:
+    """A page without its blocks of code."""
+    return _FENCED.sub("", path.read_text(encoding="utf-8"))
+
+
+def anchors(path: Path) -> set[str]:
+    """What the headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(path: Path) -> Iterator[str]:
+    """The links of a page into this repository that lead nowhere."""
+    for link in _LINK.findall(prose(path)):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        target, _, anchor = link.partition("#")
+        found = (path.parent / target).resolve() if target else path
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            yield link
+
+
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert list(broken_links(page)) == []
+
+
+def test_nothing_is_said_that_holds_on_one_machine_only(page: Path) -> None:
+    assert ONE_MACHINES_OWN.findall(page.read_text(encoding="utf-8")) == []
+
+
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    setting = re.compile(rf"({'|'.join(name for name in sections() if name)})(\.[a-z_]+)+")
+    files = {".py", ".md", ".yaml"}
+    named = {code for code in _CODE.findall(prose(page)) if setting.fullmatch(code) and Path(code).suffix not in files}
+    assert named - keys().keys() - sections().keys() == set()
+
+
+def test_every_target_of_make_that_is_named_exists(page: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= set(targets)
+
+
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"(?:`|^\$ )xzepr ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named <= {family.name for family in FAMILIES}
+
+
+def test_every_graphql_example_fits_the_schema(page: Path) -> None:
+    schema = build_schema((ROOT / "schema.graphql").read_text(encoding="utf-8"))
+    examples = _GRAPHQL.findall(page.read_text(encoding="utf-8"))
+    assert [error.message for example in examples for error in validate(schema, parse(example))] == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path in reached or path.suffix != ".md":
+            continue
+        reached.add(path)
+        links = (link.partition("#")[0] for link in _LINK.findall(prose(path)) if "://" not in link)
+        waiting += [(path.parent / link).resolve() for link in links if link]
+    assert {name for name, path in PAGES.items() if path not in reached} == set()
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
+
+
+def test_the_table_of_kinds_is_the_codes() -> None:
+    text = (DOCS / "reference" / "stream.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| `\w+\.\w+` \|", line)]
+    assert rows == [
+        f"| `{kind.value}` | {facts.meaning} | `{facts.permission.value}` | `{facts.graphql_type}` "
+        f"| `{facts.cloudevent_type}` |"
+        for kind, facts in KINDS.items()
+    ]
+
+
+def test_decisions_are_numbered_and_listed_in_order() -> None:
+    index = (DOCS / "adr" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- \[(.+)\]\((.+)\)$", index, re.MULTILINE)
+    written = [(path.read_text(encoding="utf-8").splitlines()[0], path.name) for path in DECISIONS]
+    assert written == [(f"# {number}. {title}", name) for number, (title, name) in enumerate(listed, start=1)]
+    assert [int(path.name[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_has_a_context_and_consequences(decision: Path) -> None:
+    headings = re.findall(r"^## (.+)$", decision.read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == ["Context", "Decision", "Consequences"]
+
+
+def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    session = blocks(DOCS / "tutorials" / "first_gate.md")
+    with serving() as hub:
+        environment = {"PATH": os.environ["PATH"], "PASSWORD": hub.admin_password}
+        instead = {"localhost:8042": hub.url.removeprefix("http://")}
+        printed = run(session, folder=tmp_path, environment=environment, instead=instead)
+    differing = [(block.output, said) for block, said in zip(session, printed, strict=True) if not block.printed(said)]
+    assert len(session) >= 8
+    assert differing == []
