@@ -57,6 +57,7 @@ class Feed:
 
     async def wait_beyond(self, position: int) -> None:
         """Returns as soon as there is something after the position."""
+        await self._started.wait()
         while self.head.position <= position:
             if self._moved is None or self._moved.done():
                 self._moved = asyncio.get_running_loop().create_future()
