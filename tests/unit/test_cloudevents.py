@@ -24,14 +24,14 @@ _RECEIVER: dict[str, Any] = {
     "createdAt": "2026-03-04T05:06:07Z", "updatedAt": "2026-03-04T05:06:07Z",
 }  # fmt: skip
 _GROUP: dict[str, Any] = {
-    "id": "G", "name": "release", "type": "t", "version": "1", "description": "", "enabled": True, "receiverIds": ["R"],
-    "ownerId": "U", "resourceVersion": 1, "position": 2, "changedPosition": 2,
+    "id": "G", "name": "release", "type": "t", "version": "1", "description": "", "enabled": True,
+    "eventReceiverIds": ["R"], "ownerId": "U", "resourceVersion": 1, "position": 2, "changedPosition": 2,
     "createdAt": "2026-03-04T05:06:07Z", "updatedAt": "2026-03-04T05:06:07Z",
 }  # fmt: skip
 _DATA: dict[str, Any] = {
     "receiver": _RECEIVER,
     "group": _GROUP,
-    "gate": {"group": _GROUP, "transition": True, "since": "2026-03-04T05:06:07Z"},
+    "gate": {"eventReceiverGroup": _GROUP, "transition": True, "since": "2026-03-04T05:06:07Z"},
 }
 
 
@@ -80,15 +80,15 @@ def test_the_schema_refuses_what_lacks_the_event() -> None:
 
 
 PROMISED = {
-    "": "kind position cursor actor receiverId groupId event receiver group gate",
+    "": "kind position cursor actor eventReceiverId eventReceiverGroupId event eventReceiver eventReceiverGroup gate",
     "actor": "kind id name",
-    "event": "id position unitId name version release platformId package description success receiverId "
+    "event": "id position unitId name version release platformId package description success eventReceiverId "
     "receiverRevision ownerId createdAt recordedAt payload",
-    "receiver": "id name type version description schema schemaDigest revision fingerprint enabled ownerId "
+    "eventReceiver": "id name type version description schema schemaDigest revision fingerprint enabled ownerId "
     "resourceVersion position createdAt updatedAt",
-    "group": "id name type version description enabled receiverIds ownerId resourceVersion position changedPosition "
-    "createdAt updatedAt",
-    "gate": "group transition since",
+    "eventReceiverGroup": "id name type version description enabled eventReceiverIds ownerId resourceVersion "
+    "position changedPosition createdAt updatedAt",
+    "gate": "eventReceiverGroup transition since",
 }
 """What consumers were told they can count on. Add to it; take nothing away."""
 

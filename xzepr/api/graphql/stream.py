@@ -172,7 +172,7 @@ def _content(message: model.Message) -> dict[str, object]:
         since = said["since"]
         return {
             "event": message.event,
-            "event_receiver_group": group_rules.from_snapshot(said["group"]),
+            "event_receiver_group": group_rules.from_snapshot(said["eventReceiverGroup"]),
             "transition": said["transition"],
             "since": None if since is None else datetime.fromisoformat(since),
         }

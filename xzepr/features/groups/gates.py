@@ -51,7 +51,7 @@ class GateBatch:
             event=event,
             data=orjson.dumps(
                 {
-                    "group": self._snapshots[group.id],
+                    "eventReceiverGroup": self._snapshots[group.id],
                     "transition": verdict.transition,
                     "since": verdict.gate.since,
                 },

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.text import check_text
-from xzepr.features.groups.model import Gate, GateMember, Group, MemberState, Unit, UnitStatus, Verdict
+from xzepr.core.text import check_text, must_be_askable
+from xzepr.features.groups.model import Gate, GateMember, Group, GroupFilter, MemberState, Unit, UnitStatus, Verdict
 from xzepr.features.stream.model import Event
 from xzepr.settings import EventSettings
 
@@ -105,6 +105,11 @@ def check(
         raise InvalidInput(violations)
 
 
+def check_filter(wanted: GroupFilter) -> None:
+    """Raises InvalidInput for a text that no group can have."""
+    must_be_askable({field: getattr(wanted, field) for field in ("name", "type", "version", "receiver_id")})
+
+
 def _check_members(receiver_ids: tuple[str, ...], max_members: int) -> Iterator[Violation]:
     if not receiver_ids:
         yield Violation("receiver_ids", "need at least one event receiver id")
@@ -130,7 +135,7 @@ def snapshot(group: Group) -> bytes:
             "version": group.version,
             "description": group.description,
             "enabled": group.enabled,
-            "receiverIds": group.receiver_ids,
+            "eventReceiverIds": group.receiver_ids,
             "ownerId": group.owner_id,
             "resourceVersion": group.resource_version,
             "position": group.position,
@@ -157,5 +162,5 @@ def from_snapshot(said: Mapping[str, Any]) -> Group:
         changed_position=said["changedPosition"],
         created_at=datetime.fromisoformat(said["createdAt"]),
         updated_at=datetime.fromisoformat(said["updatedAt"]),
-        receiver_ids=tuple(said["receiverIds"]),
+        receiver_ids=tuple(said["eventReceiverIds"]),
     )

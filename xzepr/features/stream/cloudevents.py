@@ -55,6 +55,10 @@ def _envelope(message: Message, source: str) -> dict[str, Any]:
     }
 
 
+_NAMES = {"receiver": "eventReceiver", "group": "eventReceiverGroup"}
+"""What GraphQL calls them."""
+
+
 def _noun(kind: Kind) -> str:
     return kind.value.partition(".")[0]
 
@@ -83,11 +87,12 @@ def _data(message: Message) -> dict[str, Any]:
     if message.event is not None:
         data["event"] = _event(message.event, whole=message.kind is Kind.EVENT_RECORDED)
     if message.receiver_id is not None:
-        data["receiverId"] = message.receiver_id
+        data["eventReceiverId"] = message.receiver_id
     if message.group_id is not None:
-        data["groupId"] = message.group_id
+        data["eventReceiverGroupId"] = message.group_id
     if message.data is not None:
-        data[_noun(message.kind)] = orjson.Fragment(message.data)
+        noun = _noun(message.kind)
+        data[_NAMES.get(noun, noun)] = orjson.Fragment(message.data)
     return data
 
 
@@ -104,7 +109,7 @@ def _event(event: Event, *, whole: bool) -> dict[str, Any]:
         "package": event.package,
         "description": event.description,
         "success": event.success,
-        "receiverId": event.receiver_id,
+        "eventReceiverId": event.receiver_id,
         "receiverRevision": event.receiver_revision,
         "ownerId": event.owner_id,
         "createdAt": event.created_at,
