@@ -1,9 +1,9 @@
 """What a text field must be: checked in one place for receivers, groups and events."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from xzepr.core.errors import Violation
+from xzepr.core.errors import InvalidInput, Violation
 
 MAX_NAME = 255
 """Characters in a name, type, version and the like."""
@@ -33,3 +33,10 @@ def check_text(field: str, text: str, *, max_chars: int = MAX_NAME, may_be_blank
         yield Violation(field, f"{field} must not be blank")
     if len(text) > max_chars:
         yield Violation(field, f"{field} has {len(text):,} characters; at most {max_chars:,} are allowed")
+
+
+def must_be_askable(wanted: Mapping[str, str | None]) -> None:
+    """Raises InvalidInput for a text to look for, by its field, that the database cannot even be asked for."""
+    faults = [(field, text_fault(text)) for field, text in wanted.items() if text is not None]
+    if violations := [Violation(field, f"{field}: {fault}") for field, fault in faults if fault is not None]:
+        raise InvalidInput(violations)

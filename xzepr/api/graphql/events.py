@@ -1,5 +1,6 @@
 """Events and units in the schema."""
 
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from xzepr.api.graphql.refusals import ProblemFacts, problem_facts
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
 from xzepr.core.errors import NotFound, Problem
+from xzepr.core.text import must_be_askable
 from xzepr.features.events.model import EventFilter, NewEvent, Recorded
 from xzepr.features.groups import model as groups
 from xzepr.features.groups.rules import unit_of
@@ -114,7 +116,8 @@ class UnitInput:
     package: str
 
     def unit(self) -> groups.Unit:
-        """The unit that it names."""
+        """The unit that it names; InvalidInput for a text that no unit can have."""
+        must_be_askable({field.name: getattr(self, field.name) for field in fields(self)})
         return groups.Unit(self.name, self.version, self.release, self.platform_id, self.package)
 
 

@@ -26,6 +26,12 @@ Position = NewType("Position", int)
 """A number in the stream. GraphQL's own Int ends at 2^31."""
 
 
+_LONGEST_INTEGER = 20
+"""Characters of an integer that may be within 64 bits."""
+_BEYOND = 2**64
+"""Stands for any longer one: whoever writes the value refuses it at its place, and nobody converts its digits."""
+
+
 def _write_json(value: object) -> object:
     return orjson.Fragment(value) if isinstance(value, bytes) else value
 
@@ -36,7 +42,7 @@ def _read_literal(node: ValueNode, variables: dict[str, object] | None = None) -
         case StringValueNode() | BooleanValueNode():
             return node.value
         case IntValueNode():
-            return int(node.value) if len(node.value) <= 40 else float(node.value)
+            return int(node.value) if len(node.value) <= _LONGEST_INTEGER else _BEYOND
         case FloatValueNode():
             return float(node.value)
         case NullValueNode():
@@ -58,7 +64,10 @@ def _read_time(value: object) -> datetime:
         raise GraphQLError(f"{value!r} is not a time; write it as 2026-11-20T21:15:27Z (RFC 3339)") from None
     if time.tzinfo is None:
         raise GraphQLError(f"{value!r} says no zone; end it with Z or an offset such as +01:00")
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise GraphQLError(f"{value!r} is outside the years 1 to 9999 in UTC") from None
 
 
 def _read_position(value: object) -> int:

@@ -1,13 +1,14 @@
 """What a new event must be before it may wait for the lock: pure."""
 
 import hashlib
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.ids import new_id
-from xzepr.core.text import check_text
-from xzepr.features.events.model import Accepted, NewEvent
+from xzepr.core.text import check_text, must_be_askable
+from xzepr.features.events.model import Accepted, EventFilter, NewEvent
 from xzepr.features.stream.model import Event
 from xzepr.settings import EventSettings
 
@@ -25,9 +26,30 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
     if new.idempotency_key is not None:
         violations += check_text("idempotency_key", new.idempotency_key, max_chars=_MAX_KEY_CHARS)
     payload = _payload(new.payload, limits, violations)
+    new = replace(new, created_at=_in_utc(new.created_at, violations))
     if violations:
         raise InvalidInput(violations)
     return Accepted(new_id(), new, new.unit.id, payload, _digest(new, payload), 0)
+
+
+def _in_utc(time: datetime | None, violations: list[Violation]) -> datetime | None:
+    """The same moment in UTC, so that a repeat may name it in another zone. What is before the year 1 there, Postgres
+    would keep and psycopg could never read again."""
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        violations.append(Violation("created_at", "created_at says no zone"))
+        return None
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        violations.append(Violation("created_at", "created_at is beyond the years 1 to 9999 in UTC"))
+        return None
+
+
+def check_filter(wanted: EventFilter) -> None:
+    """Raises InvalidInput for a text that no event can have."""
+    must_be_askable({field: getattr(wanted, field) for field in _NAMES})
 
 
 def _payload(value: object, limits: EventSettings, violations: list[Violation]) -> bytes:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import NotFound
+from xzepr.core.ids import is_id
 from xzepr.core.paging import Page, PageRequest
-from xzepr.features.events import store
+from xzepr.features.events import rules, store
 from xzepr.features.events.model import EventFilter
 from xzepr.features.stream.model import Event
 from xzepr.infra.db import Database
@@ -30,8 +31,10 @@ class Events:
     async def by_ids(self, actor: Actor, ids: Sequence[str]) -> dict[str, Event]:
         """Those that exist, by their ids."""
         actor.must(Permission.EVENT_READ)
+        if not (possible := [id for id in ids if is_id(id)]):
+            return {}
         async with self.db.read() as connection:
-            return {event.id: event for event in await store.by_ids(connection, ids)}
+            return {event.id: event for event in await store.by_ids(connection, possible)}
 
     async def by_positions(self, actor: Actor, positions: Sequence[int]) -> dict[int, Event]:
         """Those that exist, by their positions in the stream."""
@@ -42,6 +45,7 @@ class Events:
     async def page(self, actor: Actor, wanted: EventFilter, asked: PageRequest) -> Page[Event]:
         """A list of events, newest first."""
         actor.must(Permission.EVENT_READ)
+        rules.check_filter(wanted)
         async with self.db.read() as connection:
             found = await store.page(connection, wanted, asked.after, asked.first + 1)
         return Page(found[: asked.first], len(found) > asked.first)

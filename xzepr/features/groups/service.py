@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import Conflict, InvalidInput, NotFound, Violation
-from xzepr.core.ids import new_id
+from xzepr.core.ids import is_id, new_id
 from xzepr.core.paging import Page, PageRequest
 from xzepr.features.groups import rules, store
 from xzepr.features.groups.model import Gate, Group, GroupChange, GroupFilter, NewGroup, Unit, UnitStatus
@@ -88,18 +88,21 @@ class Groups:
         """One group; NotFound when there is none."""
         found = await self.by_ids(actor, [id])
         if not found:
-            raise NotFound("group", id)
+            raise NotFound("event receiver group", id)
         return found[id]
 
     async def by_ids(self, actor: Actor, ids: Sequence[str]) -> dict[str, Group]:
         """Those that exist, by their ids."""
         actor.must(Permission.GROUP_READ)
+        if not (possible := [id for id in ids if is_id(id)]):
+            return {}
         async with self.db.read() as connection:
-            return {group.id: group for group in await store.by_ids(connection, ids)}
+            return {group.id: group for group in await store.by_ids(connection, possible)}
 
     async def page(self, actor: Actor, wanted: GroupFilter, asked: PageRequest) -> Page[Group]:
         """A list of groups, newest first."""
         actor.must(Permission.GROUP_READ)
+        rules.check_filter(wanted)
         async with self.db.read() as connection:
             found = await store.page(connection, wanted, asked.after, asked.first + 1)
         return Page(found[: asked.first], len(found) > asked.first)
@@ -139,9 +142,9 @@ class Groups:
         rules.check(texts, change.receiver_ids, limits=self.texts, max_members=self.limits.max_members)
 
     async def _expect(self, connection: Connection, id: str, expected_version: int | None) -> Group:
-        found = await store.by_ids(connection, [id])
+        found = await store.by_ids(connection, [id]) if is_id(id) else []
         if not found:
-            raise NotFound("group", id)
+            raise NotFound("event receiver group", id, field="id")
         if expected_version not in (None, found[0].resource_version):
             raise Conflict(
                 f"the group is at version {found[0].resource_version}, not {expected_version}: read it again",

@@ -9,7 +9,7 @@ import orjson
 
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.text import MAX_DESCRIPTION, MAX_NAME, check_text, text_fault
+from xzepr.core.text import MAX_DESCRIPTION, MAX_NAME, check_text, must_be_askable
 from xzepr.features.receivers import schemas
 from xzepr.features.receivers.model import UNCHANGED, NewReceiver, Receiver, ReceiverChange, ReceiverFilter
 
@@ -40,10 +40,8 @@ def _text_violations(asked: NewReceiver | ReceiverChange) -> Iterator[Violation]
 
 
 def check_filter(wanted: ReceiverFilter) -> None:
-    """Raises InvalidInput for a text that no receiver can have and the database cannot take."""
-    faults = [(field, text_fault(getattr(wanted, field) or "")) for field in _NAMES]
-    if violations := [Violation(field, f"{field}: {fault}") for field, fault in faults if fault is not None]:
-        raise InvalidInput(violations)
+    """Raises InvalidInput for a text that no receiver can have."""
+    must_be_askable({field: getattr(wanted, field) for field in _NAMES})
 
 
 def created(new: NewReceiver, schema: bytes, *, id: str, position: int, owner_id: str, time: datetime) -> Receiver:

@@ -1,8 +1,11 @@
 """Which messages a filter lets through, in memory; `store.page` decides it in SQL, and a test holds them equal."""
 
 from xzepr.core.actor import Actor
+from xzepr.core.text import must_be_askable
 from xzepr.features.stream.kinds import KINDS, Kind
 from xzepr.features.stream.model import Event, Message, StreamFilter
+
+_TEXTS = ("name", "version", "release", "platform_id", "package")
 
 
 def matches(wanted: StreamFilter, message: Message) -> bool:
@@ -38,6 +41,14 @@ def _event_matches(wanted: StreamFilter, event: Event | None) -> bool:
         event.success,
     )
     return all(want is None or want == value for want, value in zip(asked, has, strict=True))
+
+
+def check_filter(wanted: StreamFilter) -> None:
+    """Raises InvalidInput for a text that no message can have."""
+    must_be_askable({field: getattr(wanted, field) for field in _TEXTS})
+    for field in ("receiver_ids", "group_ids"):
+        for id in getattr(wanted, field) or ():
+            must_be_askable({field: id})
 
 
 def readable(actor: Actor, kinds: frozenset[Kind] | None) -> frozenset[Kind]:

@@ -137,6 +137,7 @@ class Stream:
         oldest first, and the cursor to ask with next: it has also seen what the filter left out."""
         actor.must_be_known()
         PageRequest(first)
+        rules.check_filter(wanted)
         if after is not None:
             await self.verify(after)
         kinds = rules.readable(actor, wanted.kinds)

@@ -22,6 +22,7 @@ async def follow(
     and the filter lets through, in order, without a gap or a repeat; a checkpoint when nothing was sent for
     `checkpoint_seconds`. Raises StreamDiverged for a cursor that is not of this stream."""
     actor.must_be_known()
+    rules.check_filter(wanted)
     wanted = replace(wanted, kinds=rules.readable(actor, wanted.kinds))
     await feed.started()
     if after is not None:
