@@ -243,6 +243,17 @@ async def test_each_variable_that_does_not_fit_is_named_by_its_field(client: htt
     ]
 
 
+async def test_values_that_would_be_altered_are_named_from_below_their_variable(client: httpx2.AsyncClient) -> None:
+    body = b'{"query":"{ hello }","variables":{"thing":{"a/b":[0,1e999]},"first":1e999}}'
+    variables = '{"thing":{"a/b":[0,1e999]},"first":1e999}'
+    for response in (
+        await client.post("/", content=body, headers=TYPE),
+        await client.get("/", params={"query": "{ hello }", "variables": variables}),
+    ):
+        assert response.status_code == 400
+        assert [e["extensions"]["field"] for e in response.json()["errors"]] == ["a~1b/1", "first"]
+
+
 async def test_a_null_variable_in_a_place_that_needs_a_value_is_an_input_error(client: httpx2.AsyncClient) -> None:
     query = "query ($n: String) { hello(name: $n) }"
     response = await client.post("/", content=body(query, variables={"n": None}), headers=TYPE)

@@ -136,6 +136,17 @@ async def test_a_bad_operation_is_an_error_of_its_own_and_leaves_the_others_alon
     assert [outcome for _, outcome in world.observed if outcome != "ok"] == [code] or code == "INVALID_INPUT"
 
 
+@pytest.mark.parametrize("value", ["1e999", '"\\ud800"', '"\\u0000"', "9" * 5000, "-9223372036854775809"])
+async def test_a_value_that_would_be_altered_is_named_from_below_its_variable(world: World, value: str) -> None:
+    async with opened(world) as socket:
+        payload = '{"query":"{ hello }","variables":{"thing":{"tags":[' + value + "]}}}"
+        await say(socket, '{"id":"a","type":"subscribe","payload":' + payload + "}")
+        error = await hear(socket)
+        assert (error["id"], error["type"]) == ("a", "error")
+        assert error["payload"][0]["extensions"] == {"code": "INVALID_INPUT", "field": "tags/0"}
+        assert await still_serves(socket)
+
+
 async def test_a_stream_that_breaks_ends_in_an_error_that_is_masked(world: World) -> None:
     async with opened(world, headers={"X-Request-ID": "req-1"}) as socket:
         await say(socket, subscribe("a", "subscription { breaking }"))
@@ -171,6 +182,8 @@ async def test_a_stream_that_breaks_ends_in_an_error_that_is_masked(world: World
         '{"type":"subscribe","id":"","payload":{"query":"{hello}"}}',
         '{"type":"subscribe","id":5,"payload":{"query":"{hello}"}}',
         '{"type":"subscribe","id":"a"}',
+        '{"type":"subscribe","id":"\\ud800","payload":{"query":"{hello}"}}',
+        '{"type":"subscribe","id":"a","x":1e999,"payload":{"query":"{hello}"}}',
         '{"type":"subscribe","id":"a","payload":{}}',
         '{"type":"subscribe","id":"a","payload":{"query":5}}',
         '{"type":"subscribe","id":"a","payload":{"query":"{hello}","variables":[]}}',

@@ -28,7 +28,7 @@ from xzepr.api.graphql.problems import masked
 from xzepr.api.graphql.sse import EventStream
 from xzepr.api.middleware import request_id_of
 from xzepr.core import exact_json
-from xzepr.core.errors import Problem
+from xzepr.core.errors import InvalidInput, Problem, Violation
 
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
@@ -135,6 +135,8 @@ async def _posted(request: Request) -> GraphQLRequest:
         return request_of(exact_json.loads(body))
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
+    except InvalidInput as problem:
+        raise altered(problem) from None
 
 
 def query_of(query_string: bytes) -> GraphQLRequest:
@@ -149,7 +151,20 @@ def query_of(query_string: bytes) -> GraphQLRequest:
                 values.pop(name, None)
     except ValueError as error:
         raise BadRequest(f"the parameters cannot be read: {error}") from None
+    except InvalidInput as problem:
+        raise altered(problem) from None
     return request_of({**values, "operationName": values.get("operationName") or None})
+
+
+def altered(problem: InvalidInput) -> InvalidInput:
+    """The refusal of values that would be altered, each named as resolvers name it: from below its variable."""
+    return InvalidInput([Violation(_place_in_input(v.field), v.message) for v in problem.violations])
+
+
+def _place_in_input(place: str) -> str:
+    """`payload/a/1` of `/variables/input/payload/a/1`; the variable's name of `/variables/first`."""
+    variable, _, below = place.removeprefix("/payload").removeprefix("/").removeprefix("variables/").partition("/")
+    return below or variable
 
 
 def request_of(value: object) -> GraphQLRequest:

@@ -3,13 +3,14 @@
 https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 """
 
+import json
 from dataclasses import dataclass
 from typing import cast
 
 import orjson
 
 from xzepr.api.errors import BadRequest, JsonObject
-from xzepr.api.graphql.http import request_of
+from xzepr.api.graphql.http import altered, request_of
 from xzepr.api.graphql.operations import GraphQLRequest
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Problem
@@ -78,11 +79,11 @@ ClientMessage = Init | Ping | Pong | Subscribe | Complete
 
 def message_of(text: str) -> ClientMessage:
     """The message in a text frame. Raises CloseSocket with 4400 when it is none of the protocol's."""
-    altered: InvalidInput | None = None
+    refusal: InvalidInput | None = None
     try:
         value = exact_json.loads(text)
     except InvalidInput as problem:
-        value, altered = _altered(text), problem
+        value, refusal = _altered(text, problem), altered(problem)
     except ValueError as error:
         raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -98,7 +99,7 @@ def message_of(text: str) -> ClientMessage:
             _payload(message)
             return Pong()
         case "subscribe":
-            return _subscribe(message, altered)
+            return _subscribe(message, refusal)
         case "complete":
             return Complete(_id(message))
         case str():
@@ -117,21 +118,24 @@ def server_message(kind: str, id: str | None = None, payload: object = None) -> 
     return orjson.dumps(message).decode()
 
 
-def _altered(text: str) -> object:
-    """The message with values that lost something: enough to tell which operation is refused, never to run it."""
+def _altered(text: str, problem: InvalidInput) -> object:
+    """A message with values that would be altered: enough to tell which operation is refused, never to run it."""
+    if not all(violation.field.startswith("/payload/") for violation in problem.violations):
+        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {problem.message}")
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {error}") from None
+        # The standard library reads what orjson refuses: infinite numbers, lone surrogates, integers of any length.
+        return json.loads(text, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise CloseSocket(BAD_REQUEST, "the message is nested too deeply") from None
 
 
-def _subscribe(message: JsonObject, altered: InvalidInput | None) -> Subscribe:
+def _subscribe(message: JsonObject, refusal: InvalidInput | None) -> Subscribe:
     id = _id(message)
     payload = message.get("payload")
     if not isinstance(payload, dict):
         raise CloseSocket(BAD_REQUEST, "'subscribe' needs a 'payload', an object")
-    if altered is not None:
-        return Subscribe(id, altered)
+    if refusal is not None:
+        return Subscribe(id, refusal)
     try:
         return Subscribe(id, request_of(cast(object, payload)))
     except BadRequest as problem:
