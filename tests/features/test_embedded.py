@@ -1,5 +1,6 @@
 """The embedded PostgreSQL: keeps what it was given, is nobody's but its hub's, and survives a killed hub."""
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -268,6 +269,34 @@ def test_a_long_log_is_put_aside(new_dir: Path) -> None:
     with embedded(new_dir):
         assert (new_dir / "postgres.log").stat().st_size < 100_000
         assert (new_dir / "postgres.log.1").stat().st_size == 6_000_000
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGQUIT])
+async def test_a_database_that_ends_while_the_hub_lives_is_started_again_at_the_same_address(
+    data_dir: Path, how: signal.Signals
+) -> None:
+    said: list[str] = []
+    server = await EmbeddedPostgres.start(data_dir, say=said.append)
+    keeper = asyncio.create_task(server.keep_running(said.append))
+    try:
+        _write(server)
+        first = _postmaster(data_dir)
+        os.kill(first, how)
+        async with asyncio.timeout(30):
+            while not any("starting it again" in line for line in said) or _read_or_none(server) is None:
+                await asyncio.sleep(0.05)
+        assert _read(server) == ("é😀",)
+        assert _postmaster(data_dir) != first
+    finally:
+        keeper.cancel()
+        await server.stop()
+
+
+def _read_or_none(server: EmbeddedPostgres) -> object:
+    try:
+        return _read(server)
+    except psycopg.OperationalError:
+        return None
 
 
 def test_it_starts_and_stops_under_uvloop(data_dir: Path) -> None:

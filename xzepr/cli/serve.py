@@ -95,10 +95,13 @@ async def _database(settings: Settings) -> AsyncGenerator[str]:
         yield url
         return
     postgres = await EmbeddedPostgres.start(settings.data_dir, say=_say)
+    keeper = asyncio.create_task(postgres.keep_running(_say))
     try:
         await asyncio.to_thread(lambda: migrate.migrate(postgres.url, say=_say))
         yield postgres.url
     finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
         await postgres.stop()
 
 

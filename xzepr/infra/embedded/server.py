@@ -32,6 +32,8 @@ from xzepr.infra.embedded.leftover import stop_leftover
 _FAST_STOP_SECONDS = 20.0
 _FIRST_WORD_SECONDS = 3.0
 _NEXT_WORD_SECONDS = 10.0
+_LOOK_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 5.0
 _SETTINGS = {"log_checkpoints": "off", "log_line_prefix": "%m [%p] "}
 
 
@@ -44,6 +46,7 @@ class EmbeddedPostgres:
     _account: Account
     _sockets: Path | None = None
     _process: "subprocess.Popen[bytes] | None" = None
+    _binaries: Path | None = None
     _settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
@@ -90,6 +93,22 @@ class EmbeddedPostgres:
             os.close(self._lock)
             self._lock = -1
 
+    async def keep_running(self, say: Callable[[str], None]) -> None:
+        """Start the database again whenever it ends by itself, until cancelled. Its URL stays the same."""
+        pause = _LOOK_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            if self._process is None or self._binaries is None or self._process.poll() is None:
+                pause = _LOOK_SECONDS
+                continue
+            say(f"The database ended ({self._process.returncode}); starting it again: see {self.data_dir}/postgres.log")
+            self._process = self._spawn(self._binaries / "postgres", self.data_dir / "postgres")
+            try:
+                await self._answers(self._process, say)
+            except CannotStart as error:
+                say(str(error))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
     async def _open(self, say: Callable[[str], None]) -> None:
         cluster = self.data_dir / "postgres"
         let_in(self._account, self.data_dir)
@@ -98,6 +117,7 @@ class EmbeddedPostgres:
         durable = self._settings.get("fsync") != "off"
         await asyncio.to_thread(prepare_cluster, self._account, binaries, cluster, durable=durable)
         self._sockets = make_socket_folder(self._account, self.data_dir)
+        self._binaries = binaries
         self._process = self._spawn(binaries / "postgres", cluster)
         await self._answers(self._process, say)
         await asyncio.to_thread(_ensure_database, self.url_of(SUPERUSER, "postgres"))
