@@ -29,7 +29,7 @@ class StatementRefused(Exception):
     """PostgreSQL refused a statement for what it says or holds, and nothing of its transaction was kept."""
 
 
-_WENT_AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "25P03")
+_WENT_AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 """SQLSTATEs, or their classes, with which a connection ends."""
 
 
@@ -45,7 +45,7 @@ def problem_of(error: psycopg.Error) -> Exception:
     if isinstance(error, errors.QueryCanceled):
         return TimedOut("the database took too long; nothing was changed", retry_after=1)
     away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    if away and (error.sqlstate or "08").startswith(_WENT_AWAY):
+    if (error.sqlstate or ("08" if away else "")).startswith(_WENT_AWAY):
         return ConnectionLost("the connection to the database was lost", retry_after=1)
     if away:
         return Unavailable(f"the database cannot do this now: {error.diag.message_primary}", retry_after=1)

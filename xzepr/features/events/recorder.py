@@ -65,7 +65,7 @@ class Recorder:
         """Records one event; returns after COMMIT. Raises InvalidInput, Conflict, Overloaded (nothing was recorded),
         or TimedOut (unknown; the same idempotency key tells)."""
         actor.must(Permission.EVENT_CREATE)
-        pending = self._pending(actor, await self._accept(new))
+        pending = self._pending(actor, await self._accept(actor, new))
         self._queue.put([pending])
         return await asyncio.shield(pending.answer)
 
@@ -80,16 +80,28 @@ class Recorder:
             if index % _FAIR_SHARE == 0:
                 await asyncio.sleep(0)
             try:
-                answers.append(self._pending(actor, await self._accept(new)))
+                answers.append(self._pending(actor, await self._accept(actor, new)))
             except Problem as problem:
                 answers.append(problem)
         self._queue.put([answer for answer in answers if isinstance(answer, Pending)])
         return [await _settled(answer) if isinstance(answer, Pending) else answer for answer in answers]
 
-    async def _accept(self, new: NewEvent) -> Accepted:
+    async def _accept(self, actor: Actor, new: NewEvent) -> Accepted:
         accepted = rules.accept(new, self._limits)
-        revision = await self._admission.admit(new.receiver_id, new.payload)
+        try:
+            revision = await self._admission.admit(new.receiver_id, new.payload)
+        except Problem:
+            if not await self._is_repeat(actor, accepted):
+                raise
+            return accepted
         return replace(accepted, receiver_revision=revision)
+
+    async def _is_repeat(self, actor: Actor, accepted: Accepted) -> bool:
+        """Whether the event's key was used before: then a receiver that has changed since has no say in the answer."""
+        if (key := accepted.new.idempotency_key) is None:
+            return False
+        async with self._db.read() as connection:
+            return await (await store.used_keys(connection, [actor.id], [key])).fetchone() is not None
 
     def _pending(self, actor: Actor, accepted: Accepted) -> Pending:
         return Pending(actor, accepted, asyncio.get_running_loop().time() + self._settings.max_wait_seconds)
@@ -122,27 +134,32 @@ class Recorder:
         try:
             async with refusals():
                 await self._transact(batch, outcomes)
-        except ConnectionLost:
-            await self._disconnect()
-            await self._settle_unknown(batch, outcomes)
-        except Problem as problem:
-            await self._disconnect()
-            _settle(batch, Overloaded(f"{problem.message}; the event was not recorded", retry_after=1))
         except Exception as error:
-            await self._disconnect()
-            await self._halve(batch, error)
+            failure = error
         else:
             self._observe(len(batch), time.perf_counter() - began)
             self._answer(batch, outcomes)
+            return
+        await self._disconnect()
+        match failure:
+            case ConnectionLost():
+                await self._settle_unknown(batch, outcomes)
+            case Problem():
+                _settle(batch, Overloaded(f"{failure.message}; the event was not recorded", retry_after=1))
+            case _:
+                await self._halve(batch, failure)
 
     async def _transact(self, batch: Sequence[Pending], outcomes: list[Outcome]) -> None:
         if self._connection is None or self._connection.closed:
             self._connection = await self._db.connect("recorder")
         connection = self._connection
-        async with connection.pipeline(), connection.transaction(), self._stream.turn(connection, SYSTEM) as tx:
-            work = await Batch.read(tx, self._admission, batch)
-            outcomes.extend([await work.judge(pending) for pending in batch])
-            await work.write(connection)
+        async with connection.pipeline() as pipeline:
+            async with connection.transaction(), self._stream.turn(connection, SYSTEM) as tx:
+                work = await Batch.read(tx, self._admission, batch)
+                outcomes.extend([await work.judge(pending) for pending in batch])
+                await work.write(connection)
+            # Leaving a pipeline can hide a statement's error behind "pipeline aborted"; asking for the answers does not.
+            await pipeline.sync()
 
     def _answer(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
         repeats: list[tuple[Pending, int]] = []
@@ -172,7 +189,7 @@ class Recorder:
     async def _halve(self, batch: Sequence[Pending], error: Exception) -> None:
         if len(batch) == 1:
             _log.error("recorder.refused", event_id=batch[0].accepted.id, exc_info=error)
-            batch[0].settle(error)
+            batch[0].settle(Problem("the hub could not record this event, which is its own fault; nothing was kept"))
             return
         middle = len(batch) // 2
         await self._commit(batch[:middle])
@@ -182,7 +199,7 @@ class Recorder:
         ids = [outcome.event.id for outcome in outcomes if isinstance(outcome, Recorded)]
         try:
             committed = len(outcomes) == len(batch) and (not ids or await self._were_recorded(ids))
-        except Problem:
+        except Exception:
             _log.exception("recorder.outcome_unknown", events=len(batch))
             _settle(batch, TimedOut("whether the event was recorded is unknown: ask with its idempotency key"))
             return

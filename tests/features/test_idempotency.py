@@ -1,0 +1,158 @@
+"""Idempotency keys: the same actor's same key with the same content is the same event."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from tests.support.hub import (
+    MANAGER,
+    actor,
+    execute,
+    kinds,
+    new_event,
+    new_group,
+    new_receiver,
+    running_hub,
+)
+from xzepr.core.actor import Permission
+from xzepr.core.errors import Conflict, InvalidInput
+from xzepr.features.events.model import Recorded
+from xzepr.features.receivers.model import ReceiverChange
+from xzepr.features.stream.kinds import Kind
+from xzepr.hub import Hub
+
+OTHER = actor("other", Permission.EVENT_CREATE)
+
+
+async def test_a_repeat_returns_the_first_event_and_says_so(hub: Hub):
+    build = await new_receiver(hub)
+    gate = await new_group(hub, build)
+    new = new_event(build, payload={"b": 1, "a": [2]}, key="k")
+    first = await hub.recorder.record(MANAGER, new)
+    second = await hub.recorder.record(MANAGER, new)
+    assert (first.repeated, second.repeated) == (False, True)
+    assert second == replace(first, repeated=True)
+    assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED]
+
+
+async def test_a_repeat_tells_the_gates_as_they_are_now(hub: Hub):
+    build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
+    await new_group(hub, build, scan)
+    new = new_event(build, key="k")
+    assert [gate.complete for gate in (await hub.recorder.record(MANAGER, new)).gates] == [False]
+    await hub.recorder.record(MANAGER, new_event(scan))
+    assert [gate.complete for gate in (await hub.recorder.record(MANAGER, new)).gates] == [True]
+
+
+OTHER_CONTENT: dict[str, Any] = {
+    "name": "b",
+    "version": "2",
+    "release": "2",
+    "platform_id": "mac",
+    "package": "deb",
+    "description": "other",
+    "payload": {"a": 1, "b": 3},
+    "success": False,
+    "created_at": datetime(2026, 1, 1, 1, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize("field", [*OTHER_CONTENT, "receiver"])
+async def test_a_repeat_with_other_content_is_a_conflict_and_records_nothing(hub: Hub, database_url: str, field: str):
+    build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
+    new = new_event(build, payload={"a": 1, "b": 2}, created_at=datetime(2026, 1, 1, tzinfo=UTC), key="k")
+    await hub.recorder.record(MANAGER, new)
+    other = replace(new, receiver_id=scan.id) if field == "receiver" else replace(new, **{field: OTHER_CONTENT[field]})
+    with pytest.raises(Conflict) as refusal:
+        await hub.recorder.record(MANAGER, other)
+    assert refusal.value.field == "idempotency_key"
+    assert await execute(database_url, "SELECT count(*) FROM events") == [(1,)]
+    assert (await hub.recorder.record(MANAGER, new)).repeated
+
+
+async def test_the_same_moment_in_another_zone_is_the_same_content(hub: Hub):
+    build = await new_receiver(hub)
+    moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    await hub.recorder.record(MANAGER, new_event(build, created_at=moment, key="k"))
+    elsewhere = moment.astimezone(timezone(timedelta(hours=-5)))
+    assert (await hub.recorder.record(MANAGER, new_event(build, created_at=elsewhere, key="k"))).repeated
+
+
+async def test_within_one_call_the_first_wins_and_the_others_repeat_or_conflict(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    a, b = new_event(build, key="k"), new_event(build, name="other", key="k")
+    answers = await hub.recorder.record_all(MANAGER, [a, a, b, replace(b, idempotency_key="l"), a])
+    first, second, conflict, other, last = answers
+    assert isinstance(conflict, Conflict)
+    assert isinstance(first, Recorded)
+    assert isinstance(other, Recorded)
+    assert second == last == replace(first, repeated=True)
+    assert (first.repeated, other.repeated) == (False, False)
+    assert await execute(database_url, "SELECT name FROM events ORDER BY position") == [("app",), ("other",)]
+
+
+async def test_of_many_at_once_from_two_processes_one_is_recorded(database_url: str):
+    async with running_hub(database_url) as here, running_hub(database_url) as there:
+        new = new_event(await new_receiver(here), key="k")
+        calls = [hub.recorder.record(MANAGER, new) for hub in (here, there) for _ in range(20)]
+        answers = await asyncio.gather(*calls)
+    assert sorted(answer.repeated for answer in answers) == [False] + [True] * 39
+    assert len({answer.event.id for answer in answers}) == 1
+    assert await execute(database_url, "SELECT count(*) FROM events") == [(1,)]
+
+
+async def test_a_key_is_remembered_across_restarts(database_url: str):
+    async with running_hub(database_url) as hub:
+        new = new_event(await new_receiver(hub), key="k")
+        first = await hub.recorder.record(MANAGER, new)
+    async with running_hub(database_url) as hub:
+        second = await hub.recorder.record(MANAGER, new)
+    assert second == replace(first, repeated=True)
+
+
+async def test_each_actor_has_keys_of_its_own(hub: Hub):
+    build = await new_receiver(hub)
+    mine = await hub.recorder.record(MANAGER, new_event(build, key="k"))
+    theirs = await hub.recorder.record(OTHER, new_event(build, name="theirs", key="k"))
+    assert (theirs.repeated, theirs.event.owner_id) == (False, "other")
+    assert (await hub.recorder.record(MANAGER, new_event(build, key="k"))).event == mine.event
+
+
+async def test_a_refused_event_does_not_use_up_its_key(hub: Hub):
+    build = await new_receiver(hub, schema={"type": "integer"})
+    with pytest.raises(InvalidInput):
+        await hub.recorder.record(MANAGER, new_event(build, payload="x", key="k"))
+    future = datetime.now(UTC) + timedelta(hours=1)
+    with pytest.raises(InvalidInput):
+        await hub.recorder.record(MANAGER, new_event(build, payload=1, created_at=future, key="k"))
+    assert not (await hub.recorder.record(MANAGER, new_event(build, payload=1, key="k"))).repeated
+
+
+@pytest.mark.parametrize("change", [ReceiverChange(enabled=False), ReceiverChange(schema={"type": "null"})])
+async def test_a_repeat_is_told_the_truth_though_its_receiver_would_refuse_it_now(hub: Hub, change: ReceiverChange):
+    build = await new_receiver(hub)
+    new = new_event(build, key="k")
+    first = await hub.recorder.record(MANAGER, new)
+    await hub.receivers.update(MANAGER, build.id, change)
+    assert await hub.recorder.record(MANAGER, new) == replace(first, repeated=True)
+    with pytest.raises((Conflict, InvalidInput)):
+        await hub.recorder.record(MANAGER, replace(new, idempotency_key="another"))
+
+
+async def test_keys_are_forgotten_only_after_their_hours(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    for key in ("old", "young"):
+        await hub.recorder.record(MANAGER, new_event(build, key=key))
+    await execute(
+        database_url,
+        """
+        UPDATE idempotency SET recorded_at = recorded_at
+            - CASE key WHEN 'old' THEN interval '24 hours 1 minute' ELSE interval '23 hours 59 minutes' END
+        """,
+    )
+    await hub.events.forget_keys()
+    assert (await hub.recorder.record(MANAGER, new_event(build, key="young"))).repeated
+    assert not (await hub.recorder.record(MANAGER, new_event(build, key="old"))).repeated
