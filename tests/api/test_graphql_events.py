@@ -203,15 +203,15 @@ async def test_what_would_change_its_value_is_refused_with_its_place(ask: Asking
 def as_literal(value: object) -> str:
     """A value as GraphQL writes it: like JSON, with bare names for keys."""
     if isinstance(value, dict):
-        return "{%s}" % ", ".join(f"{name}: {as_literal(entry)}" for name, entry in cast(Json, value).items())
+        return "{{{}}}".format(", ".join(f"{name}: {as_literal(entry)}" for name, entry in cast(Json, value).items()))
     return orjson.dumps(value).decode()
 
 
 def literal(receiver: str, **texts: str) -> str:
     """A document that creates an event, written without variables; `texts` are GraphQL literals."""
     fields = {name: as_literal(value) for name, value in new_event(receiver).items()} | texts
-    return "mutation { createEvent(input: {%s}) { event { payload } } }" % ",".join(
-        f"{name}: {value}" for name, value in fields.items()
+    return "mutation {{ createEvent(input: {{{}}}) {{ event {{ payload }} }} }}".format(
+        ",".join(f"{name}: {value}" for name, value in fields.items())
     )
 
 
@@ -243,8 +243,8 @@ async def test_a_literal_payload_is_any_json_and_may_hold_variables(ask: Asking)
     event = {**new_event(receiver), "payload": orjson.Fragment(b"0")}
     fields = ",".join(f"{name}: {orjson.dumps(value).decode()}" for name, value in event.items() if name != "payload")
     document = (
-        "mutation ($size: Int!, $more: JSON) { createEvent(input: {%s, payload:"
-        '{text: "x", size: $size, list: [true, null, -1, 2.5, {}], more: $more}}) { event { payload } } }' % fields
+        f"mutation ($size: Int!, $more: JSON) {{ createEvent(input: {{{fields}, payload:"
+        '{text: "x", size: $size, list: [true, null, -1, 2.5, {}], more: $more}}) { event { payload } } }'
     )
     answer = await ask(document, size=5, more={"b": 1, "a": 2})
     expected = b'{"text":"x","size":5,"list":[true,null,-1,2.5,{}],"more":{"b":1,"a":2}}'
@@ -341,7 +341,7 @@ LISTS = ("events", "eventReceivers", "eventReceiverGroups")
 
 async def test_a_page_has_from_one_to_a_hundred_entries(ask: Asking) -> None:
     for first, field in product((0, -1, 101, 2**31 - 1), LISTS):
-        answer = await ask("query ($n: Int!) { %s(first: $n) { nodes { id } } }" % field, n=first)
+        answer = await ask(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["first"])
     for first in (0, 101):
         answer = await ask("query ($n: Int!) { stream(first: $n) { cursor } }", n=first)
@@ -350,7 +350,7 @@ async def test_a_page_has_from_one_to_a_hundred_entries(ask: Asking) -> None:
 
 async def test_what_is_no_cursor_of_a_list_is_refused(ask: Asking) -> None:
     for after, field in product(("", "x", "-1", "1.5", "9" * 30, "1-ABCDEFGH", "\u0661"), LISTS):
-        answer = await ask("query ($after: String) { %s(after: $after) { nodes { id } } }" % field, after=after)
+        answer = await ask(f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after)
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["after"])
 
 
@@ -411,7 +411,7 @@ async def test_what_is_no_time_is_refused(ask: Asking) -> None:
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["createdAt"]), answer.raw
         answer = await ask(LIST, filter={"recordedFrom": time})
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["recordedFrom"]), answer.raw
-        answer = await ask("{ events(filter: {recordedFrom: %s}) { nodes { id } } }" % as_literal(time))
+        answer = await ask(f"{{ events(filter: {{recordedFrom: {as_literal(time)}}}) {{ nodes {{ id }} }} }}")
         assert answer.codes == ["GRAPHQL_VALIDATION_FAILED"], answer.raw
     assert await nothing_was_recorded(ask)
 

@@ -93,7 +93,8 @@ class Asking:
         """The id of a new receiver, by default for any payload."""
         given = {"name": name, "type": "test", "version": "1", "description": "made by a test", **fields}
         answer = await self(
-            "mutation ($input: CreateEventReceiverInput!) { createEventReceiver(input: $input) { eventReceiver { id }}}",
+            "mutation ($input: CreateEventReceiverInput!)"
+            "{ createEventReceiver(input: $input) { eventReceiver { id } } }",
             input={**given, "schema": {} if schema is None else schema},
         )
         return answer.data["createEventReceiver"]["eventReceiver"]["id"]

@@ -1,0 +1,114 @@
+"""The public schema: as it is written down, and every guard in it one that the code knows."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphql import (
+    FieldDefinitionNode,
+    GraphQLEnumType,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    ObjectTypeDefinitionNode,
+    build_schema,
+)
+
+from tests.support.guarded_fields import guards_of
+from xzepr.api.graphql.schema import printed
+from xzepr.core.actor import Permission, Role
+from xzepr.features.stream.kinds import KINDS, Kind
+
+SDL = Path(__file__).parents[2] / "schema.graphql"
+SCHEMA = build_schema(printed())
+ROOTS = ("Query", "Mutation", "Subscription")
+
+
+def test_the_schema_on_disk_is_the_one_that_is_served() -> None:
+    assert SDL.read_text(encoding="utf-8") == printed(), "renew it with `make schema` and look at the difference"
+
+
+def test_the_command_prints_it() -> None:
+    command = [sys.executable, "-m", "xzepr", "schema"]
+    done = subprocess.run(command, cwd=SDL.parent, capture_output=True, text=True, check=True)
+    assert done.stdout == SDL.read_text(encoding="utf-8")
+
+
+def nodes(name: str) -> Iterator[tuple[str, FieldDefinitionNode]]:
+    """The fields of a type with their definitions."""
+    for field, definition in type_named(name).fields.items():
+        assert definition.ast_node is not None, "it was built from SDL"
+        yield field, definition.ast_node
+
+
+def type_named(name: str) -> GraphQLObjectType | GraphQLInterfaceType:
+    """An object or an interface."""
+    found = SCHEMA.type_map[name]
+    assert isinstance(found, GraphQLObjectType | GraphQLInterfaceType)
+    return found
+
+
+def test_every_root_field_says_who_may_use_it_in_exactly_one_way() -> None:
+    guards = {(root, field): len(guards_of(node)) for root in ROOTS for field, node in nodes(root)}
+    assert {place: found for place, found in guards.items() if found != 1} == {}
+
+
+def test_only_a_login_needs_nobody() -> None:
+    open_to_all = [field for root in ROOTS for field, node in nodes(root) if guards_of(node) == [("anyone", None)]]
+    assert open_to_all == ["login"]
+
+
+def test_every_permission_that_a_field_names_is_one() -> None:
+    named = {
+        permission
+        for type in SCHEMA.type_map.values()
+        if isinstance(type, GraphQLObjectType) and isinstance(type.ast_node, ObjectTypeDefinitionNode)
+        for node in (type.ast_node, *(field for _, field in nodes(type.name)))
+        for guard, permission in guards_of(node)
+        if guard == "requires"
+    }
+    assert named == set(Permission)
+
+
+def test_permissions_and_roles_are_those_of_the_one_table() -> None:
+    for name, table in (("Permission", Permission), ("Role", Role), ("StreamKind", Kind)):
+        enum = SCHEMA.type_map[name]
+        assert isinstance(enum, GraphQLEnumType)
+        assert list(enum.values) == [member.name for member in table]
+
+
+def test_every_kind_of_message_is_a_type_with_the_permission_of_its_kind() -> None:
+    told = {
+        type.name: guards_of(type.ast_node)
+        for type in SCHEMA.type_map.values()
+        if isinstance(type, GraphQLObjectType)
+        and type_named("StreamMessage") in type.interfaces
+        and type.ast_node is not None
+    }
+    assert told == {facts.graphql_type: [("requires", facts.permission.value)] for facts in KINDS.values()}
+
+
+def test_every_mutation_takes_one_input_and_returns_a_payload() -> None:
+    for name, field in type_named("Mutation").fields.items():
+        capital = name[0].upper() + name[1:]
+        assert {argument: str(given.type) for argument, given in field.args.items()} == {"input": f"{capital}Input!"}
+        assert str(field.type).rstrip("!").endswith("Payload")
+
+
+def test_every_type_says_what_it_is() -> None:
+    """Payloads, inputs and connections are explained by the fields that have them."""
+    formal = ("Payload", "Input", "Connection", "Edge", "Query", "Mutation", "Subscription", "Boolean", "String", "Int")
+    silent = [
+        type.name
+        for type in SCHEMA.type_map.values()
+        if not type.description and not type.name.startswith("__") and not type.name.endswith(formal)
+    ]
+    assert silent == []
+
+
+def test_building_the_schema_opens_nothing(tmp_path: Path) -> None:
+    code = "import xzepr.app, sys; from xzepr.api.graphql.schema import build; build(); print(len(sys.modules) > 0)"
+    command = [sys.executable, "-c", code]
+    environ = {"PYTHONPATH": str(SDL.parent), "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])

@@ -1,0 +1,104 @@
+"""The guards of the schema: which fields say who may use them, and a call of each that needs a permission."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graphql import FieldDefinitionNode, ObjectTypeDefinitionNode, StringValueNode, parse
+
+from xzepr.api.graphql.schema import printed
+
+GUARDS = ("requires", "signedIn", "anyone")
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedField:
+    """A field that needs a permission, credentials, or nothing."""
+
+    type: str
+    field: str
+    guard: str
+    permission: str | None
+
+    @property
+    def place(self) -> str:
+        """`Query.event`."""
+        return f"{self.type}.{self.field}"
+
+
+def guards_of(node: FieldDefinitionNode | ObjectTypeDefinitionNode) -> list[tuple[str, str | None]]:
+    """The guards of a field or a type, each with its permission if it names one."""
+    found: list[tuple[str, str | None]] = []
+    for directive in node.directives or ():
+        if directive.name.value in GUARDS:
+            values = [given.value for given in directive.arguments or ()]
+            permissions = [value.value for value in values if isinstance(value, StringValueNode)]
+            found.append((directive.name.value, permissions[0] if permissions else None))
+    return found
+
+
+def guarded_fields() -> Iterator[GuardedField]:
+    """Every field with a guard, as the schema has them."""
+    for definition in parse(printed()).definitions:
+        if isinstance(definition, ObjectTypeDefinitionNode):
+            for field in definition.fields or ():
+                for guard, permission in guards_of(field):
+                    yield GuardedField(definition.name.value, field.name.value, guard, permission)
+
+
+_UNIT = '{name: "app", version: "1.0.0", release: "1", platformId: "linux", package: "rpm"}'
+_NEW = (
+    'name: "app", version: "1.0.0", release: "1", platformId: "linux", package: "rpm", description: "d",'
+    "payload: {}, success: true, eventReceiverId: BUILD"
+)
+_NAMED = 'name: "new", type: "t", version: "1", description: "d"'
+
+CALLS: dict[str, str] = {
+    "Query.event": "{ event(id: EVENT) { id } }",
+    "Query.events": "{ events { nodes { id } } }",
+    "Query.unit": "{ unit(key: UNIT) { id } }",
+    "Query.eventReceiver": "{ eventReceiver(id: BUILD) { id } }",
+    "Query.eventReceivers": "{ eventReceivers { nodes { id } } }",
+    "Query.eventReceiverGroup": "{ eventReceiverGroup(id: GROUP) { id } }",
+    "Query.eventReceiverGroups": "{ eventReceiverGroups { nodes { id } } }",
+    "Query.gate": "{ gate(groupId: GROUP, unit: UNIT) { complete } }",
+    "Query.streamStatus": "{ streamStatus { cursor } }",
+    "Event.eventReceiver": "{ event(id: EVENT) { eventReceiver { id } } }",
+    "Unit.events": "{ gate(groupId: GROUP, unit: UNIT) { unit { events { nodes { id } } } } }",
+    "Unit.gates": "{ unit(key: UNIT) { gates { complete } } }",
+    "EventReceiver.groups": "{ eventReceiver(id: BUILD) { groups { id } } }",
+    "EventReceiver.events": "{ eventReceiver(id: BUILD) { events { nodes { id } } } }",
+    "EventReceiverGroup.eventReceivers": "{ eventReceiverGroup(id: GROUP) { eventReceivers { id } } }",
+    "GateMember.eventReceiver": "{ gate(groupId: GROUP, unit: UNIT) { members { eventReceiver { id } } } }",
+    "GateMember.event": "{ gate(groupId: GROUP, unit: UNIT) { members { event { id } } } }",
+    "Mutation.createEvent": f"mutation {{ createEvent(input: {{{_NEW}}}) {{ cursor }} }}",
+    "Mutation.createEvents": f"mutation {{ createEvents(input: {{events: [{{{_NEW}}}]}}) {{ results {{ problems "
+    "{ code } } } }",
+    "Mutation.createEventReceiver": f"mutation {{ createEventReceiver(input: {{{_NAMED}, schema: {{}}}}) "
+    "{ eventReceiver { id } } }",
+    "Mutation.updateEventReceiver": 'mutation { updateEventReceiver(input: {id: BUILD, name: "x"}) '
+    "{ eventReceiver { id } } }",
+    "Mutation.deleteEventReceiver": "mutation { deleteEventReceiver(input: {id: SPARE}) { eventReceiver { id } } }",
+    "Mutation.createEventReceiverGroup": f"mutation {{ createEventReceiverGroup(input: {{{_NAMED}, "
+    "eventReceiverIds: [BUILD]}) { eventReceiverGroup { id } } }",
+    "Mutation.updateEventReceiverGroup": 'mutation { updateEventReceiverGroup(input: {id: GROUP, name: "x"}) '
+    "{ eventReceiverGroup { id } } }",
+    "Mutation.setEventReceiverGroupEnabled": "mutation { setEventReceiverGroupEnabled(input: {id: GROUP, "
+    "enabled: false}) { eventReceiverGroup { id } } }",
+    "Mutation.deleteEventReceiverGroup": "mutation { deleteEventReceiverGroup(input: {id: GROUP}) "
+    "{ eventReceiverGroup { id } } }",
+    "Mutation.createUser": 'mutation { createUser(input: {username: "bob", password: "long enough, sure", '
+    "roles: [USER]}) { user { id } } }",
+    "Mutation.setUserEnabled": "mutation { setUserEnabled(input: {id: OTHER, enabled: false}) { user { id } } }",
+    "Mutation.resumeRelay": 'mutation { resumeRelay(input: {route: "xzepr.events", at: 0}) { after } }',
+    "CreateEventPayload.gates": f"mutation {{ createEvent(input: {{{_NEW}}}) {{ cursor gates {{ complete }} }} }}",
+}
+"""A document for each field that needs a permission, and for what leads to it. In it stand EVENT, BUILD (a receiver),
+SPARE (another one, without events), GROUP, OTHER (a user) and UNIT."""
+
+
+def call_of(place: str, ids: Mapping[str, str]) -> str:
+    """The document that calls the field at a place, with these ids in it."""
+    document = CALLS[place].replace("UNIT", _UNIT)
+    for name, id in ids.items():
+        document = document.replace(name, f'"{id}"')
+    return document
