@@ -63,7 +63,7 @@ class Metrics:
         )
         self._relay_was: dict[str, str] = {}
         self._subscribers = Gauge("xzepr_subscribers", "Open subscriptions.", ["transport"], registry=registry)
-        self._logins = Counter("xzepr_logins", "Logins; the outcome is ok or a code.", ["outcome"], registry=registry)
+        self._logins = Counter("xzepr_logins", "Logins by outcome.", ["outcome"], registry=registry)
 
     def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """`route` is the address as the application declares it, never as a client wrote it."""
@@ -117,7 +117,7 @@ class Metrics:
         self._subscribers.labels(transport).dec()
 
     def login_tried(self, outcome: str) -> None:
-        """`outcome` is `ok` or the code of the refusal."""
+        """`outcome` is success, invalid, limited, overloaded or error."""
         self._logins.labels(outcome).inc()
 
     def render(self) -> bytes:
