@@ -79,6 +79,7 @@ class Database:
             max_size=settings.max_connections,
             timeout=settings.connection_timeout_seconds,
             reconnect_timeout=0,
+            configure=self._limit,
             check=self._check,
             reset=self._remember,
             open=False,
@@ -97,6 +98,13 @@ class Database:
             connect_timeout=max(2, round(self._settings.connection_timeout_seconds)),
             options=f"{options} -c timezone=UTC",
         )
+
+    async def _limit(self, connection: Connection) -> None:
+        """From PostgreSQL 17 on a transaction is limited as a whole too: in a pipeline, silence is seen only at a sync."""
+        if connection.info.server_version >= 17_00_00:
+            seconds = self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
+            milliseconds = str(int(seconds * 1000))
+            await connection.execute("SELECT set_config('transaction_timeout', %s, false)", (milliseconds,))
 
     async def open(self) -> None:
         """Opens the pool and waits for its first connections; raises Unavailable when there are none in time."""
@@ -133,4 +141,6 @@ class Database:
         """A connection of one's own in autocommit mode, named by its purpose; Unavailable or ConnectionLost when
         there is none to be had. The caller closes it."""
         async with refusals():
-            return await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
+            connection = await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
+            await self._limit(connection)
+            return connection

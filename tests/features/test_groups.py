@@ -1,0 +1,238 @@
+"""Groups: what may be made of receivers, and what the stream says of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.hub import (
+    MANAGER,
+    VIEWER,
+    actor,
+    execute,
+    kinds,
+    messages,
+    new_event,
+    new_group,
+    new_receiver,
+    running_hub,
+)
+from xzepr.core.actor import ANONYMOUS, Permission
+from xzepr.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem, Unauthenticated
+from xzepr.core.ids import new_id
+from xzepr.core.paging import PageRequest
+from xzepr.features.groups import rules
+from xzepr.features.groups.model import GroupChange, GroupFilter, NewGroup
+from xzepr.features.stream.kinds import Kind
+from xzepr.hub import Hub
+
+
+async def test_a_group_is_kept_as_sent_and_announced_whole(hub: Hub):
+    members = [await new_receiver(hub, name) for name in "cab"]
+    ids = tuple(member.id for member in (members[1], members[2], members[0]))
+    made = await hub.groups.create(MANAGER, NewGroup(" Straße ", "t", "1", "🚀", ids, enabled=False))
+    assert await hub.groups.get(VIEWER, made.id) == made
+    assert (made.name, made.description, made.enabled, made.owner_id) == (" Straße ", "🚀", False, "manager")
+    assert made.receiver_ids == ids, "in the order they were given"
+    assert (made.resource_version, made.position, made.changed_position) == (1, 4, 4)
+    assert made.created_at == made.updated_at
+    [message] = await messages(hub, 3)
+    assert (message.kind, message.group_id, message.position) == (Kind.GROUP_CREATED, made.id, made.position)
+    assert message.data is not None
+    assert rules.from_snapshot(orjson.loads(message.data)) == made
+
+
+async def test_a_change_keeps_what_is_not_given_and_is_one_message_that_evaluates_no_unit(hub: Hub):
+    build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
+    group = await new_group(hub, build, scan, enabled=False)
+    await hub.recorder.record(MANAGER, new_event(build))
+    await hub.recorder.record(MANAGER, new_event(scan, success=False))
+    at = (await messages(hub))[-1].position
+    steps: list[GroupChange] = [
+        GroupChange(enabled=True),
+        GroupChange(receiver_ids=(build.id,)),
+        GroupChange(name="renamed"),
+        GroupChange(receiver_ids=(scan.id, build.id)),
+        GroupChange(enabled=False),
+        GroupChange(),
+    ]
+    for number, change in enumerate(steps, 2):
+        given = {field: value for field in ("enabled", "receiver_ids", "name") if (value := getattr(change, field))}
+        expected = replace(group, **given) if change.enabled is not False else replace(group, enabled=False)
+        group = await hub.groups.update(MANAGER, group.id, change)
+        assert group == replace(
+            expected, resource_version=number, changed_position=at + number - 1, updated_at=group.updated_at
+        )
+        assert await hub.groups.get(VIEWER, group.id) == group
+    said = await messages(hub, at)
+    assert [message.kind for message in said] == [Kind.GROUP_UPDATED] * len(steps)
+    assert said[-1].data is not None
+    assert rules.from_snapshot(orjson.loads(said[-1].data)) == group
+    assert said[-1].event is None
+
+
+async def test_enabling_and_deleting_are_one_message_each(hub: Hub):
+    build = await new_receiver(hub)
+    group = await new_group(hub, build, enabled=False)
+    await hub.recorder.record(MANAGER, new_event(build))
+    at = (await messages(hub))[-1].position
+    await hub.groups.set_enabled(MANAGER, group.id, True)
+    before = await hub.groups.set_enabled(MANAGER, group.id, False)
+    gone = await hub.groups.delete(MANAGER, group.id)
+    assert gone == before
+    said = await messages(hub, at)
+    assert [message.kind for message in said] == [Kind.GROUP_UPDATED, Kind.GROUP_UPDATED, Kind.GROUP_DELETED]
+    assert said[-1].data is not None
+    assert rules.from_snapshot(orjson.loads(said[-1].data)) == before, "it carries the last state"
+    with pytest.raises(NotFound):
+        await hub.groups.get(VIEWER, group.id)
+    await hub.receivers.delete(MANAGER, (await new_receiver(hub)).id)
+    with pytest.raises(Conflict, match="has events"):
+        await hub.receivers.delete(MANAGER, build.id)
+
+
+async def test_every_unknown_receiver_is_named_and_nothing_is_stored(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    missing = new_id()
+    new = NewGroup("n", "t", "1", "d", ("nobody", build.id, missing))
+    with pytest.raises(InvalidInput) as refusal:
+        await hub.groups.create(MANAGER, new)
+    assert [violation.field for violation in refusal.value.violations] == ["receiver_ids/0", "receiver_ids/2"]
+    assert "nobody" in refusal.value.violations[0].message
+    assert missing in refusal.value.violations[1].message
+    group = await new_group(hub, build)
+    with pytest.raises(InvalidInput):
+        await hub.groups.update(MANAGER, group.id, GroupChange(name="other", receiver_ids=(missing,)))
+    assert await hub.groups.get(VIEWER, group.id) == group
+    assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.GROUP_CREATED]
+    assert await execute(database_url, "SELECT count(*) FROM groups") == [(1,)]
+
+
+WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "no members": ({"receiver_ids": ()}, ["receiver_ids"]),
+    "too many members": ({"receiver_ids": ("a",) * 4}, ["receiver_ids"]),
+    "a blank member": ({"receiver_ids": (" ",)}, ["receiver_ids/0"]),
+    "a member twice": ({"receiver_ids": ("a", "b", "a")}, ["receiver_ids/2"]),
+    "a member that is no text": ({"receiver_ids": ("\0", "\ud800")}, ["receiver_ids/0", "receiver_ids/1"]),
+    "texts": (
+        {"name": "", "type": "\0", "version": "x" * 256, "description": "\ud800"},
+        ["name", "type", "version", "description"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_stored(database_url: str, what: str):
+    given, places = WRONG[what]
+    async with running_hub(database_url, groups={"max_members": 3}) as hub:
+        build = await new_receiver(hub)
+        group = await new_group(hub, build)
+        for call in (
+            hub.groups.create(MANAGER, replace(NewGroup("n", "t", "1", "d", (build.id,)), **given)),
+            hub.groups.update(MANAGER, group.id, GroupChange(**given)),
+        ):
+            with pytest.raises(InvalidInput) as refusal:
+                await call
+            assert [violation.field for violation in refusal.value.violations] == places
+        assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.GROUP_CREATED]
+
+
+async def test_a_hundred_members_are_allowed_and_no_more(hub: Hub):
+    members = [await new_receiver(hub) for _ in range(101)]
+    assert len((await new_group(hub, *members[1:])).receiver_ids) == 100
+    with pytest.raises(InvalidInput, match="at most 100"):
+        await new_group(hub, *members)
+
+
+async def test_a_receiver_is_in_at_most_so_many_enabled_groups(database_url: str):
+    async with running_hub(database_url, groups={"max_groups_per_receiver": 2}) as hub:
+        build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
+        first = await new_group(hub, build)
+        await new_group(hub, build)
+        disabled = await new_group(hub, build, enabled=False)
+        elsewhere = await new_group(hub, scan)
+        at = (await messages(hub))[-1].position
+        for refused in (
+            hub.groups.create(MANAGER, NewGroup("n", "t", "1", "d", (scan.id, build.id))),
+            hub.groups.set_enabled(MANAGER, disabled.id, True),
+            hub.groups.update(MANAGER, elsewhere.id, GroupChange(receiver_ids=(build.id,))),
+        ):
+            with pytest.raises(Conflict, match="2 enabled groups already"):
+                await refused
+        assert await kinds(hub, at) == []
+        assert (await hub.groups.get(VIEWER, elsewhere.id)) == elsewhere
+        await hub.groups.update(MANAGER, first.id, GroupChange(name="an enabled one may change"))
+        await hub.groups.set_enabled(MANAGER, first.id, False)
+        await hub.groups.set_enabled(MANAGER, disabled.id, True)
+
+
+async def test_a_change_to_what_was_read_before_another_change_is_a_conflict(hub: Hub):
+    group = await new_group(hub, await new_receiver(hub))
+    changed = await hub.groups.update(MANAGER, group.id, GroupChange(name="b"), expected_version=1)
+    at = changed.changed_position
+    for call in (
+        hub.groups.update(MANAGER, group.id, GroupChange(name="c"), expected_version=1),
+        hub.groups.set_enabled(MANAGER, group.id, False, expected_version=3),
+        hub.groups.delete(MANAGER, group.id, expected_version=1),
+    ):
+        with pytest.raises(Conflict) as refusal:
+            await call
+        assert refusal.value.field == "expected_version"
+    assert await hub.groups.get(VIEWER, group.id) == changed
+    assert await kinds(hub, at) == []
+    await hub.groups.delete(MANAGER, group.id, expected_version=2)
+
+
+@pytest.mark.parametrize("id", ["nobody", "", "\0", "\ud800", "01M7XD0WJCG1Y78QPF4180KVTM"])
+async def test_what_does_not_exist_is_not_found(hub: Hub, id: str):
+    for call in (
+        hub.groups.get(VIEWER, id),
+        hub.groups.update(MANAGER, id, GroupChange(name="x")),
+        hub.groups.delete(MANAGER, id),
+        hub.events.get(VIEWER, id),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    assert await messages(hub) == []
+
+
+async def test_the_same_name_twice_is_two_groups_and_lists_are_newest_first(hub: Hub):
+    build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
+    a = await new_group(hub, build)
+    b = await new_group(hub, build, scan, enabled=False)
+    c = await new_group(hub, scan, name="other")
+    page = await hub.groups.page(VIEWER, GroupFilter(), PageRequest(first=2))
+    assert (list(page.items), page.has_next) == ([c, b], True)
+    page = await hub.groups.page(VIEWER, GroupFilter(), PageRequest(first=2, after=b.position))
+    assert (list(page.items), page.has_next) == ([a], False)
+    for wanted, found in (
+        (GroupFilter(name="gate"), [b, a]),
+        (GroupFilter(enabled=True), [c, a]),
+        (GroupFilter(receiver_id=scan.id), [c, b]),
+        (GroupFilter(name="gate", enabled=False, type="com.example.gate", version="1.0"), [b]),
+        (GroupFilter(name="GATE"), []),
+    ):
+        assert list((await hub.groups.page(VIEWER, wanted, PageRequest())).items) == found
+    assert await hub.groups.of_receivers(VIEWER, [build.id, scan.id]) == {build.id: [a, b], scan.id: [b, c]}
+
+
+async def test_only_who_may_changes_and_reads_groups(hub: Hub):
+    build = await new_receiver(hub)
+    group = await new_group(hub, build)
+    new = NewGroup("n", "t", "1", "d", (build.id,))
+    nobody = actor("nobody", *(set(Permission) - {p for p in Permission if p.value.startswith("group:")}))
+    calls: list[tuple[type[Problem], Any]] = [
+        (Forbidden, hub.groups.create(VIEWER, new)),
+        (Forbidden, hub.groups.update(VIEWER, group.id, GroupChange(name="x"))),
+        (Forbidden, hub.groups.set_enabled(VIEWER, group.id, False)),
+        (Forbidden, hub.groups.delete(VIEWER, group.id)),
+        (Forbidden, hub.groups.get(nobody, group.id)),
+        (Forbidden, hub.groups.page(nobody, GroupFilter(), PageRequest())),
+        (Unauthenticated, hub.groups.create(ANONYMOUS, new)),
+    ]
+    for problem, call in calls:
+        with pytest.raises(problem):
+            await call
+    assert await hub.groups.get(VIEWER, group.id) == group
+    assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.GROUP_CREATED]

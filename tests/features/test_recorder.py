@@ -1,0 +1,512 @@
+"""The recorder: many creates, one transaction at a time, and the truth to everyone who asked."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.hub import (
+    MANAGER,
+    VIEWER,
+    execute,
+    kinds,
+    messages,
+    new_event,
+    new_group,
+    new_receiver,
+    running_hub,
+    terminate,
+    until,
+    waiting_for_locks,
+    writer_lock_held,
+)
+from xzepr.core.actor import ANONYMOUS
+from xzepr.core.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Problem,
+    Unauthenticated,
+    Unavailable,
+)
+from xzepr.features.events.model import NewEvent, Recorded
+from xzepr.features.receivers.model import Receiver, ReceiverChange
+from xzepr.features.stream.kinds import Kind
+from xzepr.hub import Hub
+
+POISON = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (description <> 'poison')"
+
+
+def recorded(answers: Sequence[Recorded | Problem]) -> list[Recorded]:
+    assert all(isinstance(answer, Recorded) for answer in answers), answers
+    return [answer for answer in answers if isinstance(answer, Recorded)]
+
+
+async def events_stored(database_url: str) -> int:
+    return int((await execute(database_url, "SELECT count(*) FROM events"))[0][0])
+
+
+async def queued(hub: Hub, news: Sequence[NewEvent]) -> list["asyncio.Task[Recorded]"]:
+    """Each as a call of its own, once all of them wait in the queue. Hold the writer's lock."""
+    tasks: list[asyncio.Task[Recorded]] = []
+    for new in news:
+        waiting = hub.recorder.waiting
+        tasks.append(asyncio.create_task(hub.recorder.record(MANAGER, new)))
+        await until(lambda waiting=waiting: hub.recorder.waiting > waiting)
+    return tasks
+
+
+async def test_concurrent_creates_become_few_transactions_without_a_gap_in_their_order(database_url: str):
+    async with running_hub(database_url) as hub:
+        build = await new_receiver(hub)
+        await hub.recorder.record(MANAGER, new_event(build, name="so that its receiver is known"))
+        answers = await asyncio.gather(
+            *(hub.recorder.record(MANAGER, new_event(build, name=f"app-{n}")) for n in range(300))
+        )
+        stored = await execute(
+            database_url, "SELECT count(DISTINCT xmin::text), count(*), min(position), max(position) FROM events"
+        )
+    [(transactions, count, first, last)] = stored
+    assert (count, first, last) == (301, 2, 302)
+    assert transactions <= 30, "they shared transactions"
+    assert [answer.event.name for answer in sorted(answers, key=lambda answer: answer.event.position)] == [
+        f"app-{n}" for n in range(300)
+    ], "first come, first recorded"
+    assert all(answer.cursor.position == answer.event.position for answer in answers)
+
+
+async def test_time_never_runs_back_along_the_stream(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    await execute(database_url, "UPDATE messages SET time = clock_timestamp() + interval '1 hour'")
+    ahead = (await messages(hub))[-1].time
+    answers = [await hub.recorder.record(MANAGER, new_event(build)) for _ in range(3)]
+    assert [answer.event.recorded_at for answer in answers] == [ahead] * 3
+    assert [message.time for message in await messages(hub)] == [ahead] * 4
+
+
+async def test_an_answer_is_given_only_after_commit(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    async with writer_lock_held(database_url):
+        call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build)))
+        await until(lambda: _someone_waits(database_url))
+        assert not call.done()
+        assert await events_stored(database_url) == 0
+    answer = await call
+    assert await execute(database_url, "SELECT position FROM events WHERE id = %s", (answer.event.id,)) == [(2,)]
+
+
+async def _someone_waits(database_url: str) -> bool:
+    return await waiting_for_locks(database_url) > 0
+
+
+async def test_an_event_is_kept_as_it_was_sent(hub: Hub):
+    build = await new_receiver(hub)
+    happened = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5, minutes=30)))
+    payload = {"z": 1, "a": [1.5, None, True, "é́🚀", 2**64 - 1, -(2**63)], "": {}}
+    new = new_event(build, name=" Straße ", payload=payload, success=False, created_at=happened)
+    answer = await hub.recorder.record(MANAGER, new)
+    stored = await hub.events.get(VIEWER, answer.event.id)
+    assert stored == answer.event
+    assert stored.payload == orjson.dumps(payload)
+    assert (stored.name, stored.success, stored.owner_id) == (" Straße ", False, "manager")
+    assert stored.created_at == happened
+    assert stored.receiver_revision == 1
+    [message] = [m for m in await messages(hub) if m.kind is Kind.EVENT_RECORDED]
+    assert (message.id, message.event, message.cursor) == (stored.id, stored, answer.cursor)
+    assert (message.actor_id, message.receiver_id, message.data) == ("manager", build.id, None)
+
+
+async def test_an_event_without_a_time_happened_when_it_was_recorded(hub: Hub):
+    answer = await hub.recorder.record(MANAGER, new_event(await new_receiver(hub)))
+    assert answer.event.created_at == answer.event.recorded_at
+
+
+# Full, late, stopping ------------------------------------------------------------------------------
+
+
+async def test_a_full_queue_refuses_at_once_and_records_nothing_of_what_it_refused(database_url: str):
+    limits = {"recorder": {"queue_size": 2}, "events": {"max_batch_items": 2}}
+    async with running_hub(database_url, **limits) as hub:
+        build = await new_receiver(hub)
+        async with writer_lock_held(database_url):
+            first = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="first")))
+            await until(lambda: _someone_waits(database_url))
+            waiting = await queued(hub, [new_event(build, name="second")])
+            with pytest.raises(Overloaded) as refusal:
+                await hub.recorder.record_all(MANAGER, [new_event(build, name="many")] * 2)
+            assert refusal.value.retry_after is not None
+            waiting += await queued(hub, [new_event(build, name="third")])
+            with pytest.raises(Overloaded):
+                await hub.recorder.record(MANAGER, new_event(build, name="too much"))
+        answers = await asyncio.gather(first, *waiting)
+        assert [answer.event.name for answer in answers] == ["first", "second", "third"]
+        assert await events_stored(database_url) == 3
+
+
+async def test_what_waited_too_long_is_refused_and_not_recorded(database_url: str):
+    async with running_hub(database_url, recorder={"max_wait_seconds": 0.1}) as hub:
+        build = await new_receiver(hub)
+        async with writer_lock_held(database_url):
+            first = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="in hand")))
+            await until(lambda: _someone_waits(database_url))
+            [late] = await queued(hub, [new_event(build, name="late")])
+            with pytest.raises(Overloaded, match="waited too long"):
+                await late
+            assert hub.recorder.waiting == 0
+        assert (await first).event.name == "in hand"
+        assert await execute(database_url, "SELECT name FROM events") == [("in hand",)]
+
+
+async def test_a_lock_that_another_session_keeps_is_overload_and_nothing_is_recorded(database_url: str):
+    async with running_hub(database_url, database={"lock_timeout_seconds": 0.1}) as hub:
+        build = await new_receiver(hub)
+        async with writer_lock_held(database_url):
+            with pytest.raises(Overloaded) as refusal:
+                await hub.recorder.record(MANAGER, new_event(build))
+            assert refusal.value.retry_after == 1
+        assert await events_stored(database_url) == 0
+        assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == 2
+
+
+async def test_a_writer_that_freezes_is_ended_by_the_database_and_others_go_on(database_url: str):
+    limits = {"lock_timeout_seconds": 0.3, "statement_timeout_seconds": 0.3, "idle_in_transaction_timeout_seconds": 0.1}
+    async with running_hub(database_url, database=limits) as hub:
+        build = await new_receiver(hub)
+        with pytest.raises(Unavailable):
+            async with hub.stream.write(MANAGER) as tx:
+                tx.append(Kind.RECEIVER_UPDATED, receiver_id=build.id)
+                await until(lambda: _was_recorded(hub, new_event(build)))
+        assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
+
+
+async def _was_recorded(hub: Hub, new: NewEvent) -> bool:
+    try:
+        return (await hub.recorder.record(MANAGER, new)).event.position == 2
+    except Overloaded:
+        return False
+
+
+async def test_a_recorder_that_stops_finishes_the_batch_in_hand_and_refuses_what_waits(database_url: str):
+    async with running_hub(database_url) as hub:
+        build = await new_receiver(hub)
+        # A second recorder of the same hub, so that it can be stopped before the hub is.
+        other = running_hub(database_url)
+        second = await other.__aenter__()
+        async with writer_lock_held(database_url):
+            first = asyncio.create_task(second.recorder.record(MANAGER, new_event(build, name="in hand")))
+            await until(lambda: _someone_waits(database_url))
+            [waits] = await queued(second, [new_event(build, name="waits")])
+            closing = asyncio.create_task(other.__aexit__(None, None, None))
+            await until(lambda: closing.done() or second.recorder.waiting == 1)
+        assert (await first).event.name == "in hand"
+        with pytest.raises(Overloaded, match="stopping"):
+            await waits
+        await closing
+        assert await execute(database_url, "SELECT name FROM events") == [("in hand",)]
+
+
+async def test_a_caller_that_hangs_up_cancels_nothing(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    async with writer_lock_held(database_url):
+        gone = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="gone")))
+        await until(lambda: _someone_waits(database_url))
+        stays, also_gone, last = await queued(hub, [new_event(build, name=name) for name in ("stays", "also", "last")])
+        gone.cancel()
+        also_gone.cancel()
+        await asyncio.gather(gone, also_gone, return_exceptions=True)
+    assert [(await stays).event.position, (await last).event.position] == [3, 5]
+    assert await events_stored(database_url) == 4
+
+
+# What Postgres or the connection does to a batch ---------------------------------------------------
+
+
+async def test_an_event_that_the_database_refuses_fails_alone(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    gate = await new_group(hub, build)
+    await execute(database_url, POISON)
+    news = [new_event(build, name=f"app-{n}", description="poison" if n == 13 else "fine") for n in range(40)]
+    answers = await hub.recorder.record_all(MANAGER, news)
+    culprit = answers.pop(13)
+    assert isinstance(culprit, Problem)
+    assert culprit.code == "INTERNAL"
+    assert "poison" not in culprit.message, "what the database says is for the log"
+    assert [answer.event.name for answer in recorded(answers)] == [f"app-{n}" for n in range(40) if n != 13]
+    assert [answer.event.position for answer in recorded(answers)] == list(range(3, 81, 2))
+    assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED] * 39
+    alone = await asyncio.gather(hub.recorder.record(MANAGER, news[13]), return_exceptions=True)
+    assert isinstance(alone[0], Problem)
+
+
+async def test_nothing_is_announced_when_the_transaction_fails(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    await new_group(hub, build)
+    await execute(database_url, POISON)
+    await hub.recorder.record_all(MANAGER, [new_event(build, description="poison", key="k")])
+    assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.GROUP_CREATED]
+    for table in ("events", "unit_status", "idempotency"):
+        assert await execute(database_url, f"SELECT * FROM {table}") == []  # pyright: ignore[reportArgumentType]
+
+
+async def test_a_refusal_at_commit_is_found_as_well(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    await execute(
+        database_url,
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF NEW.description = 'poison' THEN RAISE 'no'; END IF; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse()
+        """,
+    )
+    answers = await hub.recorder.record_all(
+        MANAGER, [new_event(build, description=text) for text in ("a", "poison", "b")]
+    )
+    assert isinstance(answers[1], Problem)
+    assert [answer.event.description for answer in recorded([answers[0], answers[2]])] == ["a", "b"]
+    assert await events_stored(database_url) == 2
+
+
+@pytest.mark.parametrize("state", ["idle", "waiting for the lock"])
+async def test_a_connection_that_is_ended_before_commit_recorded_nothing_and_the_recorder_goes_on(
+    hub: Hub, database_url: str, state: str
+):
+    build = await new_receiver(hub)
+    first = await hub.recorder.record(MANAGER, new_event(build, name="first"))
+    if state == "idle":
+        assert await terminate(database_url, "xzepr hub recorder") == 1
+        outcome = (await asyncio.gather(hub.recorder.record(MANAGER, new_event(build)), return_exceptions=True))[0]
+    else:
+        async with writer_lock_held(database_url):
+            call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build)))
+            await until(lambda: _someone_waits(database_url))
+            assert await terminate(database_url, "xzepr hub recorder") == 1
+            outcome = (await asyncio.gather(call, return_exceptions=True))[0]
+    assert isinstance(outcome, Unavailable), outcome
+    assert "not recorded" in outcome.message
+    assert await events_stored(database_url) == 1
+    again = await hub.recorder.record(MANAGER, new_event(build))
+    assert again.event.position == first.event.position + 1
+
+
+async def test_a_backend_that_dies_in_its_commit_recorded_nothing_and_says_so(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    await execute(
+        database_url,
+        """
+        CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF NEW.name = 'dies' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION die()
+        """,
+    )
+    with pytest.raises(Unavailable, match="not recorded"):
+        await hub.recorder.record(MANAGER, new_event(build, name="dies"))
+    assert (await hub.recorder.record(MANAGER, new_event(build, name="lives"))).event.position == 2
+    assert await execute(database_url, "SELECT name FROM events") == [("lives",)]
+
+
+# Receivers that change meanwhile -------------------------------------------------------------------
+
+CHANGES: dict[str, tuple[ReceiverChange | None, type[Problem] | None]] = {
+    "another schema that refuses it": (ReceiverChange(schema={"required": ["size"]}), InvalidInput),
+    "another schema that accepts it": (ReceiverChange(schema={"type": "object"}), None),
+    "another name": (ReceiverChange(name="renamed"), None),
+    "disabled": (ReceiverChange(enabled=False), Conflict),
+    "deleted": (None, NotFound),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_receiver_that_changed_after_validation_judges_again_under_the_lock(
+    hub: Hub, database_url: str, change: str
+):
+    build = await new_receiver(hub)
+    what, refusal = CHANGES[change]
+    async with writer_lock_held(database_url):
+        changing = asyncio.create_task(
+            hub.receivers.delete(MANAGER, build.id) if what is None else hub.receivers.update(MANAGER, build.id, what)
+        )
+        await until(lambda: _someone_waits(database_url))
+        call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, payload={"a": 1})))
+        await until(lambda: _both_wait(database_url))
+    changed = await changing
+    if refusal is None:
+        event = (await call).event
+        assert event.receiver_revision == changed.revision
+    else:
+        with pytest.raises(refusal) as refused:
+            await call
+        assert refused.value.field in ("receiver_id", "payload")
+        assert await events_stored(database_url) == 0
+
+
+async def _both_wait(database_url: str) -> bool:
+    return await waiting_for_locks(database_url) == 2
+
+
+async def test_a_receiver_changed_in_another_process_is_never_judged_by_what_is_remembered(database_url: str):
+    async with running_hub(database_url) as here, running_hub(database_url) as there:
+        build = await new_receiver(here, schema={"type": "object"})
+        await there.recorder.record(MANAGER, new_event(build))
+        await here.receivers.update(MANAGER, build.id, ReceiverChange(schema={"type": "string"}))
+        with pytest.raises(InvalidInput):
+            await there.recorder.record(MANAGER, new_event(build, payload={}))
+        assert (await there.recorder.record(MANAGER, new_event(build, payload="text"))).event.receiver_revision == 2
+        assert await events_stored(database_url) == 2
+
+
+# What is refused before it waits -------------------------------------------------------------------
+
+DEEP: object = 0
+for _ in range(65):
+    DEEP = [DEEP]
+
+REFUSED: dict[str, tuple[dict[str, object], list[str]]] = {
+    "blank and too long names": (
+        {"name": "", "version": " ", "release": "x" * 256, "platform_id": "\t", "package": "\n"},
+        ["name", "version", "release", "platform_id", "package"],
+    ),
+    "a blank description": ({"description": " "}, ["description"]),
+    "a long description": ({"description": "x" * 4001}, ["description"]),
+    "NUL": ({"name": "a\0", "payload": {"a": ["\0"]}}, ["name", "payload/a/0"]),
+    "lone surrogates": ({"package": "\ud800", "payload": {"k\udfff": 1}}, ["package", "payload/k\\udfff"]),
+    "integers beyond 64 bits": ({"payload": {"n": [2**64]}}, ["payload/n/0"]),
+    "no number": ({"payload": [float("nan"), float("inf")]}, ["payload/0", "payload/1"]),
+    "a large payload": ({"payload": "x" * (512 * 1024)}, ["payload"]),
+    "a deep payload": ({"payload": DEEP}, ["payload"]),
+    "NUL in a key": ({"key": "\0"}, ["idempotency_key"]),
+    "a blank key": ({"key": ""}, ["idempotency_key"]),
+    "a time without a zone": ({"created_at": datetime(2026, 1, 1)}, ["created_at"]),  # noqa: DTZ001 that is the point
+    "a time before the calendar": (
+        {"created_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))},
+        ["created_at"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_cannot_be_kept_is_refused_with_its_place(hub: Hub, what: str):
+    build = await new_receiver(hub)
+    given, places = REFUSED[what]
+    with pytest.raises(InvalidInput) as refusal:
+        await hub.recorder.record(MANAGER, new_event(build, **given))  # pyright: ignore[reportArgumentType]
+    assert [violation.field for violation in refusal.value.violations] == places
+    assert await kinds(hub) == [Kind.RECEIVER_CREATED]
+
+
+async def test_what_is_just_within_the_limits_is_kept(hub: Hub):
+    build = await new_receiver(hub)
+    assert isinstance(DEEP, list)
+    for payload in ("x" * (512 * 1024 - 2), DEEP[0]):
+        answer = await hub.recorder.record(MANAGER, new_event(build, payload=payload))
+        assert (await hub.events.get(VIEWER, answer.event.id)).payload == orjson.dumps(payload)
+    longest = new_event(build, name="名" * 255, package="包" * 255, description="述" * 4000, key="键" * 255)
+    assert (await hub.recorder.record(MANAGER, longest)).event.name == "名" * 255
+
+
+async def test_what_has_not_happened_yet_is_refused(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    with pytest.raises(InvalidInput) as refusal:
+        await hub.recorder.record(MANAGER, new_event(build, created_at=datetime.now(UTC) + timedelta(minutes=1)))
+    assert refusal.value.field == "created_at"
+    assert await events_stored(database_url) == 0
+
+
+async def test_what_the_schema_refuses_is_refused_with_every_violation(hub: Hub, database_url: str):
+    build = await new_receiver(hub, schema={"properties": {"n": {"type": "integer"}, "s": {"type": "string"}}})
+    with pytest.raises(InvalidInput) as refusal:
+        await hub.recorder.record(MANAGER, new_event(build, payload={"n": "1", "s": 1}))
+    assert {violation.field for violation in refusal.value.violations} == {"payload/n", "payload/s"}
+    assert await events_stored(database_url) == 0
+
+
+@pytest.mark.parametrize("id", ["01M7XD0WJCG1Y78QPF4180KVTM", "nobody", "\x7f"])
+async def test_an_event_of_an_unknown_receiver_is_refused(hub: Hub, id: str):
+    with pytest.raises(NotFound) as refusal:
+        await hub.recorder.record(MANAGER, new_event(id))
+    assert refusal.value.field == "receiver_id"
+    assert await messages(hub) == []
+
+
+async def test_only_who_may_create_events_does(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    with pytest.raises(Forbidden):
+        await hub.recorder.record(VIEWER, new_event(build))
+    with pytest.raises(Unauthenticated):
+        await hub.recorder.record_all(ANONYMOUS, [new_event(build)])
+    assert await events_stored(database_url) == 0
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payloads=st.lists(JSON, min_size=5, max_size=40), name=st.text(st.characters(), min_size=1, max_size=255))
+async def test_what_our_checks_let_through_postgres_keeps(hub: Hub, payloads: list[object], name: str):
+    build = await new_receiver(hub)
+    news = [new_event(build, name=name, payload=payload) for payload in payloads]
+    answers = await hub.recorder.record_all(MANAGER, news)
+    if any(isinstance(answer, InvalidInput) for answer in answers):
+        assert "\0" in name or not name.strip() or any("\ud800" <= c <= "\udfff" for c in name)
+        return
+    stored = await hub.events.by_positions(VIEWER, [answer.event.position for answer in recorded(answers)])
+    for answer, payload in zip(recorded(answers), payloads, strict=True):
+        assert stored[answer.event.position] == answer.event
+        assert answer.event.payload == orjson.dumps(payload)
+
+
+# Many at once --------------------------------------------------------------------------------------
+
+
+async def test_a_thousand_mixed_events_are_answered_one_by_one_in_order(hub: Hub, database_url: str):
+    build = await new_receiver(hub, schema={"type": "integer"})
+    off = await hub.receivers.update(MANAGER, (await new_receiver(hub, "off")).id, ReceiverChange(enabled=False))
+    before = (await messages(hub))[-1].position
+    news = [_mixed(n, build, off) for n in range(1000)]
+    answers = await hub.recorder.record_all(MANAGER, news)
+    expected = [Recorded, InvalidInput, NotFound, Conflict, Recorded]
+    assert [type(answer) for answer in answers] == expected * 200
+    good = [answer for answer in answers if isinstance(answer, Recorded)]
+    assert [answer.event.payload for answer in good] == [b"%d" % n for n in range(1000) if n % 5 in (0, 4)]
+    assert [answer.event.position for answer in good] == list(range(before + 1, before + 401))
+    assert await events_stored(database_url) == 400
+
+
+def _mixed(n: int, build: Receiver, off: Receiver) -> NewEvent:
+    new = new_event(build, name=f"app-{n % 7}", payload=n)
+    match n % 5:
+        case 1:
+            return replace(new, payload=str(n))
+        case 2:
+            return replace(new, receiver_id="nobody")
+        case 3:
+            return replace(new, receiver_id=off.id)
+        case _:
+            return new
+
+
+async def test_more_than_a_thousand_are_refused_whole_and_none_is_nothing(hub: Hub):
+    build = await new_receiver(hub)
+    with pytest.raises(InvalidInput, match="at most 1,000"):
+        await hub.recorder.record_all(MANAGER, [new_event(build)] * 1001)
+    assert await hub.recorder.record_all(MANAGER, []) == []
+    assert await kinds(hub) == [Kind.RECEIVER_CREATED]
