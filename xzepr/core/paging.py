@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from xzepr.core.errors import InvalidInput
 
@@ -29,3 +29,7 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     has_next: bool
+
+
+NOTHING: Page[Any] = Page((), has_next=False)
+"""The page of an empty list."""

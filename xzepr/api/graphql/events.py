@@ -13,6 +13,7 @@ from xzepr.api.graphql.refusals import ProblemFacts, problem_facts
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
 from xzepr.core.errors import NotFound, Problem
+from xzepr.core.paging import NOTHING
 from xzepr.core.text import must_be_askable
 from xzepr.features.events.model import EventFilter, NewEvent, Recorded
 from xzepr.features.groups import model as groups
@@ -93,7 +94,9 @@ class Unit:
     async def events(
         root: strawberry.Parent[groups.Unit], info: Info, first: int = 50, after: str | None = None
     ) -> Listed[stream.Event]:
-        return await _listed(info, EventFilter(unit_id=root.id), first, after)
+        request = asked(first, after)
+        page = await info.context.loaders.events_of_unit.load((root.id, request))
+        return listed(page or NOTHING, lambda event: event.position, request)
 
     @strawberry.field(
         graphql_type=list[GateType],

@@ -1,5 +1,6 @@
 """Event receiver groups and gates in the schema."""
 
+import asyncio
 from datetime import datetime
 
 import strawberry
@@ -44,7 +45,8 @@ class EventReceiverGroup:
     @staticmethod
     async def event_receivers(root: strawberry.Parent[groups.Group], info: Info) -> list[Receiver]:
         load = info.context.loaders.receivers.load
-        return [receiver for id in root.receiver_ids if (receiver := await load(id)) is not None]
+        found = await asyncio.gather(*map(load, root.receiver_ids))
+        return [receiver for receiver in found if receiver is not None]
 
 
 strawberry.enum(

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from xzepr.core.actor import Actor
+from xzepr.core.paging import Page, PageRequest
 from xzepr.features.groups.model import Gate, Group, Unit
 from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream.model import Event
@@ -51,4 +52,10 @@ class Loaders:
         self.groups: Loader[str, Group] = Loader(lambda ids: hub.groups.by_ids(actor, ids))
         self.groups_of_receiver: Loader[str, list[Group]] = Loader(lambda ids: hub.groups.of_receivers(actor, ids))
         self.events_at: Loader[int, Event] = Loader(lambda at: hub.events.by_positions(actor, at))
+        self.events_of_receiver: Loader[tuple[str, PageRequest], Page[Event]] = Loader(
+            lambda wanted: hub.events.pages_of_receivers(actor, wanted)
+        )
+        self.events_of_unit: Loader[tuple[bytes, PageRequest], Page[Event]] = Loader(
+            lambda wanted: hub.events.pages_of_units(actor, wanted)
+        )
         self.gates_of_unit: Loader[Unit, list[Gate]] = Loader(lambda units: hub.groups.gates_of_units(actor, units))

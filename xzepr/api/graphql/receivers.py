@@ -12,7 +12,7 @@ from xzepr.api.graphql.guards import requires
 from xzepr.api.graphql.paging import Connection, Listed, asked, listed
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
-from xzepr.features.events.model import EventFilter
+from xzepr.core.paging import NOTHING
 from xzepr.features.groups.model import Group
 from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange, ReceiverFilter
 from xzepr.features.stream import model as stream
@@ -61,8 +61,8 @@ class EventReceiver:
         root: strawberry.Parent[Receiver], info: Info, first: int = 50, after: str | None = None
     ) -> Listed[stream.Event]:
         request = asked(first, after)
-        page = await info.context.hub.events.page(info.context.actor, EventFilter(receiver_id=root.id), request)
-        return listed(page, lambda event: event.position, request)
+        page = await info.context.loaders.events_of_receiver.load((root.id, request))
+        return listed(page or NOTHING, lambda event: event.position, request)
 
 
 @strawberry.input(description="Every given field must be equal; null asks for nothing.")

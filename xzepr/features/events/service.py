@@ -1,7 +1,8 @@
 """Events as they are read: by id, by position, in lists."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import NotFound
@@ -12,6 +13,8 @@ from xzepr.features.events.model import EventFilter
 from xzepr.features.stream.model import Event
 from xzepr.infra.db import Database
 from xzepr.settings import EventSettings
+
+_Id = TypeVar("_Id", str, bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,44 @@ class Events:
             found = await store.page(connection, wanted, asked.after, asked.first + 1)
         return Page(found[: asked.first], len(found) > asked.first)
 
+    async def pages_of_receivers(
+        self, actor: Actor, wanted: Sequence[tuple[str, PageRequest]]
+    ) -> dict[tuple[str, PageRequest], Page[Event]]:
+        """A list of each receiver's events, newest first, read together."""
+        actor.must(Permission.EVENT_READ)
+        asked = [request for _, request in wanted]
+        async with self.db.read() as connection:
+            found = await store.pages_of_receivers(
+                connection, [id for id, _ in wanted], [one.after for one in asked], [one.first + 1 for one in asked]
+            )
+        return _pages(wanted, found)
+
+    async def pages_of_units(
+        self, actor: Actor, wanted: Sequence[tuple[bytes, PageRequest]]
+    ) -> dict[tuple[bytes, PageRequest], Page[Event]]:
+        """A list of each unit's events, newest first, read together."""
+        actor.must(Permission.EVENT_READ)
+        asked = [request for _, request in wanted]
+        async with self.db.read() as connection:
+            found = await store.pages_of_units(
+                connection, [id for id, _ in wanted], [one.after for one in asked], [one.first + 1 for one in asked]
+            )
+        return _pages(wanted, found)
+
     async def forget_keys(self) -> None:
         """Forgets idempotency keys that are older than they must be kept; for the housekeeping loop."""
         async with self.db.read() as connection:
             await store.forget_keys(connection, self.limits.idempotency_hours)
+
+
+def _pages(
+    wanted: Sequence[tuple[_Id, PageRequest]], found: Iterable[tuple[int, Event]]
+) -> dict[tuple[_Id, PageRequest], Page[Event]]:
+    """The pages of those that were asked for, from events with the places, from 1, of what they answer."""
+    items: list[list[Event]] = [[] for _ in wanted]
+    for number, event in found:
+        items[number - 1].append(event)
+    return {
+        (id, request): Page(events[: request.first], len(events) > request.first)
+        for (id, request), events in zip(wanted, items, strict=True)
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import AsyncCursor
 from psycopg.rows import args_row, class_row, scalar_row
@@ -9,6 +10,9 @@ from psycopg.rows import args_row, class_row, scalar_row
 from xzepr.features.events.model import EventFilter
 from xzepr.features.stream.model import EVENT_COLUMNS, Event, event_of_row
 from xzepr.infra.db import Connection
+
+_NEWEST = 2**63 - 1
+"""Comes after every position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +154,50 @@ async def page(connection: Connection, wanted: EventFilter, before: int | None, 
         },
     )
     return await cursor.fetchall()
+
+
+async def pages_of_receivers(
+    connection: Connection, ids: Sequence[str], before: Sequence[int | None], limits: Sequence[int]
+) -> list[tuple[int, Event]]:
+    """For each place of the three lists, which run in step, up to that many events of that receiver from before that
+    position (None: the newest), newest first; each with its place, from 1."""
+    cursor = await connection.cursor(row_factory=args_row(_numbered)).execute(
+        "SELECT asked.number, "
+        + EVENT_COLUMNS
+        + """
+        FROM unnest(%b::text[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS asked (id, before, most, number)
+        CROSS JOIN LATERAL (
+            SELECT * FROM events AS one
+            WHERE one.receiver_id = asked.id AND one.position < asked.before
+            ORDER BY one.position DESC LIMIT asked.most
+        ) AS e
+        ORDER BY asked.number, e.position DESC
+        """,
+        (list(ids), [_NEWEST if at is None else at for at in before], list(limits)),
+    )
+    return await cursor.fetchall()
+
+
+async def pages_of_units(
+    connection: Connection, ids: Sequence[bytes], before: Sequence[int | None], limits: Sequence[int]
+) -> list[tuple[int, Event]]:
+    """The same for units."""
+    cursor = await connection.cursor(row_factory=args_row(_numbered)).execute(
+        "SELECT asked.number, "
+        + EVENT_COLUMNS
+        + """
+        FROM unnest(%b::bytea[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS asked (id, before, most, number)
+        CROSS JOIN LATERAL (
+            SELECT * FROM events AS one
+            WHERE one.unit_id = asked.id AND one.position < asked.before
+            ORDER BY one.position DESC LIMIT asked.most
+        ) AS e
+        ORDER BY asked.number, e.position DESC
+        """,
+        (list(ids), [_NEWEST if at is None else at for at in before], list(limits)),
+    )
+    return await cursor.fetchall()
+
+
+def _numbered(number: int, *columns: Any) -> tuple[int, Event]:
+    return number, event_of_row(*columns)

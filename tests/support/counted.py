@@ -1,0 +1,49 @@
+"""A database that counts the statements its readers send."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from xzepr.hub import Hub
+from xzepr.infra.db import Connection, Database
+from xzepr.settings import DatabaseSettings
+
+
+class CountedDatabase(Database):
+    """Reads like any other and keeps the statements."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, DatabaseSettings(), name="counted")
+        self.statements: list[str] = []
+
+    @asynccontextmanager
+    async def read(self) -> AsyncGenerator[Connection]:
+        """A connection whose cursors tell what they execute."""
+        statements = self.statements
+
+        class Counting(AsyncCursor[TupleRow]):
+            async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+                statements.append(str(query))
+                return await super().execute(query, *args, **options)
+
+        async with super().read() as connection:
+            ordinary, connection.cursor_factory = connection.cursor_factory, Counting
+            try:
+                yield connection
+            finally:
+                connection.cursor_factory = ordinary
+
+    def rewired(self, hub: Hub) -> Hub:
+        """The hub with this database below everything that GraphQL reads."""
+        receivers = replace(hub.receivers, db=self)
+        return replace(
+            hub,
+            receivers=receivers,
+            groups=replace(hub.groups, db=self, receivers=receivers),
+            events=replace(hub.events, db=self),
+            stream=replace(hub.stream, db=self),
+        )
