@@ -18,8 +18,8 @@ ROOMS = {
     "xzepr/infra/kafka": "cluster latest producer quiet topics",
     "xzepr/infra/telemetry": "logs metrics traces",
     "xzepr/settings": "around files keys load model reference shown types variables work",
-    "xzepr/cli": "apply client config demo events gates hub_file keys live login lookup migrate options output places "
-    "schema serve session stream users",
+    "xzepr/cli": "apply client config demo desired events gates hub_file keys live login lookup migrate options output "
+    "places report schema serve session stream tail throwaway units users waiting watch",
     "xzepr/api/console": "playground static/",
     "xzepr/api/graphql": "accounts complexity context documents events execution groups guards http loaders messages "
     "operations paging problems receivers refusals relay scalars schema sse stream websocket",

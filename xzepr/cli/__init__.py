@@ -27,6 +27,13 @@ FAMILIES = (
     ),
     Family("config", "xzepr.cli.config:config", "Show the settings in force and where each came from."),
     Family("keys", "xzepr.cli.keys:app", "Make the keys that sign access tokens."),
+    Family("login", "xzepr.cli.login:login", "Log in to a hub; the commands below need it, or an API key."),
+    Family("users", "xzepr.cli.users:app", "Create users."),
+    Family("apply", "xzepr.cli.apply:apply", "Bring receivers and groups to what a file says."),
+    Family("events", "xzepr.cli.events:app", "Record, list and follow events."),
+    Family("gates", "xzepr.cli.gates:app", "Show what a version has passed, and wait until it has."),
+    Family("stream", "xzepr.cli.stream:app", "Look after the stream and its relay into Kafka."),
+    Family("demo", "xzepr.cli.demo:demo", "Play a release pipeline against a throw-away hub."),
 )
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xzepr.cli.options import AsJson, ConfigFile, DataDir, load_settings
+from xzepr.cli.options import ConfigFile, DataDir, load_settings
+from xzepr.cli.output import AsJson
 from xzepr.settings.load import DEFAULT
 from xzepr.settings.reference import reference
 from xzepr.settings.shown import Shown, shown

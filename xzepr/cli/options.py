@@ -15,7 +15,6 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Folder of all local state: data_dir of the settings."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def load_settings(config: Path | None, data_dir: Path | None, flags: Mapping[str, Any] | None = None) -> Loaded:
