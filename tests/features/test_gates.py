@@ -1,7 +1,7 @@
 """Gates: when a group is complete for a unit, what the stream says of it, and since when."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import orjson
@@ -38,8 +38,9 @@ class Said:
     transition: bool
 
 
-async def report(hub: Hub, receiver: Receiver, success: bool = True, **more: Any) -> Recorded:
-    return await hub.recorder.record(MANAGER, new_event(receiver, success=success, **more))
+async def report(hub: Hub, receiver: Receiver, success: bool = True, unit: Unit = UNIT) -> Recorded:
+    new = replace(new_event(receiver, success=success), **asdict(unit))
+    return await hub.recorder.record(MANAGER, new)
 
 
 async def said_of(hub: Hub, recorded: Recorded) -> list[Said]:
@@ -91,7 +92,7 @@ async def test_units_that_differ_in_one_field_have_nothing_to_do_with_each_other
     await new_group(hub, build, scan)
     await report(hub, build)
     for other in ("APP ", "é", "é"):
-        assert await said_of(hub, await report(hub, scan, **{field: other})) == []
+        assert await said_of(hub, await report(hub, scan, unit=replace(UNIT, **{field: other}))) == []
     assert len(await said_of(hub, await report(hub, scan))) == 1
 
 
@@ -159,7 +160,7 @@ async def test_the_first_event_after_a_change_of_members_is_a_transition(hub: Hu
     for receiver in (build, scan, sign):
         await report(hub, receiver)
     await hub.groups.update(MANAGER, group.id, GroupChange(receiver_ids=(build.id, scan.id, sign.id)))
-    await report(hub, sign, name="another unit")
+    await report(hub, sign, unit=replace(UNIT, name="another unit"))
     assert await said_of(hub, await report(hub, build)) == [completed("gate", transition=True)]
     assert await said_of(hub, await report(hub, sign)) == [completed("gate", transition=False)]
 

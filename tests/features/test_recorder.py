@@ -1,7 +1,7 @@
 """The recorder: many creates, one transaction at a time, and the truth to everyone who asked."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -109,7 +109,7 @@ async def _someone_waits(database_url: str) -> bool:
 async def test_an_event_is_kept_as_it_was_sent(hub: Hub):
     build = await new_receiver(hub)
     happened = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5, minutes=30)))
-    payload = {"z": 1, "a": [1.5, None, True, "é́🚀", 2**64 - 1, -(2**63)], "": {}}
+    payload: dict[str, object] = {"z": 1, "a": [1.5, None, True, "é́🚀", 2**64 - 1, -(2**63)], "": {}}
     new = new_event(build, name=" Straße ", payload=payload, success=False, created_at=happened)
     answer = await hub.recorder.record(MANAGER, new)
     stored = await hub.events.get(VIEWER, answer.event.id)
@@ -180,10 +180,14 @@ async def test_a_writer_that_freezes_is_ended_by_the_database_and_others_go_on(d
     async with running_hub(database_url, database=limits) as hub:
         build = await new_receiver(hub)
         with pytest.raises(Unavailable):
-            async with hub.stream.write(MANAGER) as tx:
-                tx.append(Kind.RECEIVER_UPDATED, receiver_id=build.id)
-                await until(lambda: _was_recorded(hub, new_event(build)))
+            await _freeze(hub, until(lambda: _was_recorded(hub, new_event(build))))
         assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
+
+
+async def _freeze(hub: Hub, until_then: Awaitable[None]) -> None:
+    async with hub.stream.write(MANAGER) as tx:
+        tx.append(Kind.RECEIVER_UPDATED)
+        await until_then
 
 
 async def _was_recorded(hub: Hub, new: NewEvent) -> bool:
@@ -365,9 +369,11 @@ async def test_a_receiver_changed_in_another_process_is_never_judged_by_what_is_
 
 # What is refused before it waits -------------------------------------------------------------------
 
-DEEP: object = 0
-for _ in range(65):
-    DEEP = [DEEP]
+
+def nested(levels: int) -> object:
+    """Arrays within each other."""
+    return [nested(levels - 1)] if levels else 0
+
 
 REFUSED: dict[str, tuple[dict[str, object], list[str]]] = {
     "blank and too long names": (
@@ -381,7 +387,7 @@ REFUSED: dict[str, tuple[dict[str, object], list[str]]] = {
     "integers beyond 64 bits": ({"payload": {"n": [2**64]}}, ["payload/n/0"]),
     "no number": ({"payload": [float("nan"), float("inf")]}, ["payload/0", "payload/1"]),
     "a large payload": ({"payload": "x" * (512 * 1024)}, ["payload"]),
-    "a deep payload": ({"payload": DEEP}, ["payload"]),
+    "a deep payload": ({"payload": nested(65)}, ["payload"]),
     "NUL in a key": ({"key": "\0"}, ["idempotency_key"]),
     "a blank key": ({"key": ""}, ["idempotency_key"]),
     "a time without a zone": ({"created_at": datetime(2026, 1, 1)}, ["created_at"]),  # noqa: DTZ001 that is the point
@@ -404,8 +410,8 @@ async def test_what_cannot_be_kept_is_refused_with_its_place(hub: Hub, what: str
 
 async def test_what_is_just_within_the_limits_is_kept(hub: Hub):
     build = await new_receiver(hub)
-    assert isinstance(DEEP, list)
-    for payload in ("x" * (512 * 1024 - 2), DEEP[0]):
+    payloads: list[object] = ["x" * (512 * 1024 - 2), nested(64)]
+    for payload in payloads:
         answer = await hub.recorder.record(MANAGER, new_event(build, payload=payload))
         assert (await hub.events.get(VIEWER, answer.event.id)).payload == orjson.dumps(payload)
     longest = new_event(build, name="名" * 255, package="包" * 255, description="述" * 4000, key="键" * 255)

@@ -114,10 +114,10 @@ async def execute(database_url: str, statement: LiteralString, values: Any = Non
 @asynccontextmanager
 async def writer_lock_held(database_url: str) -> AsyncGenerator[None]:
     """Meanwhile another session has the writer's turn."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        async with connection.transaction():
-            await store.lock(connection)
-            yield
+    connection = await psycopg.AsyncConnection.connect(database_url, autocommit=True)
+    async with connection, connection.transaction():
+        await store.lock(connection)
+        yield
 
 
 async def waiting_for_locks(database_url: str) -> int:

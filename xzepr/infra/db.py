@@ -100,7 +100,7 @@ class Database:
         )
 
     async def _limit(self, connection: Connection) -> None:
-        """From PostgreSQL 17 on a transaction is limited as a whole too: in a pipeline, silence is seen only at a sync."""
+        """From PostgreSQL 17 on, limits whole transactions too: in a pipeline silence is noticed only at a sync."""
         if connection.info.server_version >= 17_00_00:
             seconds = self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
             milliseconds = str(int(seconds * 1000))

@@ -158,7 +158,8 @@ class Recorder:
                 work = await Batch.read(tx, self._admission, batch)
                 outcomes.extend([await work.judge(pending) for pending in batch])
                 await work.write(connection)
-            # Leaving a pipeline can hide a statement's error behind "pipeline aborted"; asking for the answers does not.
+            # Leaving a pipeline can hide a statement's error behind "pipeline aborted"; asking for the answers first
+            # does not.
             await pipeline.sync()
 
     def _answer(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
