@@ -1,0 +1,117 @@
+"""The whole thread, on a hub that is served: log in, describe events, follow the stream, report, see it arrive."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.asking import UNIT, new_event
+from tests.support.clients import Client
+from tests.support.server import ServedHub
+
+CREATE = """
+mutation ($input: CreateEventInput!) {
+  createEvent(input: $input) { cursor event { id } gates { complete } }
+}
+"""
+PAGE = """
+query ($after: String, $first: Int!) {
+  stream(after: $after, first: $first) { cursor hasNext messages { kind cursor id } }
+}
+"""
+
+
+@pytest.fixture
+async def client(served_hub: ServedHub) -> Client:
+    return await Client(served_hub.url).logged_in("admin", served_hub.admin_password)
+
+
+async def report(client: Client, receiver: str, **fields: Any) -> dict[str, Any]:
+    return (await client(CREATE, input=new_event(receiver, **fields))).data["createEvent"]
+
+
+@pytest.mark.parametrize("transport", ["socket", "events"])
+async def test_from_a_login_to_the_frames_of_a_subscriber(client: Client, transport: str) -> None:
+    build, scan = await client.receiver("build"), await client.receiver("scan")
+    group = await client.group(build, scan)
+    follow = client.socket if transport == "socket" else client.events
+    async with follow() as frames:
+        beginning = await frames.next()
+        assert beginning["__typename"] == "Checkpoint"
+        first = await report(client, build, name=transport, payload={"b": 1, "a": [2.5]})
+        second = await report(client, scan, name=transport)
+        third = await report(client, build, name=transport, success=False)
+        told = await frames.messages(5)
+    assert [gate["complete"] for one in (first, second, third) for gate in one["gates"]] == [False, True, False]
+    kinds = ["EVENT_RECORDED", "EVENT_RECORDED", "GATE_COMPLETED", "EVENT_RECORDED", "GATE_REGRESSED"]
+    assert [frame["kind"] for frame in told] == kinds
+    assert [told[at]["event"]["id"] for at in (0, 1, 3)] == [one["event"]["id"] for one in (first, second, third)]
+    assert [told[at]["cursor"] for at in (0, 1, 3)] == [one["cursor"] for one in (first, second, third)]
+    assert list(told[0]["event"]["payload"].items()) == [("b", 1), ("a", [2.5])]
+    assert {frame["actor"]["name"] for frame in told} == {"admin"}
+    assert [(told[at]["transition"], told[at]["eventReceiverGroup"]["id"]) for at in (2, 4)] == [(True, group)] * 2
+    if transport == "events":
+        assert [frame["sse_id"] for frame in told] == [frame["cursor"] for frame in told]
+
+
+@pytest.mark.parametrize("transport", ["socket", "events"])
+async def test_who_comes_back_goes_on_after_their_cursor_and_then_live(client: Client, transport: str) -> None:
+    receiver = await client.receiver("resumed")
+    before = [await report(client, receiver, version=str(n)) for n in range(4)]
+    follow = client.socket if transport == "socket" else client.events
+    async with follow(after=before[1]["cursor"], filter={"eventReceiverIds": [receiver]}) as frames:
+        first = await frames.next()
+        assert (first["__typename"], first["cursor"]) == ("Checkpoint", before[1]["cursor"])
+        missed = await frames.messages(2)
+        live = await report(client, receiver, version="live")
+        missed.append(await frames.message())
+    assert [frame["event"]["id"] for frame in missed] == [one["event"]["id"] for one in (*before[2:], live)]
+
+
+async def test_last_event_id_resumes_and_outranks_after(client: Client) -> None:
+    receiver = await client.receiver("sse")
+    before = [await report(client, receiver, version=str(n)) for n in range(3)]
+    wanted = {"filter": {"eventReceiverIds": [receiver]}, "kinds": ["EVENT_RECORDED"]}
+    async with client.events(last_event_id=before[1]["cursor"], after=before[0]["cursor"], **wanted) as frames:
+        assert (await frames.message())["event"]["id"] == before[2]["event"]["id"]
+
+
+async def test_the_pages_of_the_stream_hold_what_subscribers_see(client: Client) -> None:
+    receiver = await client.receiver("paged")
+    start = (await report(client, receiver))["cursor"]
+    cursors = [(await report(client, receiver, version=str(n)))["cursor"] for n in range(5)]
+    seen: list[str] = []
+    after, pages = start, 0
+    while True:
+        page = (await client(PAGE, after=after, first=2)).data["stream"]
+        seen += [message["cursor"] for message in page["messages"]]
+        after, pages = page["cursor"], pages + 1
+        if not page["hasNext"]:
+            break
+    assert ([cursor for cursor in seen if cursor in cursors], pages) == (cursors, 3)
+    assert after == cursors[-1]
+    empty = (await client(PAGE, after=after, first=2)).data["stream"]
+    assert empty == {"cursor": after, "hasNext": False, "messages": []}
+
+
+async def test_a_cursor_of_another_stream_is_told_as_such(client: Client) -> None:
+    cursor = (await report(client, await client.receiver("diverged")))["cursor"]
+    position, _, tail = cursor.partition("-")
+    for other in (f"{position}-{tail[::-1]}", f"{10**9}-{tail}", "0-AAAAAAAA"):
+        assert (await client(PAGE, after=other, first=1)).codes == ["STREAM_DIVERGED"]
+    for nonsense in ("x", "", "-1", f"{position}-", "1" * 30 + "-AAAAAAAA"):
+        answer = await client(PAGE, after=nonsense, first=1)
+        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["after"])
+
+
+async def test_a_unit_tells_its_timeline_and_its_gates(client: Client) -> None:
+    build, scan = await client.receiver("build"), await client.receiver("scan")
+    group = await client.group(build, scan)
+    key = {**UNIT, "name": Path(__file__).name}
+    events = [await report(client, build, **key), await report(client, scan, **{**key, "success": False})]
+    unit = "query ($key: UnitInput!) { unit(key: $key) { events { nodes { id } } gates { complete group { id } } } }"
+    told = (await client(unit, key=key)).data["unit"]
+    assert [node["id"] for node in told["events"]["nodes"]] == [event["event"]["id"] for event in reversed(events)]
+    assert told["gates"] == [{"complete": False, "group": {"id": group}}]
+    nothing = (await client(unit, key={**key, "version": "never"})).data["unit"]
+    assert (nothing["events"]["nodes"], nothing["gates"]) == ([], [])
