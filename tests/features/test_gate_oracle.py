@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -23,7 +23,7 @@ from xzepr.hub import Hub
 
 HISTORIES = 300
 STEPS = 14
-BESIDE_EACH_OTHER = 12
+BESIDE_EACH_OTHER = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,16 +243,28 @@ def said_in_order(said: dict[str, list[tuple[int, tuple[Any, ...]]]], groups: se
     return [entry for _, entry in sorted(found for group in groups for found in said.get(group, ()))]
 
 
+def is_report(step: Step) -> TypeGuard[Reported]:
+    return isinstance(step, Reported)
+
+
+def reported_on(history: History, members: tuple[str, ...], unit: str) -> bool:
+    return any(latest(history.steps, member, unit) for member in members)
+
+
 async def gates_are_as_expected(hub: Hub, histories: list[History]) -> None:
     """Every gate as it is when asked, and as each answer told it."""
     for history in histories:
-        units = {step.unit for step in history.steps if isinstance(step, Reported)}
-        for group, unit in ((group, unit) for group in history.groups.values() for unit in units):
-            gate = await hub.groups.gate(MANAGER, group.group, Unit(unit, "1.0", "1", "linux", "rpm"))
-            complete = is_complete(history.steps, group.members, unit)
-            assert (gate.complete, gate.group.enabled) == (complete, group.enabled)
-            assert gate.since == (complete_since(history.steps, group.members, unit) if complete else None)
-            assert [member.receiver_id for member in gate.members] == list(group.members)
+        units = {step.unit: Unit(step.unit, "1.0", "1", "linux", "rpm") for step in history.steps if is_report(step)}
+        found = await hub.groups.gates_of_units(MANAGER, list(units.values()))
+        for name, unit in units.items():
+            gates = {gate.group.id: gate for gate in found[unit]}
+            assert list(gates) == [g for g in history.groups if reported_on(history, history.groups[g].members, name)]
+            for group in (history.groups[id] for id in gates):
+                gate = gates[group.group]
+                complete = is_complete(history.steps, group.members, name)
+                assert (gate.complete, gate.group.enabled) == (complete, group.enabled)
+                assert gate.since == (complete_since(history.steps, group.members, name) if complete else None)
+                assert [member.receiver_id for member in gate.members] == list(group.members)
         reported = [index for index, step in enumerate(history.steps) if isinstance(step, Reported)]
         for index, answer in zip(reported, history.answers, strict=True):
             step, until = answer.event, history.steps[: index + 1]
