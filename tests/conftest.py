@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.postgres import Databases, databases, migrated_template
 
-pytest_plugins = ["tests.support.hub", "tests.support.kafka"]
+pytest_plugins = ["tests.support.hub", "tests.support.kafka", "tests.support.server", "tests.support.person"]
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,9 @@ query ($filter: EventFilterInput, $first: Int!, $after: String, $receivers: Bool
 }}
 """
 
-ReceiverOption = Annotated[str | None, typer.Option("--receiver", metavar="ID|NAME", help="The receiver.")]
+ReceiverOption = Annotated[
+    str | None, typer.Option("--receiver", metavar="RECEIVER", help="The receiver, by id or name.")
+]
 ReceiverType = Annotated[str | None, typer.Option(help="Its type, where the name does not tell it.")]
 ReceiverVersion = Annotated[str | None, typer.Option(help="Its version, where the name does not tell it.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="The unit's name.")]

@@ -66,7 +66,8 @@ def show(
     platform: Platform,
     package: Package,
     group: Annotated[
-        str | None, typer.Option(metavar="ID|NAME", help="Only this group, also where nothing was reported.")
+        str | None,
+        typer.Option(metavar="GROUP", help="Only this group, by id or name, also where nothing was reported."),
     ] = None,
     group_type: GroupType = None,
     group_version: GroupVersion = None,

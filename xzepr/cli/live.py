@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from typing import Any, cast
 
 import orjson
@@ -31,7 +32,8 @@ class Subscription:
     def __init__(self, client: Client, document: str, variables: JsonObject, *, open_seconds: float) -> None:
         """Connects. Raises Lost, and Refused when the hub does not take the credential."""
         self._client = client
-        self._socket = _open(client, open_seconds)
+        self._opened = ExitStack()
+        self._socket = _open(client, open_seconds, self._opened)
         try:
             self._begin(document, variables, open_seconds)
         except BaseException:
@@ -40,7 +42,7 @@ class Subscription:
 
     def close(self) -> None:
         """Ends the connection; may be called from another thread, which ends `receive` too."""
-        self._socket.close()
+        self._opened.close()
 
     def receive(self, seconds: float | None) -> Frame | None:
         """The next frame of the stream, or None when none came for so long. Raises Lost and Refused."""
@@ -98,10 +100,10 @@ class Subscription:
         return Lost(f"the hub closed the connection: {close.reason or close.code}")
 
 
-def _open(client: Client, seconds: float) -> ClientConnection:
+def _open(client: Client, seconds: float, opened: ExitStack) -> ClientConnection:
     url = f"ws{client.hub.removeprefix('http')}/graphql"
     try:
-        return connect(
+        connection = connect(
             url,
             subprotocols=[_SUBPROTOCOL],
             open_timeout=seconds,
@@ -109,6 +111,7 @@ def _open(client: Client, seconds: float) -> ClientConnection:
             max_size=_MAX_FRAME_BYTES,
             proxy=None if is_local(client.hub) else True,
         )
+        return opened.enter_context(connection)
     except (OSError, TimeoutError, EOFError) as error:
         raise Lost(f"the hub at {client.hub} cannot be reached: {_reason(error)}") from error
     except (InvalidURI, WebSocketException) as error:

@@ -65,7 +65,7 @@ def read_json(path: Path) -> object:
     except OSError as error:
         raise CannotStart(f"{what} cannot be read: {error.strerror}") from error
     except InvalidInput as refusal:
-        faults = "; ".join(f"at /{one.field}: {one.message}" for one in refusal.violations)
+        faults = "; ".join(f"at {one.field}: {one.message}" for one in refusal.violations)
         raise CannotStart(f"{what} holds what would not be kept as it is: {faults}") from refusal
     except ValueError as error:
         raise CannotStart(f"{what} is not JSON: {error}") from error

@@ -47,7 +47,9 @@ def tail(
     kind: Annotated[
         list[str] | None, typer.Option(metavar="KIND", help="Only this kind (event.recorded); several are possible.")
     ] = None,
-    receiver: Annotated[str | None, typer.Option(metavar="ID|NAME", help="Only of this receiver.")] = None,
+    receiver: Annotated[
+        str | None, typer.Option(metavar="RECEIVER", help="Only of this receiver, by id or name.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Only of units with this name.")] = None,
     version: Annotated[str | None, typer.Option("--version", help="Only of units with this version.")] = None,
     release: Annotated[str | None, typer.Option(help="Only of units with this release.")] = None,

@@ -1,0 +1,32 @@
+"""`xzepr demo`: plays its pipeline, tells the truth by its exit code, and leaves nothing behind."""
+
+import signal
+import tempfile
+from pathlib import Path
+
+from tests.support.person import Person
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What lies in a folder for temporary files."""
+    return [path.name for path in folder.glob("xzepr-*")]
+
+
+def test_the_demo_plays_to_its_end_and_removes_its_hub(stranger: Person) -> None:
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        Path(name).chmod(0o755)
+        demo = stranger.start("demo", "--json", environ={"TMPDIR": name})
+        assert demo.end() == 0, demo.err
+        assert leftovers(Path(name)) == []
+    kinds = [line.split('"kind":"')[1].split('"')[0] for line in demo.out]
+    assert kinds == [*["RECEIVER_CREATED"] * 5, "GROUP_CREATED", *["EVENT_RECORDED"] * 6, "GATE_COMPLETED"]
+
+
+def test_an_interrupted_demo_removes_its_hub_too(stranger: Person) -> None:
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        Path(name).chmod(0o755)
+        demo = stranger.start("demo", environ={"TMPDIR": name})
+        demo.until(lambda demo: any("answers at" in line for line in demo.out))
+        demo.process.send_signal(signal.SIGTERM)
+        assert demo.end() in (0, 143)
+        assert leftovers(Path(name)) == []

@@ -1,0 +1,91 @@
+"""`xzepr stream`: what is known of the relay, and telling a stopped route how to go on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.person import Person
+from tests.support.server import ServedHub
+from xzepr.infra.crypto import create_key_pair
+
+TOPIC = "somewhere.else"
+
+
+@pytest.fixture
+def operator(database_url: str, stranger: Person, tmp_path: Path) -> Iterator[Person]:
+    """The admin of a hub of the test's own, on a database that the test can reach too."""
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    create_key_pair(private, public)
+    keys = {"XZEPR__JWT__PRIVATE_KEY_PATH": str(private), "XZEPR__JWT__PUBLIC_KEY_PATH": str(public)}
+    hub = ServedHub.start(tmp_path / "data", "--database-url", database_url, environ=keys)
+    try:
+        stranger.hub = hub.url
+        stranger.log_in("admin", hub.admin_password)
+        yield stranger
+    finally:
+        hub.stop()
+
+
+def stop_a_route(database_url: str, *, topic: str = TOPIC) -> None:
+    """Writes what a relay writes that stopped; nobody leads this one, so its instruction stays."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO relay_routes (route, state, detail) VALUES (%s, 'stopped', 'Kafka was wiped')", (topic,)
+        )
+
+
+def instructions(database_url: str) -> list[tuple[str, int | None]]:
+    """Each route with the position after which it was told to go on."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT route, resume_after FROM relay_routes WHERE state = 'stopped' ORDER BY route")
+        return [(str(route), after) for route, after in rows.fetchall()]
+
+
+def receiver(person: Person) -> None:
+    """Makes the stream one message long."""
+    text = 'receivers: [{name: r, type: t, version: "1", description: d, schema: {}}]'
+    (person.folder / "hub.yaml").write_text(text)
+    assert person("apply", "-f", "hub.yaml").code == 0
+
+
+def test_the_status_tells_the_head_and_each_route(operator: Person, database_url: str) -> None:
+    receiver(operator)
+    stop_a_route(database_url)
+    told = operator("stream", "status", "--json").json
+    assert told["position"] == 1
+    (route,) = (one for one in told["routes"] if one["route"] == TOPIC)
+    assert (route["state"], route["detail"], route["published"], route["lag"]) == ("STOPPED", "Kafka was wiped", 0, 1)
+    lines = operator("stream", "status").out.splitlines()
+    assert any(line.split("\t")[:4] == [TOPIC, "stopped", "0", "1"] for line in lines)
+
+
+def test_a_stopped_route_is_told_where_to_go_on(operator: Person, database_url: str) -> None:
+    receiver(operator)
+    stop_a_route(database_url)
+    done = operator("stream", "resume", "--at", "1")
+    assert (done.code, done.out) == (0, f"Route {TOPIC} goes on after position 1 within a second or two.\n")
+    assert instructions(database_url) == [(TOPIC, 1)]
+    assert operator("stream", "resume", "--republish-from", "1", "--route", TOPIC, "--json").json["after"] == 0
+    assert instructions(database_url) == [(TOPIC, 0)]
+
+
+def test_what_cannot_be_resumed_is_refused_and_nobody_is_told(operator: Person, database_url: str) -> None:
+    assert "no route is stopped" in operator("stream", "resume", "--at", "0").err
+    stop_a_route(database_url)
+    assert "the stream has positions" in operator("stream", "resume", "--at", "5").err
+    assert "there is no route 'none'" in operator("stream", "resume", "--at", "0", "--route", "none").err
+    assert "give either --at" in operator("stream", "resume", "--at", "0", "--republish-from", "1").err
+    stop_a_route(database_url, topic="another")
+    assert "choose one with --route" in operator("stream", "resume", "--at", "0").err
+    assert instructions(database_url) == [("another", None), (TOPIC, None)]
+
+
+def test_it_takes_an_administrator_of_the_stream(admin: Person) -> None:
+    password = "a password for a manager"
+    admin("users", "create", "cli-manager", "--role", "event_manager", "--password-stdin", stdin=password)
+    admin.log_in("cli-manager", password)
+    for command in (("status",), ("resume", "--at", "0", "--route", TOPIC)):
+        done = admin("stream", *command)
+        assert (done.code, done.err) == (1, "xzepr: this needs the permission stream:admin\n")
