@@ -1,0 +1,97 @@
+"""What makes a gate complete, without a database."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xzepr.core.errors import InvalidInput
+from xzepr.features.groups import rules
+from xzepr.features.groups.model import Group, MemberState, Unit, UnitStatus
+from xzepr.features.stream.model import Event
+from xzepr.settings import EventSettings
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+UNIT = Unit("app", "1.0", "1", "linux", "rpm")
+GROUP = Group("G", 1, "n", "t", "1", "d", True, "u", 1, 1, START, START, ("a", "b"))
+
+
+def event(position: int, receiver_id: str, success: bool = True, unit: Unit = UNIT) -> Event:
+    """An event that was recorded as many seconds after the start as its position says."""
+    time = START + timedelta(seconds=position)
+    return Event(
+        position, f"E{position}", unit.id, *_fields(unit), "d", b"{}", success, receiver_id, 1, "u", time, time
+    )
+
+
+def _fields(unit: Unit) -> tuple[str, str, str, str, str]:
+    return unit.name, unit.version, unit.release, unit.platform_id, unit.package
+
+
+def test_a_gate_is_complete_when_every_member_passed_last():
+    passed = UnitStatus(UNIT.id, "a", 5, True, 3, START)
+    for other, complete, state in (
+        (None, False, MemberState.MISSING),
+        (UnitStatus(UNIT.id, "b", 6, False, None, None), False, MemberState.FAILED),
+        (UnitStatus(UNIT.id, "b", 6, True, 6, START + timedelta(1)), True, MemberState.PASSED),
+    ):
+        statuses = {"a": passed, "stranger": replace(passed, success=False)} | ({"b": other} if other else {})
+        gate = rules.judge(GROUP, UNIT, statuses)
+        assert (gate.complete, gate.members[1].state) == (complete, state)
+        assert gate.since == (START + timedelta(1) if complete else None)
+
+
+def test_a_fold_goes_on_from_the_states_it_was_given():
+    statuses = [UnitStatus(UNIT.id, "a", 5, True, 3, START), UnitStatus(UNIT.id, "b", 6, True, 6, START)]
+    fold = rules.GateFold([GROUP], statuses)
+    verdicts = [fold.record(event(p, r, ok))[0] for p, r, ok in ((10, "a", True), (11, "b", False), (12, "b", True))]
+    assert [(v.completed, v.regressed, v.transition) for v in verdicts] == [
+        (True, False, False),
+        (False, True, True),
+        (True, False, True),
+    ]
+    assert verdicts[0].gate.since == START
+    assert verdicts[2].gate.since == START + timedelta(seconds=12)
+    changed = {status.receiver_id: status for status in fold.changed()}
+    assert changed["a"] == UnitStatus(UNIT.id, "a", 10, True, 3, START), "its run began long ago"
+    assert changed["b"] == UnitStatus(UNIT.id, "b", 12, True, 12, START + timedelta(seconds=12))
+
+
+def test_a_group_that_changed_after_the_last_event_of_its_members_is_judged_anew():
+    statuses = [UnitStatus(UNIT.id, id, 5, True, 5, START) for id in ("a", "b")]
+    for changed_position, transition in ((4, False), (5, True), (9, True)):
+        fold = rules.GateFold([replace(GROUP, changed_position=changed_position)], statuses)
+        assert [fold.record(event(p, "a"))[0].transition for p in (10, 11)] == [transition, False]
+
+
+def test_units_and_receivers_of_no_group_are_remembered_and_nothing_is_said_of_them():
+    other = replace(UNIT, package="deb")
+    fold = rules.GateFold([GROUP], [])
+    assert fold.record(event(1, "stranger")) == []
+    assert not fold.record(event(2, "a"))[0].completed
+    assert not fold.record(event(3, "b", unit=other))[0].completed
+    assert len(fold.changed()) == 3
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+TIMES = st.datetimes(timezones=st.just(UTC))
+
+
+@given(
+    st.builds(
+        Group,
+        *[TEXT, st.integers(1, 2**63 - 1), TEXT, TEXT, TEXT, TEXT, st.booleans(), TEXT],
+        *[st.integers(1, 2**31), st.integers(1, 2**63 - 1), TIMES, TIMES, st.lists(TEXT).map(tuple)],
+    )
+)
+def test_a_group_comes_back_from_what_the_stream_says_of_it(group: Group):
+    assert rules.from_snapshot(orjson.loads(rules.snapshot(group))) == group
+
+
+def test_what_is_not_given_is_not_checked():
+    rules.check({"name": None}, None, limits=EventSettings(), max_members=1)
+    with pytest.raises(InvalidInput):
+        rules.check({"name": ""}, None, limits=EventSettings(), max_members=1)

@@ -1,0 +1,76 @@
+"""The queue before the recorder: bounded in number, bytes and time."""
+
+import asyncio
+
+import pytest
+
+from xzepr.core.actor import SYSTEM
+from xzepr.core.errors import Overloaded
+from xzepr.features.events import queue as queues
+from xzepr.features.events.model import Accepted, NewEvent
+from xzepr.features.events.queue import Pending, Queue
+
+NEW = NewEvent("n", "v", "r", "p", "k", "d", None, True, "R")
+
+
+def pending(size: int = 1, deadline: float = 1.0) -> Pending:
+    return Pending(SYSTEM, Accepted("E", NEW, b"", b"x" * size, b"", 1), deadline)
+
+
+async def test_what_does_not_all_fit_is_not_taken_at_all():
+    queue = Queue(3)
+    queue.put([pending(), pending()])
+    with pytest.raises(Overloaded):
+        queue.put([pending(), pending()])
+    assert len(queue) == 2
+    queue.put([pending()])
+
+
+async def test_bytes_are_bounded_and_one_large_call_fits_into_an_empty_queue(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(queues, "MAX_QUEUE_BYTES", 10)
+    queue = Queue(100)
+    queue.put([pending(6), pending(6)])
+    with pytest.raises(Overloaded):
+        queue.put([pending(1)])
+    assert [p.size for p in await queue.take(10)] == [6, 6]
+    queue.put([pending(5), pending(5)])
+    assert len(queue) == 2
+
+
+async def test_a_batch_is_what_waits_in_order_up_to_a_number_and_to_bytes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(queues, "MAX_BATCH_BYTES", 10)
+    queue = Queue(100)
+    sizes = [1, 2, 3, 4, 11, 1, 9, 1]
+    queue.put([pending(size) for size in sizes])
+    assert [[p.size for p in await queue.take(3)] for _ in range(5)] == [[1, 2, 3], [4], [11], [1, 9], [1]]
+
+
+async def test_who_takes_waits_for_the_first():
+    queue = Queue(1)
+    taking = asyncio.create_task(queue.take(5))
+    await asyncio.sleep(0)
+    assert not taking.done()
+    one = pending()
+    queue.put([one])
+    assert await taking == [one]
+
+
+async def test_what_is_late_is_refused_and_the_rest_stays():
+    queue = Queue(3)
+    late, later, in_time = pending(deadline=1), pending(deadline=2), pending(deadline=3)
+    queue.put([late, later, in_time])
+    queue.refuse_late(2.5)
+    for refused in (late, later):
+        with pytest.raises(Overloaded):
+            await refused.answer
+    assert await queue.take(5) == [in_time]
+
+
+async def test_an_answer_is_given_once_and_to_who_still_waits():
+    gone, refused = pending(), pending()
+    gone.answer.cancel()
+    gone.settle(Overloaded("nobody hears this"))
+    refused.settle(Overloaded("first"))
+    refused.settle(Overloaded("second"))
+    with pytest.raises(Overloaded, match="first"):
+        await refused.answer
