@@ -6,16 +6,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 from graphql import (
     DocumentNode,
+    GraphQLInputObjectType,
+    GraphQLScalarType,
     NonNullTypeNode,
     OperationDefinitionNode,
     build_schema,
     parse,
+    print_ast,
     validate,
 )
 from graphql.execution import get_variable_values
@@ -25,7 +28,7 @@ from xzepr.api.console import playground
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "deploy" / "playground"
-SCHEMA = ROOT / "schema.graphql"
+PUBLIC = build_schema((ROOT / "schema.graphql").read_text(encoding="utf-8"))
 MANIFEST: dict[str, Any] = json.loads((playground.STATIC / "manifest.json").read_text(encoding="utf-8"))
 POLICY = {
     "default-src": "'none'",
@@ -157,14 +160,53 @@ def test_an_example_has_a_name_and_a_value_for_each_required_variable(path: Path
     assert {name for name, required in declared.items() if required} <= set(given)
 
 
-@pytest.mark.skipif(not SCHEMA.exists(), reason="schema.graphql is not printed yet")
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_valid_against_the_public_schema(path: Path):
-    schema = build_schema(SCHEMA.read_text(encoding="utf-8"))
     document, operation, given = example_of(path)
-    assert validate(schema, document) == []
-    coerced = get_variable_values(schema, operation.variable_definitions or (), given)
+    assert validate(PUBLIC, document) == []
+    coerced = get_variable_values(PUBLIC, operation.variable_definitions or (), given)
     assert not isinstance(coerced, list), coerced
+
+
+def left_out(named: object, value: Any) -> list[str]:
+    """The fields of a value that must not be null and are not given, also where the schema has a default for them."""
+    if isinstance(value, list):
+        return [name for one in cast(list[Any], value) for name in left_out(named, one)]
+    if not isinstance(named, GraphQLInputObjectType) or not isinstance(value, dict):
+        return []
+    given = cast(dict[str, Any], value)
+    types = {name: str(one.type) for name, one in named.fields.items()}
+    missing = [name for name, type in types.items() if type.endswith("!") and name not in given]
+    return missing + [name for key, one in given.items() for name in left_out(type_called(types[key]), one)]
+
+
+def type_called(written: str) -> object:
+    """The type that is named within `[Name!]!`."""
+    return PUBLIC.type_map[written.strip("[]!")]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_gives_all_that_the_editor_would_miss(path: Path):
+    _, operation, given = example_of(path)
+    for one in operation.variable_definitions or ():
+        assert left_out(type_called(print_ast(one.type)), given.get(one.variable.name.value)) == []
+
+
+def test_the_editor_is_told_of_scalars_that_the_schema_has():
+    source = (SOURCES / "src" / "main.jsx").read_text(encoding="utf-8")
+    told = re.findall(r"(\w+): \{ type:", re.findall(r"SCALARS = (.*);", source)[0])
+    assert told
+    assert all(isinstance(PUBLIC.type_map[name], GraphQLScalarType) for name in told)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_says_what_to_replace(path: Path):
+    comment = " ".join(
+        line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
+    _, _, given = example_of(path)
+    for wanted in re.findall(r"paste (the \w+'s id) here", json.dumps(given)):
+        assert f"Put {wanted} into the variables" in comment
 
 
 def test_importing_the_playground_reads_no_file():

@@ -20,6 +20,8 @@ import { pageStorage } from "./storage.js";
 const storage = pageStorage();
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; a longer one would fire at once
 const ENDED = "Your session has ended.";
+// What the editor of variables takes for these scalars; of a scalar it does not know it takes no object and no list.
+const SCALARS = { JSON: { type: ["object", "array", "string", "number", "boolean", "null"] } };
 
 function Playground() {
   const [session, setSession] = useState(null);
@@ -49,6 +51,7 @@ function Playground() {
           // Nobody but a signed-in actor may ask for the schema: null means "do not ask", undefined "ask now".
           schema={session ? undefined : null}
           storage={storage}
+          customScalarSchemas={SCALARS}
           defaultTabs={EXAMPLES}
           initialVariables={EXAMPLES[0].variables}
           defaultEditorToolsVisibility="variables"
