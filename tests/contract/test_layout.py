@@ -21,8 +21,8 @@ ROOMS = {
     "xzepr/cli": "apply client config demo desired events gates hub_file keys live login lookup migrate options output "
     "places report schema serve session stream tail throwaway units users waiting watch",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "accounts complexity context documents events execution groups guards http loaders messages "
-    "operations paging problems receivers refusals relay scalars schema sse stream websocket",
+    "xzepr/api/graphql": "accounts complexity context documents events execution fields groups guards http loaders "
+    "messages operations paging plan problems recording receivers refusals relay scalars schema sse stream variables websocket",
 }
 ROLES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

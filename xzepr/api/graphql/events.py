@@ -1,4 +1,4 @@
-"""Events and units in the schema."""
+"""Events and units in the schema, as they are read."""
 
 from dataclasses import fields
 from datetime import datetime
@@ -9,13 +9,12 @@ import strawberry
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.guards import requires
 from xzepr.api.graphql.paging import Connection, Listed, asked, listed
-from xzepr.api.graphql.refusals import ProblemFacts, problem_facts
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
-from xzepr.core.errors import NotFound, Problem
+from xzepr.core.errors import NotFound
 from xzepr.core.paging import NOTHING
 from xzepr.core.text import must_be_askable
-from xzepr.features.events.model import EventFilter, NewEvent, Recorded
+from xzepr.features.events.model import EventFilter
 from xzepr.features.groups import model as groups
 from xzepr.features.groups.rules import unit_of
 from xzepr.features.receivers.model import Receiver
@@ -51,7 +50,7 @@ class Event:
     def receiver_id(root: strawberry.Parent[stream.Event]) -> strawberry.ID:
         return strawberry.ID(root.receiver_id)
 
-    @strawberry.field(graphql_type=EventReceiverType, directives=requires(Permission.RECEIVER_READ))
+    @strawberry.field(graphql_type=EventReceiverType | None, directives=requires(Permission.RECEIVER_READ))
     @staticmethod
     async def event_receiver(root: strawberry.Parent[stream.Event], info: Info) -> Receiver:
         receiver = await info.context.loaders.receivers.load(root.receiver_id)
@@ -86,7 +85,7 @@ class Unit:
         return strawberry.ID(root.id.hex())
 
     @strawberry.field(
-        graphql_type=Connection[Event],
+        graphql_type=Connection[Event] | None,
         description="Its timeline, newest first.",
         directives=requires(Permission.EVENT_READ),
     )
@@ -99,7 +98,7 @@ class Unit:
         return listed(page or NOTHING, lambda event: event.position, request)
 
     @strawberry.field(
-        graphql_type=list[GateType],
+        graphql_type=list[GateType] | None,
         description="The gates that any of its events counts for, enabled or not, oldest group first.",
         directives=requires(Permission.GROUP_READ),
     )
@@ -155,96 +154,6 @@ class EventFilterInput:
         )
 
 
-@strawberry.input
-class CreateEventInput:
-    """An event as it is reported."""
-
-    name: str
-    version: str
-    release: str
-    platform_id: str
-    package: str
-    description: str
-    payload: JSON
-    success: bool
-    event_receiver_id: strawberry.ID
-    created_at: datetime | None = strawberry.field(
-        default=None, description="When it happened, not later than now; null means now."
-    )
-    idempotency_key: str | None = strawberry.field(
-        default=None,
-        description="The same key with the same content is the same event, for at least 24 hours; with other content "
-        "it is a conflict.",
-    )
-
-    def new(self) -> NewEvent:
-        """The feature's new event."""
-        return NewEvent(
-            name=self.name,
-            version=self.version,
-            release=self.release,
-            platform_id=self.platform_id,
-            package=self.package,
-            description=self.description,
-            payload=self.payload,
-            success=self.success,
-            receiver_id=self.event_receiver_id,
-            created_at=self.created_at,
-            idempotency_key=self.idempotency_key,
-        )
-
-
-@strawberry.input
-class CreateEventsInput:
-    """Many events, recorded in order."""
-
-    events: list[CreateEventInput]
-
-
-@strawberry.type(description="An event that is recorded: it is committed, and every gate it touches is known.")
-class CreateEventPayload:
-    """Resolved from `events.model.Recorded`."""
-
-    repeated: bool = strawberry.field(
-        description="The idempotency key had been used for this very event; nothing new was recorded."
-    )
-
-    @strawberry.field(graphql_type=Event)
-    @staticmethod
-    def event(root: strawberry.Parent[Recorded]) -> stream.Event:
-        return root.event
-
-    @strawberry.field(description="Where it stands in the stream: subscribe after it, or wait for it.")
-    @staticmethod
-    def cursor(root: strawberry.Parent[Recorded]) -> str:
-        return str(root.cursor)
-
-    @strawberry.field(
-        graphql_type=list[GateType],
-        description="The gates of its receiver's enabled groups for its unit, as the event left them.",
-        directives=requires(Permission.GROUP_READ),
-    )
-    @staticmethod
-    def gates(root: strawberry.Parent[Recorded], info: Info) -> list[groups.Gate]:
-        info.context.actor.must(Permission.GROUP_READ)
-        return list(root.gates)
-
-
-@strawberry.type(description="What became of one event of many: either it is recorded, or there are problems.")
-class CreateEventsResult:
-    """One item's answer."""
-
-    recorded: CreateEventPayload | None
-    problems: list[ProblemFacts]
-
-
-@strawberry.type
-class CreateEventsPayload:
-    """The answers, in the order of the input."""
-
-    results: list[CreateEventsResult]
-
-
 async def _listed(info: Info, wanted: EventFilter, first: int, after: str | None) -> Listed[stream.Event]:
     request = asked(first, after)
     page = await info.context.hub.events.page(info.context.actor, wanted, request)
@@ -255,12 +164,12 @@ async def _listed(info: Info, wanted: EventFilter, first: int, after: str | None
 class EventQueries:
     """Root fields about events and units."""
 
-    @strawberry.field(graphql_type=Event, directives=requires(Permission.EVENT_READ))
+    @strawberry.field(graphql_type=Event | None, directives=requires(Permission.EVENT_READ))
     @staticmethod
     async def event(info: Info, id: strawberry.ID) -> stream.Event:
         return await info.context.hub.events.get(info.context.actor, id)
 
-    @strawberry.field(graphql_type=Connection[Event], directives=requires(Permission.EVENT_READ))
+    @strawberry.field(graphql_type=Connection[Event] | None, directives=requires(Permission.EVENT_READ))
     @staticmethod
     async def events(
         info: Info, filter: EventFilterInput | None = None, first: int = 50, after: str | None = None
@@ -268,7 +177,7 @@ class EventQueries:
         return await _listed(info, EventFilter() if filter is None else filter.filter(), first, after)
 
     @strawberry.field(
-        graphql_type=Unit,
+        graphql_type=Unit | None,
         description="An artifact version, whether or not anything was reported on it.",
         directives=requires(Permission.EVENT_READ),
     )
@@ -276,29 +185,3 @@ class EventQueries:
     def unit(info: Info, key: UnitInput) -> groups.Unit:
         info.context.actor.must(Permission.EVENT_READ)
         return key.unit()
-
-
-@strawberry.type
-class EventMutations:
-    """Root fields that record events."""
-
-    @strawberry.mutation(graphql_type=CreateEventPayload, directives=requires(Permission.EVENT_CREATE))
-    @staticmethod
-    async def create_event(info: Info, input: CreateEventInput) -> Recorded:
-        return await info.context.hub.recorder.record(info.context.actor, input.new())
-
-    @strawberry.mutation(
-        description="Records up to 1,000 events in order; each is answered by itself.",
-        directives=requires(Permission.EVENT_CREATE),
-    )
-    @staticmethod
-    async def create_events(info: Info, input: CreateEventsInput) -> CreateEventsPayload:
-        news = [item.new() for item in input.events]
-        answers = await info.context.hub.recorder.record_all(info.context.actor, news)
-        return CreateEventsPayload(results=[_result(answer) for answer in answers])
-
-
-def _result(answer: Recorded | Problem) -> CreateEventsResult:
-    if isinstance(answer, Problem):
-        return CreateEventsResult(recorded=None, problems=problem_facts(answer))
-    return CreateEventsResult(recorded=answer, problems=[])  # pyright: ignore[reportArgumentType] resolved from Recorded
