@@ -1,7 +1,7 @@
 """GraphQL documents: text to parsed, bounded and validated, kept by their text."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphql import (
     DocumentNode,
@@ -21,6 +21,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from xzepr.api.errors import DocumentTooComplex, OperationNotFound
 from xzepr.api.graphql.complexity import DocumentLimits, must_be_within
+from xzepr.api.graphql.plan import Plan
 from xzepr.api.graphql.problems import not_parsed, not_valid
 
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
@@ -35,6 +36,14 @@ class Document:
     node: DocumentNode
     operations: tuple[OperationDefinitionNode, ...]
     fragments: dict[str, FragmentDefinitionNode]
+    plans: dict[int, Plan] = field(default_factory=lambda: dict[int, Plan]())
+    """Of the operations that were executed, by the identity of their nodes."""
+
+    def plan(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Plan:
+        """How to execute one of its operations; the schema is the one that it was found valid for."""
+        if (plan := self.plans.get(id(operation))) is None:
+            plan = self.plans[id(operation)] = Plan(schema, self.node, operation)
+        return plan
 
     def operation(self, name: str | None) -> OperationDefinitionNode:
         """The operation of that name, or the only one. Raises OperationNotFound."""

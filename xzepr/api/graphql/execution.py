@@ -2,14 +2,17 @@
 
 import asyncio
 from asyncio import CancelledError
-from collections.abc import AsyncIterable, Awaitable
+from collections.abc import AsyncIterable, Awaitable, Iterable
 from typing import Any, cast
 
 import graphql.execution as graphql_execution
 import strawberry
-from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema
+from graphql import ExecutionResult, GraphQLError, GraphQLSchema, OperationType, Undefined
+from graphql.execution.collect_fields import collect_fields
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from xzepr.api.graphql.plan import Plan, field_readers, read_all, writer, written
 
 # graphql-core's executors are generic over a parameter that its own functions leave open.
 _core: Any = graphql_execution
@@ -25,9 +28,77 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
 
     When a row fails, graphql-core cancels the fields beside it. Such a cancellation reaches everybody who waits for the
     same future, for instance a loader's, and is no `Exception`: it would pass every handler and leave no answer at all.
+
+    What its plan knows to be plain is read and written without graphql-core; see `plan.py`. The methods are named by
+    graphql-core, which calls them.
     """
 
-    # Named by graphql-core, which calls it for whatever a resolver returns that must be awaited.
+    def __init__(self, plan: Plan, *args: Any, **kwargs: Any) -> None:
+        """The other arguments are graphql-core's."""
+        super().__init__(*args, **kwargs)
+        memory = self._memory = plan.memory()
+        self._relevant_sub_fields: Any = memory.sub_fields
+
+    # As graphql-core has it, but the fields at the root are collected once.
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        """The result, or an awaitable of it."""
+        core = cast(Any, self)
+        root = core.schema.get_root_type(core.operation.operation)
+        if self._memory.roots is None:
+            fragments, values = core.fragments, core.variable_values
+            self._memory.roots = collect_fields(core.schema, fragments, values, root, core.operation)
+        fields, deferred, _ = self._memory.roots
+        if serially is None:
+            serially = core.operation.operation is OperationType.MUTATION
+        try:
+            data = core.execute_collected_root_fields(root, core.root_value, fields, serially, deferred)
+        except GraphQLError as error:
+            return self._failed(error)
+        return self._response(data) if optimized_is_awaitable(data) else core.build_response(data)
+
+    async def _response(self, data: Awaitable[Any]) -> Any:
+        try:
+            return cast(Any, self).build_response(await data)
+        except GraphQLError as error:
+            return self._failed(error)
+
+    def _failed(self, error: GraphQLError) -> Any:
+        core = cast(Any, self)
+        core.collected_errors.add(error, None)
+        return core.build_response(None)
+
+    def execute_fields(
+        self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, position_context: Any
+    ) -> Any:
+        """The fields of one object by their names, or an awaitable of them."""
+        core, fields = cast(Any, super()), grouped_field_set
+        readers = self._memory.readers.get(id(fields))
+        if readers is None:
+            found = field_readers(cast(Any, self).schema, parent_type, fields, cast(Any, self).collect_subfields)
+            readers = self._memory.readers[id(fields)] = found
+        ready = read_all(readers, source_value)
+        if len(ready) == len(fields):
+            return ready
+        rest = {name: selected for name, selected in fields.items() if name not in ready}
+        done = core.execute_fields(parent_type, source_value, path, rest, position_context)
+        return _merged(fields, ready, done)
+
+    def complete_value(
+        self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
+    ) -> Any:
+        """What the response shows of a resolver's result, or an awaitable of it."""
+        core = cast(Any, super())
+        if field_details_list[0].node.selection_set is not None:
+            key = id(return_type), id(field_details_list)
+            writers = self._memory.writers
+            if key not in writers:
+                executor = cast(Any, self)
+                writers[key] = writer(executor.schema, return_type, field_details_list, executor.collect_subfields)
+            write = writers[key]
+            if write is not None and (shown := written(write, result)) is not Undefined:
+                return shown
+        return core.complete_value(return_type, field_details_list, info, path, result, position_context)
+
     async def complete_awaitable_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
@@ -36,6 +107,17 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
         return await core.complete_awaitable_value(
             return_type, field_details_list, info, path, _never_cancelled_by_others(result), position_context
         )
+
+
+def _merged(order: Iterable[str], ready: dict[str, object], done: Any) -> Any:
+    """Both parts of an object in the order of the selection; an awaitable if `done` is one."""
+    if not optimized_is_awaitable(done):
+        return {name: ready[name] if name in ready else done[name] for name in order if name in ready or name in done}
+
+    async def merge() -> Any:
+        return _merged(order, ready, await done)
+
+    return merge()
 
 
 async def _never_cancelled_by_others(awaitable: Awaitable[object]) -> object:
@@ -51,21 +133,23 @@ async def _never_cancelled_by_others(awaitable: Awaitable[object]) -> object:
         raise RuntimeError("what this field waited for was cancelled") from None
 
 
-def begin(
-    schema: GraphQLSchema,
-    document: DocumentNode,
-    context: object,
-    variables: dict[str, object] | None,
-    operation_name: str | None,
-) -> Execution | list[GraphQLError]:
+def begin(plan: Plan, context: object, variables: dict[str, object] | None) -> Execution | list[GraphQLError]:
     """The execution of an operation, or the errors of its variables."""
-    return cast(Any, Execution).build(
-        schema,
-        document,
+    values = plan.variables.values(variables or {})
+    if isinstance(values, list):
+        return values
+    return Execution(
+        plan,
+        plan.schema,
+        plan.fragment_definitions,
+        plan.fragments,
         None,
         context,
-        variables,
-        operation_name,
+        plan.operation,
+        values,
+        _core.default_field_resolver,
+        _core.default_type_resolver,
+        _core.default_field_resolver,
         is_awaitable=optimized_is_awaitable,
         operation_extensions={},
     )

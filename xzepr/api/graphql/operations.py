@@ -169,9 +169,8 @@ class GraphQLService:
             self.observe(operation_type, outcome, 0 if begun is None else perf_counter() - begun)
 
     def _execution(self, operation: Operation, call: Call) -> Execution:
-        request = operation.request
         context = self.new_context(call.actor, call.request_id, call.last_event_id)
-        begun = begin(self.schema, operation.document.node, context, request.variables, request.operation_name)
+        begun = begin(operation.document.plan(self.schema, operation.node), context, operation.request.variables)
         if isinstance(begun, list):
             problem = not_coerced(begun)
             self._heard(operation.type, described(problem))
