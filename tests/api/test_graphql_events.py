@@ -85,6 +85,19 @@ async def test_a_repeat_is_the_first_event_and_the_same_key_with_other_content_i
     assert await head(ask) == before
 
 
+async def test_of_two_mutations_in_one_document_each_has_its_own_answer(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    document = (
+        "mutation ($a: CreateEventInput!, $b: CreateEventInput!)"
+        "{ a: createEvent(input: $a) { cursor } b: createEvent(input: $b) { cursor }"
+        "  c: createEvent(input: $a) { cursor } }"
+    )
+    answer = await ask(document, a=new_event(receiver), b=new_event("nobody's"))
+    assert (answer.codes, answer.errors[0]["path"]) == (["NOT_FOUND"], ["b"])
+    listed = (await ask("{ events { nodes { cursor } } }")).data["events"]["nodes"]
+    assert answer.body["data"] == {"a": listed[1], "b": None, "c": listed[0]}
+
+
 async def test_many_events_are_each_answered_by_themselves_in_their_order(ask: Asking) -> None:
     receiver = await ask.receiver(
         schema={"required": ["sha"], "properties": {"sha": {}}, "additionalProperties": False}

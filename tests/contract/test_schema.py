@@ -88,6 +88,18 @@ def test_every_kind_of_message_is_a_type_with_the_permission_of_its_kind() -> No
     assert told == {facts.graphql_type: [("requires", facts.permission.value)] for facts in KINDS.values()}
 
 
+def test_what_may_be_refused_by_itself_is_nullable_so_that_it_costs_nothing_beside_it() -> None:
+    """Two events recorded by one document: that the second is refused must not take the answer of the first."""
+    costly = [
+        f"{type.name}.{name}"
+        for type in SCHEMA.type_map.values()
+        if isinstance(type, GraphQLObjectType) and type.name != "Subscription" and not type.name.startswith("__")
+        for name, node in nodes(type.name)
+        if guards_of(node) and str(type.fields[name].type).endswith("!")
+    ]
+    assert costly == []
+
+
 def test_every_mutation_takes_one_input_and_returns_a_payload() -> None:
     for name, field in type_named("Mutation").fields.items():
         capital = name[0].upper() + name[1:]

@@ -150,6 +150,16 @@ async def test_kinds_that_one_may_not_read_are_left_out(world: World, lacking: P
     assert asked["messages"] == []
 
 
+async def test_who_may_record_but_not_see_gates_still_learns_that_the_event_is_recorded(world: World) -> None:
+    secret = await world.ask.key(ALL - {Permission.GROUP_READ})
+    answer = await world.ask(call_of("CreateEventPayload.gates", world.ids), secret=secret)
+    assert answer.codes == ["FORBIDDEN"]
+    created = answer.body["data"]["createEvent"]
+    assert created["gates"] is None
+    newest = (await world.ask("{ events(first: 1) { nodes { cursor } } }")).data["events"]["nodes"]
+    assert newest == [{"cursor": created["cursor"]}]
+
+
 async def test_who_may_report_and_nothing_else_sees_the_event_that_they_reported(world: World) -> None:
     secret = await world.ask.key([Permission.EVENT_CREATE])
     document = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor event { id name } } }"

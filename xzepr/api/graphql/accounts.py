@@ -134,13 +134,13 @@ class AccountQueries:
 
     @strawberry.field(description="Who the credentials say is asking.", directives=[SignedIn()])
     @staticmethod
-    def me(info: Info) -> Me:
+    def me(info: Info) -> Me | None:
         actor = info.context.actor
         actor.must_be_known()
         return Me(id=strawberry.ID(actor.id), username=actor.name, permissions=sorted(actor.permissions))
 
     @strawberry.field(
-        graphql_type=list[ApiKey], description="The caller's keys, newest first.", directives=[SignedIn()]
+        graphql_type=list[ApiKey] | None, description="The caller's keys, newest first.", directives=[SignedIn()]
     )
     @staticmethod
     async def api_keys(info: Info) -> list[ApiKeyModel]:
@@ -151,14 +151,14 @@ class AccountQueries:
 class AccountMutations:
     """Root fields that change who may ask."""
 
-    @strawberry.mutation(graphql_type=LoginPayload, directives=[Anyone()])
+    @strawberry.mutation(graphql_type=LoginPayload | None, directives=[Anyone()])
     @staticmethod
     async def login(info: Info, input: LoginInput) -> Session:
         return await info.context.hub.auth.login(input.username, input.password)
 
     @strawberry.mutation(description="Needs a login; a key cannot make keys.", directives=[SignedIn()])
     @staticmethod
-    async def create_api_key(info: Info, input: CreateApiKeyInput) -> CreateApiKeyPayload:
+    async def create_api_key(info: Info, input: CreateApiKeyInput) -> CreateApiKeyPayload | None:
         permissions = None if input.permissions is None else tuple(input.permissions)
         new = NewApiKey(input.name, permissions, input.expires_at)
         created = await info.context.hub.auth.create_api_key(info.context.actor, new)
@@ -167,19 +167,19 @@ class AccountMutations:
 
     @strawberry.mutation(description="One's own key; with user:manage anybody's.", directives=[SignedIn()])
     @staticmethod
-    async def revoke_api_key(info: Info, input: RevokeApiKeyInput) -> RevokeApiKeyPayload:
+    async def revoke_api_key(info: Info, input: RevokeApiKeyInput) -> RevokeApiKeyPayload | None:
         await info.context.hub.auth.revoke_api_key(info.context.actor, input.id)
         return RevokeApiKeyPayload(id=input.id)
 
     @strawberry.mutation(directives=requires(Permission.USER_MANAGE))
     @staticmethod
-    async def create_user(info: Info, input: CreateUserInput) -> UserPayload:
+    async def create_user(info: Info, input: CreateUserInput) -> UserPayload | None:
         new = NewUser(input.username, input.password, tuple(input.roles))
         return _user(await info.context.hub.users.create(info.context.actor, new))
 
     @strawberry.mutation(directives=requires(Permission.USER_MANAGE))
     @staticmethod
-    async def set_user_enabled(info: Info, input: SetUserEnabledInput) -> UserPayload:
+    async def set_user_enabled(info: Info, input: SetUserEnabledInput) -> UserPayload | None:
         return _user(await info.context.hub.users.set_enabled(info.context.actor, input.id, input.enabled))
 
 

@@ -38,7 +38,7 @@ class EventReceiverGroup:
         return [strawberry.ID(id) for id in root.receiver_ids]
 
     @strawberry.field(
-        graphql_type=list[EventReceiver],
+        graphql_type=list[EventReceiver] | None,
         description="Its members in the order they were given.",
         directives=requires(Permission.RECEIVER_READ),
     )
@@ -62,7 +62,7 @@ class GateMember:
 
     state: groups.MemberState
 
-    @strawberry.field(graphql_type=EventReceiver, directives=requires(Permission.RECEIVER_READ))
+    @strawberry.field(graphql_type=EventReceiver | None, directives=requires(Permission.RECEIVER_READ))
     @staticmethod
     async def event_receiver(root: strawberry.Parent[groups.GateMember], info: Info) -> Receiver:
         receiver = await info.context.loaders.receivers.load(root.receiver_id)
@@ -183,12 +183,12 @@ class EventReceiverGroupPayload:
 class GroupQueries:
     """Root fields about groups and gates."""
 
-    @strawberry.field(graphql_type=EventReceiverGroup, directives=requires(Permission.GROUP_READ))
+    @strawberry.field(graphql_type=EventReceiverGroup | None, directives=requires(Permission.GROUP_READ))
     @staticmethod
     async def event_receiver_group(info: Info, id: strawberry.ID) -> groups.Group:
         return await info.context.hub.groups.get(info.context.actor, id)
 
-    @strawberry.field(graphql_type=Connection[EventReceiverGroup], directives=requires(Permission.GROUP_READ))
+    @strawberry.field(graphql_type=Connection[EventReceiverGroup] | None, directives=requires(Permission.GROUP_READ))
     @staticmethod
     async def event_receiver_groups(
         info: Info, filter: EventReceiverGroupFilterInput | None = None, first: int = 50, after: str | None = None
@@ -199,7 +199,7 @@ class GroupQueries:
         return listed(page, lambda group: group.position, request)
 
     @strawberry.field(
-        graphql_type=Gate,
+        graphql_type=Gate | None,
         description="May this version pass, and if not, what is missing?",
         directives=requires(Permission.GROUP_READ),
     )
@@ -216,7 +216,7 @@ class GroupMutations:
     @staticmethod
     async def create_event_receiver_group(
         info: Info, input: CreateEventReceiverGroupInput
-    ) -> EventReceiverGroupPayload:
+    ) -> EventReceiverGroupPayload | None:
         new = groups.NewGroup(
             name=input.name,
             type=input.type,
@@ -231,7 +231,7 @@ class GroupMutations:
     @staticmethod
     async def update_event_receiver_group(
         info: Info, input: UpdateEventReceiverGroupInput
-    ) -> EventReceiverGroupPayload:
+    ) -> EventReceiverGroupPayload | None:
         change = groups.GroupChange(
             name=input.name,
             type=input.type,
@@ -247,7 +247,7 @@ class GroupMutations:
     @staticmethod
     async def set_event_receiver_group_enabled(
         info: Info, input: SetEventReceiverGroupEnabledInput
-    ) -> EventReceiverGroupPayload:
+    ) -> EventReceiverGroupPayload | None:
         service = info.context.hub.groups
         group = await service.set_enabled(info.context.actor, input.id, input.enabled, input.expected_version)
         return _payload(group)
@@ -256,7 +256,7 @@ class GroupMutations:
     @staticmethod
     async def delete_event_receiver_group(
         info: Info, input: DeleteEventReceiverGroupInput
-    ) -> EventReceiverGroupPayload:
+    ) -> EventReceiverGroupPayload | None:
         service = info.context.hub.groups
         return _payload(await service.delete(info.context.actor, input.id, input.expected_version))
 

@@ -43,7 +43,7 @@ class EventReceiver:
     updated_at: datetime
 
     @strawberry.field(
-        graphql_type=list[EventReceiverGroupType],
+        graphql_type=list[EventReceiverGroupType] | None,
         description="The groups that it is a member of, enabled or not.",
         directives=requires(Permission.GROUP_READ),
     )
@@ -52,7 +52,7 @@ class EventReceiver:
         return await info.context.loaders.groups_of_receiver.load(root.id) or []
 
     @strawberry.field(
-        graphql_type=Connection[Event],
+        graphql_type=Connection[Event] | None,
         description="Its events, newest first.",
         directives=requires(Permission.EVENT_READ),
     )
@@ -121,12 +121,12 @@ class EventReceiverPayload:
 class ReceiverQueries:
     """Root fields about receivers."""
 
-    @strawberry.field(graphql_type=EventReceiver, directives=requires(Permission.RECEIVER_READ))
+    @strawberry.field(graphql_type=EventReceiver | None, directives=requires(Permission.RECEIVER_READ))
     @staticmethod
     async def event_receiver(info: Info, id: strawberry.ID) -> Receiver:
         return await info.context.hub.receivers.get(info.context.actor, id)
 
-    @strawberry.field(graphql_type=Connection[EventReceiver], directives=requires(Permission.RECEIVER_READ))
+    @strawberry.field(graphql_type=Connection[EventReceiver] | None, directives=requires(Permission.RECEIVER_READ))
     @staticmethod
     async def event_receivers(
         info: Info, filter: EventReceiverFilterInput | None = None, first: int = 50, after: str | None = None
@@ -143,7 +143,7 @@ class ReceiverMutations:
 
     @strawberry.mutation(directives=requires(Permission.RECEIVER_CREATE))
     @staticmethod
-    async def create_event_receiver(info: Info, input: CreateEventReceiverInput) -> EventReceiverPayload:
+    async def create_event_receiver(info: Info, input: CreateEventReceiverInput) -> EventReceiverPayload | None:
         new = NewReceiver(
             name=input.name,
             type=input.type,
@@ -156,7 +156,7 @@ class ReceiverMutations:
 
     @strawberry.mutation(directives=requires(Permission.RECEIVER_UPDATE))
     @staticmethod
-    async def update_event_receiver(info: Info, input: UpdateEventReceiverInput) -> EventReceiverPayload:
+    async def update_event_receiver(info: Info, input: UpdateEventReceiverInput) -> EventReceiverPayload | None:
         change = ReceiverChange(
             name=input.name,
             type=input.type,
@@ -171,7 +171,7 @@ class ReceiverMutations:
 
     @strawberry.mutation(directives=requires(Permission.RECEIVER_DELETE))
     @staticmethod
-    async def delete_event_receiver(info: Info, input: DeleteEventReceiverInput) -> EventReceiverPayload:
+    async def delete_event_receiver(info: Info, input: DeleteEventReceiverInput) -> EventReceiverPayload | None:
         receivers = info.context.hub.receivers
         return _payload(await receivers.delete(info.context.actor, input.id, input.expected_version))
 

@@ -63,7 +63,7 @@ class RelayQueries:
 
     @strawberry.field(description="How far the stream and its relay are.", directives=requires(Permission.STREAM_ADMIN))
     @staticmethod
-    async def stream_status(info: Info) -> StreamStatus:
+    async def stream_status(info: Info) -> StreamStatus | None:
         hub = info.context.hub
         statuses = await routes.statuses(hub.db, info.context.actor)
         head = await hub.stream.head()
@@ -80,7 +80,7 @@ class RelayMutations:
 
     @strawberry.mutation(directives=requires(Permission.STREAM_ADMIN))
     @staticmethod
-    async def resume_relay(info: Info, input: ResumeRelayInput) -> ResumeRelayPayload:
+    async def resume_relay(info: Info, input: ResumeRelayInput) -> ResumeRelayPayload | None:
         after = await routes.resume(
             info.context.hub.db,
             info.context.actor,

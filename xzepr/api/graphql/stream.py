@@ -239,7 +239,7 @@ class StreamQueries:
         kinds: list[Kind] | None = None,
         filter: StreamFilterInput | None = None,
         first: int = 50,
-    ) -> StreamPage:
+    ) -> StreamPage | None:
         cursor = None if after is None else model.Cursor.parse(after)
         page, seen = await info.context.hub.stream.page(info.context.actor, cursor, _wanted(kinds, filter), first)
         messages = [frame for message in page.items if isinstance(frame := frame_of(message), StreamMessage)]
