@@ -1,11 +1,8 @@
 """`xzepr events`: recorded once, listed as asked for, and followed over lost connections."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.person import Person, Running
-from tests.support.postgres import temporary_folder
 from tests.support.server import ServedHub
 
 UNIT = ("app", "1.0", "1", "linux", "rpm")
@@ -152,15 +149,6 @@ def test_an_unknown_kind_is_refused_with_the_nearest(admin: Person) -> None:
 
 def _cursor(line: str) -> str:
     return line.split('"cursor":"', 1)[1].split('"', 1)[0]
-
-
-@pytest.fixture
-def own_hub() -> Iterator[list[ServedHub]]:
-    """A hub that a test may kill; the one that is to be stopped at the end comes last."""
-    with temporary_folder() as folder:
-        hubs = [ServedHub.start(folder / "data")]
-        yield hubs
-        hubs[-1].stop()
 
 
 def test_tail_goes_on_after_the_hub_was_killed(own_hub: list[ServedHub], stranger: Person) -> None:

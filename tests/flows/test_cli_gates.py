@@ -1,21 +1,25 @@
 """`xzepr gates`: what a unit has passed, and the exit codes by which a pipeline waits."""
 
+import re
 import time
-from collections.abc import Callable
 
+import httpx2
 import pytest
 
 from tests.support.person import Person
+from tests.support.server import ServedHub
 
 REST = ("1.0", "1", "linux", "rpm")
-
-Pipeline = Callable[[], tuple[str, tuple[str, ...]]]
 
 
 @pytest.fixture
 def gate(admin: Person, request: pytest.FixtureRequest) -> str:
     """A group named for the test, of receivers `<it>-a` and `<it>-b`; its name."""
-    name = request.node.name.removeprefix("test_")[:80]
+    return make_gate(admin, request.node.name.removeprefix("test_")[:80])
+
+
+def make_gate(admin: Person, name: str) -> str:
+    """Makes such a group."""
     receivers = "\n".join(
         f"  - {{name: {name}-{end}, type: t, version: '1', description: d, schema: {{}}}}" for end in "ab"
     )
@@ -80,6 +84,41 @@ def test_fail_fast_ends_at_once_when_a_member_failed(admin: Person, gate: str) -
     admin.record(f"{gate}-b", gate, *REST, success=False)
     assert waiting.end() == 1
     assert admin("gates", "wait", gate, gate, *REST, "--timeout", "600", "--fail-fast").code == 1
+
+
+def until_subscribed(hub: ServedHub) -> None:
+    """Waits until somebody follows the hub's stream."""
+    end = time.monotonic() + 30
+    while not re.search(r"xzepr_subscribers\S* 1\.0", httpx2.get(f"{hub.url}/metrics", trust_env=False).text):
+        assert time.monotonic() < end, "nobody subscribes"
+        time.sleep(0.05)
+
+
+def test_waiting_gets_over_a_hub_that_was_killed(own_hub: list[ServedHub], stranger: Person) -> None:
+    person, hub = stranger, own_hub[0]
+    person.hub = hub.url
+    person.log_in("admin", hub.admin_password)
+    gate = make_gate(person, "g")
+    person.record("g-a", gate, *REST)
+    waiting = person.start("gates", "wait", gate, gate, *REST, "--timeout", "120")
+    until_subscribed(hub)
+    hub.kill()
+    waiting.until(lambda waiting: any("trying again" in line for line in waiting.err))
+    own_hub.append(ServedHub.start(hub.data_dir, port=hub.port))
+    person.log_in("admin", hub.admin_password)
+    person.record("g-b", gate, *REST)
+    assert waiting.end() == 0
+
+
+def test_a_hub_that_is_away_at_the_time_out_cannot_say(own_hub: list[ServedHub], stranger: Person) -> None:
+    person, hub = stranger, own_hub[0]
+    person.hub = hub.url
+    person.log_in("admin", hub.admin_password)
+    gate = make_gate(person, "g")
+    waiting = person.start("gates", "wait", gate, gate, *REST, "--timeout", "8")
+    until_subscribed(hub)
+    hub.kill()
+    assert (waiting.end(), waiting.out) == (3, [])
 
 
 @pytest.mark.parametrize(

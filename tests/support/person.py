@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.postgres import temporary_folder
 from tests.support.server import ServedHub, clean_environment
 from xzepr.__main__ import main
 from xzepr.cli.client import Client
@@ -167,3 +168,12 @@ def admin(stranger: Person, served_hub: ServedHub) -> Person:
     """The hub's admin, logged in."""
     stranger.log_in("admin", served_hub.admin_password)
     return stranger
+
+
+@pytest.fixture
+def own_hub() -> Iterator[list[ServedHub]]:
+    """A hub that a test may kill; the one that is to be stopped at the end comes last."""
+    with temporary_folder() as folder:
+        hubs = [ServedHub.start(folder / "data")]
+        yield hubs
+        hubs[-1].stop()

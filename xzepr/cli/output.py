@@ -39,7 +39,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         for row in rows:
             typer.echo("\t".join(visible(cell) for cell in row))
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an id that ends in an ellipsis cannot be copied
     for row in rows:
         # As Text: a name in square brackets would otherwise be read as rich's own markup.
         table.add_row(*(Text(visible(cell), style=STYLES.get(str(cell), "")) for cell in row))
