@@ -74,3 +74,18 @@ async def test_an_answer_is_given_once_and_to_who_still_waits():
     refused.settle(Overloaded("second"))
     with pytest.raises(Overloaded, match="first"):
         await refused.answer
+
+
+async def test_when_nobody_takes_any_more_who_waits_and_who_comes_is_refused():
+    queue = Queue(3)
+    waiting = pending()
+    queue.put([waiting])
+    queue.close(Overloaded("stopping"))
+    with pytest.raises(Overloaded, match="stopping"):
+        await waiting.answer
+    with pytest.raises(Overloaded, match="stopping"):
+        queue.put([pending()])
+    assert len(queue) == 0
+    queue.open()
+    queue.put([pending()])
+    assert len(queue) == 1

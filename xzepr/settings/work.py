@@ -12,7 +12,7 @@ class EventSettings(Section):
 
     max_payload_bytes: Count = Field(default=512 * 1024, description="Largest payload, in bytes of compact JSON.")
     max_payload_depth: Annotated[Count, Field(le=500)] = Field(default=64, description="Deepest nesting of a payload.")
-    max_name_chars: Count = Field(
+    max_name_chars: Annotated[Count, Field(le=600)] = Field(
         default=255, description="Longest name, version, release, platform or package, in characters."
     )
     max_description_chars: Count = Field(default=4000, description="Longest description, in characters.")
@@ -52,7 +52,7 @@ class GraphQLSettings(Section):
 class StreamSettings(Section):
     """The stream and those who follow it."""
 
-    partition_size: Annotated[Number, Field(ge=1000)] = Field(
+    partition_size: Annotated[Number, Field(ge=1_000_000)] = Field(
         default=10_000_000, description="Positions in one partition of the stream's table."
     )
     ring_size: Count = Field(default=10_000, description="Newest messages that a process keeps at hand.")
@@ -61,6 +61,17 @@ class StreamSettings(Section):
     max_frame_bytes: Count = Field(default=1024**2, description="Largest WebSocket frame from a client, in bytes.")
     connection_init_timeout_seconds: Seconds = Field(
         default=3, description="Seconds a WebSocket has to send `connection_init`."
+    )
+    ping_seconds: Seconds = Field(
+        default=12,
+        description="Seconds between pings of a WebSocket, which is closed when nothing comes back until the next one; "
+        "and seconds of silence after which an event stream gets a comment.",
+    )
+    max_operations: Count = Field(default=100, description="Most operations at a time on one WebSocket.")
+    max_connections: Count = Field(default=10_000, description="Most WebSockets and event streams of one process.")
+    max_subscriptions: Count = Field(default=20_000, description="Most subscriptions in one process.")
+    max_subscriptions_per_actor: Count = Field(
+        default=1_000, description="Most subscriptions of one user in one process, whichever tokens and keys they use."
     )
 
 

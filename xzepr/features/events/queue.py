@@ -48,12 +48,15 @@ class Queue:
         self._waiting: deque[Pending] = deque()
         self._bytes = 0
         self._filled = asyncio.Event()
+        self._closed: Problem | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, pendings: Sequence[Pending]) -> None:
         """Takes all of them, or raises Overloaded and takes none."""
+        if self._closed is not None:
+            raise self._closed
         size = sum(pending.size for pending in pendings)
         if len(self._waiting) + len(pendings) > self._size or (self._waiting and self._bytes + size > MAX_QUEUE_BYTES):
             raise Overloaded("too many events are waiting; nothing was recorded", retry_after=1)
@@ -78,8 +81,13 @@ class Queue:
         while self._waiting and self._waiting[0].deadline < now:
             self._pop().settle(Overloaded("the event waited too long for its turn; it was not recorded", retry_after=1))
 
-    def refuse_all(self, problem: Problem) -> None:
-        """Refuses everything that waits."""
+    def open(self) -> None:
+        """Somebody takes from now on."""
+        self._closed = None
+
+    def close(self, problem: Problem) -> None:
+        """Nobody takes any more: refuses everything that waits, and whatever comes."""
+        self._closed = problem
         while self._waiting:
             self._pop().settle(problem)
 

@@ -109,6 +109,7 @@ class Recorder:
     async def run(self) -> None:
         """Records until cancelled; then finishes the batch in hand and refuses what waits."""
         sweeper = asyncio.create_task(self._sweep())
+        self._queue.open()
         try:
             while True:
                 batch = await self._queue.take(self._settings.max_batch)
@@ -120,7 +121,7 @@ class Recorder:
                     raise
         finally:
             sweeper.cancel()
-            self._queue.refuse_all(Overloaded("the hub is stopping; the event was not recorded", retry_after=1))
+            self._queue.close(Overloaded("the hub is stopping; the event was not recorded", retry_after=1))
             await self._disconnect()
 
     async def _sweep(self) -> None:
