@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,6 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from xzepr import __version__
 from xzepr.api.console.playground import playground_routes
+from xzepr.api.errors import MethodNotAllowed, problem_response
 from xzepr.api.graphql import schema
 from xzepr.api.graphql.context import Context
 from xzepr.api.graphql.documents import DocumentLimits, Documents
@@ -22,6 +24,7 @@ from xzepr.api.health import Health, State, health_routes
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
 from xzepr.api.measure import MeasureRequests
 from xzepr.api.middleware import BodyLimit, HostCheck, RequestId, RequestTimeout
+from xzepr.core.errors import NotFound
 from xzepr.features.stream.published import RelayState
 from xzepr.hub import Hub
 
@@ -32,6 +35,7 @@ def create_app(hub: Hub) -> Starlette:
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
     return Starlette(
         routes=[*_graphql_routes(hub), *playground_routes(), *_health_routes(hub), Route("/", _about)],
+        exception_handlers={HTTPException: _no_route},
         middleware=[
             Middleware(MeasureRequests, metrics=hub.metrics),
             Middleware(RequestId),
@@ -72,6 +76,14 @@ def _health_routes(hub: Hub) -> Sequence[BaseRoute]:
 
     metrics = hub.metrics if hub.settings.telemetry.metrics_enabled else None
     return health_routes(Health(hub.stream.head, kafka), metrics)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """What no route answers is told like every other problem."""
+    allow = (error.headers or {}).get("Allow") if isinstance(error, HTTPException) else None
+    if allow is not None:
+        return problem_response(MethodNotAllowed(f"{request.method} is not answered here", allow=allow))
+    return problem_response(NotFound("page", request.url.path))
 
 
 async def _about(_: Request) -> Response:

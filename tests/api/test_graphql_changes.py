@@ -182,3 +182,22 @@ async def test_a_user_is_made_logs_in_and_is_shut_out(ask: Asking) -> None:
         refused = await ask(login, secret="", i=wrong)
         assert refused.codes == ["INVALID_CREDENTIALS"]
     assert (await ask("{ me { id } }", secret=session["token"])).codes == ["INVALID_TOKEN"]
+
+
+async def test_a_field_that_is_missing_or_unknown_is_named_and_nothing_beside_it_is_repeated(ask: Asking) -> None:
+    login = "mutation ($i: LoginInput!) { login(input: $i) { token } }"
+    answer = await ask(login, secret="", i={"username": "ada", "passwrd": "hunter2"})
+    assert told(answer) == [("INVALID_INPUT", "password"), ("INVALID_INPUT", "passwrd")]
+    assert b"hunter2" not in answer.raw
+    many = "mutation ($i: CreateEventsInput!) { createEvents(input: $i) { results { problems { code } } } }"
+    answer = await ask(many, i={"events": [dict.fromkeys(("name", "version", "release", "platformId"), "x")]})
+    places = [f"events/0/{name}" for name in ("package", "description", "payload", "success", "eventReceiverId")]
+    assert told(answer) == [("INVALID_INPUT", place) for place in places]
+
+
+async def test_what_no_route_answers_is_told_like_every_other_problem(ask: Asking) -> None:
+    missing = await ask.http.get("/nothing")
+    assert (missing.status_code, missing.json()["errors"][0]["extensions"]["code"]) == (404, "NOT_FOUND")
+    wrong = await ask.http.post("/health")
+    assert (wrong.status_code, wrong.json()["errors"][0]["extensions"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}

@@ -19,6 +19,9 @@ _INPUT_PLACE = re.compile(
     r"(?:Variable '\$(?P<variable>\w+)'|Argument '(?P<argument>\w+)') has invalid value(?: at (?P<path>[^:]+))?:"
 )
 
+_FIELD_OF_INPUT = re.compile(r"to include (?:required|unknown) field '(\w+)'")
+_WHAT_WAS_FOUND = re.compile(r",? found: \{.*", re.IGNORECASE | re.DOTALL)
+
 
 def not_parsed(error: GraphQLError) -> Problem:
     """The refusal of a document with a syntax error."""
@@ -78,7 +81,9 @@ def _input_error(error: GraphQLError) -> list[JsonObject]:
     cause = _cause(error)
     if isinstance(cause, Problem):
         return [_with_place(one, error) for one in described(cause)]
-    one = described(InvalidInput((Violation(_input_field(error.message), error.message),)))
+    # What was found may hold a password beside the field that is missing.
+    message = _WHAT_WAS_FOUND.sub("", error.message)
+    one = described(InvalidInput((Violation(_input_field(message), message),)))
     return [_with_place(one[0], error)]
 
 
@@ -95,9 +100,8 @@ def _input_field(message: str) -> str:
     place = _INPUT_PLACE.match(message)
     if place is None:
         return ""
-    if place["path"]:
-        return "/".join(re.findall(r"[^.\[\]]+", place["path"]))
-    return place["variable"] or place["argument"]
+    path = re.findall(r"[^.\[\]]+", place["path"] or "") + _FIELD_OF_INPUT.findall(message)
+    return "/".join(path) or place["variable"] or place["argument"]
 
 
 def _plain(message: str, code: str) -> JsonObject:
