@@ -14,11 +14,13 @@ from xzepr import __version__
 from xzepr.api.console.playground import playground_routes
 from xzepr.api.errors import MethodNotAllowed, problem_response
 from xzepr.api.graphql import schema
+from xzepr.api.graphql.capacity import Capacity, CapacityLimits
 from xzepr.api.graphql.context import Context
 from xzepr.api.graphql.documents import DocumentLimits, Documents
 from xzepr.api.graphql.execution import core_schema
 from xzepr.api.graphql.http import GraphQLOverHTTP
 from xzepr.api.graphql.operations import GraphQLService
+from xzepr.api.graphql.sessions import Sessions
 from xzepr.api.graphql.websocket import GraphQLOverWebSocket, SocketLimits
 from xzepr.api.health import Health, State, health_routes
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
@@ -59,11 +61,16 @@ def _graphql_routes(hub: Hub) -> Sequence[BaseRoute]:
     )
     origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
     sockets = SocketLimits(
-        init_timeout_seconds=stream.connection_init_timeout_seconds, max_frame_bytes=stream.max_frame_bytes
+        init_timeout_seconds=stream.connection_init_timeout_seconds,
+        ping_seconds=stream.ping_seconds,
+        max_frame_bytes=stream.max_frame_bytes,
+        max_operations=stream.max_operations,
     )
+    places = CapacityLimits(stream.max_connections, stream.max_subscriptions, stream.max_subscriptions_per_actor)
+    sessions, capacity = Sessions(hub.auth.authenticate), Capacity(places, hub.metrics)
     return [
-        Route("/graphql", GraphQLOverHTTP(service)),
-        WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sockets)),
+        Route("/graphql", GraphQLOverHTTP(service, sessions, capacity, stream.ping_seconds)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sessions, capacity, sockets)),
     ]
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support.hub import until
 from tests.support.small_graphql import BEARER, World, app, served
+from xzepr.api.graphql.capacity import CapacityLimits
 
 EVENTS = BEARER | {"Accept": "text/event-stream"}
 
@@ -144,3 +146,53 @@ async def test_a_stream_outlives_the_time_limit_of_requests(world: World) -> Non
             if text.count(":\n\n") >= 6:
                 break
     assert text.count("event: next") == 3
+
+
+PAUSED = {"query": "subscription { ticks(count: 1, pause: true) { id } }"}
+
+
+@pytest.mark.parametrize(("became", "code"), [("old", "TOKEN_EXPIRED"), ("revoked", "INVALID_TOKEN")])
+async def test_a_token_that_holds_no_longer_ends_the_stream_with_its_error(
+    client: httpx2.AsyncClient, world: World, became: str, code: str
+) -> None:
+    async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            if '"id":1' in text and not world.now:
+                assert world.subscribers == {"sse": 1}
+                world.now["good"] = became
+    last = text.split("\n\n")[-3:]
+    assert last[0].startswith("event: next\ndata: ")
+    assert json.loads(last[0].removeprefix("event: next\ndata: "))["errors"][0]["extensions"]["code"] == code
+    assert last[1:] == ["event: complete\ndata:", ""]
+    await asyncio.wait_for(world.closed_stream.wait(), 5)
+    await until(lambda: world.subscribers["sse"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "code"),
+    [
+        (CapacityLimits(max_subscriptions_per_actor=1), 429, "TOO_MANY_SUBSCRIPTIONS"),
+        (CapacityLimits(max_subscriptions=1), 503, "SUBSCRIPTIONS_FULL"),
+        (CapacityLimits(max_connections=1), 503, "CONNECTIONS_FULL"),
+    ],
+)
+async def test_a_refused_stream_says_which_limit_it_met_and_one_that_ended_makes_room(
+    world: World, limits: CapacityLimits, status: int, code: str
+) -> None:
+    async with (
+        served(app(world, capacity=limits)) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:
+            assert response.status_code == 200
+            refused = await post(client, PAUSED["query"])
+            assert refused.status_code == status
+            assert refused.headers["Retry-After"] == "10"
+            assert refused.json()["errors"][0]["extensions"] == {"code": code, "retryAfter": 10}
+
+        async def room() -> bool:
+            return (await post(client, "subscription { ticks(count: 1) { id } }")).status_code == 200
+
+        await until(room)

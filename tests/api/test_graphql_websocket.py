@@ -12,7 +12,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from tests.support.hub import until
 from tests.support.small_graphql import BEARER, World, app, served
+from xzepr.api.graphql.capacity import CapacityLimits
 from xzepr.api.graphql.websocket import SocketLimits
 
 GOOD: dict[str, object] = {"type": "connection_init", "payload": {"token": "good"}}
@@ -353,7 +355,7 @@ async def test_more_operations_than_allowed_are_refused_one_by_one(world: World)
         await hear(socket)
         await say(socket, subscribe("b", "{ hello }"))
         error = await hear(socket)
-        assert (error["id"], error["payload"][0]["extensions"]["code"]) == ("b", "RATE_LIMITED")
+        assert (error["id"], error["payload"][0]["extensions"]["code"]) == ("b", "TOO_MANY_OPERATIONS")
         await say(socket, {"id": "a", "type": "complete"})
         assert await still_serves(socket)
 
@@ -395,3 +397,130 @@ async def test_handshakes_for_other_hosts_are_refused(world: World) -> None:
     async with served(app(world, hosts=("hub",))) as port:
         assert await status_of_handshake(port, {"Host": "hub"}) == 101
         assert await status_of_handshake(port, {"Host": "rebound.example.org"}) == 421
+
+
+async def test_a_token_that_holds_no_longer_closes_with_4403(world: World) -> None:
+    for became in ("old", "revoked"):
+        world.now.clear()
+        async with opened(world) as socket:
+            await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+            await hear(socket)
+            world.closed_stream.clear()
+            world.now["good"] = became
+            assert await closed(socket) == 4403
+            await asyncio.wait_for(world.closed_stream.wait(), 5)
+    assert world.subscribers["websocket"] == 0
+
+
+async def test_rights_that_were_taken_away_close_with_4403(world: World) -> None:
+    async with opened(world) as socket:
+        world.now["good"] = "narrow"
+        assert await closed(socket) == 4403
+
+
+@pytest.mark.parametrize("became", ["offline", "broken", "slow"])
+async def test_an_authority_that_is_away_sends_nobody_away(world: World, became: str) -> None:
+    async with opened(world) as socket:
+        world.now["good"] = became
+        asked = world.asked["good"]
+        await until(lambda: world.asked["good"] > asked + 2)
+        assert await still_serves(socket)
+        world.now["good"] = "old"
+        assert await closed(socket) == 4403
+
+
+async def test_a_connection_without_credentials_is_asked_nothing(world: World) -> None:
+    async with opened(world, init={"type": "connection_init"}) as socket:
+        await say(socket, subscribe("a", 'mutation { login(name: "a") }'))
+        assert (await hear(socket))["payload"] == {"data": {"login": "token of a"}}
+    assert world.asked == {}
+
+
+async def test_a_fresh_token_in_a_ping_takes_the_place_of_the_first(world: World) -> None:
+    async with opened(world) as socket:
+        await say(socket, {"type": "ping", "payload": {"token": "fresh"}})
+        assert await hear(socket) == {"type": "pong", "payload": {"renewed": True}}
+        world.now["good"] = "old"
+        asked = world.asked["fresh"]
+        await until(lambda: world.asked["fresh"] > asked + 2)
+        assert await still_serves(socket)
+        world.now["fresh"] = "old"
+        assert await closed(socket) == 4403
+
+
+@pytest.mark.parametrize("payload", [{"token": "wrong"}, {"token": "old"}, {"apiKey": "bob"}, {"token": "narrow"}])
+async def test_a_ping_with_a_wrong_token_anothers_or_a_lesser_one_closes_with_4403(
+    world: World, payload: object
+) -> None:
+    async with opened(world) as socket:
+        await say(socket, {"type": "ping", "payload": payload})
+        assert await closed(socket) == 4403
+
+
+async def test_a_token_in_a_ping_cannot_sign_in_who_came_without(world: World) -> None:
+    async with opened(world, init={"type": "connection_init"}) as socket:
+        await say(socket, {"type": "ping", "payload": {"token": "good"}})
+        assert await closed(socket) == 4403
+
+
+async def test_a_token_in_a_ping_before_init_closes_with_4401(world: World) -> None:
+    async with opened(world, init=None) as socket:
+        await say(socket, {"type": "ping", "payload": {"token": "good"}})
+        assert await closed(socket) == 4401
+
+
+async def test_a_fresh_token_that_cannot_be_checked_leaves_the_first_in_force(world: World) -> None:
+    async with opened(world) as socket:
+        await say(socket, {"type": "ping", "payload": {"token": "offline"}})
+        assert await hear(socket) == {"type": "pong", "payload": {"renewed": False}}
+        assert await still_serves(socket)
+        world.now["good"] = "old"
+        assert await closed(socket) == 4403
+
+
+async def test_subscriptions_are_counted_while_they_run(world: World) -> None:
+    async with opened(world) as socket:
+        await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+        await hear(socket)
+        await say(socket, subscribe("b", "{ hello }"))
+        await hear(socket)
+        assert world.subscribers == {"websocket": 1}
+        await say(socket, {"id": "a", "type": "complete"})
+        await until(lambda: world.subscribers["websocket"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "after"),
+    [
+        (CapacityLimits(max_subscriptions_per_actor=1), "TOO_MANY_SUBSCRIPTIONS", 10),
+        (CapacityLimits(max_subscriptions=1), "SUBSCRIPTIONS_FULL", 10),
+    ],
+)
+async def test_a_refused_subscription_says_which_limit_it_met(
+    world: World, limits: CapacityLimits, code: str, after: int
+) -> None:
+    async with opened(world, capacity=limits) as socket:
+        await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+        await hear(socket)
+        await say(socket, subscribe("b", "subscription { ticks(count: 1, pause: true) { id } }"))
+        error = await hear(socket)
+        assert (error["id"], error["type"]) == ("b", "error")
+        assert error["payload"][0]["extensions"] == {"code": code, "retryAfter": after}
+        assert world.subscribers == {"websocket": 1}
+        assert await still_serves(socket)
+        await say(socket, {"id": "a", "type": "complete"})
+        await until(lambda: world.subscribers["websocket"] == 0)
+        await say(socket, subscribe("c", "subscription { ticks(count: 1) { id } }"))
+        assert [(await hear(socket))["id"] for _ in range(3)] == ["again", "c", "c"]
+
+
+async def test_a_connection_beyond_the_limit_is_refused_with_503_and_one_that_left_makes_room(world: World) -> None:
+    async with served(app(world, capacity=CapacityLimits(max_connections=1))) as port:
+        url, protocols = f"ws://127.0.0.1:{port}/graphql", [Subprotocol("graphql-transport-ws")]
+        async with connect(url, subprotocols=protocols):
+            assert await status_of_handshake(port, {}) == 503
+
+        async def room() -> bool:
+            return await status_of_handshake(port, {}) == 101
+
+        await until(room)

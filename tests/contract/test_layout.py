@@ -21,8 +21,9 @@ ROOMS = {
     "xzepr/cli": "apply client config demo desired events gates hub_file keys live login lookup migrate options output "
     "places report schema serve session stream tail throwaway units users waiting watch",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "accounts complexity context documents events execution fields groups guards http loaders "
-    "messages operations paging plan problems recording receivers refusals relay scalars schema sse stream variables websocket",
+    "xzepr/api/graphql": "accounts capacity complexity context dead_letters documents events execution fields "
+    "groups guards http loaders messages operations paging plan problems receivers recording refusals relay scalars "
+    "schema sessions sse stream variables websocket",
 }
 ROLES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

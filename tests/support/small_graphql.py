@@ -1,9 +1,10 @@
 """A small GraphQL schema behind the hub's own transports, and a real server for it on a free port."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NewType, Protocol
 
@@ -15,10 +16,12 @@ from strawberry.dataloader import DataLoader
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import Info
 
+from xzepr.api.graphql.capacity import Capacity, CapacityLimits
 from xzepr.api.graphql.documents import DocumentLimits, Documents
 from xzepr.api.graphql.execution import core_schema
 from xzepr.api.graphql.http import GraphQLOverHTTP
 from xzepr.api.graphql.operations import GraphQLService
+from xzepr.api.graphql.sessions import Sessions
 from xzepr.api.graphql.websocket import GraphQLOverWebSocket, SocketLimits
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
 from xzepr.api.middleware import BodyLimit, HostCheck, RequestId, RequestTimeout
@@ -52,11 +55,32 @@ class World:
     recording: asyncio.Event = field(default_factory=asyncio.Event)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     observed: list[tuple[str, str]] = field(default_factory=lambda: list[tuple[str, str]]())
+    subscribers: Counter[str] = field(default_factory=lambda: Counter[str]())
+    now: dict[str, str] = field(default_factory=lambda: dict[str, str]())
+    """What a token has become: `now["good"] = "old"`."""
+    asked: Counter[str] = field(default_factory=lambda: Counter[str]())
+    """How often each token was presented."""
 
     def observe(self, operation_type: str, outcome: str, seconds: float) -> None:
         """Notes type and outcome."""
         self.observed.append((operation_type, outcome))
         self.heard.set()
+
+    def subscriber_came(self, transport: str) -> None:
+        """Counts it."""
+        self.subscribers[transport] += 1
+
+    def subscriber_left(self, transport: str) -> None:
+        """Counts it."""
+        self.subscribers[transport] -= 1
+
+    async def authenticate(self, secret: str) -> Actor:
+        """The actor of a token as it is now; a token that has become `slow` is looked up for ever."""
+        self.asked[secret] += 1
+        became = self.now.get(secret, secret)
+        if became == "slow":
+            await asyncio.Event().wait()
+        return _known_as(became)
 
 
 class Context:
@@ -243,11 +267,15 @@ SCHEMA = strawberry.Schema(
 )
 
 
-async def authenticate(secret: str) -> Actor:
-    """Knows one token; others are wrong, old, or cannot be looked up."""
+def _known_as(secret: str) -> Actor:
+    """Knows a few tokens; others are wrong, old, or cannot be looked up."""
     match secret:
-        case "good":
+        case "good" | "fresh":
             return ADA
+        case "narrow":
+            return replace(ADA, permissions=frozenset({Permission.EVENT_READ}))
+        case "bob":
+            return replace(ADA, id="01BOB", name="bob")
         case "old":
             raise TokenExpired()
         case "offline":
@@ -268,7 +296,7 @@ def service(world: World, limits: DocumentLimits | None = None, cache_size: int 
 
     schema = core_schema(SCHEMA)
     documents = Documents(schema, limits or DocumentLimits(), cache_size)
-    return GraphQLService(schema, documents, authenticate, new_context, world.observe)
+    return GraphQLService(schema, documents, world.authenticate, new_context, world.observe)
 
 
 def app(
@@ -276,6 +304,7 @@ def app(
     *,
     limits: DocumentLimits | None = None,
     sockets: SocketLimits | None = None,
+    capacity: CapacityLimits | None = None,
     heartbeat_seconds: float = 12,
     timeout_seconds: float = 10,
     max_bytes: int = 1_000_000,
@@ -284,8 +313,10 @@ def app(
 ) -> ASGIApp:
     """Everything at every path, behind the middleware."""
     graphql = service(world, limits)
-    http = GraphQLOverHTTP(graphql, heartbeat_seconds)
-    websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sockets or SocketLimits())
+    sessions = Sessions(world.authenticate, round_seconds=0.02, patience_seconds=0.05)
+    places = Capacity(capacity, world)
+    http = GraphQLOverHTTP(graphql, sessions, places, heartbeat_seconds)
+    websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, places, sockets or SocketLimits())
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)

@@ -102,6 +102,42 @@ class OperationNotFound(Problem):
     code = "OPERATION_RESOLUTION_FAILURE"
 
 
+class TooManyOperations(Problem):
+    """One connection runs as many operations as it may."""
+
+    code = "TOO_MANY_OPERATIONS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} operations run on one connection: end one, or open another connection")
+
+
+class TooManySubscriptions(Problem):
+    """One user has as many subscriptions in this process as they may."""
+
+    code = "TOO_MANY_SUBSCRIPTIONS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"you may have {limit} subscriptions on one server: end one", retry_after=10)
+
+
+class SubscriptionsFull(Problem):
+    """This process has as many subscriptions as it takes."""
+
+    code = "SUBSCRIPTIONS_FULL"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"this server has the {limit} subscriptions that it takes", retry_after=10)
+
+
+class ConnectionsFull(Problem):
+    """This process has as many WebSockets and event streams as it takes."""
+
+    code = "CONNECTIONS_FULL"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"this server has the {limit} open connections that it takes", retry_after=10)
+
+
 class Internal(Problem):
     """Our own fault, masked: the log has the cause under the same request id."""
 
@@ -115,6 +151,7 @@ class Internal(Problem):
 STATUS: Mapping[str, int] = {
     "BAD_REQUEST": 400,
     "CONFLICT": 409,
+    "CONNECTIONS_FULL": 503,
     "DOCUMENT_TOO_COMPLEX": 400,
     "FORBIDDEN": 403,
     "GRAPHQL_PARSE_FAILED": 400,
@@ -133,9 +170,12 @@ STATUS: Mapping[str, int] = {
     "RATE_LIMITED": 429,
     "REQUEST_TIMEOUT": 408,
     "STREAM_DIVERGED": 409,
+    "SUBSCRIPTIONS_FULL": 503,
     "TIMEOUT": 504,
     "TOKEN_EXPIRED": 401,
     "TOO_LARGE": 413,
+    "TOO_MANY_OPERATIONS": 429,
+    "TOO_MANY_SUBSCRIPTIONS": 429,
     "UNAUTHENTICATED": 401,
     "UNAVAILABLE": 503,
     "UNSUPPORTED_MEDIA_TYPE": 415,

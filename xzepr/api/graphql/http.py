@@ -23,8 +23,10 @@ from xzepr.api.errors import (
     problem_response,
     retry_header,
 )
+from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.sessions import Proof, Sessions
 from xzepr.api.graphql.sse import EventStream
 from xzepr.api.middleware import request_id_of
 from xzepr.core import exact_json
@@ -42,6 +44,8 @@ class GraphQLOverHTTP:
     """The ASGI application at `/graphql` for HTTP: POST, GET for queries, event streams for those who accept them."""
 
     service: GraphQLService
+    sessions: Sessions
+    capacity: Capacity
     heartbeat_seconds: float = 12
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +67,8 @@ class GraphQLOverHTTP:
         if request.method not in ("GET", "POST"):
             raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
         accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
-        actor = await actor_of(credentials_of(request.headers), self.service.authenticate)
+        credential = credentials_of(request.headers)
+        actor = await actor_of(credential, self.service.authenticate)
         asked = query_of(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
         operation = self.service.prepare(asked, actor)
         if request.method == "GET" and operation.type == "mutation":
@@ -71,8 +76,20 @@ class GraphQLOverHTTP:
         call = Call(actor, request_id, request.headers.get("last-event-id") or None)
         media_type = _type_for(operation, accepted)
         if media_type == EVENTS:
-            return EventStream(self.service, operation, call, self.heartbeat_seconds)
+            proof = None if credential is None else self.sessions.proven(credential, actor)
+            return self._event_stream(operation, call, proof)
         return _response(await self.service.run(operation, call), media_type)
+
+    def _event_stream(self, operation: Operation, call: Call, proof: Proof | None) -> EventStream:
+        return EventStream(
+            self.service,
+            operation,
+            call,
+            proof,
+            sessions=self.sessions,
+            capacity=self.capacity,
+            heartbeat_seconds=self.heartbeat_seconds,
+        )
 
 
 @lru_cache(maxsize=64)

@@ -5,15 +5,17 @@ Distinct connections mode of https://github.com/enisdenjo/graphql-sse/blob/maste
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from time import monotonic
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from xzepr.api.errors import described
+from xzepr.api.errors import described, problem_response
+from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.operations import Answer, Call, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.sessions import Proof, Session, Sessions
 from xzepr.core.errors import Problem
 
 _HEADERS = [
@@ -21,6 +23,7 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+_LAST_SECONDS = 2.0
 _COMMENT = b":\n\n"
 _COMPLETE = b"event: complete\ndata:\n\n"
 
@@ -28,32 +31,65 @@ _COMPLETE = b"event: complete\ndata:\n\n"
 class EventStream:
     """The response to one operation: `next` for each answer, `complete` at the end, a comment in every silence.
 
-    Raises a Problem when it is made if the variables do not fit. Once it has begun, a Problem is a `next` with errors.
+    Raises a Problem when it is made if the variables do not fit. When there is no place for it, it is that refusal.
+    Once it has begun, a Problem is a `next` with errors; that the credential holds no longer is one, too.
     """
 
-    def __init__(self, service: GraphQLService, operation: Operation, call: Call, heartbeat_seconds: float) -> None:
-        self._request_id = call.request_id
+    def __init__(
+        self,
+        service: GraphQLService,
+        operation: Operation,
+        call: Call,
+        proof: Proof | None,
+        *,
+        sessions: Sessions,
+        capacity: Capacity,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._call = call
+        self._proof = proof
+        self._sessions = sessions
+        self._capacity = capacity
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent = monotonic()
+        self._subscribes = operation.is_subscription
         if operation.is_subscription:
             self._answers = service.stream(operation, call)
         else:
             self._answers = _once(service, operation, call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Write until the operation ends or the client has gone."""
+        """Write until the operation ends, the client has gone, or its credential holds no longer."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._capacity.connection())
+                if self._subscribes:
+                    held.enter_context(self._capacity.subscription(self._call.actor, "sse"))
+            except Problem as problem:
+                return await problem_response(problem)(scope, receive, send)
+            session = held.enter_context(self._sessions.open(self._proof))
+            return await self._serve(session, receive, send)
+
+    async def _serve(self, session: Session, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         writing = asyncio.create_task(self._write(send))
         others = [asyncio.create_task(self._keep_alive(send)), asyncio.create_task(_gone(receive))]
         try:
-            await asyncio.wait([writing, *others], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([writing, *others, session.over], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (writing, *others):
                 task.cancel()
             await asyncio.gather(writing, *others, return_exceptions=True)
         if not writing.cancelled() and writing.exception() is None:
-            with suppress(OSError):
-                await send({"type": "http.response.body", "body": _COMPLETE, "more_body": False})
+            await self._end(send, _COMPLETE)
+        elif session.over.done():
+            await self._end(send, frame(orjson.dumps({"errors": described(session.over.result())})) + _COMPLETE)
+
+    async def _end(self, send: Send, last: bytes) -> None:
+        # Who reads nothing is not waited for.
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _write(self, send: Send) -> None:
         await self._send(send, _COMMENT)  # so that clients and proxies see that the stream is open
@@ -64,7 +100,7 @@ class EventStream:
         except Problem as problem:
             await self._send(send, frame(orjson.dumps({"errors": described(problem)})))
         except Exception as error:
-            await self._send(send, frame(orjson.dumps({"errors": [masked(error, self._request_id)]})))
+            await self._send(send, frame(orjson.dumps({"errors": [masked(error, self._call.request_id)]})))
 
     async def _keep_alive(self, send: Send) -> None:
         while True:

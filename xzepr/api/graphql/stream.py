@@ -1,7 +1,6 @@
 """The stream in the schema: an interface for its messages, a type for each kind, and who follows or polls it."""
 
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 
 import orjson
@@ -18,7 +17,6 @@ from xzepr.features.receivers import rules as receiver_rules
 from xzepr.features.stream import model
 from xzepr.features.stream.kinds import KINDS, Kind
 from xzepr.features.stream.subscription import follow
-from xzepr.infra.telemetry.metrics import Metrics
 
 strawberry.enum(Kind, name="StreamKind", description="What a message says happened.")
 strawberry.enum(ActorKind, name="ActorKind", description="How an actor came to be known.")
@@ -246,15 +244,6 @@ class StreamQueries:
         return StreamPage(messages=messages, cursor=str(seen), has_next=page.has_next)
 
 
-@contextmanager
-def _counted(metrics: Metrics) -> Generator[None]:
-    metrics.subscriber_came("stream")
-    try:
-        yield
-    finally:
-        metrics.subscriber_left("stream")
-
-
 @strawberry.type
 class StreamSubscription:
     """The one subscription."""
@@ -275,13 +264,12 @@ class StreamSubscription:
         resume = context.last_event_id or after
         cursor = None if resume is None else model.Cursor.parse(resume)
         hub = context.hub
-        with _counted(hub.metrics):
-            async for said in follow(
-                hub.stream,
-                hub.feed,
-                context.actor,
-                cursor,
-                _wanted(kinds, filter),
-                checkpoint_seconds=hub.settings.stream.checkpoint_seconds,
-            ):
-                yield frame_of(said)
+        async for said in follow(
+            hub.stream,
+            hub.feed,
+            context.actor,
+            cursor,
+            _wanted(kinds, filter),
+            checkpoint_seconds=hub.settings.stream.checkpoint_seconds,
+        ):
+            yield frame_of(said)

@@ -5,7 +5,7 @@ socket with the code that the protocol has for it.
 """
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 
 import orjson
@@ -13,16 +13,20 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from xzepr.api.auth import actor_of, credentials_in, credentials_of
-from xzepr.api.errors import JsonObject, OriginNotAllowed, described
+from xzepr.api.auth import Credential, credentials_in, credentials_of
+from xzepr.api.errors import ConnectionsFull, JsonObject, OriginNotAllowed, TooManyOperations, described
 from xzepr.api.graphql import messages
+from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.messages import CloseSocket, Complete, Init, Ping, Subscribe, message_of, server_message
 from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService
 from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.sessions import Session, Sessions
 from xzepr.api.hosts import AllowedOrigins
 from xzepr.api.middleware import refuse, request_id_of
 from xzepr.core.actor import Actor
-from xzepr.core.errors import InvalidToken, Problem, RateLimited
+from xzepr.core.errors import InvalidToken, Problem
+
+_RENEWAL_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class GraphQLOverWebSocket:
 
     service: GraphQLService
     origins: AllowedOrigins
+    sessions: Sessions
+    capacity: Capacity
     limits: SocketLimits = SocketLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,32 +56,43 @@ class GraphQLOverWebSocket:
         headers = Headers(scope=scope)
         if not self.origins.allow(headers.get("origin"), headers.get("host", "")):
             return await refuse(OriginNotAllowed(), scope, receive, send)
-        socket = WebSocket(scope, receive, send)
+        try:
+            with self.capacity.connection():
+                await self._serve(WebSocket(scope, receive, send))
+        except ConnectionsFull as problem:
+            await refuse(problem, scope, receive, send)
+        return None
+
+    async def _serve(self, socket: WebSocket) -> None:
         with suppress(WebSocketDisconnect, WebSocketDisconnected):
-            if messages.SUBPROTOCOL not in scope.get("subprotocols", []):
+            if messages.SUBPROTOCOL not in socket.scope.get("subprotocols", []):
                 await socket.accept()
                 return await socket.close(messages.SUBPROTOCOL_NOT_ACCEPTABLE, f"only {messages.SUBPROTOCOL} is spoken")
             await socket.accept(messages.SUBPROTOCOL)
-            await _Connection(self.service, socket, self.limits, request_id_of(scope)).run()
+            await _Connection(self, socket).run()
         return None
 
 
 class _Connection:
     """One accepted socket: who is at the other end, and the operations that run for them."""
 
-    def __init__(self, service: GraphQLService, socket: WebSocket, limits: SocketLimits, request_id: str) -> None:
-        self._service = service
+    def __init__(self, at: GraphQLOverWebSocket, socket: WebSocket) -> None:
+        self._service = at.service
+        self._sessions = at.sessions
+        self._capacity = at.capacity
+        self._limits = at.limits
         self._socket = socket
-        self._limits = limits
-        self._request_id = request_id
+        self._request_id = request_id_of(socket.scope)
+        self._held = ExitStack()
         self._initialised = asyncio.Event()
-        self._actor: Actor | None = None
+        self._session: Session | None = None
+        self._known = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._heard = True
 
     async def run(self) -> None:
-        """Serve until either end closes."""
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
+        """Serve until either end closes, or the client's credential holds no longer."""
+        tasks = [asyncio.create_task(loop()) for loop in (self._read, self._watch, self._must_hold)]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -83,7 +100,8 @@ class _Connection:
             for task in ended:
                 task.cancel()
             outcomes = await asyncio.gather(*ended, return_exceptions=True)
-        for error in outcomes[:2]:
+            self._held.close()
+        for error in outcomes[: len(tasks)]:
             if isinstance(error, CloseSocket):
                 return await self._close(error)
             if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect | WebSocketDisconnected):
@@ -115,7 +133,7 @@ class _Connection:
             case Init() as init:
                 await self._initialise(init)
             case Ping(payload):
-                await self._socket.send_text(server_message("pong", payload=payload))
+                await self._pong(payload)
             case Subscribe() as subscribe:
                 await self._subscribe(subscribe)
             case Complete(id):
@@ -141,28 +159,58 @@ class _Connection:
                 async with asyncio.timeout(self._limits.ping_seconds):
                     await self._socket.send_text(server_message("ping"))
 
+    async def _must_hold(self) -> None:
+        await self._known.wait()
+        if self._session is not None:
+            raise CloseSocket(messages.FORBIDDEN, (await self._session.over).message)
+
     async def _initialise(self, init: Init) -> None:
         if self._initialised.is_set():
             raise CloseSocket(messages.TOO_MANY_INITS, "connection_init was sent twice")
         self._initialised.set()
         try:
             credential = credentials_in(init.payload) or credentials_of(self._socket.headers)
-            self._actor = await actor_of(credential, self._service.authenticate)
+            self._session = self._held.enter_context(self._sessions.open(await self._sessions.prove(credential)))
         except InvalidToken as problem:
             raise CloseSocket(messages.FORBIDDEN, problem.message) from None
         except Problem as problem:
             raise CloseSocket(messages.TRY_AGAIN_LATER, problem.message) from None
+        self._known.set()
         await self._socket.send_text(server_message("connection_ack"))
 
+    async def _pong(self, payload: JsonObject | None) -> None:
+        """Answer a ping: with its own payload, or where that held a credential, with whether it is now in force."""
+        try:
+            credential = credentials_in(payload)
+            if credential is not None:
+                payload = {"renewed": await self._renew(credential)}
+        except InvalidToken as problem:
+            raise CloseSocket(messages.FORBIDDEN, problem.message) from None
+        await self._socket.send_text(server_message("pong", payload=payload))
+
+    async def _renew(self, credential: Credential) -> bool:
+        """Whether the connection goes on with this credential; not where it cannot be checked at the moment."""
+        if self._session is None:
+            raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
+        try:
+            async with asyncio.timeout(_RENEWAL_SECONDS):
+                proof = await self._sessions.prove(credential)
+        except InvalidToken:
+            raise
+        except (Problem, TimeoutError):
+            return False
+        if proof is not None:
+            self._sessions.renew(self._session, proof)
+        return True
+
     async def _subscribe(self, message: Subscribe) -> None:
-        if self._actor is None:
+        if self._session is None:
             raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
         if message.id in self._running:
             raise CloseSocket(messages.SUBSCRIBER_EXISTS, f"an operation with the id {message.id} is running")
         if len(self._running) >= self._limits.max_operations:
-            limit = RateLimited(f"at most {self._limits.max_operations} operations run on one connection")
-            return await self._refuse(message.id, limit)
-        task = asyncio.create_task(self._operate(message, self._actor))
+            return await self._refuse(message.id, TooManyOperations(self._limits.max_operations))
+        task = asyncio.create_task(self._operate(message, self._session.actor))
         self._running[message.id] = task
         task.add_done_callback(lambda _: self._forget(message.id, task))
         return None
@@ -193,9 +241,11 @@ class _Connection:
         call = Call(actor, self._request_id)
         operation = self._service.prepare(request, actor)
         if operation.is_subscription:
-            async with aclosing(self._service.stream(operation, call)) as answers:
-                async for answer in answers:
-                    await self._next(id, answer)
+            answers = self._service.stream(operation, call)
+            with self._capacity.subscription(actor, "websocket"):
+                async with aclosing(answers):
+                    async for answer in answers:
+                        await self._next(id, answer)
         else:
             await self._next(id, await self._service.run(operation, call))
 

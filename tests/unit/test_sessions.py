@@ -1,0 +1,98 @@
+"""Sessions: how often credentials are asked for again, whatever the number of connections that present them."""
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import replace
+
+from tests.support.hub import until
+from xzepr.api.auth import Credential
+from xzepr.api.graphql.sessions import Session, Sessions
+from xzepr.core.actor import Actor, ActorKind, Permission
+from xzepr.core.errors import InvalidToken, TokenExpired, Unavailable
+
+ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset({Permission.EVENT_READ}))
+
+
+class Authority:
+    """Says who presents a secret; `answer` may be changed, and `asked` counts."""
+
+    def __init__(self) -> None:
+        self.answer: dict[str, Actor | Exception | None] = {}
+        self.asked: list[str] = []
+
+    async def __call__(self, secret: str) -> Actor:
+        """The actor, an error, or nothing for ever."""
+        self.asked.append(secret)
+        answer = self.answer.get(secret, ADA)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            await asyncio.Event().wait()
+        return ADA if answer is None else answer
+
+
+async def opened(sessions: Sessions, held: ExitStack, secret: str) -> Session:
+    return held.enter_context(sessions.open(await sessions.prove(Credential(secret))))
+
+
+async def test_a_thousand_connections_of_one_credential_cost_one_question_a_round() -> None:
+    authority = Authority()
+    sessions = Sessions(authority, round_seconds=0.01)
+    with ExitStack() as held:
+        proof = await sessions.prove(Credential("one"))
+        many = [held.enter_context(sessions.open(proof)) for _ in range(1000)]
+        await until(lambda: len(authority.asked) >= 4)
+        assert not any(session.over.done() for session in many)
+        authority.answer["one"] = InvalidToken()
+        asked = len(authority.asked)
+        await asyncio.gather(*(session.over for session in many))
+        assert len(authority.asked) <= asked + 2
+
+
+async def test_nothing_is_asked_when_nobody_is_connected() -> None:
+    authority = Authority()
+    sessions = Sessions(authority, round_seconds=0)
+    with ExitStack() as held:
+        await opened(sessions, held, "one")
+        await until(lambda: len(authority.asked) > 2)
+    asked = len(authority.asked)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(authority.asked) == asked
+
+
+async def test_an_expired_token_is_noticed_although_the_database_answers_nobody() -> None:
+    authority = Authority()
+    sessions = Sessions(authority, round_seconds=0, patience_seconds=0.01)
+    with ExitStack() as held:
+        waiting = [await opened(sessions, held, f"slow {n}") for n in range(200)]
+        expired = await opened(sessions, held, "expired")
+        authority.answer.update({f"slow {n}": None for n in range(200)})
+        authority.answer["expired"] = TokenExpired()
+        async with asyncio.timeout(1):
+            assert isinstance(await expired.over, TokenExpired)
+        assert not any(session.over.done() for session in waiting)
+
+
+async def test_who_may_do_more_now_goes_on_with_it_and_who_may_do_less_is_sent_away() -> None:
+    authority = Authority()
+    sessions = Sessions(authority, round_seconds=0)
+    with ExitStack() as held:
+        session = await opened(sessions, held, "one")
+        authority.answer["one"] = more = replace(ADA, permissions=frozenset(Permission))
+        await until(lambda: session.actor == more)
+        assert not session.over.done()
+        authority.answer["one"] = ADA
+        assert isinstance(await session.over, InvalidToken)
+
+
+async def test_a_database_that_is_away_ends_no_session() -> None:
+    authority = Authority()
+    sessions = Sessions(authority, round_seconds=0)
+    with ExitStack() as held:
+        session = await opened(sessions, held, "one")
+        for trouble in (Unavailable("away"), RuntimeError("our own fault")):
+            authority.answer["one"] = trouble
+            asked = len(authority.asked)
+            await until(lambda since=asked: len(authority.asked) > since + 2)
+            assert not session.over.done()

@@ -1,0 +1,145 @@
+"""Who is at the other end of an open connection, asked again every second for as long as it lasts.
+
+One loop for the whole process asks once for each distinct credential, whatever the number of connections that present
+it, so that thousands of sockets of one dashboard cost one look. With answers of `authenticate` that are at most 2 s
+old, a connection whose credential holds no longer is known within 5 s.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Hashable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from xzepr.api.auth import Authenticate, Credential
+from xzepr.core.actor import ANONYMOUS, Actor
+from xzepr.core.errors import InvalidToken, Problem
+
+_log = structlog.stdlib.get_logger(__name__)
+
+Ask = Callable[[], Awaitable[Actor]]
+"""Gives the actor of a credential as of now, or raises InvalidToken when it holds no longer."""
+
+_ROUND_SECONDS = 1.0
+_PATIENCE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a connection showed: whose it was then, and how to ask again. `key` is equal for equal credentials."""
+
+    actor: Actor
+    key: Hashable
+    ask: Ask
+
+
+class Session:
+    """One connection's actor: `actor` is who may ask now, `over` is done with the reason when nobody may any more."""
+
+    def __init__(self, proof: Proof | None) -> None:
+        self.actor = ANONYMOUS if proof is None else proof.actor
+        self.proof = proof
+        self.over: asyncio.Future[InvalidToken] = asyncio.get_running_loop().create_future()
+
+    def now(self, actor: Actor) -> None:
+        """The credential gives this actor now. One with less than before ends the session: what runs began with it."""
+        if actor.id != self.actor.id or not actor.permissions >= self.actor.permissions:
+            return self.end(InvalidToken("what you may do has changed: connect again"))
+        self.actor = actor
+        return None
+
+    def end(self, reason: InvalidToken) -> None:
+        """Nobody may ask here any more."""
+        if not self.over.done():
+            self.over.set_result(reason)
+
+
+class Sessions:
+    """The open connections of one process. Its loop runs while there is one that presented a credential."""
+
+    def __init__(
+        self,
+        authenticate: Authenticate,
+        *,
+        round_seconds: float = _ROUND_SECONDS,
+        patience_seconds: float = _PATIENCE_SECONDS,
+    ) -> None:
+        """A round begins `round_seconds` after the last one ended; it waits `patience_seconds` for one answer."""
+        self._authenticate = authenticate
+        self._round_seconds = round_seconds
+        self._patience_seconds = patience_seconds
+        self._open: dict[Hashable, tuple[Proof, set[Session]]] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    async def prove(self, credential: Credential | None) -> Proof | None:
+        """What a credential proves; None without one. Raises what `authenticate` raises."""
+        return None if credential is None else self.proven(credential, await self._authenticate(credential.secret))
+
+    def proven(self, credential: Credential, actor: Actor) -> Proof:
+        """What a credential proves that `authenticate` has just said to be this actor's."""
+        return Proof(actor, credential.secret, lambda: self._authenticate(credential.secret))
+
+    @contextmanager
+    def open(self, proof: Proof | None) -> Generator[Session]:
+        """A session that is watched while the block lasts; without a proof it is an anonymous one that nothing ends."""
+        session = Session(proof)
+        self._watch(session)
+        try:
+            yield session
+        finally:
+            self._unwatch(session)
+
+    def renew(self, session: Session, proof: Proof) -> None:
+        """The session goes on with another credential of the same user. Raises InvalidToken for anybody else's, and
+        for one that may do less: what runs began with the rights of the first."""
+        actor = session.actor
+        if proof.actor.id != actor.id or not proof.actor.permissions >= actor.permissions:
+            raise InvalidToken("a connection goes on only with a credential of the same user and the same rights")
+        self._unwatch(session)
+        session.proof, session.actor = proof, proof.actor
+        self._watch(session)
+
+    def _watch(self, session: Session) -> None:
+        if (proof := session.proof) is None:
+            return
+        self._open.setdefault(proof.key, (proof, set()))[1].add(session)
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._run())
+
+    def _unwatch(self, session: Session) -> None:
+        if session.proof is None or (held := self._open.get(session.proof.key)) is None:
+            return
+        held[1].discard(session)
+        if not held[1]:
+            del self._open[session.proof.key]
+        if not self._open and self._loop is not None:
+            self._loop.cancel()
+            self._loop = None
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._round_seconds)
+            patience = self._patience_seconds
+            for proof, sessions in list(self._open.values()):
+                patience = await self._ask_again(proof, sessions, patience)
+
+    async def _ask_again(self, proof: Proof, sessions: set[Session], patience: float) -> float:
+        """Tells the sessions what became of their credential; gives the patience that is left for the others.
+
+        Nobody is sent away because the database is: but what can be known without it, as that a token has expired, is.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                actor = await proof.ask()
+        except InvalidToken as reason:
+            for session in list(sessions):
+                session.end(reason)
+        except (Problem, TimeoutError):
+            return 0
+        except Exception:
+            _log.exception("a credential could not be checked again")
+        else:
+            for session in list(sessions):
+                session.now(actor)
+        return patience
