@@ -21,6 +21,7 @@ HubUrl = Annotated[str, typer.Option("--hub", envvar="XZEPR_HUB", metavar="URL",
 
 _SECONDS = 60.0
 _NOT_TAKEN = frozenset({"UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"})
+_NO_SUCH_PAGE = 404  # never the status of a GraphQL answer
 _PASSING = frozenset({"OVERLOADED", "RATE_LIMITED", "TIMEOUT", "UNAVAILABLE", "REQUEST_TIMEOUT"})
 
 
@@ -111,7 +112,7 @@ class Client:
         except orjson.JSONDecodeError:
             answer = None
         match answer:
-            case {"errors": [_, *_] as errors}:
+            case {"errors": [_, *_] as errors} if response.status_code != _NO_SUCH_PAGE:
                 raise self.refusal(cast(object, errors))
             case {"data": dict()}:
                 return cast(JsonObject, answer["data"])
