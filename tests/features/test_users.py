@@ -49,8 +49,16 @@ async def test_only_who_manages_users_makes_or_disables_them(
         await here.users.create(actor, NewUser("another", PASSWORD, (Role.USER,)))
     with pytest.raises(problem):
         await here.users.set_enabled(actor, user.id, False)
+    with pytest.raises(problem):
+        await here.users.everybody(actor)
     assert await count_users(here) == 1
     assert (await here.users.by_ids([user.id]))[user.id] == user
+
+
+async def test_everybody_is_listed_by_name_the_disabled_too(here: Server) -> None:
+    first, second = await here.user("zoe"), await here.user("adam")
+    disabled = await here.users.set_enabled(ADMIN, first.id, False)
+    assert await here.users.everybody(ADMIN) == [second, disabled]
 
 
 async def test_nobody_gives_rights_that_they_lack(here: Server) -> None:

@@ -1,5 +1,6 @@
 """Users, logins and API keys in the schema."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import strawberry
@@ -129,6 +130,14 @@ class UserPayload:
 
 
 @strawberry.type
+class CreateStreamTicketPayload:
+    """What opens one event stream: GET it with `?ticket=…` before it expires."""
+
+    ticket: str
+    expires_at: datetime
+
+
+@strawberry.type
 class AccountQueries:
     """Root fields about the caller."""
 
@@ -145,6 +154,15 @@ class AccountQueries:
     @staticmethod
     async def api_keys(info: Info) -> list[ApiKeyModel]:
         return await info.context.hub.auth.api_keys(info.context.actor)
+
+    @strawberry.field(
+        graphql_type=list[User] | None,
+        description="Local accounts, by name; at most a thousand.",
+        directives=requires(Permission.USER_MANAGE),
+    )
+    @staticmethod
+    async def users(info: Info) -> Sequence[UserModel]:
+        return await info.context.hub.users.everybody(info.context.actor)
 
 
 @strawberry.type
@@ -170,6 +188,16 @@ class AccountMutations:
     async def revoke_api_key(info: Info, input: RevokeApiKeyInput) -> RevokeApiKeyPayload | None:
         await info.context.hub.auth.revoke_api_key(info.context.actor, input.id)
         return RevokeApiKeyPayload(id=input.id)
+
+    @strawberry.mutation(
+        description="For clients that can send no header, such as EventSource: opens one event stream within 30 s, "
+        "with the rights and for as long as the credential that asked for it.",
+        directives=[SignedIn()],
+    )
+    @staticmethod
+    async def create_stream_ticket(info: Info) -> CreateStreamTicketPayload | None:
+        created = await info.context.hub.auth.create_stream_ticket(info.context.actor)
+        return CreateStreamTicketPayload(ticket=created.text, expires_at=created.expires_at)
 
     @strawberry.mutation(directives=requires(Permission.USER_MANAGE))
     @staticmethod

@@ -30,7 +30,7 @@ from xzepr.api.graphql.sessions import Proof, Sessions
 from xzepr.api.graphql.sse import EventStream
 from xzepr.api.middleware import request_id_of
 from xzepr.core import exact_json
-from xzepr.core.errors import InvalidInput, Problem, Violation
+from xzepr.core.errors import InvalidInput, InvalidToken, Problem, Violation
 
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
@@ -68,6 +68,8 @@ class GraphQLOverHTTP:
             raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
         accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
         credential = credentials_of(request.headers)
+        if request.method == "GET" and (ticket := ticket_in(request.scope["query_string"])) is not None:
+            return await self._ticketed(request, request_id, ticket, alone=credential is None, accepted=accepted)
         actor = await actor_of(credential, self.service.authenticate)
         asked = query_of(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
         operation = self.service.prepare(asked, actor)
@@ -79,6 +81,21 @@ class GraphQLOverHTTP:
             proof = None if credential is None else self.sessions.proven(credential, actor)
             return self._event_stream(operation, call, proof)
         return _response(await self.service.run(operation, call), media_type)
+
+    async def _ticketed(
+        self, request: Request, request_id: str, ticket: str, *, alone: bool, accepted: tuple[str, ...]
+    ) -> ASGIApp:
+        """The one thing that a ticket opens: an event stream of a subscription, by GET."""
+        if not alone:
+            raise InvalidToken("a ticket and another credential were presented: send one")
+        if EVENTS not in accepted:
+            raise InvalidToken(f"a ticket opens an event stream, for clients that accept {EVENTS}, and nothing else")
+        proof = await self.sessions.proven_by_ticket(ticket)
+        operation = self.service.prepare(query_of(request.scope["query_string"]), proof.actor)
+        if not operation.is_subscription:
+            raise InvalidToken("a ticket opens a subscription and nothing else")
+        call = Call(proof.actor, request_id, request.headers.get("last-event-id") or None)
+        return self._event_stream(operation, call, proof)
 
     def _event_stream(self, operation: Operation, call: Call, proof: Proof | None) -> EventStream:
         return EventStream(
@@ -156,6 +173,16 @@ async def _posted(request: Request) -> GraphQLRequest:
         raise altered(problem) from None
 
 
+def ticket_in(query_string: bytes) -> str | None:
+    """The parameter `ticket`, None without one. Raises InvalidToken when there are several."""
+    if b"ticket" not in query_string:
+        return None
+    found = [value for name, value in parse_qsl(query_string.decode(errors="replace")) if name == "ticket"]
+    if len(found) > 1:
+        raise InvalidToken("several tickets were presented: send one")
+    return found[0] if found else None
+
+
 def query_of(query_string: bytes) -> GraphQLRequest:
     """The request in the parameters of a GET. Raises BadRequest or InvalidInput."""
     try:
@@ -207,4 +234,5 @@ def request_of(value: object) -> GraphQLRequest:
 def _response(answer: Answer, media_type: str) -> Response:
     waits = (cast(dict[str, object], one["extensions"]).get("retryAfter") for one in answer.errors)
     headers = retry_header(wait for wait in waits if isinstance(wait, float | int))
+    headers["Cache-Control"] = "no-store"  # an answer may hold a token, and is the caller's own anyway
     return Response(answer.text(), headers=headers, media_type=media_type + _UTF8)

@@ -12,7 +12,11 @@ from xzepr.core.errors import InvalidInput, Problem, Violation
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_NAMES_IN_SCHEMA = {"receiver_id": "event_receiver_id", "receiver_ids": "event_receiver_ids"}
+_NAMES_IN_SCHEMA = {
+    "receiver_id": "event_receiver_id",
+    "receiver_ids": "event_receiver_ids",
+    "group_ids": "event_receiver_group_ids",
+}
 """Where the schema has another word than the features, which never say what sort of receiver they mean."""
 
 _INPUT_PLACE = re.compile(

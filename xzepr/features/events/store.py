@@ -152,6 +152,7 @@ async def page(connection: Connection, wanted: EventFilter, before: int | None, 
             "recorded_from": wanted.recorded_from,
             "recorded_before": wanted.recorded_before,
         },
+        prepare=False,  # planned for what was asked: a plan for any filter would read the whole table
     )
     return await cursor.fetchall()
 

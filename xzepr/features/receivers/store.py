@@ -72,6 +72,7 @@ async def page(connection: Connection, wanted: ReceiverFilter, before: int | Non
             "version": wanted.version,
             "enabled": wanted.enabled,
         },
+        prepare=False,  # planned for what was asked: a plan for any filter would read the whole table
     )
     return await cursor.fetchall()
 

@@ -17,6 +17,7 @@ FRESH_SECONDS = 2.0
 """How long a process goes on believing what it read about a user: a disabled one is refused after this, everywhere."""
 
 _REMEMBERED = 10_000
+_MOST_LISTED = 1_000
 
 
 class Users:
@@ -75,6 +76,12 @@ class Users:
             if keep is not None and made_up is not None:
                 keep(made_up)
         return None if row is None else FirstAdmin(row.user(), made_up)
+
+    async def everybody(self, actor: Actor) -> Sequence[User]:
+        """Everybody who may or might log in, by name; at most a thousand."""
+        actor.must(Permission.USER_MANAGE)
+        async with self._db.read() as connection:
+            return [row.user() for row in await store.first(connection, _MOST_LISTED)]
 
     async def set_enabled(self, actor: Actor, user_id: str, enabled: bool) -> User:
         """The user afterwards; every process follows within 5 s. Raises Conflict for the last admin who may log in."""

@@ -74,6 +74,19 @@ async def by_ids(connection: Connection, ids: Sequence[str]) -> list[UserRow]:
         return await cursor.fetchall()
 
 
+async def first(connection: Connection, limit: int) -> list[UserRow]:
+    """Up to so many users, by name."""
+    async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
+        await cursor.execute(
+            """
+            SELECT id, username, password_hash, roles, enabled, created_at, updated_at
+            FROM users ORDER BY username LIMIT %(limit)s
+            """,
+            {"limit": limit},
+        )
+        return await cursor.fetchall()
+
+
 async def set_enabled(connection: Connection, id: str, enabled: bool) -> UserRow | None:
     """The user afterwards, or None when there is none."""
     async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
