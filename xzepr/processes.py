@@ -57,4 +57,6 @@ async def _measure_relay(hub: Hub) -> None:
         hub.metrics.relay_became(status.route, status.state)
         if status.state is not RelayState.STANDBY and (lag := status.lag(hub.feed.head.position)) is not None:
             hub.metrics.relay_lagged(status.route, lag)
+        if status.state is not RelayState.STANDBY and status.dead_letters is not None:
+            hub.metrics.dead_letters_wait(status.route, status.dead_letters)
         await asyncio.sleep(1)

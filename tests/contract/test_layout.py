@@ -13,7 +13,7 @@ LINES = 300
 # Rooms whose files are layers (xzepr/, api/ and each feature) are decided in `.importlinter`; these are the others.
 ROOMS = {
     "xzepr/core": "actor clock errors exact_json ids paging text",
-    "xzepr/infra": "cache crypto db embedded/ kafka/ migrate telemetry/",
+    "xzepr/infra": "cache crypto db embedded/ kafka/ migrate revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
     "xzepr/infra/kafka": "cluster latest producer quiet topics",
     "xzepr/infra/telemetry": "logs metrics traces",

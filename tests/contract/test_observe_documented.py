@@ -17,6 +17,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     metrics.events_recorded(1, 1)
     metrics.gate_announced("gate.completed")
     metrics.relay_lagged("default", 1)
+    metrics.dead_letters_wait("default", 1)
     metrics.relay_became("default", "following")
     metrics.subscriber_came("sse")
     metrics.login_tried("ok")

@@ -5,12 +5,13 @@ import logging
 import os
 import time
 import uuid
+from typing import Any
 
 import pytest
 
 from tests.support.kafka import Broker
 from tests.support.relay import consume
-from xzepr.infra.kafka.cluster import BrokerError, Cluster, FencedError, TopicError, call
+from xzepr.infra.kafka.cluster import BrokerError, Cluster, FencedError, RefusedError, TopicError, call
 from xzepr.infra.kafka.latest import latest_value
 from xzepr.infra.kafka.producer import Producer, Record
 from xzepr.infra.kafka.quiet import Thinned
@@ -91,12 +92,24 @@ async def test_a_send_that_fails_fails_the_transaction(kafka: str) -> None:
     await producer.send(Record(topic, b"k", os.urandom(10_000)))
     with pytest.raises(BrokerError):
         await producer.commit()  # refuses: arrival was not awaited
-    with pytest.raises(BrokerError, match="send"):
+    with pytest.raises(RefusedError, match="larger than the topic takes"):
         await producer.settle()
     await producer.close()
     successor = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     assert await asyncio.to_thread(consume, kafka, topic) == []
     await successor.close()
+
+
+async def test_a_record_that_the_broker_finds_invalid_is_refused_and_not_an_unknown_error(kafka: str) -> None:
+    cluster = Cluster((kafka,), 10)
+    topic = await _topic(cluster, cleanup_policy="compact")
+    keyless: Any = None
+    producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
+    await producer.begin()
+    await producer.send(Record(topic, keyless, b"compacted topics need keys"))
+    with pytest.raises(RefusedError, match="INVALID_RECORD"):
+        await producer.settle()
+    await producer.close()
 
 
 async def test_a_fenced_producer_says_so(kafka: str) -> None:

@@ -1,4 +1,4 @@
-"""`xzepr stream`: what is known of the relay, and telling a stopped route how to go on."""
+"""`xzepr stream`: what is known of the relay, telling a stopped route how to go on, and dead letters."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +34,16 @@ def stop_a_route(database_url: str, *, topic: str = TOPIC) -> None:
         connection.execute(
             "INSERT INTO relay_routes (route, state, detail) VALUES (%s, 'stopped', 'Kafka was wiped')", (topic,)
         )
+
+
+def refuse(database_url: str, *positions: int) -> None:
+    """Writes what a relay writes that met messages which Kafka refuses."""
+    with psycopg.connect(database_url) as connection:
+        for position in positions:
+            connection.execute(
+                "INSERT INTO dead_letters (route, position, message_id, reason) VALUES (%s, %s, %s, 'too large')",
+                (TOPIC, position, f"id-{position}"),
+            )
 
 
 def instructions(database_url: str) -> list[tuple[str, int | None]]:
@@ -82,10 +92,42 @@ def test_what_cannot_be_resumed_is_refused_and_nobody_is_told(operator: Person, 
     assert instructions(database_url) == [("another", None), (TOPIC, None)]
 
 
+def test_dead_letters_are_shown_sent_again_and_dropped(operator: Person, database_url: str) -> None:
+    assert "no relay has led a route" in operator("stream", "dead").err
+    stop_a_route(database_url)
+    refuse(database_url, *range(1, 104))
+    assert operator("stream", "status").out.splitlines()[-1].split("\t")[4] == "103"
+    lines = [line.split("\t") for line in operator("stream", "dead").out.splitlines()]
+    assert [line[0] for line in lines] == [str(position) for position in range(103, 0, -1)]
+    assert (lines[0][1], lines[0][2], lines[0][4]) == ("waiting", "1", "too large")
+    assert operator("stream", "drop", "1", "3").out == "2 dropped.\n"
+    assert operator("stream", "retry", "2", "--json").json == {"count": 1}
+    states = {one["position"]: (one["state"], one["by"]) for one in operator("stream", "dead", "--json").json}
+    assert (states[2], states[4]) == (("RETRYING", "admin"), ("WAITING", None))
+    dropped = operator("stream", "dead", "--dropped", "--json").json
+    assert [(one["position"], one["state"], one["by"]) for one in dropped] == [
+        (3, "DROPPED", "admin"),
+        (1, "DROPPED", "admin"),
+    ]
+    assert operator("stream", "drop", "--all", "--route", TOPIC).out == "100 dropped.\n"
+
+
+def test_what_is_no_dead_letter_is_named_and_nothing_becomes_of_the_others(operator: Person, database_url: str) -> None:
+    stop_a_route(database_url)
+    refuse(database_url, 1, 2)
+    for command in ("retry", "drop"):
+        assert "there is no dead letter '3'" in operator("stream", command, "1", "3").err
+        assert "give either positions or --all" in operator("stream", command).err
+        assert "give either positions or --all" in operator("stream", command, "1", "--all").err
+        assert "there is no route 'none'" in operator("stream", command, "1", "--route", "none").err
+    assert {one["state"] for one in operator("stream", "dead", "--json").json} == {"WAITING"}
+
+
 def test_it_takes_an_administrator_of_the_stream(admin: Person) -> None:
     password = "a password for a manager"
     admin("users", "create", "cli-manager", "--role", "event_manager", "--password-stdin", stdin=password)
     admin.log_in("cli-manager", password)
-    for command in (("status",), ("resume", "--at", "0", "--route", TOPIC)):
+    of_a_route = (("resume", "--at", "0"), ("dead",), ("retry", "--all"), ("drop", "--all"))
+    for command in (("status",), *((*words, "--route", TOPIC) for words in of_a_route)):
         done = admin("stream", *command)
         assert (done.code, done.err) == (1, "xzepr: this needs the permission stream:admin\n")

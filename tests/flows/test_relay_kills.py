@@ -11,6 +11,7 @@ import pytest
 from tests.support.relay import (
     STAGES,
     append,
+    append_refused,
     assert_exactly_once,
     consume,
     kafka_settings,
@@ -19,7 +20,11 @@ from tests.support.relay import (
     relayed,
     run_child,
     running,
+    small_topic,
 )
+from xzepr.core.actor import SYSTEM
+from xzepr.core.paging import PageRequest
+from xzepr.features.stream import dead_letters
 from xzepr.features.stream.service import Stream
 from xzepr.settings import KafkaSettings
 
@@ -30,13 +35,15 @@ ROUNDS = 4
 
 
 @asynccontextmanager
-async def _recording(stream: Stream) -> AsyncGenerator[None]:
-    """Meanwhile, messages are recorded."""
+async def _recording(stream: Stream, *, refused: bool = False) -> AsyncGenerator[None]:
+    """Meanwhile, messages are recorded; every eleventh is one that the topic refuses, if so asked."""
 
     async def record() -> None:
         while True:
             await append(stream, 10)
-            await asyncio.sleep(0.02)
+            if refused:
+                await append_refused(stream)
+            await asyncio.sleep(1.0 if refused else 0.02)
 
     task = asyncio.create_task(record())
     try:
@@ -44,6 +51,17 @@ async def _recording(stream: Stream) -> AsyncGenerator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _dead_positions(stream: Stream, settings: KafkaSettings) -> set[int]:
+    found: set[int] = set()
+    before: int | None = None
+    while True:
+        page = await dead_letters.page(stream.db, SYSTEM, settings.topic, PageRequest(100, before))
+        found |= {one.position for one in page.items}
+        if not page.has_next:
+            return found
+        before = page.items[-1].position
 
 
 class Deaths:
@@ -68,6 +86,28 @@ class Deaths:
         await asyncio.sleep(seconds)
         child.kill()
         await asyncio.to_thread(child.join, 30)
+
+
+async def test_kills_while_messages_are_refused_make_each_of_them_one_dead_letter(
+    kafka: str, database_url: str
+) -> None:
+    settings = kafka_settings(kafka, max_transaction_messages=20)
+    await small_topic(settings)
+    async with opened(database_url) as stream:
+        deaths = Deaths(database_url, settings)
+        async with _recording(stream, refused=True):
+            for _ in range(16):
+                await deaths.after(random.uniform(0.2, 0.9))
+        async with running(relay_of(stream, settings, most_refused=1_000_000)) as relay:
+            await relayed(relay, stream, 120)
+        head = (await stream.head()).position
+        absent = await _dead_positions(stream, settings)
+    received = await asyncio.to_thread(consume, kafka, settings.topic)
+    assert absent == set(range(11, head + 1, 11))
+    assert sorted(one.position for one in received) == sorted(set(range(1, head + 1)) - absent)
+    for partition in {one.partition for one in received}:
+        own = [one.position for one in received if one.partition == partition]
+        assert own == sorted(own)
 
 
 async def test_kills_at_every_stage_lose_nothing_and_double_nothing(kafka: str, database_url: str) -> None:

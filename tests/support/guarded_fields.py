@@ -61,6 +61,7 @@ CALLS: dict[str, str] = {
     "Query.eventReceiverGroup": "{ eventReceiverGroup(id: GROUP) { id } }",
     "Query.eventReceiverGroups": "{ eventReceiverGroups { nodes { id } } }",
     "Query.gate": "{ gate(groupId: GROUP, unit: UNIT) { complete } }",
+    "Query.users": "{ users { id } }",
     "Query.streamStatus": "{ streamStatus { cursor } }",
     "Event.eventReceiver": "{ event(id: EVENT) { eventReceiver { id } } }",
     "Unit.events": "{ gate(groupId: GROUP, unit: UNIT) { unit { events { nodes { id } } } } }",
@@ -90,6 +91,9 @@ CALLS: dict[str, str] = {
     "roles: [USER]}) { user { id } } }",
     "Mutation.setUserEnabled": "mutation { setUserEnabled(input: {id: OTHER, enabled: false}) { user { id } } }",
     "Mutation.resumeRelay": 'mutation { resumeRelay(input: {route: "xzepr.events", at: 0}) { after } }',
+    "Query.deadLetters": '{ deadLetters(route: "xzepr.events") { nodes { position } } }',
+    "Mutation.retryDeadLetters": 'mutation { retryDeadLetters(input: {route: "xzepr.events", all: true}) { count } }',
+    "Mutation.dropDeadLetters": 'mutation { dropDeadLetters(input: {route: "xzepr.events", all: true}) { count } }',
     "CreateEventPayload.gates": f"mutation {{ createEvent(input: {{{_NEW}}}) {{ cursor gates {{ complete }} }} }}",
 }
 """A document for each field that needs a permission, and for what leads to it. In it stand EVENT, BUILD (a receiver),

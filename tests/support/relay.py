@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, TopicPartition, admin
 
 from xzepr.core.actor import SYSTEM
 from xzepr.core.ids import new_id, unit_id
@@ -25,6 +24,7 @@ from xzepr.features.stream.service import Stream
 from xzepr.infra.db import Database
 from xzepr.infra.kafka.cluster import Cluster
 from xzepr.infra.kafka.producer import Producer, Record
+from xzepr.infra.kafka.topics import NewTopicSpec, Topics
 from xzepr.settings import DatabaseSettings, KafkaSettings
 
 
@@ -56,6 +56,30 @@ async def append(stream: Stream, count: int, keys: int = 7) -> list[Message]:
         return list(tx.messages)
 
 
+async def append_refused(stream: Stream) -> Message:
+    """Announces something that is larger than 5000 bytes in Kafka even without its data."""
+    async with stream.write(SYSTEM) as tx:
+        return tx.append(Kind.RECEIVER_UPDATED, receiver_id="r" * 2500, data=b'{"name":"build"}')
+
+
+async def small_topic(settings: KafkaSettings, **config: str) -> None:
+    """Makes the route's topic, with messages of at most 5000 bytes."""
+    given = {"max.message.bytes": "5000"} | {key.replace("_", "."): value for key, value in config.items()}
+    async with Topics(Cluster(settings.brokers, 10)) as topics:
+        await topics.create(NewTopicSpec(settings.topic, settings.partitions, 1, given))
+
+
+def configure_topic(bootstrap: str, topic: str, name: str, value: str) -> None:
+    """Changes one setting of a topic, and returns when brokers say so."""
+    kafka: Any = admin  # which exports these names without saying so
+    client = kafka.AdminClient({"bootstrap.servers": bootstrap})
+    entry = kafka.ConfigEntry(name, value, incremental_operation=kafka.AlterConfigOpType.SET)
+    resource = kafka.ConfigResource(kafka.ResourceType.TOPIC, topic, incremental_configs=[entry])
+    client.incremental_alter_configs([resource])[resource].result(10)
+    while client.describe_configs([resource])[resource].result(10)[name].value != value:
+        time.sleep(0.05)
+
+
 async def append_event(stream: Stream, payload: bytes) -> Message:
     """Announces an event with that payload (compact JSON)."""
     async with stream.write(SYSTEM) as tx:
@@ -79,9 +103,18 @@ async def _soon(_: int) -> None:
     await asyncio.sleep(0.02)
 
 
-def relay_of(stream: Stream, settings: KafkaSettings, open_producer: OpenProducer = Producer.open) -> Relay:
+def relay_of(
+    stream: Stream, settings: KafkaSettings, open_producer: OpenProducer = Producer.open, *, most_refused: int = 100
+) -> Relay:
     """A relay that looks for messages fifty times a second."""
-    return Relay(stream, settings, wait_beyond=_soon, poll_seconds=0.1, open_producer=open_producer)
+    return Relay(
+        stream,
+        settings,
+        wait_beyond=_soon,
+        poll_seconds=0.1,
+        most_refused=most_refused,
+        open_producer=open_producer,
+    )
 
 
 @asynccontextmanager
@@ -172,8 +205,8 @@ def _to_the_end(consumer: Consumer, partitions: int, deadline: float) -> list[Re
 
 def delete_topics(bootstrap: str, *topics: str) -> None:
     """Removes topics, as a cluster that lost its data has."""
-    admin: Any = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.delete_topics(list(topics)).values():
+    client: Any = admin.AdminClient({"bootstrap.servers": bootstrap})
+    for future in client.delete_topics(list(topics)).values():
         future.result(10)
 
 

@@ -1,6 +1,7 @@
-"""`xzepr stream`: how far the stream and its relay into Kafka are, and telling a stopped route how to go on."""
+"""`xzepr stream`: how far the stream and its relay into Kafka are, how a stopped route goes on, and dead letters."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -11,11 +12,27 @@ from xzepr.core.errors import CannotStart
 app = typer.Typer(no_args_is_help=True)
 
 _STATUS = """
-{ streamStatus { position cursor routes { route state detail since published lag updatedAt } } }
+{ streamStatus { position cursor routes { route state detail since published lag updatedAt deadLetters } } }
 """
 _RESUME = """
 mutation ($input: ResumeRelayInput!) { resumeRelay(input: $input) { route after } }
 """
+_DEAD = """
+query ($route: String!, $dropped: Boolean!, $after: String) {
+  deadLetters(route: $route, dropped: $dropped, first: 100, after: $after) {
+    nodes { route position messageId reason attempts refusedAt state by }
+    pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+_RETRY = "mutation ($input: RetryDeadLettersInput!) { retryDeadLetters(input: $input) { count } }"
+_DROP = "mutation ($input: DropDeadLettersInput!) { dropDeadLetters(input: $input) { count } }"
+
+Route = Annotated[str | None, typer.Option(metavar="TOPIC", help="Which route; not needed where there is only one.")]
+Positions = Annotated[
+    list[int] | None, typer.Argument(metavar="[POSITION]...", help="Positions that `xzepr stream dead` shows.")
+]
+All = Annotated[bool, typer.Option("--all", help="All that wait for a decision.")]
 
 
 @app.callback()
@@ -33,11 +50,19 @@ def status(hub: HubUrl = DEFAULT_HUB, as_json: AsJson = False) -> None:
         return
     print_table(("stream", "position", "cursor"), [("head", found["position"], found["cursor"])])
     rows = [
-        (one["route"], str(one["state"]).lower(), one["published"], one["lag"], one["since"], one["detail"])
+        (
+            one["route"],
+            str(one["state"]).lower(),
+            one["published"],
+            one["lag"],
+            one["deadLetters"],
+            one["since"],
+            one["detail"],
+        )
         for one in found["routes"]
     ]
     if rows:
-        print_table(("route", "state", "published", "lag", "since", "detail"), rows)
+        print_table(("route", "state", "published", "lag", "dead", "since", "detail"), rows)
     else:
         say("no relay has led a route yet: the hub was started without kafka.brokers, and history waits for them")
 
@@ -66,6 +91,87 @@ def resume(
         print_json(done)
     else:
         typer.echo(f"Route {done['route']} goes on after position {done['after']} within a second or two.")
+
+
+@app.command()
+def dead(
+    route: Route = None,
+    dropped: Annotated[bool, typer.Option("--dropped", help="Show those that were dropped.")] = False,
+    hub: HubUrl = DEFAULT_HUB,
+    as_json: AsJson = False,
+) -> None:
+    """Show the messages that Kafka refused and the relay left out, newest first, and why."""
+    with connected(hub) as client:
+        found = list(_dead_letters(client, route or _only_route(client), dropped))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["position"], str(one["state"]).lower(), one["attempts"], one["refusedAt"], one["reason"]) for one in found
+    ]
+    print_table(("position", "state", "attempts", "refused", "reason"), rows)
+
+
+@app.command()
+def retry(
+    positions: Positions = None,
+    all: All = False,
+    route: Route = None,
+    hub: HubUrl = DEFAULT_HUB,
+    as_json: AsJson = False,
+) -> None:
+    """Have the relay send dead letters again, dropped ones too: each once, behind what was sent meanwhile."""
+    count = _decide("retryDeadLetters", _RETRY, positions, all, route, hub, as_json)
+    if not as_json:
+        typer.echo(
+            f"{count} will be sent again within a second or two: `xzepr stream dead` shows what is refused again."
+        )
+
+
+@app.command()
+def drop(
+    positions: Positions = None,
+    all: All = False,
+    route: Route = None,
+    hub: HubUrl = DEFAULT_HUB,
+    as_json: AsJson = False,
+) -> None:
+    """Give dead letters up. The stream keeps them, and `xzepr stream retry` can still send them."""
+    count = _decide("dropDeadLetters", _DROP, positions, all, route, hub, as_json)
+    if not as_json:
+        typer.echo(f"{count} dropped.")
+
+
+def _decide(
+    field: str, document: str, positions: list[int] | None, all: bool, route: str | None, hub: str, as_json: bool
+) -> int:
+    if bool(positions) == all:
+        raise CannotStart("give either positions or --all: `xzepr stream dead` shows what there is")
+    with connected(hub) as client:
+        asked = {"route": route or _only_route(client), "positions": positions or None, "all": all}
+        done = client.ask(document, input=asked)[field]
+    if as_json:
+        print_json(done)
+    return int(done["count"])
+
+
+def _dead_letters(client: Client, route: str, dropped: bool) -> Iterator[dict[str, Any]]:
+    after: str | None = None
+    while True:
+        page = client.ask(_DEAD, route=route, dropped=dropped, after=after)["deadLetters"]
+        yield from page["nodes"]
+        if not page["pageInfo"]["hasNextPage"]:
+            return
+        after = page["pageInfo"]["endCursor"]
+
+
+def _only_route(client: Client) -> str:
+    routes = [str(one["route"]) for one in client.ask(_STATUS)["streamStatus"]["routes"]]
+    if len(routes) == 1:
+        return routes[0]
+    if routes:
+        raise CannotStart(f"there are several routes: choose one with --route ({', '.join(routes)})")
+    raise CannotStart("no relay has led a route yet, and so nothing was refused")
 
 
 def _stopped(client: Client) -> str:

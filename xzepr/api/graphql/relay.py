@@ -25,6 +25,7 @@ class RelayRoute:
     published: Position = strawberry.field(description="Everything up to this position is in Kafka.")
     lag: Position = strawberry.field(description="How many messages come after it.")
     updated_at: datetime
+    dead_letters: int = strawberry.field(description="Messages that the brokers refused and nobody has dropped.")
 
 
 @strawberry.type(description="How far the stream is, and how far it was carried.")

@@ -4,6 +4,7 @@ import strawberry
 from strawberry.schema.config import StrawberryConfig
 
 from xzepr.api.graphql.accounts import AccountMutations, AccountQueries
+from xzepr.api.graphql.dead_letters import DeadLetterMutations, DeadLetterQueries
 from xzepr.api.graphql.events import EventQueries
 from xzepr.api.graphql.execution import core_schema
 from xzepr.api.graphql.fields import install
@@ -16,12 +17,16 @@ from xzepr.api.graphql.stream import TYPES, Checkpoint, StreamQueries, StreamSub
 
 
 @strawberry.type
-class Query(AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries, RelayQueries):
+class Query(
+    AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries, RelayQueries, DeadLetterQueries
+):
     """Reads."""
 
 
 @strawberry.type
-class Mutation(AccountMutations, EventMutations, ReceiverMutations, GroupMutations, RelayMutations):
+class Mutation(
+    AccountMutations, EventMutations, ReceiverMutations, GroupMutations, RelayMutations, DeadLetterMutations
+):
     """Changes. Each takes one `input` and returns a payload."""
 
 

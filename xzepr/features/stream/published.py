@@ -1,6 +1,7 @@
-"""How far a route has published: the record of it in Kafka, and where a relay that starts may go on."""
+"""How far a route has published: the record of it in Kafka, what its relay does, and why one stops."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 import orjson
@@ -19,6 +20,25 @@ class RelayState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """What this process's relay is doing."""
+
+    route: str
+    state: RelayState
+    detail: str
+    """Why, in words for an operator; empty while it follows."""
+    since: datetime
+    position: int | None
+    """Everything up to here is in Kafka, or a dead letter; None before this process has read it there."""
+    dead_letters: int | None = None
+    """Messages that the brokers refused and nobody has dropped; None before this process has led."""
+
+    def lag(self, head: int) -> int | None:
+        """Messages that are not in Kafka yet, for the position of the stream's head."""
+        return None if self.position is None else max(0, head - self.position)
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """Everything up to the message with this position and id is in Kafka; position 0 with the hub's id: nothing is."""
 
@@ -26,23 +46,34 @@ class Published:
     id: str
     resume_id: str | None = None
     """The last instruction to resume that was obeyed, so that none is obeyed twice."""
+    retry_id: str | None = None
+    """The last instruction to send a dead letter again that was obeyed; none is begun before the last one is over."""
 
     def encode(self) -> bytes:
         """As it is written to the state topic."""
-        return orjson.dumps({"position": self.position, "id": self.id, "resume": self.resume_id})
+        found = {"position": self.position, "id": self.id, "resume": self.resume_id, "retry": self.retry_id}
+        return orjson.dumps(found)
 
     @classmethod
     def decode(cls, value: bytes) -> "Published":
         """Reads it; raises ValueError."""
         found = orjson.loads(value)
         try:
-            return cls(int(found["position"]), str(found["id"]), found.get("resume"))
+            return cls(int(found["position"]), str(found["id"]), found.get("resume"), found.get("retry"))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no state of a relay: {value[:200]!r}") from error
 
 
 class StoppedError(Exception):
     """The relay cannot know what was published; the message says what was found and which commands there are."""
+
+
+def refuses_everything(route: str, count: int, reason: str) -> StoppedError:
+    """So many messages in a row were refused that it cannot be for what they are."""
+    return StoppedError(
+        f"{route}: the brokers refused {count} messages in a row, the last because {reason}: mend the topic's "
+        "configuration, and the relay goes on by itself; then `xzepr stream retry --all` sends what was left out"
+    )
 
 
 def choices(last: int) -> str:

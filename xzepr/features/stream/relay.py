@@ -6,12 +6,10 @@ the process that holds a lock in the database runs it; fencing covers a holder t
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
 import structlog
 
@@ -19,12 +17,23 @@ from xzepr.core.clock import now
 from xzepr.core.errors import Problem
 from xzepr.features.stream import store
 from xzepr.features.stream.model import Message
-from xzepr.features.stream.published import Published, RelayState, StoppedError, diverged, missing, wiped
+from xzepr.features.stream.pause import Pause
+from xzepr.features.stream.portion import Portion
+from xzepr.features.stream.published import (
+    Published,
+    RelayState,
+    RelayStatus,
+    StoppedError,
+    diverged,
+    missing,
+    refuses_everything,
+    wiped,
+)
 from xzepr.features.stream.relay_store import RouteRow
 from xzepr.features.stream.route import OpenProducer, Passage, Route
 from xzepr.features.stream.seat import Seat, seat
 from xzepr.features.stream.service import Stream
-from xzepr.infra.kafka.cluster import BrokerError, TopicError
+from xzepr.infra.kafka.cluster import BrokerError, RefusedError, TopicError
 from xzepr.infra.kafka.producer import Producer
 from xzepr.infra.kafka.topics import Topics
 from xzepr.settings import KafkaSettings
@@ -33,27 +42,9 @@ _RECHECK_SECONDS = 10.0
 """How often a stopped relay looks whether the reason is gone."""
 _PROBE_SECONDS = 5.0
 """How often an idle relay asks whether there still are brokers."""
-_FIRST_MESSAGES = 100
-_TRANSACTION_BYTES = 8 * 1024 * 1024
-"""About how much one transaction holds; messages are read in portions that fit."""
+_MOST_REFUSED = 100
+"""Dead letters in a row after which the topic is at fault, and no longer the messages."""
 _log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RelayStatus:
-    """What this process's relay is doing."""
-
-    route: str
-    state: RelayState
-    detail: str
-    """Why, in words for an operator; empty while it follows."""
-    since: datetime
-    position: int | None
-    """Everything up to here is in Kafka; None before this process has read it there."""
-
-    def lag(self, head: int) -> int | None:
-        """Messages that are not in Kafka yet, for the position of the stream's head."""
-        return None if self.position is None else max(0, head - self.position)
 
 
 class Relay:
@@ -66,15 +57,23 @@ class Relay:
         *,
         wait_beyond: Callable[[int], Awaitable[None]],
         poll_seconds: float = 1.0,
+        most_refused: int = _MOST_REFUSED,
         open_producer: OpenProducer = Producer.open,
     ) -> None:
-        """`wait_beyond` returns once there may be something after a position; called anew every `poll_seconds`."""
+        """`wait_beyond` returns once there may be something after a position; called anew every `poll_seconds`. After
+        `most_refused` dead letters in a row the relay stops."""
         self._stream = stream
         self._route = Route(settings, stream.hub_id)
         self._wait_beyond = wait_beyond
         self._poll_seconds = poll_seconds
+        self._most_refused = most_refused
         self._open_producer = open_producer
-        self._portion = min(_FIRST_MESSAGES, settings.max_transaction_messages)
+        self._portion = Portion(settings.max_transaction_messages)
+        self._sent: Sequence[Message] = ()
+        self._left_out: set[int] = set()
+        self._suspect = 0
+        self._refused_in_a_row = 0
+        self._asked_at = 0.0
         self._noted: Published | None = None
         self._noted_at = 0.0
         self._answered_at = 0.0
@@ -116,7 +115,10 @@ class Relay:
             try:
                 # Also after being fenced: that may only mean that a transaction took too long. The seat decides.
                 await ours.check()
-                await self._follow(ours, pause)
+                try:
+                    await self._follow(ours, pause)
+                except RefusedError as refusal:
+                    await self._single_out(ours, refusal.reason)
             except BrokerError as error:
                 await self._describe(ours, RelayState.WAITING_FOR_BROKERS, str(error))
                 await pause()
@@ -132,7 +134,7 @@ class Relay:
                         return
                     await asyncio.sleep(self._poll_seconds)
 
-    async def _follow(self, ours: Seat, pause: "Pause") -> None:
+    async def _follow(self, ours: Seat, pause: Pause) -> None:
         """Opens the route and moves messages for as long as that works."""
         row = await ours.row()
         passage = await Passage.open(self._route, await self._prepare_topics(row), self._open_producer)
@@ -162,6 +164,8 @@ class Relay:
     async def _place(self, ours: Seat, passage: Passage, row: RouteRow) -> None:
         """Finds where to go on: as instructed, else where Kafka says, if the database agrees. Raises StoppedError."""
         published = passage.published
+        if published is not None and published.retry_id is not None:
+            await ours.arrived(published.retry_id)
         if row.resume_id is not None and row.resume_after is not None:
             if published is None or published.resume_id != row.resume_id:
                 await self._obey(passage, row.resume_id, row.resume_after)
@@ -172,9 +176,10 @@ class Relay:
             passage.published = Published(0, self._stream.hub_id)
         else:
             await self._verify(published)
-        assert passage.published is not None, "every branch has set it"
-        self.status = replace(self.status, position=passage.published.position)
-        await self._note(ours, passage.published)
+        published = passage.so_far
+        self._left_out = await ours.left_out(published.position)
+        self.status = replace(self.status, position=published.position)
+        await self._note(ours, published)
 
     async def _obey(self, passage: Passage, resume_id: str, after: int) -> None:
         id = await self._id_at(after)
@@ -196,9 +201,11 @@ class Relay:
 
     async def _move(self, ours: Seat, passage: Passage) -> None:
         """Publishes what there is, or waits until there may be something."""
-        published = passage.published
-        assert published is not None, "_place has set it"
-        messages = await self._stream.after(published.position, self._portion)
+        retried = await self._retry(ours, passage)
+        published = passage.so_far
+        messages = await self._stream.after(published.position, self._portion.size)
+        if not messages and retried:
+            return
         if not messages:
             await self._stay_sure(ours, passage, published)
             with suppress(TimeoutError):
@@ -209,12 +216,56 @@ class Relay:
             raise missing(self._route.name, published.position + 1)
         last = messages[-1]
         after = replace(published, position=last.position, id=last.id)
-        await passage.publish(messages, after)
-        self._answered_at = time.monotonic()
+        await self._publish(passage, [one for one in messages if one.position not in self._left_out], after)
         self.status = replace(self.status, position=last.position)
-        self._adjust(messages)
+        self._portion.moved(messages)
         if not published.position or time.monotonic() - self._noted_at > self._poll_seconds:
             await self._note(ours, after)
+
+    async def _publish(self, passage: Passage, messages: Sequence[Message], after: Published) -> None:
+        self._sent = messages
+        await passage.publish(messages, after)
+        self._answered_at = time.monotonic()
+        if messages:
+            self._refused_in_a_row = 0
+
+    async def _single_out(self, ours: Seat, reason: str) -> None:
+        """Of what was refused together, sends less next time; a message that is refused alone, twice, becomes a dead
+        letter. It is written down before the position passes it, so that a successor leaves out the same."""
+        if len(self._sent) > 1:
+            self._portion.refused(self._sent)
+            return
+        [culprit] = self._sent
+        if culprit.position != self._suspect:
+            self._suspect = culprit.position  # the topic's limit may be new: it is read again before the second try
+            return
+        if culprit.position > (self.status.position or 0):
+            if self._refused_in_a_row >= self._most_refused:
+                raise refuses_everything(self._route.name, self._refused_in_a_row, reason)
+            self._refused_in_a_row += 1
+        self._portion.found()
+        await ours.bury(culprit.position, culprit.id, reason)
+        _log.error("relay.refused", route=self._route.name, position=culprit.position, id=culprit.id, reason=reason)
+
+    async def _retry(self, ours: Seat, passage: Passage) -> bool:
+        """Sends one dead letter again, if an administrator has asked for it. One at a time: the newest instruction in
+        Kafka is then the only one that may be done there and not yet forgotten here."""
+        if time.monotonic() - self._asked_at < self._poll_seconds:
+            return False
+        letters = await ours.dead_letters(passage.so_far.position)
+        self.status = replace(self.status, dead_letters=letters.count)
+        if letters.position is None or letters.retry_id is None:
+            self._asked_at = time.monotonic()
+            return False
+        messages = await self._stream.after(letters.position - 1, 1)
+        if [one.id for one in messages] != [letters.message_id]:
+            await ours.bury(letters.position, letters.message_id or "", "the stream no longer holds it")
+            return True
+        # Whoever asks has perhaps mended the topic, and the message now fits with its data.
+        passage.allow(await self._prepare_topics(await ours.row()))
+        await self._publish(passage, messages, replace(passage.so_far, retry_id=letters.retry_id))
+        await ours.arrived(letters.retry_id)
+        return True
 
     async def _stay_sure(self, ours: Seat, passage: Passage, published: Published) -> None:
         """While there is nothing to move: notices that the seat is lost or the brokers are gone."""
@@ -222,16 +273,6 @@ class Relay:
         if time.monotonic() - self._answered_at > _PROBE_SECONDS:
             await passage.check()
             self._answered_at = time.monotonic()
-
-    def _adjust(self, messages: Sequence[Message]) -> None:
-        """Reads more at once while it is little, and less when payloads are large."""
-        size = sum(
-            len(message.event.payload if message.event else b"") + len(message.data or b"") for message in messages
-        )
-        if size > _TRANSACTION_BYTES:
-            self._portion = max(1, self._portion // 2)
-        elif len(messages) == self._portion and size * 2 <= _TRANSACTION_BYTES:
-            self._portion = min(self._portion * 2, self._route.settings.max_transaction_messages)
 
     async def _note(self, ours: Seat, published: Published) -> None:
         await ours.remember(published)
@@ -249,20 +290,3 @@ class Relay:
         self.status = replace(was, state=state, detail=detail, since=since)
         log = _log.error if state is RelayState.STOPPED else _log.info
         log("relay.state", route=self._route.name, state=state.value, detail=detail)
-
-
-class Pause:
-    """Sleeps for longer each time, from 0.2 to 10 seconds, never for exactly as long as another process does."""
-
-    def __init__(self) -> None:
-        self._random = random.SystemRandom()
-        self._seconds = 0.2
-
-    async def __call__(self) -> None:
-        """Sleeps."""
-        await asyncio.sleep(self._seconds * self._random.uniform(0.5, 1.0))
-        self._seconds = min(self._seconds * 2, 10.0)
-
-    def reset(self) -> None:
-        """Starts from the short end again."""
-        self._seconds = 0.2

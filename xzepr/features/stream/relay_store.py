@@ -23,6 +23,8 @@ class RouteRow:
     """Whether a process leads it now."""
     resume_id: str | None
     resume_after: int | None
+    dead_letters: int
+    """Messages that were refused and not dropped."""
 
 
 async def try_lead(connection: Connection, route: str) -> bool:
@@ -43,8 +45,9 @@ async def row(connection: Connection, route: str) -> RouteRow | None:
     cursor = await connection.cursor(row_factory=class_row(RouteRow)).execute(
         """
         SELECT route, state, detail, since, published_position, published_id, updated_at, true AS led,
-               resume_id, resume_after
-        FROM relay_routes WHERE route = %s
+               resume_id, resume_after,
+               (SELECT count(*) FROM dead_letters AS d WHERE d.route = r.route AND d.dropped_at IS NULL) AS dead_letters
+        FROM relay_routes AS r WHERE route = %s
         """,
         (route,),
     )
@@ -61,8 +64,9 @@ async def rows(connection: Connection) -> list[RouteRow]:
                    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
                      AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('xzepr relay ' || route, 0)
                ) AS led,
-               resume_id, resume_after
-        FROM relay_routes ORDER BY route
+               resume_id, resume_after,
+               (SELECT count(*) FROM dead_letters AS d WHERE d.route = r.route AND d.dropped_at IS NULL) AS dead_letters
+        FROM relay_routes AS r ORDER BY route
         """
     )
     return await cursor.fetchall()

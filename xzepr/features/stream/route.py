@@ -7,7 +7,7 @@ from typing import Self
 from xzepr.features.stream import cloudevents
 from xzepr.features.stream.model import Message
 from xzepr.features.stream.published import Published
-from xzepr.infra.kafka.cluster import Cluster, TopicError
+from xzepr.infra.kafka.cluster import Cluster, RefusedError, TopicError
 from xzepr.infra.kafka.latest import latest_value
 from xzepr.infra.kafka.producer import Producer, Record
 from xzepr.infra.kafka.topics import NewTopicSpec, Topic
@@ -107,16 +107,35 @@ class Passage:
             await producer.close()
             raise
 
+    @property
+    def so_far(self) -> Published:
+        """What was published, of a passage whose place was found."""
+        assert self.published is not None, "the relay has found its place"
+        return self.published
+
+    def allow(self, max_bytes: int) -> None:
+        """From now on, messages of up to so many bytes go with their data."""
+        self._max_bytes = max_bytes
+
     async def publish(self, messages: Sequence[Message], published: Published) -> None:
         """Moves messages (none, when only the state changes) and their state in one transaction. After a BrokerError
-        the outcome is unknown, and the passage is to be closed."""
+        the outcome is unknown, and the passage is to be closed. Raises RefusedError when at least one of the messages
+        will never be accepted: nothing was committed."""
+        try:
+            await self._send(messages, published)
+        except RefusedError as error:
+            if error.topic == self._route.settings.state_topic:
+                raise TopicError(f"{error}: it is too small or too strict to hold the relay's position") from error
+            raise
+        await self._producer.commit()
+        self.published = published
+
+    async def _send(self, messages: Sequence[Message], published: Published) -> None:
         await self._producer.begin()
         for message in messages:
             await self._producer.send(self._route.record(message, self._max_bytes))
         await self._producer.send(self._route.state_record(published))
         await self._producer.settle()
-        await self._producer.commit()
-        self.published = published
 
     async def check(self) -> None:
         """Raises BrokerError when no broker answers."""

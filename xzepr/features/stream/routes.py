@@ -20,12 +20,14 @@ class RouteStatus:
     detail: str
     since: datetime
     published: int
-    """Everything up to this position is in Kafka."""
+    """Everything up to this position is in Kafka, or a dead letter."""
     lag: int
     """Messages after it."""
     updated_at: datetime
     led: bool
     """Whether some process leads the route now; if none does, the rest is history."""
+    dead_letters: int
+    """Messages that the brokers refused and nobody has dropped."""
 
 
 async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
@@ -44,6 +46,7 @@ async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
             lag=max(0, head.position - row.published_position),
             updated_at=row.updated_at,
             led=row.led,
+            dead_letters=row.dead_letters,
         )
         for row in rows
     ]

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from xzepr.core.errors import Unavailable
-from xzepr.features.stream import relay_store
+from xzepr.features.stream import dead_letter_store, relay_store
+from xzepr.features.stream.dead_letter_store import Open
 from xzepr.features.stream.published import Published, RelayState
 from xzepr.features.stream.relay_store import RouteRow
 from xzepr.infra.db import Connection, Database, refusals
@@ -74,3 +75,23 @@ class Seat:
         """Removes an instruction."""
         async with _promptly():
             await relay_store.obeyed(self._connection, self._route, resume_id)
+
+    async def bury(self, position: int, message_id: str, reason: str) -> None:
+        """Notes that a message was refused, and is left out until an administrator says something else."""
+        async with _promptly():
+            await dead_letter_store.bury(self._connection, self._route, position, message_id, reason)
+
+    async def left_out(self, after: int) -> set[int]:
+        """The positions after this one that were refused before."""
+        async with _promptly():
+            return await dead_letter_store.positions_after(self._connection, self._route, after)
+
+    async def dead_letters(self, published: int) -> Open:
+        """How many there are, and which is to be sent again next."""
+        async with _promptly():
+            return await dead_letter_store.waiting(self._connection, self._route, published)
+
+    async def arrived(self, retry_id: str) -> None:
+        """Forgets a dead letter that is in Kafka now."""
+        async with _promptly():
+            await dead_letter_store.arrived(self._connection, retry_id)

@@ -5,7 +5,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import (
+    BrokerResponseError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    RecordListTooLargeError,
+    kafka_errors,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,38 @@ class BrokerError(Exception):
 
 class FencedError(BrokerError):
     """A newer producer has this transactional id, or the transaction took too long: Kafka says the same for both."""
+
+
+class RefusedError(BrokerError):
+    """The brokers will not have what was sent, for what it is and not for how they are: it is refused every time. They
+    judge batches, so that what was sent together with the culprit is refused with it."""
+
+    def __init__(self, topic: str, reason: str) -> None:
+        """`reason` is for an operator."""
+        super().__init__(f"topic {topic} refuses a message: {reason}")
+        self.topic = topic
+        self.reason = reason
+
+
+class InvalidRecordError(BrokerResponseError):
+    """What aiokafka takes for an unknown error: a broker's own check of the record failed."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "the broker found the record invalid"
+
+
+kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
+
+REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
+"""The errors that are about a record. A time stamp that is refused is about somebody's clock, and passes."""
+
+
+def refusal(topic: str, error: BrokerResponseError) -> RefusedError:
+    """One of REFUSALS for an operator."""
+    if isinstance(error, InvalidRecordError):
+        return RefusedError(topic, f"{error.description} ({error.message})")
+    return RefusedError(topic, f"it is larger than the topic takes ({error.message}: max.message.bytes, segment.bytes)")
 
 
 class TopicError(Exception):

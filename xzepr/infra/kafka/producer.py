@@ -8,11 +8,14 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 
-from xzepr.infra.kafka.cluster import BrokerError, Cluster, call
+from xzepr.infra.kafka.cluster import REFUSALS, BrokerError, Cluster, call, refusal
 from xzepr.infra.kafka.quiet import thin_out_logs
 
 _BATCH_BYTES = 262_144
 """aiokafka's own default of 16 KiB means many small requests: with this it sent 22,000 messages/s instead."""
+
+_LEAST_REQUEST_BYTES = 65_536
+"""More than any message has without its data."""
 
 _CLOSE_SECONDS = 5.0
 
@@ -40,7 +43,7 @@ class Producer:
         """Takes what `open` takes; opens nothing."""
         thin_out_logs()
         self._cluster = cluster
-        self._sent: list[asyncio.Future[Any]] = []
+        self._sent: list[tuple[str, asyncio.Future[Any]]] = []
         self._client: Any = AIOKafkaProducer(
             bootstrap_servers=",".join(cluster.brokers),
             client_id=transactional_id,
@@ -49,7 +52,8 @@ class Producer:
             request_timeout_ms=cluster.timeout_ms,
             acks="all",
             max_batch_size=min(_BATCH_BYTES, max_message_bytes),
-            max_request_size=max_message_bytes,
+            # The broker judges, not an estimate: its refusal names one message, which is then left out.
+            max_request_size=max(_LEAST_REQUEST_BYTES, max_message_bytes),
             retry_backoff_ms=10,
         )
 
@@ -74,18 +78,25 @@ class Producer:
     async def send(self, record: Record) -> None:
         """Hands a message over; `settle` tells whether it arrived."""
         async with call(self._cluster, "send"):
-            sent: asyncio.Future[Any] = await self._client.send(
-                record.topic, value=record.value, key=record.key, headers=list(record.headers)
-            )
+            try:
+                sent: asyncio.Future[Any] = await self._client.send(
+                    record.topic, value=record.value, key=record.key, headers=list(record.headers)
+                )
+            except REFUSALS as error:
+                raise refusal(record.topic, error) from error
         sent.add_done_callback(_seen)
-        self._sent.append(sent)
+        self._sent.append((record.topic, sent))
 
     async def settle(self) -> None:
-        """Waits until everything sent has arrived. A commit succeeds although a send failed, so never commit before."""
+        """Waits until everything sent has arrived. A commit succeeds although a send failed, so never commit before.
+        Raises RefusedError for what the brokers will never accept; then nothing of the transaction may be committed."""
         sent, self._sent = self._sent, []
         async with call(self._cluster, "send"):
-            for future in sent:
-                await future
+            for topic, future in sent:
+                try:
+                    await future
+                except REFUSALS as error:
+                    raise refusal(topic, error) from error
 
     async def commit(self) -> None:
         """Commits. After a BrokerError nobody knows whether it did: the next producer will read it in the state."""

@@ -58,6 +58,12 @@ class Metrics:
         self._relay_lag = Gauge(
             "xzepr_relay_lag_messages", "Messages of the stream not yet in Kafka.", ["route"], registry=registry
         )
+        self._dead_letters = Gauge(
+            "xzepr_relay_dead_letters",
+            "Messages that Kafka refused and nobody has dropped.",
+            ["route"],
+            registry=registry,
+        )
         self._relay_state = Gauge(
             "xzepr_relay_state", "1 for what the relay is doing.", ["route", "state"], registry=registry
         )
@@ -100,6 +106,10 @@ class Metrics:
     def relay_lagged(self, route: str, messages: int) -> None:
         """That many messages are in the stream and not yet in the route's topic."""
         self._relay_lag.labels(route).set(messages)
+
+    def dead_letters_wait(self, route: str, messages: int) -> None:
+        """So many messages of the route were refused by Kafka and await somebody's decision."""
+        self._dead_letters.labels(route).set(messages)
 
     def relay_became(self, route: str, state: str) -> None:
         """The relay of that route is now doing this, and nothing else: one word of a fixed few."""

@@ -1,0 +1,24 @@
+-- Messages that a route's brokers refuse for what they are, and that the relay therefore leaves out. The relay decides
+-- by these rows what it leaves out, so it writes one before its position passes the message. A row goes when its
+-- message has arrived after all; a dropped one stays, and says who dropped it.
+CREATE TABLE dead_letters (
+    route      text COLLATE "C" NOT NULL,
+    position   bigint NOT NULL CHECK (position > 0),
+    message_id text COLLATE "C" NOT NULL,
+    reason     text NOT NULL,
+    attempts   integer NOT NULL DEFAULT 1 CHECK (attempts > 0),
+    refused_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- An administrator's instruction to send it again. The relay writes its id into Kafka with the message.
+    retry_id   text COLLATE "C",
+    retry_by   text,
+    dropped_at timestamptz,
+    dropped_by text,
+    PRIMARY KEY (route, position),
+    CHECK ((retry_id IS NULL) = (retry_by IS NULL)),
+    CHECK ((dropped_at IS NULL) = (dropped_by IS NULL)),
+    CHECK (retry_id IS NULL OR dropped_at IS NULL)
+);
+
+-- Nearly always empty: what the relay asks about once a second.
+CREATE INDEX dead_letters_open ON dead_letters (route, position) WHERE dropped_at IS NULL;
+CREATE UNIQUE INDEX dead_letters_retried ON dead_letters (retry_id) WHERE retry_id IS NOT NULL;

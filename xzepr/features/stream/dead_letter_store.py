@@ -1,0 +1,131 @@
+"""SQL of dead letters: what a route leaves out, and what administrators say is to become of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import class_row, scalar_row
+
+from xzepr.infra.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterRow:
+    """A message that a route leaves out."""
+
+    route: str
+    position: int
+    message_id: str
+    reason: str
+    attempts: int
+    refused_at: datetime
+    retry_by: str | None
+    dropped_at: datetime | None
+    dropped_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """How many wait for an administrator or for the relay, and which the relay is to send next."""
+
+    count: int
+    position: int | None
+    message_id: str | None
+    retry_id: str | None
+
+
+async def bury(connection: Connection, route: str, position: int, message_id: str, reason: str) -> None:
+    """Notes that a message was refused, or refused again; what an administrator had said of it has been done."""
+    await connection.execute(
+        """
+        INSERT INTO dead_letters AS d (route, position, message_id, reason) VALUES (%s, %s, %s, %s)
+        ON CONFLICT (route, position) DO UPDATE SET
+            message_id = excluded.message_id, reason = excluded.reason, attempts = d.attempts + 1,
+            refused_at = clock_timestamp(), retry_id = NULL, retry_by = NULL, dropped_at = NULL, dropped_by = NULL
+        """,
+        (route, position, message_id, reason),
+    )
+
+
+async def positions_after(connection: Connection, route: str, position: int) -> set[int]:
+    """What the route leaves out after a position, whatever was said of it since."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        "SELECT position FROM dead_letters WHERE route = %s AND position > %s", (route, position)
+    )
+    return set(await cursor.fetchall())
+
+
+async def waiting(connection: Connection, route: str, published: int) -> Open:
+    """What is open on the route, and the first of those that are to be sent again at or before a position."""
+    cursor = await connection.cursor(row_factory=class_row(Open)).execute(
+        """
+        SELECT (SELECT count(*) FROM dead_letters WHERE route = %(route)s AND dropped_at IS NULL) AS count,
+               next.position, next.message_id, next.retry_id
+        FROM (SELECT) AS always LEFT JOIN LATERAL (
+            SELECT position, message_id, retry_id FROM dead_letters
+            WHERE route = %(route)s AND dropped_at IS NULL AND retry_id IS NOT NULL AND position <= %(published)s
+            ORDER BY position LIMIT 1
+        ) AS next ON true
+        """,
+        {"route": route, "published": published},
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "the outer side of the join has a row"
+    return row
+
+
+async def arrived(connection: Connection, retry_id: str) -> None:
+    """Forgets the message that this instruction was about: it is in Kafka."""
+    await connection.execute("DELETE FROM dead_letters WHERE retry_id = %s", (retry_id,))
+
+
+async def page(
+    connection: Connection, route: str, dropped: bool, before: int | None, limit: int
+) -> list[DeadLetterRow]:
+    """A route's dead letters before a position, newest first."""
+    cursor = await connection.cursor(row_factory=class_row(DeadLetterRow)).execute(
+        """
+        SELECT route, position, message_id, reason, attempts, refused_at, retry_by, dropped_at, dropped_by
+        FROM dead_letters
+        WHERE route = %(route)s AND (dropped_at IS NOT NULL) = %(dropped)s
+          AND (%(before)s::bigint IS NULL OR position < %(before)s)
+        ORDER BY position DESC LIMIT %(limit)s
+        """,
+        {"route": route, "dropped": dropped, "before": before, "limit": limit},
+    )
+    return await cursor.fetchall()
+
+
+async def retry(
+    connection: Connection, route: str, positions: Sequence[int] | None, retry_prefix: str, by: str
+) -> list[int]:
+    """Tells the relay to send these again, or with None all that were not dropped; returns those that are there."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        """
+        UPDATE dead_letters SET retry_id = coalesce(retry_id, %(prefix)s || '-' || position), retry_by = %(by)s,
+                                dropped_at = NULL, dropped_by = NULL
+        WHERE route = %(route)s AND CASE WHEN %(positions)s::bigint[] IS NULL THEN dropped_at IS NULL
+                                         ELSE position = ANY(%(positions)s) END
+        RETURNING position
+        """,
+        {"route": route, "positions": _array(positions), "prefix": retry_prefix, "by": by},
+    )
+    return await cursor.fetchall()
+
+
+async def drop(connection: Connection, route: str, positions: Sequence[int] | None, by: str) -> list[int]:
+    """Gives these up, or with None all that are not about to be sent; returns those that are given up now."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        """
+        UPDATE dead_letters SET dropped_at = clock_timestamp(), dropped_by = %(by)s
+        WHERE route = %(route)s AND dropped_at IS NULL AND retry_id IS NULL
+          AND (%(positions)s::bigint[] IS NULL OR position = ANY(%(positions)s))
+        RETURNING position
+        """,
+        {"route": route, "positions": _array(positions), "by": by},
+    )
+    return await cursor.fetchall()
+
+
+def _array(positions: Sequence[int] | None) -> list[int] | None:
+    return None if positions is None else list(positions)

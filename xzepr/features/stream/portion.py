@@ -1,0 +1,41 @@
+"""How many messages the relay's next transaction takes: more while they are small, half of what was refused."""
+
+from collections.abc import Sequence
+
+from xzepr.features.stream.model import Message
+
+_FIRST = 100
+_BYTES = 8 * 1024 * 1024
+"""About how much one transaction holds; messages are read in portions that fit."""
+
+
+class Portion:
+    """The size of the next portion, from what became of earlier ones."""
+
+    def __init__(self, most: int) -> None:
+        """`most` is the largest portion."""
+        self._most = most
+        self._doubtful_until = 0
+        self.size = min(_FIRST, most)
+        """Messages to read for the next transaction."""
+
+    def moved(self, messages: Sequence[Message]) -> None:
+        """They were read and are done: reads more at once while it is little, and less when payloads are large."""
+        size = sum(
+            len(message.event.payload if message.event else b"") + len(message.data or b"") for message in messages
+        )
+        if size > _BYTES:
+            self.size = max(1, self.size // 2)
+        elif messages[-1].position < self._doubtful_until:
+            return  # the culprit is still ahead: a larger portion would only meet it again
+        elif len(messages) >= self.size and size * 2 <= _BYTES:
+            self.size = min(self.size * 2, self._most)
+
+    def refused(self, messages: Sequence[Message]) -> None:
+        """One or more of them, which were sent together, will never be accepted: the next portion is half of them."""
+        self.size = max(1, len(messages) // 2)
+        self._doubtful_until = messages[-1].position
+
+    def found(self) -> None:
+        """The culprit is known."""
+        self._doubtful_until = 0
