@@ -59,9 +59,9 @@ class Batch:
                 return repeat
             new = accepted.new
             revision = await self._admitting.admit(new.receiver_id, accepted.receiver_revision, new.payload)
-            event = rules.place(
-                replace(accepted, receiver_revision=revision), self._tx.next_position, self._tx.time, actor.id
-            )
+            if revision != accepted.receiver_revision:
+                accepted = replace(accepted, receiver_revision=revision)
+            event = rules.place(accepted, self._tx.next_position, self._tx.time, actor.id)
         except Problem as problem:
             return problem
         return self._record(actor, accepted, event)

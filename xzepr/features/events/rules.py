@@ -1,12 +1,12 @@
 """What a new event must be before it may wait for the lock: pure."""
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.ids import new_id
+from xzepr.core.ids import digest_of_parts, new_id
 from xzepr.core.text import check_text, must_be_askable
 from xzepr.features.events.model import Accepted, EventFilter, NewEvent
 from xzepr.features.stream.model import Event
@@ -26,17 +26,17 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
     if new.idempotency_key is not None:
         violations += check_text("idempotency_key", new.idempotency_key, max_chars=_MAX_KEY_CHARS)
     payload = _payload(new.payload, limits, violations)
-    new = replace(new, created_at=_in_utc(new.created_at, violations))
+    if new.created_at is not None:
+        new = replace(new, created_at=_in_utc(new.created_at, violations))
     if violations:
         raise InvalidInput(violations)
-    return Accepted(new_id(), new, new.unit.id, payload, _digest(new, payload), 0)
+    unit_id = new.unit.id
+    return Accepted(new_id(), new, unit_id, payload, _digest(new, unit_id, payload), 0)
 
 
-def _in_utc(time: datetime | None, violations: list[Violation]) -> datetime | None:
+def _in_utc(time: datetime, violations: list[Violation]) -> datetime | None:
     """The same moment in UTC, so that a repeat may name it in another zone. What is before the year 1 there, Postgres
     would keep and psycopg could never read again."""
-    if time is None:
-        return None
     if time.tzinfo is None:
         violations.append(Violation("created_at", "created_at says no zone"))
         return None
@@ -53,34 +53,34 @@ def check_filter(wanted: EventFilter) -> None:
 
 
 def _payload(value: object, limits: EventSettings, violations: list[Violation]) -> bytes:
-    if exact_json.depth(value) > limits.max_payload_depth:
-        violations.append(Violation("payload", f"payload is nested deeper than {limits.max_payload_depth} levels"))
-        return b""
     try:
         text = exact_json.dumps(value, field="payload")
+        refused: Sequence[Violation] = ()
     except InvalidInput as refusal:
-        violations += refusal.violations
-        return b""
+        text, refused = b"", refusal.violations
+    # No value is deeper than its text has brackets, and those are counted a hundred times faster.
+    if refused or text.count(b"[") + text.count(b"{") > limits.max_payload_depth:
+        if exact_json.depth(value) > limits.max_payload_depth:
+            refused = [Violation("payload", f"payload is nested deeper than {limits.max_payload_depth} levels")]
+        if refused:
+            violations += refused
+            return b""
     if len(text) > limits.max_payload_bytes:
         size = f"payload has {len(text):,} bytes; at most {limits.max_payload_bytes:,} are allowed"
         violations.append(Violation("payload", size))
     return text
 
 
-def _digest(new: NewEvent, payload: bytes) -> bytes:
+def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
     parts = (
-        new.unit.id,
+        unit_id,
         new.description.encode(),
         payload,
         b"passed" if new.success else b"failed",
         new.receiver_id.encode(),
         b"" if new.created_at is None else new.created_at.isoformat().encode(),
     )
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big"))
-        digest.update(part)
-    return digest.digest()
+    return digest_of_parts(parts)
 
 
 def place(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str) -> Event:

@@ -16,10 +16,16 @@ from xzepr.settings import EventSettings
 def judge(group: Group, unit: Unit, statuses: Mapping[str, UnitStatus]) -> Gate:
     """The gate that a group is for a unit, from its receivers' latest events, keyed by receiver: complete when every
     member's latest event for exactly this unit is a success."""
-    members = tuple(_member(receiver_id, statuses.get(receiver_id)) for receiver_id in group.receiver_ids)
-    complete = all(member.state is MemberState.PASSED for member in members)
-    runs = [status.run_began_at for id in group.receiver_ids if (status := statuses.get(id)) and status.run_began_at]
-    return Gate(group, unit, complete, max(runs) if complete else None, members)
+    members: list[GateMember] = []
+    complete, since = True, None
+    for receiver_id in group.receiver_ids:
+        status = statuses.get(receiver_id)
+        members.append(_member(receiver_id, status))
+        if status is None or not status.success:
+            complete = False
+        elif status.run_began_at is not None and (since is None or status.run_began_at > since):
+            since = status.run_began_at
+    return Gate(group, unit, complete, since if complete else None, tuple(members))
 
 
 def unit_of(event: Event) -> Unit:
@@ -58,11 +64,12 @@ class GateFold:
         statuses = self._units.setdefault(event.unit_id, {})
         groups = self._groups.get(event.receiver_id, ())
         unit = unit_of(event)
-        before = [judge(group, unit, statuses) for group in groups]
+        before = [_standing(group, statuses) for group in groups]
         latest = _after(statuses.get(event.receiver_id), event)
         statuses[event.receiver_id] = latest
         self._changed[event.unit_id, event.receiver_id] = latest
-        return [_verdict(gate, judge(gate.group, unit, statuses), event) for gate in before]
+        after = [judge(group, unit, statuses) for group in groups]
+        return [_verdict(*was, gate, event) for was, gate in zip(before, after, strict=True)]
 
     def changed(self) -> Sequence[UnitStatus]:
         """The final state of every (unit, receiver) that the batch reported on."""
@@ -79,14 +86,26 @@ def _after(before: UnitStatus | None, event: Event) -> UnitStatus:
     return UnitStatus(event.unit_id, event.receiver_id, event.position, event.success, run_position, run_began_at)
 
 
-def _verdict(before: Gate, after: Gate, event: Event) -> Verdict:
-    judged_at = max((m.event_position for m in before.members if m.event_position is not None), default=0)
-    fresh = judged_at <= before.group.changed_position
+def _standing(group: Group, statuses: Mapping[str, UnitStatus]) -> tuple[bool, int]:
+    """Whether the gate is complete, and the position of the last event that it was judged by."""
+    complete, judged_at = True, 0
+    for receiver_id in group.receiver_ids:
+        status = statuses.get(receiver_id)
+        if status is None:
+            complete = False
+        else:
+            complete = complete and status.success
+            judged_at = max(judged_at, status.position)
+    return complete, judged_at
+
+
+def _verdict(was_complete: bool, judged_at: int, after: Gate, event: Event) -> Verdict:
+    fresh = judged_at <= after.group.changed_position
     return Verdict(
         gate=after,
         completed=event.success and after.complete,
-        regressed=before.complete and not after.complete,
-        transition=fresh or before.complete != after.complete,
+        regressed=was_complete and not after.complete,
+        transition=fresh or was_complete != after.complete,
     )
 
 

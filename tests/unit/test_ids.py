@@ -1,0 +1,38 @@
+"""Ids are ULIDs; a unit's id is the digest that the documentation promises."""
+
+import hashlib
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+from ulid import ULID
+
+from xzepr.core.ids import is_id, new_id, unit_id
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+def test_a_new_id_is_a_ulid_of_this_moment() -> None:
+    before = time.time_ns() // 1_000_000
+    ids = [new_id() for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+    assert len(set(ids)) == 1000
+    assert all(is_id(id) for id in ids)
+    assert [str(ULID.from_str(id)) for id in ids] == ids
+    assert all(before <= ULID.from_str(id).milliseconds <= after for id in ids)
+
+
+def test_the_chance_in_an_id_fills_all_of_its_eighty_bits() -> None:
+    bits = [int(ULID.from_str(new_id())) & (2**80 - 1) for _ in range(1000)]
+    ones = [sum(number >> place & 1 for number in bits) for place in range(80)]
+    assert all(300 < count < 700 for count in ones)
+
+
+@given(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS))
+def test_a_units_id_is_the_sha_256_of_its_texts_with_their_lengths(texts: tuple[str, str, str, str, str]) -> None:
+    said = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
+    assert unit_id(*texts) == hashlib.sha256(said).digest()
+
+
+def test_texts_that_run_together_alike_are_different_units() -> None:
+    assert unit_id("a", "bc", "", "", "") != unit_id("ab", "c", "", "", "")
