@@ -20,7 +20,7 @@ from xzepr.app import create_app
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.core.errors import CannotStart, Problem
 from xzepr.hub import Hub
-from xzepr.infra import migrate
+from xzepr.infra import revisions
 from xzepr.infra.crypto import signing_keys, write_password_file
 from xzepr.infra.embedded import EmbeddedPostgres
 from xzepr.infra.telemetry import logs, traces
@@ -91,18 +91,30 @@ async def _database(settings: Settings) -> AsyncGenerator[str]:
     """The URL of a database with a schema that this server works with."""
     if settings.database.url is not None:
         url = settings.database.url.get_secret_value()
-        await asyncio.to_thread(migrate.check, url)
+        await asyncio.to_thread(_fit, url, embedded=False)
         yield url
         return
     postgres = await EmbeddedPostgres.start(settings.data_dir, say=_say)
     keeper = asyncio.create_task(postgres.keep_running(_say))
     try:
-        await asyncio.to_thread(lambda: migrate.migrate(postgres.url, say=_say))
+        await asyncio.to_thread(_fit, postgres.url, embedded=True)
         yield postgres.url
     finally:
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
         await postgres.stop()
+
+
+def _fit(url: str, *, embedded: bool) -> None:
+    """Brings the embedded database to this server's schema; raises CannotStart unless another's has it."""
+    if revisions.are_current(url):
+        return
+    from xzepr.infra import migrate  # takes most of a second to load, and is seldom needed
+
+    if embedded:
+        migrate.migrate(url, say=_say)
+    else:
+        migrate.check(url)
 
 
 async def _ensure_admin(hub: Hub) -> None:

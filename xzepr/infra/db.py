@@ -1,5 +1,6 @@
 """PostgreSQL: one pool of connections for short statements, and connections of one's own for loops that keep one."""
 
+import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -62,12 +63,17 @@ async def refusals() -> AsyncGenerator[None]:
         raise problem_of(error) from error
 
 
+def conninfo_of(url: str) -> str:
+    """A database URL as libpq reads it: `postgres://`, `postgresql://`, and what SQLAlchemy writes for a driver."""
+    return re.sub(r"^(postgres|postgresql)(\+\w+)?://", "postgresql://", url)
+
+
 class Database:
     """What a process holds open towards PostgreSQL."""
 
     def __init__(self, url: str, settings: DatabaseSettings, *, name: str) -> None:
         """`name` is the process's part of `application_name`."""
-        self._url = url
+        self._url = conninfo_of(url)
         self._settings = settings
         self._name = name
         self._used: dict[int, float] = {}

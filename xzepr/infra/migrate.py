@@ -19,6 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 import xzepr
 from xzepr.core.errors import CannotStart
+from xzepr.infra import revisions
+from xzepr.infra.db import conninfo_of
 
 OLDEST_POSTGRES = 15
 _LOCK = 0x787A657072  # "xzepr": one lock for all migrations of a database
@@ -96,10 +98,7 @@ def run_sql_beside(revision_file: str) -> None:
 
 
 def _scripts(folder: Path | None) -> ScriptDirectory:
-    if folder is None:
-        package = Path(xzepr.__file__).parent
-        inside, beside = package / "migrations", package.parent / "migrations"
-        folder = inside if inside.exists() else beside
+    folder = folder or revisions.folder()
     return ScriptDirectory(folder, version_locations=[folder])
 
 
@@ -176,8 +175,7 @@ def _open(url: str) -> Generator[sa.Connection]:
 
 
 def _connect(url: str) -> psycopg.Connection[Any]:
-    conninfo = re.sub(r"^(postgres|postgresql)(\+\w+)?://", "postgresql://", url)
-    parts = _parts(conninfo)
+    parts = _parts(conninfo_of(url))
     place = f"{parts.get('host') or 'the local socket'}{':' + str(parts['port']) if 'port' in parts else ''}"
     defaults = {"connect_timeout": _CONNECT_SECONDS, "application_name": "xzepr migrate"}
     try:
