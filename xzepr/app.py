@@ -67,7 +67,7 @@ def _graphql_routes(hub: Hub) -> Sequence[BaseRoute]:
         max_operations=stream.max_operations,
     )
     places = CapacityLimits(stream.max_connections, stream.max_subscriptions, stream.max_subscriptions_per_actor)
-    sessions, capacity = Sessions(hub.auth.authenticate), Capacity(places, hub.metrics)
+    sessions, capacity = Sessions(hub.auth.authenticate, hub.auth), Capacity(places, hub.metrics)
     return [
         Route("/graphql", GraphQLOverHTTP(service, sessions, capacity, stream.ping_seconds)),
         WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sessions, capacity, sockets)),

@@ -196,3 +196,48 @@ async def test_a_refused_stream_says_which_limit_it_met_and_one_that_ended_makes
             return (await post(client, "subscription { ticks(count: 1) { id } }")).status_code == 200
 
         await until(room)
+
+
+BY_TICKET = {"query": "subscription { ticks(count: 1) { id } }", "ticket": "ticket"}
+BARE = {"Accept": "text/event-stream"}
+
+
+async def test_a_ticket_opens_one_event_stream_and_resumes_it(client: httpx2.AsyncClient, world: World) -> None:
+    response = await client.get("/graphql", params=BY_TICKET, headers=BARE | {"Last-Event-ID": "41"})
+    assert nexts(response) == [{"data": {"ticks": {"id": 42}}}]
+    again = await client.get("/graphql", params=BY_TICKET, headers=BARE)
+    assert (again.status_code, again.json()["errors"][0]["extensions"]["code"]) == (401, "INVALID_TOKEN")
+    assert len([context for context in world.contexts if context.last_event_id]) == 1
+
+
+async def test_a_stream_opened_by_a_ticket_ends_with_the_credential_that_asked_for_it(
+    client: httpx2.AsyncClient, world: World
+) -> None:
+    async with client.stream("GET", "/graphql", params=BY_TICKET | PAUSED, headers=BARE) as response:
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            world.now["good"] = "old"
+    assert '"code":"TOKEN_EXPIRED"' in text
+    assert text.endswith("event: complete\ndata:\n\n")
+
+
+async def test_a_ticket_is_no_other_credential(client: httpx2.AsyncClient, world: World) -> None:
+    as_header = {"Authorization": "Bearer ticket"}
+    for method, params, headers, status in (
+        ("GET", BY_TICKET, {"Accept": "application/json"}, 401),
+        ("GET", BY_TICKET, BARE | BEARER, 401),
+        ("GET", BY_TICKET, BARE | as_header, 401),
+        ("GET", {"query": BY_TICKET["query"]}, BARE | as_header, 401),
+        ("GET", {"query": BY_TICKET["query"], "token": "good"}, BARE, 401),
+        ("POST", {"ticket": "ticket"}, BARE, 401),
+    ):
+        json = {"query": BY_TICKET["query"]} if method == "POST" else None
+        response = await client.request(method, "/graphql", params=params, headers=headers, json=json)
+        assert (response.status_code, response.headers["content-type"][:16]) == (status, "application/grap")
+    assert world.tickets == {"ticket": 1}
+    for query in ("{ hello }", 'mutation { login(name: "a") }'):
+        world.tickets["ticket"] = 1
+        response = await client.get("/graphql", params={"query": query, "ticket": "ticket"}, headers=BARE)
+        assert response.status_code == 401
+    assert world.contexts == []

@@ -37,6 +37,7 @@ from xzepr.core.errors import (
     Unavailable,
     Violation,
 )
+from xzepr.features.auth.model import TicketHolder
 
 ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset(Permission))
 BEARER = {"Authorization": "Bearer good"}
@@ -60,6 +61,8 @@ class World:
     """What a token has become: `now["good"] = "old"`."""
     asked: Counter[str] = field(default_factory=lambda: Counter[str]())
     """How often each token was presented."""
+    tickets: Counter[str] = field(default_factory=lambda: Counter({"ticket": 1}))
+    """How often each may be used."""
 
     def observe(self, operation_type: str, outcome: str, seconds: float) -> None:
         """Notes type and outcome."""
@@ -81,6 +84,17 @@ class World:
         if became == "slow":
             await asyncio.Event().wait()
         return _known_as(became)
+
+    async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
+        """Ada's is `ticket`, and good for once."""
+        if self.tickets[ticket] == 0:
+            raise InvalidToken()
+        self.tickets[ticket] -= 1
+        return TicketHolder(ADA.id, None, None)
+
+    async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
+        """The actor of the token with which the ticket was asked for."""
+        return await self.authenticate("good")
 
 
 class Context:
@@ -313,7 +327,7 @@ def app(
 ) -> ASGIApp:
     """Everything at every path, behind the middleware."""
     graphql = service(world, limits)
-    sessions = Sessions(world.authenticate, round_seconds=0.02, patience_seconds=0.05)
+    sessions = Sessions(world.authenticate, world, round_seconds=0.02, patience_seconds=0.05)
     places = Capacity(capacity, world)
     http = GraphQLOverHTTP(graphql, sessions, places, heartbeat_seconds)
     websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, places, sockets or SocketLimits())

@@ -9,6 +9,7 @@ from xzepr.api.auth import Credential
 from xzepr.api.graphql.sessions import Session, Sessions
 from xzepr.core.actor import Actor, ActorKind, Permission
 from xzepr.core.errors import InvalidToken, TokenExpired, Unavailable
+from xzepr.features.auth.model import TicketHolder
 
 ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset({Permission.EVENT_READ}))
 
@@ -30,6 +31,14 @@ class Authority:
             await asyncio.Event().wait()
         return ADA if answer is None else answer
 
+    async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
+        """Nobody's."""
+        raise InvalidToken()
+
+    async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
+        """Nobody."""
+        raise InvalidToken()
+
 
 async def opened(sessions: Sessions, held: ExitStack, secret: str) -> Session:
     return held.enter_context(sessions.open(await sessions.prove(Credential(secret))))
@@ -37,7 +46,7 @@ async def opened(sessions: Sessions, held: ExitStack, secret: str) -> Session:
 
 async def test_a_thousand_connections_of_one_credential_cost_one_question_a_round() -> None:
     authority = Authority()
-    sessions = Sessions(authority, round_seconds=0.01)
+    sessions = Sessions(authority, authority, round_seconds=0.01)
     with ExitStack() as held:
         proof = await sessions.prove(Credential("one"))
         many = [held.enter_context(sessions.open(proof)) for _ in range(1000)]
@@ -51,7 +60,7 @@ async def test_a_thousand_connections_of_one_credential_cost_one_question_a_roun
 
 async def test_nothing_is_asked_when_nobody_is_connected() -> None:
     authority = Authority()
-    sessions = Sessions(authority, round_seconds=0)
+    sessions = Sessions(authority, authority, round_seconds=0)
     with ExitStack() as held:
         await opened(sessions, held, "one")
         await until(lambda: len(authority.asked) > 2)
@@ -63,7 +72,7 @@ async def test_nothing_is_asked_when_nobody_is_connected() -> None:
 
 async def test_an_expired_token_is_noticed_although_the_database_answers_nobody() -> None:
     authority = Authority()
-    sessions = Sessions(authority, round_seconds=0, patience_seconds=0.01)
+    sessions = Sessions(authority, authority, round_seconds=0, patience_seconds=0.01)
     with ExitStack() as held:
         waiting = [await opened(sessions, held, f"slow {n}") for n in range(200)]
         expired = await opened(sessions, held, "expired")
@@ -76,7 +85,7 @@ async def test_an_expired_token_is_noticed_although_the_database_answers_nobody(
 
 async def test_who_may_do_more_now_goes_on_with_it_and_who_may_do_less_is_sent_away() -> None:
     authority = Authority()
-    sessions = Sessions(authority, round_seconds=0)
+    sessions = Sessions(authority, authority, round_seconds=0)
     with ExitStack() as held:
         session = await opened(sessions, held, "one")
         authority.answer["one"] = more = replace(ADA, permissions=frozenset(Permission))
@@ -88,7 +97,7 @@ async def test_who_may_do_more_now_goes_on_with_it_and_who_may_do_less_is_sent_a
 
 async def test_a_database_that_is_away_ends_no_session() -> None:
     authority = Authority()
-    sessions = Sessions(authority, round_seconds=0)
+    sessions = Sessions(authority, authority, round_seconds=0)
     with ExitStack() as held:
         session = await opened(sessions, held, "one")
         for trouble in (Unavailable("away"), RuntimeError("our own fault")):

@@ -36,6 +36,16 @@ def test_a_request_is_traced_and_its_log_lines_carry_the_trace_id() -> None:
     assert server.resource.attributes["service.name"] == "hub"
 
 
+def test_a_ticket_in_an_address_is_in_no_span() -> None:
+    app, spans = _app(), InMemorySpanExporter()
+    end = instrument(app, service_name="hub", version="1", otlp_endpoint="", processor=SimpleSpanProcessor(spans))
+    TestClient(app).get("/events/1?ticket=xzepr_ticket_secret&query=x")
+    end()
+    everything = "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "/events/1?ticket=***&query=x" in everything
+    assert "secret" not in everything
+
+
 def test_without_tracing_nothing_is_bound() -> None:
     assert TestClient(_app()).get("/events/1").json() == {}
 

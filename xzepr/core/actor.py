@@ -1,7 +1,7 @@
 """Who is asking and what they may do: the one table of permissions and roles for code, SDL and documentation."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from xzepr.core.errors import Forbidden, Unauthenticated
@@ -67,6 +67,8 @@ class Actor:
     permissions: frozenset[Permission]
     key_id: str | None = None
     """The API key that was presented, if one was."""
+    ends_at: float | None = field(default=None, compare=False)
+    """When the token that was presented expires, in seconds since 1970; None without one."""
 
     def may(self, permission: Permission) -> bool:
         """Whether the actor has the permission."""

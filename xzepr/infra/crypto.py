@@ -25,6 +25,7 @@ from xzepr.core.errors import CannotStart, Overloaded
 T = TypeVar("T")
 
 API_KEY_PREFIX = "xzepr_"
+TICKET_PREFIX = "xzepr_ticket_"
 RSA_BITS = 3072
 _LEAST_RSA_BITS = 2048
 
@@ -104,6 +105,11 @@ def new_password() -> str:
 def new_api_key() -> str:
     """A new API key: `xzepr_` and 64 hexadecimal digits, 256 bits."""
     return API_KEY_PREFIX + secrets.token_hex(32)
+
+
+def new_stream_ticket() -> str:
+    """A new ticket for one event stream: `xzepr_ticket_` and 64 hexadecimal digits, 256 bits."""
+    return TICKET_PREFIX + secrets.token_hex(32)
 
 
 def digest_of(secret: str) -> bytes:

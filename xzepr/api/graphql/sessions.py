@@ -9,17 +9,33 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, Hashable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import structlog
 
 from xzepr.api.auth import Authenticate, Credential
 from xzepr.core.actor import ANONYMOUS, Actor
 from xzepr.core.errors import InvalidToken, Problem
+from xzepr.features.auth.model import TicketHolder
 
 _log = structlog.stdlib.get_logger(__name__)
 
 Ask = Callable[[], Awaitable[Actor]]
 """Gives the actor of a credential as of now, or raises InvalidToken when it holds no longer."""
+
+
+class Tickets(Protocol):
+    """Knows the tickets that open one event stream each."""
+
+    async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
+        """Whose it is; it cannot be used again. Raises InvalidToken."""
+        ...
+
+    async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
+        """Whom a redeemed ticket stands for now. Raises InvalidToken or TokenExpired."""
+        ...
+
 
 _ROUND_SECONDS = 1.0
 _PATIENCE_SECONDS = 1.0
@@ -61,12 +77,14 @@ class Sessions:
     def __init__(
         self,
         authenticate: Authenticate,
+        tickets: Tickets,
         *,
         round_seconds: float = _ROUND_SECONDS,
         patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         """A round begins `round_seconds` after the last one ended; it waits `patience_seconds` for one answer."""
         self._authenticate = authenticate
+        self._tickets = tickets
         self._round_seconds = round_seconds
         self._patience_seconds = patience_seconds
         self._open: dict[Hashable, tuple[Proof, set[Session]]] = {}
@@ -79,6 +97,12 @@ class Sessions:
     def proven(self, credential: Credential, actor: Actor) -> Proof:
         """What a credential proves that `authenticate` has just said to be this actor's."""
         return Proof(actor, credential.secret, lambda: self._authenticate(credential.secret))
+
+    async def proven_by_ticket(self, ticket: str) -> Proof:
+        """What a ticket proves, this once. Raises InvalidToken or TokenExpired."""
+        holder = await self._tickets.redeem_stream_ticket(ticket)
+        ask = partial(self._tickets.actor_by_ticket, holder)
+        return Proof(await ask(), holder, ask)
 
     @contextmanager
     def open(self, proof: Proof | None) -> Generator[Session]:

@@ -54,6 +54,28 @@ class CreatedApiKey:
         return f"CreatedApiKey(key={self.key!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class StreamTicket:
+    """What opens one event stream, once, until it expires."""
+
+    text: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"StreamTicket(expires_at={self.expires_at!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class TicketHolder:
+    """Who asked for a ticket, and with what: the stream that it opened lasts no longer than that."""
+
+    user_id: str
+    key_digest: bytes | None
+    """Of the API key; None: it was a token."""
+    ends_at: float | None
+    """When the token expires, in seconds since 1970; None: it was a key."""
+
+
 class NeedsLogin(Forbidden):
     """An API key tried what only a user who logged in may do."""
 

@@ -11,12 +11,21 @@ MAX_NAME = 255
 MAX_KEYS = 100
 """Keys that one user may have at a time, revoked ones not counted."""
 
+TICKET_SECONDS = 30
+"""How long a stream ticket waits to be used."""
+
 _API_KEY = re.compile(r"xzepr_[0-9a-f]{64}")
+_STREAM_TICKET = re.compile(r"xzepr_ticket_[0-9a-f]{64}")
 
 
 def is_api_key(credential: str) -> bool:
     """Whether the text has the form of an API key."""
     return _API_KEY.fullmatch(credential) is not None
+
+
+def is_stream_ticket(text: str) -> bool:
+    """Whether the text has the form of a stream ticket."""
+    return _STREAM_TICKET.fullmatch(text) is not None
 
 
 def check_new_key(new: NewApiKey, now: datetime) -> None:

@@ -13,19 +13,28 @@ from xzepr.core.errors import (
     NotFound,
     Overloaded,
     RateLimited,
+    TokenExpired,
     Unauthenticated,
 )
 from xzepr.core.ids import is_id, new_id
 from xzepr.features.auth import store
 from xzepr.features.auth.attempts import LoginLimit
-from xzepr.features.auth.model import ApiKey, CreatedApiKey, NeedsLogin, NewApiKey, Session
-from xzepr.features.auth.rules import MAX_KEYS, check_new_key, is_api_key
+from xzepr.features.auth.model import (
+    ApiKey,
+    CreatedApiKey,
+    NeedsLogin,
+    NewApiKey,
+    Session,
+    StreamTicket,
+    TicketHolder,
+)
+from xzepr.features.auth.rules import MAX_KEYS, TICKET_SECONDS, check_new_key, is_api_key, is_stream_ticket
 from xzepr.features.auth.tokens import Tokens
 from xzepr.features.users.model import User
 from xzepr.features.users.rules import fold
 from xzepr.features.users.service import FRESH_SECONDS, Users
 from xzepr.infra.cache import ShortMemory
-from xzepr.infra.crypto import digest_of, new_api_key
+from xzepr.infra.crypto import digest_of, new_api_key, new_stream_ticket
 from xzepr.infra.db import Database
 
 _REMEMBERED = 10_000
@@ -92,8 +101,11 @@ class Auth:
         if is_api_key(credential):
             return await self._by_key(digest_of(credential))
         claims = self._tokens.verify(credential)
-        user = await self._enabled(claims.user_id)
-        return Actor(ActorKind.USER, user.id, user.username, permissions_of(user.roles))
+        return await self._by_token(claims.user_id, claims.expires_at)
+
+    async def _by_token(self, user_id: str, ends_at: float | None) -> Actor:
+        user = await self._enabled(user_id)
+        return Actor(ActorKind.USER, user.id, user.username, permissions_of(user.roles), ends_at=ends_at)
 
     async def _by_key(self, digest: bytes) -> Actor:
         key = await self._keys.get(digest)
@@ -112,6 +124,38 @@ class Auth:
         if user is None or not user.enabled:
             raise InvalidToken()
         return user
+
+    async def create_stream_ticket(self, actor: Actor) -> StreamTicket:
+        """What opens one event stream for the actor within 30 s, in any process; it may stand in an address."""
+        actor.must_be_known()
+        ticket = new_stream_ticket()
+        async with self._db.write() as connection:
+            expires_at = await store.insert_ticket(
+                connection, digest_of(ticket), actor.id, actor.key_id, actor.ends_at, TICKET_SECONDS
+            )
+            await store.sweep_tickets(connection)
+        if expires_at is None:
+            raise InvalidToken()
+        return StreamTicket(ticket, expires_at)
+
+    async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
+        """Who asked for the ticket, which is good for nothing after that. Raises InvalidToken."""
+        refusal = InvalidToken("the stream ticket is not valid, was used, or is too old: ask for another")
+        if not is_stream_ticket(ticket):
+            raise refusal
+        async with self._db.write() as connection:
+            row = await store.take_ticket(connection, digest_of(ticket))
+        if row is None or not row.in_time:
+            raise refusal
+        return TicketHolder(row.user_id, row.key_digest, row.ends_at)
+
+    async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
+        """Whom a redeemed ticket stands for now; raises as `authenticate` does for the holder's token or key."""
+        if holder.key_digest is not None:
+            return await self._by_key(holder.key_digest)
+        if holder.ends_at is not None and holder.ends_at <= time.time():
+            raise TokenExpired()
+        return await self._by_token(holder.user_id, holder.ends_at)
 
     async def create_api_key(self, actor: Actor, new: NewApiKey) -> CreatedApiKey:
         """A key that acts for the actor; its secret cannot be had again.

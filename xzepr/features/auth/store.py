@@ -112,6 +112,60 @@ async def revoke_key(connection: Connection, id: str, user_id: str | None) -> by
     return await cursor.fetchone()
 
 
+@dataclass(frozen=True, slots=True)
+class TicketRow:
+    """A ticket that was just used up."""
+
+    user_id: str
+    key_digest: bytes | None
+    ends_at: float | None
+    in_time: bool
+
+
+async def insert_ticket(
+    connection: Connection, digest: bytes, user_id: str, key_id: str | None, ends_at: float | None, seconds: int
+) -> datetime | None:
+    """When the new ticket expires; None when there is no such user, or no such key of theirs."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        """
+        INSERT INTO stream_tickets (digest, user_id, key_digest, ends_at, expires_at)
+        SELECT %(digest)s, users.id, api_keys.digest, to_timestamp(%(ends_at)s::float8),
+               clock_timestamp() + make_interval(secs => %(seconds)s)
+        FROM users LEFT JOIN api_keys ON api_keys.id = %(key_id)s::text AND api_keys.user_id = users.id
+        WHERE users.id = %(user_id)s AND (%(key_id)s::text IS NULL OR api_keys.id IS NOT NULL)
+        RETURNING expires_at
+        """,
+        {"digest": digest, "user_id": user_id, "key_id": key_id, "ends_at": ends_at, "seconds": seconds},
+    )
+    return await cursor.fetchone()
+
+
+async def take_ticket(connection: Connection, digest: bytes) -> TicketRow | None:
+    """The ticket, which nobody can take again; None when there is none."""
+    async with connection.cursor(row_factory=class_row(TicketRow)) as cursor:
+        await cursor.execute(
+            """
+            DELETE FROM stream_tickets WHERE digest = %(digest)s
+            RETURNING user_id, key_digest, extract(epoch FROM ends_at)::float8 AS ends_at,
+                      expires_at > clock_timestamp() AS in_time
+            """,
+            {"digest": digest},
+        )
+        return await cursor.fetchone()
+
+
+async def sweep_tickets(connection: Connection) -> None:
+    """Deletes some tickets that expired; skips those that another transaction is deleting."""
+    await connection.execute(
+        """
+        DELETE FROM stream_tickets WHERE digest IN (
+            SELECT digest FROM stream_tickets WHERE expires_at < clock_timestamp()
+            ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED)
+        """
+    )
+
+
 async def lock_name(connection: Connection, name_digest: bytes) -> None:
     """Waits for others who count this name's attempts; holds until the transaction ends."""
     await connection.execute(

@@ -1,0 +1,120 @@
+"""Stream tickets: single-use, short-lived, good in every process, and worth no more than what asked for them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.support.accounts import key_pair
+from tests.support.hub import execute
+from xzepr.core.actor import ANONYMOUS, SYSTEM, Actor, Permission, Role
+from xzepr.core.errors import InvalidToken, TokenExpired, Unauthenticated
+from xzepr.features.auth.model import NewApiKey, TicketHolder
+from xzepr.features.users.model import NewUser
+from xzepr.hub import Hub
+from xzepr.settings import Settings
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+async def hub(database_url: str) -> AsyncIterator[Hub]:
+    given = Settings.model_validate({"database": {"min_connections": 1, "max_connections": 4}})
+    async with Hub.open(given, database_url, key_pair()) as one:
+        await one.users.create(SYSTEM, NewUser("root", PASSWORD, (Role.ADMIN,)))
+        await one.users.create(SYSTEM, NewUser("ada", PASSWORD, (Role.EVENT_VIEWER,)))
+        yield one
+
+
+async def ada(hub: Hub) -> Actor:
+    return await hub.auth.authenticate((await hub.auth.login("ada", PASSWORD)).token)
+
+
+async def tickets(database_url: str) -> int:
+    return int((await execute(database_url, "SELECT count(*) FROM stream_tickets"))[0][0])
+
+
+async def test_a_ticket_stands_for_who_asked_once_also_in_another_process(hub: Hub, database_url: str) -> None:
+    actor = await ada(hub)
+    ticket = await hub.auth.create_stream_ticket(actor)
+    assert timedelta(seconds=28) < ticket.expires_at - datetime.now(UTC) < timedelta(seconds=32)
+    async with Hub.open(hub.settings, database_url, key_pair()) as other:
+        holder = await other.auth.redeem_stream_ticket(ticket.text)
+        stands_for = await other.auth.actor_by_ticket(holder)
+        assert (stands_for, stands_for.ends_at) == (actor, actor.ends_at)
+        for one in (other, hub):
+            with pytest.raises(InvalidToken, match="was used"):
+                await one.auth.redeem_stream_ticket(ticket.text)
+    assert await tickets(database_url) == 0
+
+
+async def test_of_many_who_present_a_ticket_at_once_one_is_let_in(hub: Hub) -> None:
+    ticket = await hub.auth.create_stream_ticket(await ada(hub))
+    ends = await asyncio.gather(
+        *(hub.auth.redeem_stream_ticket(ticket.text) for _ in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(end, TicketHolder) for end in ends) == 1
+    assert sum(isinstance(end, InvalidToken) for end in ends) == 19
+
+
+async def test_neither_the_ticket_nor_its_secret_is_stored_or_shown(hub: Hub, database_url: str) -> None:
+    ticket = await hub.auth.create_stream_ticket(await ada(hub))
+    stored = await execute(database_url, "SELECT t::text FROM stream_tickets AS t")
+    assert len(stored) == 1
+    assert ticket.text[-64:] not in f"{stored} {ticket!r}"
+
+
+async def test_a_ticket_that_is_too_old_is_refused_and_swept(hub: Hub, database_url: str) -> None:
+    actor = await ada(hub)
+    ticket = await hub.auth.create_stream_ticket(actor)
+    await hub.auth.create_stream_ticket(actor)
+    await execute(database_url, "UPDATE stream_tickets SET expires_at = clock_timestamp() - interval '1 ms'")
+    with pytest.raises(InvalidToken):
+        await hub.auth.redeem_stream_ticket(ticket.text)
+    await hub.auth.create_stream_ticket(actor)
+    assert await tickets(database_url) == 1
+
+
+@pytest.mark.parametrize("text", ["", "x", "xzepr_" + "0" * 64, "xzepr_ticket_" + "0" * 64, "xzepr_ticket_" + "Ä" * 64])
+async def test_what_is_no_ticket_is_refused(hub: Hub, text: str) -> None:
+    with pytest.raises(InvalidToken):
+        await hub.auth.redeem_stream_ticket(text)
+
+
+async def test_a_ticket_authenticates_nothing_by_itself(hub: Hub) -> None:
+    ticket = await hub.auth.create_stream_ticket(await ada(hub))
+    with pytest.raises(InvalidToken):
+        await hub.auth.authenticate(ticket.text)
+    assert await hub.auth.redeem_stream_ticket(ticket.text)
+
+
+async def test_who_is_not_known_gets_no_ticket(hub: Hub, database_url: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await hub.auth.create_stream_ticket(ANONYMOUS)
+    for actor in (SYSTEM, replace(await ada(hub), key_id="01JUNKNOWNKEY")):
+        with pytest.raises(InvalidToken):
+            await hub.auth.create_stream_ticket(actor)
+    assert await tickets(database_url) == 0
+
+
+async def test_a_ticket_of_a_narrowed_key_is_as_narrow_and_ends_with_the_key(hub: Hub) -> None:
+    owner = await ada(hub)
+    key = await hub.auth.create_api_key(owner, NewApiKey("narrow", (Permission.GROUP_READ,)))
+    ticket = await hub.auth.create_stream_ticket(await hub.auth.authenticate(key.secret))
+    holder = await hub.auth.redeem_stream_ticket(ticket.text)
+    assert (await hub.auth.actor_by_ticket(holder)).permissions == {Permission.GROUP_READ}
+    await hub.auth.revoke_api_key(owner, key.key.id)
+    with pytest.raises(InvalidToken):
+        await hub.auth.actor_by_ticket(holder)
+
+
+async def test_a_ticket_ends_with_its_token_and_its_user(hub: Hub) -> None:
+    actor = await ada(hub)
+    holder = await hub.auth.redeem_stream_ticket((await hub.auth.create_stream_ticket(actor)).text)
+    with pytest.raises(TokenExpired):
+        await hub.auth.actor_by_ticket(replace(holder, ends_at=1.0))
+    await hub.users.set_enabled(SYSTEM, actor.id, False)
+    with pytest.raises(InvalidToken):
+        await hub.auth.actor_by_ticket(holder)
