@@ -18,7 +18,7 @@ _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def request_id_of(scope: Scope) -> str:
     """The id of a request, which the log and the answer carry; made now where no middleware made one."""
-    return scope.setdefault(_REQUEST_ID, new_id())
+    return scope.get(_REQUEST_ID) or scope.setdefault(_REQUEST_ID, new_id())
 
 
 class RequestId:

@@ -6,6 +6,7 @@ the fields beside one that failed, which must not take the others' batch away.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from xzepr.core.actor import Actor
@@ -45,17 +46,43 @@ class Loader(Generic[K, V]):
 
 
 class Loaders:
-    """The loaders of one operation, or of one message of a subscription."""
+    """The loaders of one operation, or of one message of a subscription; most need none, so each is made when asked."""
 
     def __init__(self, hub: Hub, actor: Actor) -> None:
-        self.receivers: Loader[str, Receiver] = Loader(lambda ids: hub.receivers.by_ids(actor, ids))
-        self.groups: Loader[str, Group] = Loader(lambda ids: hub.groups.by_ids(actor, ids))
-        self.groups_of_receiver: Loader[str, list[Group]] = Loader(lambda ids: hub.groups.of_receivers(actor, ids))
-        self.events_at: Loader[int, Event] = Loader(lambda at: hub.events.by_positions(actor, at))
-        self.events_of_receiver: Loader[tuple[str, PageRequest], Page[Event]] = Loader(
-            lambda wanted: hub.events.pages_of_receivers(actor, wanted)
-        )
-        self.events_of_unit: Loader[tuple[bytes, PageRequest], Page[Event]] = Loader(
-            lambda wanted: hub.events.pages_of_units(actor, wanted)
-        )
-        self.gates_of_unit: Loader[Unit, list[Gate]] = Loader(lambda units: hub.groups.gates_of_units(actor, units))
+        self._hub = hub
+        self._actor = actor
+
+    @cached_property
+    def receivers(self) -> Loader[str, Receiver]:
+        """By their ids."""
+        return Loader(lambda ids: self._hub.receivers.by_ids(self._actor, ids))
+
+    @cached_property
+    def groups(self) -> Loader[str, Group]:
+        """By their ids."""
+        return Loader(lambda ids: self._hub.groups.by_ids(self._actor, ids))
+
+    @cached_property
+    def groups_of_receiver(self) -> Loader[str, list[Group]]:
+        """By the receiver's id."""
+        return Loader(lambda ids: self._hub.groups.of_receivers(self._actor, ids))
+
+    @cached_property
+    def events_at(self) -> Loader[int, Event]:
+        """By their positions."""
+        return Loader(lambda at: self._hub.events.by_positions(self._actor, at))
+
+    @cached_property
+    def events_of_receiver(self) -> Loader[tuple[str, PageRequest], Page[Event]]:
+        """By the receiver's id and the page."""
+        return Loader(lambda wanted: self._hub.events.pages_of_receivers(self._actor, wanted))
+
+    @cached_property
+    def events_of_unit(self) -> Loader[tuple[bytes, PageRequest], Page[Event]]:
+        """By the unit's id and the page."""
+        return Loader(lambda wanted: self._hub.events.pages_of_units(self._actor, wanted))
+
+    @cached_property
+    def gates_of_unit(self) -> Loader[Unit, list[Gate]]:
+        """By the unit."""
+        return Loader(lambda units: self._hub.groups.gates_of_units(self._actor, units))

@@ -16,12 +16,10 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     GraphQLEnumType,
-    GraphQLID,
     GraphQLList,
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLSchema,
-    GraphQLString,
     OperationDefinitionNode,
     TypeNameMetaFieldDef,
     Undefined,
@@ -155,8 +153,22 @@ def _field(schema: GraphQLSchema, parent: GraphQLObjectType, selected: Selected,
         return lambda _: parent.name
     if field is None or field.args or (read := reader_of(field)) is None:
         return None
+    if (exact := _EXACT.get(str(field.type))) is not None:
+        return _reading(read, exact)
     write = writer(schema, field.type, selected, sub_fields)
     return None if write is None else lambda source: write(read(source))
+
+
+def _reading(read: Read, wanted: type) -> Read:
+    """The same as `_exactly` of what is read, in one call: most fields of a list are such."""
+
+    def read_exactly(source: Any) -> object:
+        value = read(source)
+        if type(value) is not wanted:
+            raise NotPlain
+        return value
+
+    return read_exactly
 
 
 def _list_of(write: Write) -> Write:
@@ -183,7 +195,7 @@ def _enum(type_: GraphQLEnumType) -> Write | None:
 
 
 def _leaf(type_: Any) -> Write:
-    exact = {GraphQLString.name: str, GraphQLID.name: str, "Boolean": bool}.get(type_.name)
+    exact = _EXACT.get(f"{type_.name}!")
     if exact is not None:
         return _exactly(exact)
     coerce = cast(Write, type_.coerce_output_value)
@@ -198,6 +210,10 @@ def _leaf(type_: Any) -> Write:
 
 _VALUES = frozenset({str, int, float, bool, bytes, datetime, dict, list})
 """Types of values that are neither awaited nor raised."""
+
+
+_EXACT: dict[str, type] = {"String!": str, "ID!": str, "Boolean!": bool}
+"""What values must be that the response shows as they are."""
 
 
 def _exactly(wanted: type) -> Write:

@@ -1,6 +1,7 @@
 """Metrics: what happened in this process and how things stand, for Prometheus; the methods say what happened."""
 
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -70,16 +71,21 @@ class Metrics:
         self._relay_was: dict[str, str] = {}
         self._subscribers = Gauge("xzepr_subscribers", "Open subscriptions.", ["transport"], registry=registry)
         self._logins = Counter("xzepr_logins", "Logins by outcome.", ["outcome"], registry=registry)
+        # Finding a child by its labels takes 2 µs, and every request needs four; their labels are a fixed few.
+        self._requests_of = cache(self._requests.labels)
+        self._request_seconds_of = cache(self._request_seconds.labels)
+        self._operations_of = cache(self._operations.labels)
+        self._operation_seconds_of = cache(self._operation_seconds.labels)
 
     def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """`route` is the address as the application declares it, never as a client wrote it."""
-        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._requests_of(method if method in _METHODS else "other", route, str(status)).inc()
+        self._request_seconds_of(route).observe(seconds)
 
     def operation_executed(self, operation_type: str, outcome: str, seconds: float) -> None:
         """`operation_type` is query, mutation or subscription; `outcome` is `ok` or the code of the first error."""
-        self._operations.labels(operation_type, outcome).inc()
-        self._operation_seconds.labels(operation_type).observe(seconds)
+        self._operations_of(operation_type, outcome).inc()
+        self._operation_seconds_of(operation_type).observe(seconds)
 
     def batch_committed(self, size: int, seconds: float) -> None:
         """One transaction recorded `size` events and took `seconds` from asking for the lock."""
