@@ -1,11 +1,12 @@
-"""The short memory: fresh enough, bounded, asked once, and never wrong after forgetting."""
+"""The short memory: fresh enough, bounded, asked once, and never wrong after forgetting; and asking together."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from tests.support.accounts import Clock
-from xzepr.infra.cache import ShortMemory
+from xzepr.infra.cache import ShortMemory, Together
 
 
 class Source:
@@ -98,3 +99,40 @@ async def test_the_oldest_goes_when_it_is_full() -> None:
     assert await recent.get("c") == 3
     assert await recent.get("b") == 2
     assert await recent.get("a") == 4
+
+
+async def test_keys_asked_for_at_the_same_moment_are_looked_up_together_and_later_ones_by_themselves() -> None:
+    asked: list[list[int]] = []
+    free = asyncio.Event()
+
+    async def look_up(keys: Sequence[int]) -> dict[int, int]:
+        asked.append(list(keys))
+        await free.wait()
+        return {key: key * key for key in keys if key != 3}
+
+    together = Together(look_up)
+    first = [asyncio.create_task(together.get(key)) for key in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    later = asyncio.create_task(together.get(9))
+    await asyncio.sleep(0)
+    free.set()
+    assert await asyncio.gather(*first) == [0, 1, 4, None, 16]
+    assert await later == 81
+    assert asked == [[0, 1, 2, 3, 4], [9]]
+
+
+async def test_a_look_up_that_fails_fails_for_all_who_asked_and_one_who_gives_up_takes_it_from_nobody() -> None:
+    async def look_up(keys: Sequence[int]) -> dict[int, int]:
+        await asyncio.sleep(0)
+        if 1 in keys:
+            raise OSError("away")
+        return {key: key for key in keys}
+
+    together = Together(look_up)
+    failed = await asyncio.gather(together.get(1), together.get(2), return_exceptions=True)
+    assert [type(error) for error in failed] == [OSError, OSError]
+    leaves, stays = asyncio.create_task(together.get(3)), asyncio.create_task(together.get(4))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    assert await stays == 4

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -67,7 +67,30 @@ class ShortMemory(Generic[K, V]):
             self._kept.popitem(last=False)
 
 
-def _take_note(task: "asyncio.Task[V | None]") -> None:
+class Together(Generic[K, V]):
+    """Look-ups of single keys; those that are asked for at the same moment are made as one."""
+
+    def __init__(self, look_up: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+        """`look_up` gives what there is of the keys."""
+        self._look_up = look_up
+        self._keys: list[K] = []
+        self._task: asyncio.Task[Mapping[K, V]] | None = None
+
+    async def get(self, key: K) -> V | None:
+        """The answer for the key, None when there is none; raises what the look-up raises."""
+        self._keys.append(key)
+        if self._task is None:
+            self._task = asyncio.create_task(self._ask())
+            self._task.add_done_callback(_take_note)
+        return (await asyncio.shield(self._task)).get(key)
+
+    async def _ask(self) -> Mapping[K, V]:
+        # A task begins after those that were ready before it: who asks at the same moment has been heard by now.
+        keys, self._keys, self._task = self._keys, [], None
+        return await self._look_up(keys)
+
+
+def _take_note(task: "asyncio.Task[Any]") -> None:
     # An error that every caller stopped waiting for is no news; asyncio would log it as never retrieved.
     if not task.cancelled():
         task.exception()

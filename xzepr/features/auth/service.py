@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from xzepr.core.actor import Actor, ActorKind, Permission, permissions_of
 from xzepr.core.clock import now
@@ -33,7 +33,7 @@ from xzepr.features.auth.tokens import Tokens
 from xzepr.features.users.model import User
 from xzepr.features.users.rules import fold
 from xzepr.features.users.service import FRESH_SECONDS, Users
-from xzepr.infra.cache import ShortMemory
+from xzepr.infra.cache import ShortMemory, Together
 from xzepr.infra.crypto import digest_of, new_api_key, new_stream_ticket
 from xzepr.infra.db import Database
 
@@ -63,7 +63,7 @@ class Auth:
         self._tokens = tokens
         self._limit = LoginLimit(db)
         self._observe_login = observe_login
-        self._keys = ShortMemory(self._look_up_key, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock)
+        self._keys = ShortMemory(Together(self._look_up_keys).get, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock)
         self._logins: set[asyncio.Task[Session]] = set()
 
     async def login(self, username: str, password: str) -> Session:
@@ -200,10 +200,9 @@ class Auth:
         async with self._db.read() as connection:
             return [row.key() for row in await store.keys_of(connection, actor.id)]
 
-    async def _look_up_key(self, digest: bytes) -> ApiKey | None:
+    async def _look_up_keys(self, digests: Sequence[bytes]) -> dict[bytes, ApiKey]:
         async with self._db.read() as connection:
-            row = await store.key_by_digest(connection, digest)
-        return None if row is None else row.key()
+            return {row.digest: row.key() for row in await store.keys_by_digests(connection, digests)}
 
 
 def _must_have_logged_in(actor: Actor) -> None:

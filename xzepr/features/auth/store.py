@@ -1,5 +1,6 @@
 """API keys and attempts to log in, in PostgreSQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -71,17 +72,24 @@ async def insert_key(connection: Connection, new: KeyRow, digest: bytes) -> KeyR
     return row
 
 
-async def key_by_digest(connection: Connection, digest: bytes) -> KeyRow | None:
-    """The key of that secret, also a revoked or expired one."""
-    async with connection.cursor(row_factory=class_row(KeyRow)) as cursor:
+@dataclass(frozen=True, slots=True)
+class FoundKey(KeyRow):
+    """A row of `api_keys`."""
+
+    digest: bytes
+
+
+async def keys_by_digests(connection: Connection, digests: Sequence[bytes]) -> list[FoundKey]:
+    """The keys that there are of those secrets, also revoked and expired ones."""
+    async with connection.cursor(row_factory=class_row(FoundKey)) as cursor:
         await cursor.execute(
             """
-            SELECT id, user_id, name, permissions, created_at, expires_at, revoked_at
-            FROM api_keys WHERE digest = %(digest)s
+            SELECT id, user_id, name, permissions, created_at, expires_at, revoked_at, digest
+            FROM api_keys WHERE digest = ANY(%(digests)s)
             """,
-            {"digest": digest},
+            {"digests": list(digests)},
         )
-        return await cursor.fetchone()
+        return await cursor.fetchall()
 
 
 async def keys_of(connection: Connection, user_id: str) -> list[KeyRow]:
