@@ -22,12 +22,6 @@ def test_a_new_id_is_a_ulid_of_this_moment() -> None:
     assert all(before <= ULID.from_str(id).milliseconds <= after for id in ids)
 
 
-def test_the_chance_in_an_id_fills_all_of_its_eighty_bits() -> None:
-    bits = [int(ULID.from_str(new_id())) & (2**80 - 1) for _ in range(1000)]
-    ones = [sum(number >> place & 1 for number in bits) for place in range(80)]
-    assert all(300 < count < 700 for count in ones)
-
-
 @given(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS))
 def test_a_units_id_is_the_sha_256_of_its_texts_with_their_lengths(texts: tuple[str, str, str, str, str]) -> None:
     said = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)

@@ -89,16 +89,15 @@ class Stream:
 
     @asynccontextmanager
     async def turn(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
-        """The same inside a transaction that is open already, which its owner commits: for the recorder."""
-        async with connection.pipeline():
-            await store.lock(connection)
-            tip = await (await store.tip(connection)).fetchone()
+        """The same inside a transaction that is open already, which its owner commits: for the recorder. In pipeline
+        mode the lock and the question behind it travel together."""
+        await store.lock(connection)
+        tip = await (await store.tip(connection)).fetchone()
         assert tip is not None, "an aggregate has a row"
         tx = WriteTransaction(connection, actor, tip)
         yield tx
         if tx.messages:
             await store.insert(connection, tx.messages)
-            await store.notify(connection)
 
     async def after(self, position: int, limit: int) -> list[Message]:
         """Up to `limit` messages after a position, in order, without gaps."""

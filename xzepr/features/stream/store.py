@@ -86,9 +86,10 @@ async def id_at(connection: Connection, position: int) -> str | None:
 
 
 async def insert(connection: Connection, messages: Sequence[Message]) -> None:
-    """Writes messages at their positions, in one statement with binary arrays."""
+    """Writes messages at their positions, with binary arrays; once they are committed every feed is woken."""
     await connection.execute(
         """
+        WITH notice AS (SELECT pg_notify(%s, ''))
         INSERT INTO messages (position, id, kind, time, actor_kind, actor_id, actor_name,
                               receiver_id, group_id, event_position, data)
         SELECT m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name,
@@ -96,9 +97,10 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
         FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::text[],
                     %b::text[], %b::text[], %b::bigint[], %b::text[])
              AS m (position, id, kind, time, actor_kind, actor_id, actor_name,
-                   receiver_id, group_id, event_position, data)
+                   receiver_id, group_id, event_position, data), notice
         """,
         (
+            CHANNEL,
             [m.position for m in messages],
             [m.id for m in messages],
             [m.kind.value for m in messages],
@@ -112,11 +114,6 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
             [None if m.data is None else m.data.decode() for m in messages],
         ),
     )
-
-
-async def notify(connection: Connection) -> None:
-    """Wakes every process's feed when the transaction commits."""
-    await connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
 
 
 async def after(connection: Connection, position: int, limit: int) -> list[Message]:
@@ -166,6 +163,7 @@ async def page(connection: Connection, position: int, wanted: StreamFilter, limi
             "package": wanted.package,
             "success": wanted.success,
         },
+        prepare=False,  # planned for what was asked: a plan for any filter would read the whole table
     )
     return await cursor.fetchall()
 
