@@ -24,8 +24,8 @@ CREATES = 300
 # Every second earlier event is about the very unit that is measured; the others are about one unit each.
 _FILL = """
 WITH filled AS (
-    SELECT p AS position, CASE WHEN p % 2 = 0 THEN %(unit)s::bytea ELSE sha256(p::text::bytea) END AS unit_id,
-           (%(receivers)s::text[])[1 + p / 2 % 2] AS receiver_id
+    SELECT p AS position, CASE WHEN p %% 2 = 0 THEN %(unit)s::bytea ELSE sha256(p::text::bytea) END AS unit_id,
+           (%(receivers)s::text[])[1 + p / 2 %% 2] AS receiver_id
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS p
 ), messages AS (
     INSERT INTO messages (position, id, kind, time, actor_kind, actor_id, actor_name, receiver_id, event_position)
