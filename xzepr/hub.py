@@ -74,6 +74,7 @@ class Hub:
         admission = Admission(db)
         recorder = Recorder(db, stream, admission, settings.events, settings.recorder, metrics.batch_committed)
         metrics.queue_length_from(lambda: recorder.waiting)
+        stream.followers.append(feed.offer)
         feed.watchers.append(admission.forget)
         feed.watchers.append(lambda messages: _count(metrics, messages))
         return cls(

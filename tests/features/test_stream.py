@@ -396,3 +396,16 @@ async def _listens(database_url: str) -> bool:
         """,
     )
     return rows == [(1,)]
+
+
+async def test_what_two_processes_commit_by_turns_reaches_each_feed_once_and_in_order(database_url: str) -> None:
+    async with running_hub(database_url) as one, running_hub(database_url) as other:
+        seen: dict[str, list[int]] = {"one": [], "other": []}
+        one.feed.watchers.append(lambda messages: seen["one"].extend(message.position for message in messages))
+        other.feed.watchers.append(lambda messages: seen["other"].extend(message.position for message in messages))
+        receiver = await new_receiver(one)
+        await asyncio.gather(
+            *(hub.recorder.record(MANAGER, new_event(receiver)) for _ in range(100) for hub in (one, other))
+        )
+        await until(lambda: one.feed.head.position == other.feed.head.position == 201)
+    assert seen == {"one": list(range(1, 202)), "other": list(range(1, 202))}

@@ -103,21 +103,33 @@ class Feed:
 
     async def _read(self) -> None:
         while messages := await self._stream.after(self.head.position, self._portion):
-            size = self._keep(messages)
-            self._head = Head(messages[-1].position, messages[-1].id)
-            for watcher in self.watchers:
-                watcher(messages)
-            if self._moved is not None and not self._moved.done():
-                self._moved.set_result(None)
-            if len(messages) < self._portion:
+            whole = len(messages) == self._portion
+            # What this process committed meanwhile is in the ring already.
+            fresh = [message for message in messages if message.position > self.head.position]
+            if fresh:
+                self._go_on(fresh)
+            if not whole:
                 break
+            size = sum(message.size for message in messages)
             self._portion = max(1, min(_MOST_MESSAGES, self._portion * _READ_BYTES // size))
 
-    def _keep(self, messages: Sequence[Message]) -> int:
-        """Puts messages into the ring, which the oldest leave; gives their size in bytes, about."""
-        size = sum(message.size for message in messages)
+    def offer(self, messages: Sequence[Message]) -> None:
+        """Takes messages that this process has just committed, if they follow on what the feed has seen; else they
+        are read, like those of other processes."""
+        if self._head is not None and messages[0].position == self._head.position + 1:
+            self._go_on(messages)
+
+    def _go_on(self, messages: Sequence[Message]) -> None:
+        self._keep(messages)
+        self._head = Head(messages[-1].position, messages[-1].id)
+        for watcher in self.watchers:
+            watcher(messages)
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
+
+    def _keep(self, messages: Sequence[Message]) -> None:
+        """Puts messages into the ring, which the oldest leave."""
         self._ring.extend(messages)
-        self._ring_bytes += size
+        self._ring_bytes += sum(message.size for message in messages)
         while len(self._ring) > self._ring_size or self._ring_bytes > _RING_BYTES:
             self._ring_bytes -= self._ring.popleft().size
-        return size

@@ -1,8 +1,8 @@
 """The stream as features use it: announce changes in one transaction at a time, and read what was announced."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from xzepr.core.actor import Actor
@@ -74,6 +74,10 @@ class Stream:
 
     db: Database
     hub_id: str
+    followers: list[Callable[[Sequence[Message]], None]] = field(
+        default_factory=list[Callable[[Sequence[Message]], None]]
+    )
+    """Told what this process has committed, so that its feed need not read that back."""
 
     @classmethod
     async def open(cls, db: Database) -> "Stream":
@@ -86,6 +90,13 @@ class Stream:
         """The writer's turn: waits for the lock (Overloaded after the lock time-out) and commits at the end."""
         async with self.db.write() as connection, self.turn(connection, actor) as tx:
             yield tx
+        self.tell(tx.messages)
+
+    def tell(self, messages: Sequence[Message]) -> None:
+        """Tells followers in this process of messages that are committed; those in others hear of it by NOTIFY."""
+        if messages:
+            for follower in self.followers:
+                follower(messages)
 
     @asynccontextmanager
     async def turn(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
