@@ -25,6 +25,7 @@ from xzepr.features.stream.published import RelayState
 from xzepr.features.stream.relay import Relay
 from xzepr.features.stream.service import Stream
 from xzepr.infra.kafka.cluster import Cluster
+from xzepr.infra.kafka.producer import Producer
 from xzepr.infra.kafka.topics import NewTopicSpec, Topics
 
 pytestmark = pytest.mark.kafka
@@ -56,12 +57,24 @@ async def test_brokers_that_are_down_at_start_get_everything_in_order_later(
 async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
     own_broker: Broker, database_url: str
 ) -> None:
+    class Interrupted(Producer):
+        """The broker is killed before its third commit, with everything sent.
+
+        Not after a commit: a single broker that is killed before it has written a commit's markers takes itself for
+        gone while it starts, never writes them (Kafka 4.3.1), and the topic stays closed to committed readers."""
+
+        async def commit(self) -> None:
+            commits.append(len(commits))
+            if len(commits) == 3:
+                await asyncio.to_thread(own_broker.kill)
+            await super().commit()
+
+    commits: list[int] = []
     await asyncio.to_thread(own_broker.start)
     settings = kafka_settings(own_broker.bootstrap, timeout_seconds=2, max_transaction_messages=20)
-    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+    async with opened(database_url) as stream, running(relay_of(stream, settings, Interrupted.open)) as relay:
         await append(stream, 500)
-        await until(lambda: (relay.status.position or 0) > 0)
-        await asyncio.to_thread(own_broker.kill)
+        await until(lambda: len(commits) == 3)
         began = time.monotonic()
         await append(stream, 500)
         assert time.monotonic() - began < 2, "the hub records on while Kafka is down"

@@ -35,15 +35,15 @@ ROUNDS = 4
 
 
 @asynccontextmanager
-async def _recording(stream: Stream, *, refused: bool = False) -> AsyncGenerator[None]:
-    """Meanwhile, messages are recorded; every eleventh is one that the topic refuses, if so asked."""
+async def recording(stream: Stream, *, refused: bool = False, seconds: float = 0.02) -> AsyncGenerator[None]:
+    """Meanwhile, ten messages are recorded every so many seconds, and after them, if asked, one that is refused."""
 
     async def record() -> None:
         while True:
             await append(stream, 10)
             if refused:
                 await append_refused(stream)
-            await asyncio.sleep(1.0 if refused else 0.02)
+            await asyncio.sleep(seconds)
 
     task = asyncio.create_task(record())
     try:
@@ -72,11 +72,11 @@ class Deaths:
         self._context.set_forkserver_preload(["tests.support.relay"])
         self._given = (database_url, settings.model_dump_json())
 
-    async def at(self, stage: str, transaction: int) -> None:
+    async def at(self, stage: str, transaction: int, seconds: float = 30) -> None:
         """One relay lives until it kills itself there."""
         child = self._context.Process(target=run_child, args=(*self._given, stage, transaction), daemon=True)
         child.start()
-        await asyncio.to_thread(child.join, 30)
+        await asyncio.to_thread(child.join, seconds)
         assert child.exitcode == -9, f"it was to die at {stage!r}, and ended with {child.exitcode}"
 
     async def after(self, seconds: float) -> None:
@@ -95,7 +95,7 @@ async def test_kills_while_messages_are_refused_make_each_of_them_one_dead_lette
     await small_topic(settings)
     async with opened(database_url) as stream:
         deaths = Deaths(database_url, settings)
-        async with _recording(stream, refused=True):
+        async with recording(stream, refused=True, seconds=1.0):
             for _ in range(16):
                 await deaths.after(random.uniform(0.2, 0.9))
         async with running(relay_of(stream, settings, most_refused=1_000_000)) as relay:
@@ -115,7 +115,7 @@ async def test_kills_at_every_stage_lose_nothing_and_double_nothing(kafka: str, 
     kills = 0
     async with opened(database_url) as stream:
         deaths = Deaths(database_url, settings)
-        async with _recording(stream):
+        async with recording(stream):
             for _ in range(ROUNDS):
                 for stage in STAGES:
                     await deaths.at(stage, random.randint(1, 3))

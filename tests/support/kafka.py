@@ -1,5 +1,6 @@
 """A real Kafka broker for tests: one KRaft node, jars from Maven Central; a pytest plugin, and `make kafka`."""
 
+import base64
 import contextlib
 import ctypes
 import fcntl
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 # Small: one replica of everything, no wait for a first consumer, a cleaner that fits a small heap, and a node that may
 # register again at once after it was killed.
 _PROPERTIES = """process.roles=broker,controller
-node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+node.id={node}
+controller.quorum.bootstrap.servers={controllers}
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
@@ -102,10 +103,17 @@ def _die_with_parent() -> None:
 class Broker:
     """One broker with its own folder and fixed port: start it, stop it, kill it, start it again with what it had."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, port: int | None = None, *, properties: str = "", formatted_with: Sequence[str] = ()
+    ) -> None:
+        """`properties` come after those that every broker has, and win; `formatted_with` is for the storage tool."""
         self.folder = folder
         self.port = port or free_port()
-        self._controller = free_port()
+        self.controller = free_port()
+        self.node = 1
+        self.properties = properties
+        self.controllers = f"127.0.0.1:{self.controller}"
+        self.formatted_with = ["--standalone", *formatted_with]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -115,25 +123,43 @@ class Broker:
 
     def start(self, timeout: float = 60) -> None:
         """Start and wait until it serves. Raises NoBrokerError where there is no Kafka, or it does not come up."""
+        self.launch()
+        self.await_start(timeout)
+
+    def launch(self) -> None:
+        """Start without waiting. The broker ends with the thread that does this."""
         libs = f"{jars()}/*"
-        data, properties = self.folder / "data", self.folder / "server.properties"
-        if not data.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            properties.write_text(_PROPERTIES.format(port=self.port, controller=self._controller, data=data))
-            tool = ["java", "-cp", libs, "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]
-            subprocess.run([*tool, "-c", str(properties)], check=True, capture_output=True)
+        if not (self.folder / "data").exists():
+            self._format(libs)
         heap = ["-Xms128m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        log = self.folder / "broker.log"
-        with log.open("wb") as out:
+        with (self.folder / "broker.log").open("wb") as out:
             self._process = subprocess.Popen(
-                ["java", *heap, "-cp", libs, "kafka.Kafka", str(properties)],
+                ["java", *heap, "-cp", libs, "kafka.Kafka", str(self.folder / "server.properties")],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 preexec_fn=_die_with_parent,
             )
-        self._await_start(self._process, log, timeout)
 
-    def _await_start(self, process: subprocess.Popen[bytes], log: Path, timeout: float) -> None:
+    def _format(self, libs: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        properties = self.folder / "server.properties"
+        text = _PROPERTIES.format(
+            node=self.node,
+            controllers=self.controllers,
+            port=self.port,
+            controller=self.controller,
+            data=self.folder / "data",
+        )
+        properties.write_text(text + self.properties)
+        tool = ["java", "-cp", libs, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
+        done = subprocess.run([*tool, *self.formatted_with], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise NoBrokerError(f"the broker's storage cannot be formatted: {(done.stdout + done.stderr)[-800:]}")
+
+    def await_start(self, timeout: float = 60) -> None:
+        """Wait until it serves; raises NoBrokerError when it does not."""
+        process, log = self._process, self.folder / "broker.log"
+        assert process is not None, "launch it first"
         end = time.monotonic() + timeout
         while not re.search(rb"Kafka Server started", log.read_bytes()):
             if process.poll() is not None or time.monotonic() > end:
@@ -143,27 +169,81 @@ class Broker:
 
     def stop(self) -> None:
         """Stop cleanly; nothing to do where it is down."""
-        self._end(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+        self.join()
 
     def kill(self) -> None:
         """kill -9."""
-        self._end(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+        self.join()
 
     def freeze(self) -> None:
         """Stops answering without closing a connection."""
         assert self._process is not None, "start it first"
         self._process.send_signal(signal.SIGSTOP)
 
-    def _end(self, how: signal.Signals) -> None:
+    def signal(self, how: signal.Signals) -> None:
+        """Sends its process a signal, if there is one."""
+        if self._process is not None:
+            self._process.send_signal(how)
+
+    def join(self, seconds: float = 10) -> None:
+        """Waits until it has ended, and then insists."""
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(how)
         try:
-            process.wait(10)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+_THREE = """offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+min.insync.replicas=2
+unclean.leader.election.enable=false
+"""
+
+
+class Cluster:
+    """Three brokers, each a controller too, any two of which go on without the third."""
+
+    def __init__(self, folder: Path) -> None:
+        self.brokers = [Broker(folder / str(node), properties=_THREE) for node in (1, 2, 3)]
+        controllers = ",".join(broker.controllers for broker in self.brokers)
+        voters = ",".join(
+            f"{node}@127.0.0.1:{broker.controller}:{_directory_id(node)}" for node, broker in enumerate(self.brokers, 1)
+        )
+        for node, broker in enumerate(self.brokers, 1):
+            broker.node = node
+            broker.controllers = controllers
+            broker.formatted_with = ["--initial-controllers", voters]
+
+    @property
+    def bootstrap(self) -> str:
+        """All three, also while they are down."""
+        return ",".join(broker.bootstrap for broker in self.brokers)
+
+    def start(self) -> None:
+        """Starts all three, and returns when they serve."""
+        for broker in self.brokers:
+            broker.launch()
+        for broker in self.brokers:
+            broker.await_start()
+
+    def stop(self) -> None:
+        """Stops them all at once: one after another, the last would hang for want of a quorum."""
+        for broker in self.brokers:
+            broker.signal(signal.SIGTERM)
+        for broker in self.brokers:
+            broker.join(5)
+
+
+def _directory_id(node: int) -> str:
+    """A Kafka UUID: 16 bytes in URL-safe base64 without padding."""
+    return base64.urlsafe_b64encode(bytes([node] * 16)).decode().rstrip("=")
 
 
 @contextlib.contextmanager
@@ -206,6 +286,21 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     broker = Broker(tmp_path / "kafka")
     yield broker
     broker.kill()
+
+
+@pytest.fixture
+def three_brokers(tmp_path: Path) -> Iterator[Cluster]:
+    """A running cluster for this test alone."""
+    try:
+        jars()
+    except NoBrokerError as missing:
+        pytest.skip(f"no Kafka broker: {missing}")
+    cluster = Cluster(tmp_path / "kafka")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -278,10 +278,12 @@ class DyingProducer(Producer):
         self._die_at("after")
 
 
-def die_at(stage: str, transaction: int, settings: KafkaSettings) -> Callable[[Cluster, str, int], Awaitable[Producer]]:
+def die_at(
+    stage: str, transaction: int, settings: KafkaSettings
+) -> Callable[[Cluster, str | None, int], Awaitable[Producer]]:
     """Opens producers that die there."""
 
-    async def open_producer(cluster: Cluster, transactional_id: str, max_bytes: int) -> Producer:
+    async def open_producer(cluster: Cluster, transactional_id: str | None, max_bytes: int) -> Producer:
         producer = await DyingProducer.open(cluster, transactional_id, max_bytes)
         producer.stage, producer.left, producer.state_topic = stage, transaction, settings.state_topic
         return producer

@@ -207,6 +207,11 @@ def test_what_cannot_be_used_is_named_with_its_place(refusal: Refusal, place: di
         ({"jwt.public_key_path": "k"}, "jwt.public_key_path", "jwt.private_key_path"),
         ({"auth.admin_password": "short"}, "auth.admin_password", "auth.password_min_length"),
         ({"kafka.topic": "xzepr.relay"}, "kafka.topic", "kafka.state_topic"),
+        ({"kafka.security_protocol": "sasl_ssl"}, "kafka.security_protocol", "kafka.sasl_mechanism"),
+        ({"kafka.sasl_username": "relay"}, "kafka.sasl_username", "kafka.security_protocol"),
+        ({"kafka.sasl_password": "secret"}, "kafka.sasl_password", "kafka.security_protocol"),
+        ({"kafka.tls_ca_file": "ca.pem"}, "kafka.tls_ca_file", "kafka.security_protocol"),
+        ({"kafka.security_protocol": "SSL", "kafka.tls_cert_file": "a"}, "kafka.tls_cert_file", "kafka.tls_key_file"),
         ({"server.max_request_bytes": 1}, "server.max_request_bytes", "events.max_payload_bytes"),
         ({"recorder.queue_size": 1}, "recorder.queue_size", "events.max_batch_items"),
     ],
@@ -280,7 +285,8 @@ def test_of_a_secret_only_a_plain_address_is_seen(secret: str, seen: str) -> Non
 
 def test_everything_can_be_shown_and_no_secret_is(read: Load) -> None:
     secrets = {key.variable: f"postgresql://u:{SECRET}@h/d" for key in keys().values() if key.secret}
-    loaded = read(environ=secrets)
+    sasl = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "relay"}
+    loaded = read(environ=secrets | {f"XZEPR__KAFKA__{name}": value for name, value in sasl.items()})
     assert {line.key for line in shown(loaded)} == set(keys())
     assert SECRET not in repr(shown(loaded))
     assert SECRET not in repr(loaded)

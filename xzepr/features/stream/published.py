@@ -76,6 +76,17 @@ def refuses_everything(route: str, count: int, reason: str) -> StoppedError:
     )
 
 
+AT_LEAST_ONCE = "kafka.transactions is off: at least once, so that some messages come twice after a crash"
+
+
+def rival(route: str) -> str:
+    """Two relays write to one route, and this one was the earlier."""
+    return (
+        f"{route}: another relay with this hub's id has taken over: this one was cut off from the database without "
+        "noticing, or two databases hold the same hub. It steps down, and asks for the lead again"
+    )
+
+
 def choices(last: int) -> str:
     """The two ways on, for the end of every such message."""
     return (

@@ -20,6 +20,7 @@ from xzepr.features.stream.model import Message
 from xzepr.features.stream.pause import Pause
 from xzepr.features.stream.portion import Portion
 from xzepr.features.stream.published import (
+    AT_LEAST_ONCE,
     Published,
     RelayState,
     RelayStatus,
@@ -27,15 +28,15 @@ from xzepr.features.stream.published import (
     diverged,
     missing,
     refuses_everything,
+    rival,
     wiped,
 )
 from xzepr.features.stream.relay_store import RouteRow
 from xzepr.features.stream.route import OpenProducer, Passage, Route
 from xzepr.features.stream.seat import Seat, seat
 from xzepr.features.stream.service import Stream
-from xzepr.infra.kafka.cluster import BrokerError, RefusedError, TopicError
+from xzepr.infra.kafka.cluster import BrokerError, RefusedError, RivalError, TopicError
 from xzepr.infra.kafka.producer import Producer
-from xzepr.infra.kafka.topics import Topics
 from xzepr.settings import KafkaSettings
 
 _RECHECK_SECONDS = 10.0
@@ -68,6 +69,7 @@ class Relay:
         self._poll_seconds = poll_seconds
         self._most_refused = most_refused
         self._open_producer = open_producer
+        self._promise = "" if settings.transactions else AT_LEAST_ONCE
         self._portion = Portion(settings.max_transaction_messages)
         self._sent: Sequence[Message] = ()
         self._left_out: set[int] = set()
@@ -88,13 +90,18 @@ class Relay:
         if not self._route.settings.brokers:
             self._tell(RelayState.WAITING_FOR_BROKERS, "kafka.brokers is not set: history follows once it is")
             await asyncio.Event().wait()
-        pause = Pause()
+        if self._promise:
+            _log.warning("relay.promise", route=self._route.name, detail=self._promise)
+        pause, yielding = Pause(), Pause()
         while True:
             try:
                 async with seat(self._stream.db, self._route.name) as ours:
                     await self._wait_for(ours)
                     pause.reset()
                     await self._lead(ours)
+            except RivalError:
+                self._tell(RelayState.STANDBY, rival(self._route.name))
+                await yielding()
             except Problem as problem:
                 self._tell(RelayState.STANDBY, problem.message)
             except Exception as error:
@@ -119,6 +126,9 @@ class Relay:
                     await self._follow(ours, pause)
                 except RefusedError as refusal:
                     await self._single_out(ours, refusal.reason)
+            except RivalError:
+                await self._describe(ours, RelayState.WAITING_FOR_BROKERS, rival(self._route.name))
+                raise
             except BrokerError as error:
                 await self._describe(ours, RelayState.WAITING_FOR_BROKERS, str(error))
                 await pause()
@@ -137,29 +147,15 @@ class Relay:
     async def _follow(self, ours: Seat, pause: Pause) -> None:
         """Opens the route and moves messages for as long as that works."""
         row = await ours.row()
-        passage = await Passage.open(self._route, await self._prepare_topics(row), self._open_producer)
+        passage = await Passage.open(self._route, await self._route.prepare(_must_be_there(row)), self._open_producer)
         try:
             await self._place(ours, passage, row)
             pause.reset()
-            await self._describe(ours, RelayState.FOLLOWING, "")
+            await self._describe(ours, RelayState.FOLLOWING, self._promise)
             while True:
                 await self._move(ours, passage)
         finally:
             await passage.close()
-
-    async def _prepare_topics(self, row: RouteRow) -> int:
-        """Sees to it that the topics exist and fit; returns how many bytes a message may have."""
-        wanted = {spec.name: spec for spec in self._route.new_topics()}
-        async with Topics(self._route.cluster) as topics:
-            found = await topics.find(list(wanted))
-            self._route.check(found)
-            absent = [spec for name, spec in wanted.items() if name not in found]
-            if absent and row.published_position and row.resume_id is None:
-                raise wiped(self._route.name, row.published_position)
-            for spec in absent:
-                found[spec.name] = await topics.create(spec)
-        limit = self._route.settings.max_message_bytes
-        return min(limit, found[self._route.settings.topic].max_message_bytes)
 
     async def _place(self, ours: Seat, passage: Passage, row: RouteRow) -> None:
         """Finds where to go on: as instructed, else where Kafka says, if the database agrees. Raises StoppedError."""
@@ -262,7 +258,7 @@ class Relay:
             await ours.bury(letters.position, letters.message_id or "", "the stream no longer holds it")
             return True
         # Whoever asks has perhaps mended the topic, and the message now fits with its data.
-        passage.allow(await self._prepare_topics(await ours.row()))
+        passage.allow(await self._route.prepare(_must_be_there(await ours.row())))
         await self._publish(passage, messages, replace(passage.so_far, retry_id=letters.retry_id))
         await ours.arrived(letters.retry_id)
         return True
@@ -290,3 +286,8 @@ class Relay:
         self.status = replace(was, state=state, detail=detail, since=since)
         log = _log.error if state is RelayState.STOPPED else _log.info
         log("relay.state", route=self._route.name, state=state.value, detail=detail)
+
+
+def _must_be_there(row: RouteRow) -> int:
+    """The position up to which the topics were filled; 0 when they may be absent and are then made."""
+    return row.published_position if row.resume_id is None else 0

@@ -6,14 +6,14 @@ from typing import Self
 
 from xzepr.features.stream import cloudevents
 from xzepr.features.stream.model import Message
-from xzepr.features.stream.published import Published
-from xzepr.infra.kafka.cluster import Cluster, RefusedError, TopicError
+from xzepr.features.stream.published import Published, wiped
+from xzepr.infra.kafka.cluster import Cluster, RefusedError, Security, TopicError
 from xzepr.infra.kafka.latest import latest_value
 from xzepr.infra.kafka.producer import Producer, Record
-from xzepr.infra.kafka.topics import NewTopicSpec, Topic
+from xzepr.infra.kafka.topics import NewTopicSpec, Topic, Topics
 from xzepr.settings import KafkaSettings
 
-OpenProducer = Callable[[Cluster, str, int], Awaitable[Producer]]
+OpenProducer = Callable[[Cluster, str | None, int], Awaitable[Producer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,24 @@ class Route:
     @property
     def cluster(self) -> Cluster:
         """The brokers."""
-        return Cluster(self.settings.brokers, self.settings.timeout_seconds)
+        given = self.settings
+        password = None if given.sasl_password is None else given.sasl_password.get_secret_value()
+        security = Security(
+            protocol=given.security_protocol,
+            mechanism=given.sasl_mechanism,
+            username=given.sasl_username,
+            password=password,
+            ca_file=given.tls_ca_file,
+            cert_file=given.tls_cert_file,
+            key_file=given.tls_key_file,
+        )
+        return Cluster(given.brokers, given.timeout_seconds, security)
 
     @property
-    def transactional_id(self) -> str:
-        """Kafka lets one producer at a time use it."""
+    def transactional_id(self) -> str | None:
+        """Kafka lets one producer at a time use it; None where transactions are switched off."""
+        if not self.settings.transactions:
+            return None
         return f"xzepr-relay-{self.hub_id}-{self.name}"
 
     @property
@@ -73,6 +86,20 @@ class Route:
                 "another topic in kafka.state_topic"
             )
 
+    async def prepare(self, published: int) -> int:
+        """Sees to it that the topics exist and fit; returns how many bytes a message may have. Raises StoppedError when
+        one is absent although the route was published up to a position, TopicError when one does not fit."""
+        wanted = {spec.name: spec for spec in self.new_topics()}
+        async with Topics(self.cluster) as topics:
+            found = await topics.find(list(wanted))
+            self.check(found)
+            absent = [spec for name, spec in wanted.items() if name not in found]
+            if absent and published:
+                raise wiped(self.name, published)
+            for spec in absent:
+                found[spec.name] = await topics.create(spec)
+        return min(self.settings.max_message_bytes, found[self.settings.topic].max_message_bytes)
+
     def record(self, message: Message, max_bytes: int) -> Record:
         """The message as a Kafka record; without its data when it would be too large."""
         key, headers = cloudevents.key(message), cloudevents.headers(message)
@@ -98,7 +125,8 @@ class Passage:
 
     @classmethod
     async def open(cls, route: Route, max_bytes: int, open_producer: OpenProducer) -> Self:
-        """Fences predecessors, then reads what they left: in this order, or the state may be stale."""
+        """Fences predecessors, then reads what they left: in this order, or the state may be stale. (Without
+        transactions it may be: then some messages come twice.)"""
         producer = await open_producer(route.cluster, route.transactional_id, max_bytes)
         try:
             value = await latest_value(route.cluster, route.settings.state_topic, route.state_key)
@@ -134,6 +162,8 @@ class Passage:
         await self._producer.begin()
         for message in messages:
             await self._producer.send(self._route.record(message, self._max_bytes))
+        if not self._route.settings.transactions:
+            await self._producer.settle()  # the position must not arrive before what it speaks of
         await self._producer.send(self._route.state_record(published))
         await self._producer.settle()
 

@@ -1,9 +1,12 @@
 """A Kafka cluster: where it is, how long a call to it may take, and how its failures are told."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from aiokafka.errors import (
     BrokerResponseError,
@@ -15,6 +18,38 @@ from aiokafka.errors import (
 
 
 @dataclass(frozen=True, slots=True)
+class Security:
+    """How brokers know us, and we them."""
+
+    protocol: str = "PLAINTEXT"
+    """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
+    mechanism: str | None = None
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with SASL."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+    """PEM; None: whom the system trusts."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def options(self) -> dict[str, Any]:
+        """For any of aiokafka's clients. Files are read each time, so that renewed certificates are used as soon as
+        the relay connects anew. Raises OSError."""
+        options: dict[str, Any] = {"security_protocol": self.protocol}
+        if self.protocol.endswith("SSL"):
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file is not None:
+                # A key with a password would make OpenSSL ask for it at the terminal: refused instead.
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
+            options["ssl_context"] = context
+        if self.mechanism is not None:
+            options["sasl_mechanism"] = self.mechanism
+            options["sasl_plain_username"] = self.username
+            options["sasl_plain_password"] = self.password
+        return options
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """Where the brokers are."""
 
@@ -22,6 +57,15 @@ class Cluster:
     """host:port, any that are known."""
     timeout: float = 30.0
     """Seconds that one call may take."""
+    security: Security = Security()
+
+    def options(self) -> dict[str, Any]:
+        """What all of aiokafka's clients are given. Raises BrokerError when a certificate cannot be read."""
+        try:
+            security = self.security.options()
+        except OSError as error:  # of which ssl.SSLError is one
+            raise BrokerError(f"read the certificates of kafka.tls_*: {error}") from error
+        return security | {"bootstrap_servers": ",".join(self.brokers), "request_timeout_ms": self.timeout_ms}
 
     @property
     def timeout_ms(self) -> int:
@@ -35,6 +79,10 @@ class BrokerError(Exception):
 
 class FencedError(BrokerError):
     """A newer producer has this transactional id, or the transaction took too long: Kafka says the same for both."""
+
+
+class RivalError(FencedError):
+    """A newer producer has this transactional id: the transaction was too young to have taken too long."""
 
 
 class RefusedError(BrokerError):

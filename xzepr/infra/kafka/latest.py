@@ -37,13 +37,12 @@ async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None
 
 def _consumer(cluster: Cluster, isolation: str) -> Any:
     return AIOKafkaConsumer(
-        bootstrap_servers=",".join(cluster.brokers),
+        **cluster.options(),
         client_id="xzepr-relay",
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level=isolation,
-        request_timeout_ms=cluster.timeout_ms,
         retry_backoff_ms=20,
         fetch_max_wait_ms=100,
     )

@@ -1,14 +1,15 @@
-"""A transactional producer whose every call ends: after any exception it is closed, and another one takes over."""
+"""A producer whose every call ends: after any exception it is closed, and another one takes over."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 
-from xzepr.infra.kafka.cluster import REFUSALS, BrokerError, Cluster, call, refusal
+from xzepr.infra.kafka.cluster import REFUSALS, BrokerError, Cluster, FencedError, RivalError, call, refusal
 from xzepr.infra.kafka.quiet import thin_out_logs
 
 _BATCH_BYTES = 262_144
@@ -16,6 +17,9 @@ _BATCH_BYTES = 262_144
 
 _LEAST_REQUEST_BYTES = 65_536
 """More than any message has without its data."""
+
+_CALLS = 2
+"""A transaction may take as long as so many calls; then the brokers end it."""
 
 _CLOSE_SECONDS = 5.0
 
@@ -37,19 +41,24 @@ class Record:
 
 
 class Producer:
-    """One producer of one transactional id. Opening it ends whatever a predecessor left open."""
+    """One producer of one transactional id. Opening it ends whatever a predecessor left open.
 
-    def __init__(self, cluster: Cluster, transactional_id: str, max_message_bytes: int) -> None:
+    Without a transactional id it is only idempotent: what it sends arrives once and in order as long as it lives, at
+    once, and for good; to begin and to commit means nothing then."""
+
+    def __init__(self, cluster: Cluster, transactional_id: str | None, max_message_bytes: int) -> None:
         """Takes what `open` takes; opens nothing."""
         thin_out_logs()
         self._cluster = cluster
+        self._transactional = transactional_id is not None
+        self._began = 0.0
         self._sent: list[tuple[str, asyncio.Future[Any]]] = []
         self._client: Any = AIOKafkaProducer(
-            bootstrap_servers=",".join(cluster.brokers),
-            client_id=transactional_id,
+            **cluster.options(),
+            client_id=transactional_id or "xzepr-relay",
             transactional_id=transactional_id,
-            transaction_timeout_ms=2 * cluster.timeout_ms,
-            request_timeout_ms=cluster.timeout_ms,
+            transaction_timeout_ms=_CALLS * cluster.timeout_ms,
+            enable_idempotence=True,
             acks="all",
             max_batch_size=min(_BATCH_BYTES, max_message_bytes),
             # The broker judges, not an estimate: its refusal names one message, which is then left out.
@@ -58,7 +67,7 @@ class Producer:
         )
 
     @classmethod
-    async def open(cls, cluster: Cluster, transactional_id: str, max_message_bytes: int) -> Self:
+    async def open(cls, cluster: Cluster, transactional_id: str | None, max_message_bytes: int) -> Self:
         """A producer that has fenced its predecessor: the predecessor's last transaction is decided and visible when
         this returns, so read the state after it and never before. Raises BrokerError."""
         producer = cls(cluster, transactional_id, max_message_bytes)
@@ -72,12 +81,15 @@ class Producer:
 
     async def begin(self) -> None:
         """Begins a transaction."""
+        if not self._transactional:
+            return
+        self._began = time.monotonic()
         async with call(self._cluster, "begin a transaction"):
             await self._client.begin_transaction()
 
     async def send(self, record: Record) -> None:
         """Hands a message over; `settle` tells whether it arrived."""
-        async with call(self._cluster, "send"):
+        async with self._call("send"):
             try:
                 sent: asyncio.Future[Any] = await self._client.send(
                     record.topic, value=record.value, key=record.key, headers=list(record.headers)
@@ -91,7 +103,7 @@ class Producer:
         """Waits until everything sent has arrived. A commit succeeds although a send failed, so never commit before.
         Raises RefusedError for what the brokers will never accept; then nothing of the transaction may be committed."""
         sent, self._sent = self._sent, []
-        async with call(self._cluster, "send"):
+        async with self._call("send"):
             for topic, future in sent:
                 try:
                     await future
@@ -102,8 +114,23 @@ class Producer:
         """Commits. After a BrokerError nobody knows whether it did: the next producer will read it in the state."""
         if self._sent:
             raise BrokerError("commit: something was sent whose arrival was not awaited")
-        async with call(self._cluster, "commit"):
+        if not self._transactional:
+            return
+        async with self._call("commit"):
             await self._client.commit_transaction()
+
+    @asynccontextmanager
+    async def _call(self, what: str) -> AsyncGenerator[None]:
+        """A call in the transaction. Brokers end one that takes too long, and say what they say to who has a rival; but
+        they do not before it is as old as that, and it cannot be older there than it is here."""
+        limit = _CALLS * self._cluster.timeout
+        try:
+            async with call(self._cluster, what):
+                yield
+        except FencedError as error:
+            if time.monotonic() - self._began < limit:
+                raise RivalError(f"{what}: another producer took over the transactional id") from error
+            raise FencedError(f"{what}: the transaction took longer than {limit:g} seconds") from error
 
     async def check(self) -> None:
         """Asks a broker something, for a producer that has nothing to send and would not notice that all are gone."""
@@ -119,12 +146,21 @@ class Producer:
         if sender is not None:
             sender.cancel()
         self._client._message_accumulator.fail_all(BrokerError("the producer was closed"))
+        self._hear_out()
         with suppress(BrokerError):
             async with call(self._cluster, "close connections", _CLOSE_SECONDS):
                 await self._client.client.close()
         with suppress(BrokerError):
             async with call(self._cluster, "stop", _CLOSE_SECONDS):
                 await self._client.stop()
+
+    def _hear_out(self) -> None:
+        """What failed inside the client, and nobody waits for, must not end as 'exception was never retrieved'."""
+        accumulator = self._client._message_accumulator
+        batches = [*accumulator._pending_batches, *(one for queue in accumulator._batches.values() for one in queue)]
+        for future in (self._client._txn_manager._transaction_waiter, *(batch._drain_waiter for batch in batches)):
+            if future is not None and future.done():
+                _seen(future)
 
 
 def _seen(sent: asyncio.Future[Any]) -> None:

@@ -41,12 +41,10 @@ class Topics:
     """The topics of a cluster, through one connection that `close` ends."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Opens nothing yet."""
+        """Opens nothing yet. Raises BrokerError when a certificate cannot be read."""
         thin_out_logs()
         self._cluster = cluster
-        self._client: Any = AIOKafkaAdminClient(
-            bootstrap_servers=",".join(cluster.brokers), request_timeout_ms=cluster.timeout_ms, client_id="xzepr-relay"
-        )
+        self._client: Any = AIOKafkaAdminClient(client_id="xzepr-relay", **cluster.options())
 
     async def __aenter__(self) -> "Topics":
         try:

@@ -1,0 +1,92 @@
+"""A relay whose transactions are switched off: nothing is lost, some comes twice after a crash, and it says so."""
+
+import asyncio
+
+import pytest
+import structlog
+
+from tests.support.relay import (
+    append,
+    append_refused,
+    assert_exactly_once,
+    consume,
+    kafka_settings,
+    opened,
+    relay_of,
+    relayed,
+    running,
+    small_topic,
+    until,
+)
+from xzepr.core.actor import SYSTEM
+from xzepr.features.stream import routes
+from xzepr.features.stream.published import RelayState
+from xzepr.infra.kafka.cluster import BrokerError
+from xzepr.infra.kafka.producer import Producer, Record
+
+pytestmark = pytest.mark.kafka
+
+
+async def test_it_says_at_least_once_in_its_log_its_status_and_the_database(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka, transactions=False)
+    async with opened(database_url) as stream:
+        await append(stream, 300)
+        with structlog.testing.capture_logs() as lines:
+            async with running(relay_of(stream, settings)) as relay:
+                await relayed(relay, stream)
+                await until(lambda: relay.status.state is RelayState.FOLLOWING)
+                assert "at least once" in relay.status.detail
+                [status] = await routes.statuses(stream.db, SYSTEM)
+                assert "at least once" in status.detail
+    assert [line["log_level"] for line in lines if line["event"] == "relay.promise"] == ["warning"]
+    received = await asyncio.to_thread(consume, kafka, settings.topic, "read_uncommitted")
+    assert_exactly_once(received, 300)
+
+
+async def test_after_a_crash_before_the_position_is_written_messages_come_again_and_none_is_lost(
+    kafka: str, database_url: str
+) -> None:
+    settings = kafka_settings(kafka, transactions=False, max_transaction_messages=20)
+
+    class Forgetful(Producer):
+        """Fails once where the position of the fifth portion would be sent."""
+
+        async def send(self, record: Record) -> None:
+            if record.topic == settings.state_topic:
+                sent.append(record.value)
+                if len(sent) == 5:
+                    raise BrokerError("crashed")
+            await super().send(record)
+
+    sent: list[bytes] = []
+    async with opened(database_url) as stream, running(relay_of(stream, settings, Forgetful.open)) as relay:
+        await append(stream, 200)
+        await relayed(relay, stream)
+    positions = [one.position for one in await asyncio.to_thread(consume, kafka, settings.topic)]
+    assert set(positions) == set(range(1, 201))
+    assert sorted({one for one in positions if positions.count(one) > 1}) == list(range(81, 101))
+
+
+async def test_a_relay_goes_on_where_the_other_mode_stopped(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        for transactions in (True, False, True):
+            await append(stream, 50)
+            now = settings.model_copy(update={"transactions": transactions})
+            async with running(relay_of(stream, now)) as relay:
+                await relayed(relay, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 150)
+
+
+async def test_a_refused_message_is_a_dead_letter_here_too(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka, transactions=False)
+    await small_topic(settings)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        refused = await append_refused(stream)
+        await append(stream, 30)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+            await until(lambda: relay.status.dead_letters == 1)
+    positions = {one.position for one in await asyncio.to_thread(consume, kafka, settings.topic)}
+    assert positions == set(range(1, 62)) - {refused.position}
