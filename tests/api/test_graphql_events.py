@@ -433,3 +433,17 @@ async def test_an_event_from_the_future_is_refused(ask: Asking) -> None:
     answer = await create(ask, await ask.receiver(), createdAt="2999-01-01T00:00:00Z")
     assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["createdAt"])
     assert await nothing_was_recorded(ask)
+
+
+async def test_a_payload_may_be_null_where_the_schema_says_so_and_may_not_be_left_out(ask: Asking) -> None:
+    receiver = await ask.receiver(schema={"type": "null"})
+    made = await create(ask, receiver, payload=None)
+    assert made.data["createEvent"]["event"]["payload"] is None
+    assert b'"payload":null' in made.raw
+    before = await head(ask)
+    without = {name: value for name, value in new_event(receiver).items() if name != "payload"}
+    refused = await ask(CREATE, input=without)
+    assert (refused.codes, refused.fields) == (["INVALID_INPUT"], ["payload"])
+    refused = await ask(CREATE_MANY, input={"events": [new_event(receiver, payload=None), without]})
+    assert (refused.codes, refused.fields) == (["INVALID_INPUT"], ["events/1/payload"])
+    assert await head(ask) == before

@@ -39,7 +39,7 @@ class Event:
     platform_id: str
     package: str
     description: str
-    payload: JSON
+    payload: JSON | None = strawberry.field(description="What its receiver's schema accepted; null is a value too.")
     success: bool
     created_at: datetime = strawberry.field(description="When it happened, as its reporter says.")
     recorded_at: datetime = strawberry.field(description="When the hub recorded it; never decreases along the stream.")

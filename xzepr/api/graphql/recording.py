@@ -11,7 +11,7 @@ from xzepr.api.graphql.guards import requires
 from xzepr.api.graphql.refusals import ProblemFacts, problem_facts
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
-from xzepr.core.errors import Problem
+from xzepr.core.errors import InvalidInput, Problem
 from xzepr.features.events.model import NewEvent, Recorded
 from xzepr.features.groups import model as groups
 from xzepr.features.stream import model as stream
@@ -32,7 +32,10 @@ class CreateEventInput:
     platform_id: str
     package: str
     description: str
-    payload: JSON
+    payload: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Any JSON that the receiver's schema accepts; null is a value too. Required.",
+    )
     success: bool
     event_receiver_id: strawberry.ID
     created_at: datetime | None = strawberry.field(
@@ -44,8 +47,10 @@ class CreateEventInput:
         "it is a conflict.",
     )
 
-    def new(self) -> NewEvent:
-        """The feature's new event."""
+    def new(self, place: str = "") -> NewEvent:
+        """The feature's new event; raises InvalidInput without a payload. `place` goes before the field's name."""
+        if self.payload is strawberry.UNSET:
+            raise InvalidInput.one(f"{place}payload", "payload is required; send null where null is meant")
         return NewEvent(
             name=self.name,
             version=self.version,
@@ -127,7 +132,7 @@ class EventMutations:
     )
     @staticmethod
     async def create_events(info: Info, input: CreateEventsInput) -> CreateEventsPayload | None:
-        news = [item.new() for item in input.events]
+        news = [item.new(f"events/{index}/") for index, item in enumerate(input.events)]
         answers = await info.context.hub.recorder.record_all(info.context.actor, news)
         return CreateEventsPayload(results=[_result(answer) for answer in answers])
 
