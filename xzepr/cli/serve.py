@@ -1,33 +1,28 @@
 """`xzepr serve`: the hub, with an embedded PostgreSQL unless a database is named."""
 
 import asyncio
-import gc
-import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import structlog
 import typer
-import uvicorn
 import uvloop
-from starlette.applications import Starlette
 
 from xzepr import __version__
-from xzepr.app import create_app
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
+from xzepr.cli.web import Stop, serve_until
 from xzepr.core.errors import CannotStart, Problem
 from xzepr.hub import Hub
 from xzepr.infra import revisions
 from xzepr.infra.crypto import signing_keys, write_password_file
 from xzepr.infra.embedded import EmbeddedPostgres
-from xzepr.infra.telemetry import logs, traces
+from xzepr.infra.telemetry import logs
 from xzepr.processes import running
 from xzepr.settings import Loaded, Settings
 
-_BACKLOG = 2048
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -54,7 +49,7 @@ async def _serve(loaded: Loaded) -> None:
     for key in loaded.not_in_effect:
         _log.warning("setting.not_in_effect_yet", key=key, origin=loaded.origins.get(key))
     listener = _listen(settings.server.host, settings.server.port)
-    stop = _Stop()
+    stop = Stop()
     async with stop.on_signals(), _database(settings) as url:
         embedded = settings.database.url is None
         keys = signing_keys(
@@ -66,7 +61,7 @@ async def _serve(loaded: Loaded) -> None:
         try:
             async with Hub.open(settings, url, keys) as hub, running(hub):
                 await _ensure_admin(hub)
-                await _run(hub, listener, stop)
+                await serve_until(stop, hub, listener, lambda: _announce(settings, listener))
         except Problem as problem:
             raise CannotStart(f"The hub cannot start: {problem.message}.") from problem
 
@@ -135,45 +130,6 @@ async def _ensure_admin(hub: Hub) -> None:
     )
 
 
-async def _run(hub: Hub, listener: socket.socket, stop: "_Stop") -> None:
-    settings = hub.settings
-    app = create_app(hub)
-    end_tracing = _trace(app, settings)
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="websockets-sansio",
-        ws_max_size=settings.stream.max_frame_bytes,
-        ws_ping_interval=None,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=round(settings.server.shutdown_timeout_seconds),
-    )
-    server = _Server(config, lambda: _announce(settings, listener))
-    stop.server = server
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        await asyncio.to_thread(end_tracing)
-
-
-def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
-    telemetry = settings.telemetry
-    if not telemetry.tracing_enabled:
-        return lambda: None
-    return traces.instrument(
-        app,
-        service_name=telemetry.service_name,
-        version=__version__,
-        otlp_endpoint=telemetry.otlp_endpoint,
-    )
-
-
 def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -185,52 +141,3 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers, which would end the process before the database is stopped."""
-
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._listening = listening
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Signals are `_Stop`'s."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Says that it listens, once it does."""
-        await super().startup(sockets)
-        self._listening()
-
-
-class _Stop:
-    """SIGINT and SIGTERM: end what starts, let what serves finish; the second one waits for nobody."""
-
-    def __init__(self) -> None:
-        self.server: _Server | None = None
-
-    @asynccontextmanager
-    async def on_signals(self) -> AsyncGenerator[None]:
-        """Handles the signals meanwhile. A start that was ended ends quietly."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None, "this runs in a coroutine"
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled, task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task.uncancel() > 0:
-                raise
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    def _signalled(self, task: "asyncio.Task[object]") -> None:
-        if self.server is None:
-            task.cancel()
-        elif self.server.should_exit:
-            self.server.force_exit = True
-        else:
-            self.server.should_exit = True
