@@ -6,7 +6,13 @@ import pytest
 
 from tests.support.postgres import Databases, databases, migrated_template
 
-pytest_plugins = ["tests.support.hub", "tests.support.kafka", "tests.support.server", "tests.support.person"]
+pytest_plugins = [
+    "tests.support.hub",
+    "tests.support.kafka",
+    "tests.support.server",
+    "tests.support.person",
+    "tests.support.browser",
+]
 
 
 @pytest.fixture(scope="session")

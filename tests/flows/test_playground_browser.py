@@ -1,84 +1,25 @@
 """The playground of a served hub in a real browser: signing in, asking, watching, and what it must never do."""
 
 import re
-import shutil
-import time
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
+from tests.support.browser import IN_CHROMIUM, ME, Colleague
 from tests.support.playground import Visit
 from tests.support.server import ServedHub, serving
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-]
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-LOGIN = "mutation ($input: LoginInput!) { login(input: $input) { token } }"
-RECEIVER = (
-    "mutation ($input: CreateEventReceiverInput!) { createEventReceiver(input: $input) { eventReceiver { id } } }"
-)
-RECORD = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { event { id } } }"
+pytestmark = IN_CHROMIUM
 USER = "mutation ($input: CreateUserInput!) { createUser(input: $input) { user { id } } }"
-DISABLE = "mutation ($input: SetUserEnabledInput!) { setUserEnabled(input: $input) { user { id } } }"
 KEY = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret } }"
-ME = "query { me { username } }"
 STORED = """key => new Promise((done) => {
     const look = () => (key in localStorage ? done() : setTimeout(look, 50));
     look();
 })"""
 UNAUTHORIZED = "Failed to load resource: the server responded with a status of 401 (Unauthorized)"
 """What Chromium itself writes into its console when the hub refuses somebody."""
-
-
-class Colleague:
-    """Another client of the same hub, at work while the page is open."""
-
-    def __init__(self, hub: ServedHub) -> None:
-        self._url = hub.url
-        self.token = self.log_in("admin", hub.admin_password)
-        self._receiver = self.ask(
-            RECEIVER, {"name": "any", "type": "any", "version": "1", "description": "any", "schema": True}
-        )["createEventReceiver"]["eventReceiver"]["id"]
-
-    def post(self, document: str, given: dict[str, Any] | None, token: str) -> dict[str, Any]:
-        """The whole answer to a document."""
-        body = {"query": document, "variables": {"input": given} if given else {}}
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx2.post(f"{self._url}/graphql", json=body, headers=headers).json()
-
-    def ask(self, document: str, given: dict[str, Any]) -> dict[str, Any]:
-        """The data of an answer without errors."""
-        answer = self.post(document, given, self.token)
-        assert "errors" not in answer, answer
-        return answer["data"]
-
-    def log_in(self, username: str, password: str) -> str:
-        """A token."""
-        return self.post(LOGIN, {"username": username, "password": password}, "")["data"]["login"]["token"]
-
-    def record(self, name: str) -> None:
-        """Record an event."""
-        unit = {"name": name, "version": "1.0.0", "release": "1", "platformId": "linux", "package": "rpm"}
-        rest: dict[str, Any] = {"description": "any", "payload": {}, "success": True, "eventReceiverId": self._receiver}
-        self.ask(RECORD, unit | rest)
-
-    def disable(self, user_id: str, token: str) -> None:
-        """Disable a user and wait until the hub refuses this token of theirs."""
-        self.ask(DISABLE, {"id": user_id, "enabled": False})
-        deadline = time.monotonic() + 10
-        while "errors" not in self.post(ME, None, token):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +33,6 @@ def hub() -> Iterator[ServedHub]:
 def colleague(hub: ServedHub) -> Colleague:
     """Somebody else who works with it."""
     return Colleague(hub)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, asked to speak to nobody by itself."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""A browser's EventSource, which can send no header, follows with tickets, and a crash of the hub costs it nothing."""
+
+from typing import Any
+
+from playwright.sync_api import Browser, Page
+
+from tests.support.browser import IN_CHROMIUM, Colleague
+from tests.support.postgres import temporary_folder
+from tests.support.server import ServedHub
+
+pytestmark = IN_CHROMIUM
+
+# As docs/reference/subscriptions.md has it: after an error close, ask for another ticket, go on from the last id.
+FOLLOW = """token => {
+    window.heard = [];
+    window.opened = 0;
+    const query = `subscription ($after: String) {
+        stream(after: $after) { __typename cursor ... on EventRecorded { event { id } } }
+    }`;
+    let after = null;
+    async function ticket() {
+        const response = await fetch("/graphql", {
+            method: "POST",
+            headers: { "Content-Type": "application/json", Authorization: `Bearer ${token}` },
+            body: JSON.stringify({ query: "mutation { createStreamTicket { ticket } }" }),
+        });
+        return (await response.json()).data.createStreamTicket.ticket;
+    }
+    async function follow() {
+        try {
+            const asked = { ticket: await ticket(), query, variables: JSON.stringify({ after }) };
+            const events = new EventSource(`/graphql?${new URLSearchParams(asked)}`);
+            events.addEventListener("open", () => { window.opened += 1; });
+            events.addEventListener("next", ({ data, lastEventId }) => {
+                after = lastEventId || after;
+                window.heard.push(JSON.parse(data).data.stream);
+            });
+            events.addEventListener("error", () => {
+                events.close();
+                setTimeout(follow, 300);
+            });
+        } catch {
+            setTimeout(follow, 300);
+        }
+    }
+    follow();
+}"""
+
+
+def heard(page: Page, count: int) -> list[str]:
+    """The ids of the events that the page was told of, once there are so many."""
+    told = "window.heard.filter(one => one.__typename === 'EventRecorded').map(one => one.event.id)"
+    page.wait_for_function(f"count => {told}.length >= count", arg=count, timeout=30_000)
+    found: list[str] = page.evaluate(told)
+    return found
+
+
+def opened(page: Page, times: int) -> None:
+    """Returns once the page has a stream for that many times, and its first frame."""
+    page.wait_for_function("times => window.opened >= times && window.heard.length", arg=times, timeout=30_000)
+
+
+def test_an_event_source_comes_back_after_a_crash_with_another_ticket_and_has_missed_nothing(browser: Browser):
+    addresses: list[str] = []
+    with temporary_folder() as folder:
+        hub = ServedHub.start(folder / "data")
+        try:
+            page = browser.new_page()
+            page.on("request", lambda request: addresses.append(request.url))
+            page.goto(hub.url)
+            colleague = Colleague(hub)
+            page.evaluate(FOLLOW, colleague.token)
+            opened(page, 1)
+            recorded = [colleague.record("before") for _ in range(5)]
+            assert heard(page, 5) == recorded
+            hub.kill()
+            hub = ServedHub.start(folder / "data", port=hub.port)
+            recorded += [colleague.record("after") for _ in range(5)]
+            assert heard(page, 10) == recorded
+            opened(page, 2)
+            _recorded_while_away(page, colleague, recorded)
+        finally:
+            hub.stop()
+    assert not [address for address in addresses if colleague.token in address]
+
+
+def _recorded_while_away(page: Page, colleague: Colleague, recorded: list[str]) -> None:
+    """What is recorded while the browser has no network at all is there when it has one again."""
+    page.context.set_offline(True)
+    recorded += [colleague.record("away") for _ in range(5)]
+    page.context.set_offline(False)
+    assert heard(page, 15) == recorded
+
+
+def test_a_ticket_opens_one_stream_and_the_browser_is_told_so(browser: Browser):
+    with temporary_folder() as folder:
+        hub = ServedHub.start(folder / "data")
+        try:
+            page = browser.new_page()
+            page.goto(hub.url)
+            ticket: str = Colleague(hub).ask("mutation { createStreamTicket { ticket } }", {})["createStreamTicket"][
+                "ticket"
+            ]
+            states: list[dict[str, Any]] = [page.evaluate(_OPEN, ticket) for _ in range(2)]
+        finally:
+            hub.stop()
+    assert states == [{"opened": True, "state": 1}, {"opened": False, "state": 2}]
+
+
+_OPEN = """ticket => new Promise(done => {
+    const query = "subscription { stream { cursor } }";
+    const events = new EventSource(`/graphql?${new URLSearchParams({ ticket, query })}`);
+    events.onopen = () => done({ opened: true, state: events.readyState });
+    events.onerror = () => done({ opened: false, state: events.readyState });
+})"""
+"""Opens an EventSource with a ticket: 1 is open, 2 is given up."""
