@@ -13,12 +13,12 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := install --no-deps --require-hashes --requirement
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= auto
-# The tests that want a broker, a browser or patience have targets of their own.
-ELSEWHERE := kafka or browser or slow
+# The tests that want a broker, a browser or patience, and those that break things, have targets of their own.
+ELSEWHERE := kafka or browser or slow or faults
 # pytest ends with 5 when nothing was selected, which is no failure.
 NONE_IS_FINE := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
-.PHONY: help install run demo check fmt test test-kafka test-browser test-all coverage bench kafka schema lock clean
+.PHONY: help install run demo check fmt test test-kafka test-browser test-all faults coverage bench kafka schema lock clean
 
 help: ## this list
 	@echo "make …"
@@ -47,7 +47,7 @@ fmt: $(DEV) ## put the code into shape
 
 test: $(DEV) ## the tests but those that need a broker or a browser, or are slow
 	$(PYTEST) -n $(WORKERS) -m "not ($(ELSEWHERE))" $(ARGS)
-	@echo "Left to make test-kafka, test-browser or test-all, with the number of tests in each file:"
+	@echo "Left to make test-kafka, test-browser, test-all or faults, with the number of tests in each file:"
 	@$(PYTEST) --collect-only -qq -m "$(ELSEWHERE)" | grep ': [0-9]' || echo "none"
 
 test-kafka: $(DEV) ## the tests on a real broker (Java and Maven, or XZEPR_TEST_KAFKA); without one they skip
@@ -56,8 +56,11 @@ test-kafka: $(DEV) ## the tests on a real broker (Java and Maven, or XZEPR_TEST_
 test-browser: $(DEV) ## the tests in Debian's Chromium; without it they skip
 	$(PYTEST) -m "browser and not slow" $(ARGS) $(NONE_IS_FINE)
 
-test-all: $(DEV) ## every test, the slow ones too
-	$(PYTEST) $(ARGS)
+test-all: $(DEV) ## every test but the faults, the slow ones too
+	$(PYTEST) -m "not faults" $(ARGS)
+
+faults: $(DEV) ## kills, cuts and fills everything under load, and proves that nothing was lost (a minute a fault)
+	$(PYTEST) -m faults $(ARGS) $(NONE_IS_FINE)
 
 coverage: $(DEV) ## which lines the tests reach, as text and in htmlcov/
 	$(PYTEST) -n $(WORKERS) -m "not ($(ELSEWHERE))" --cov=xzepr --cov-branch --cov-report=term:skip-covered --cov-report=html $(ARGS)

@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.support.server",
     "tests.support.person",
     "tests.support.browser",
+    "tests.support.faults.report",
 ]
 
 

@@ -128,9 +128,7 @@ class Broker:
 
     def launch(self) -> None:
         """Start without waiting. The broker ends with the thread that does this."""
-        libs = f"{jars()}/*"
-        if not (self.folder / "data").exists():
-            self._format(libs)
+        libs = self.prepare()
         heap = ["-Xms128m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         with (self.folder / "broker.log").open("wb") as out:
             self._process = subprocess.Popen(
@@ -139,6 +137,13 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 preexec_fn=_die_with_parent,
             )
+
+    def prepare(self) -> str:
+        """Fetches Kafka and formats the storage where that was not done; gives the class path."""
+        libs = f"{jars()}/*"
+        if not (self.folder / "data").exists():
+            self._format(libs)
+        return libs
 
     def _format(self, libs: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

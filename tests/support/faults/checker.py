@@ -1,0 +1,184 @@
+"""The judge of a fault run: compares what clients were told with what is there. Shares no code with the hub."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+from tests.support.faults.evidence import Evidence, GateAnswer, StoredMessage
+from tests.support.faults.gates import GateWord, gates_at_the_end, replay
+from tests.support.faults.ledger import Attendance
+
+Finding = tuple[str, str]
+"""What kind of failure it is (LOST, REPEATED, ORDER, GATE, REFUSED, OTHER), and in words."""
+LOST, REPEATED, ORDER, GATE, REFUSED, OTHER = "lost", "repeated", "order", "gate", "refused", "other"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Everything that is wrong; nothing, when all promises were kept."""
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+
+    def count(self, kind: str) -> int:
+        """How many findings of a kind there are."""
+        return sum(1 for found, _ in self.findings if found == kind)
+
+
+def check(evidence: Evidence) -> Verdict:
+    """Looks at everything there is."""
+    parts: list[Callable[[Evidence], Iterator[Finding]]] = [
+        clients_were_told_the_truth,
+        no_event_is_there_twice,
+        stream_is_whole,
+        stream_tells_every_event,
+        subscribers_got_all,
+        kafka_holds_all,
+        gates_are_as_replayed,
+    ]
+    return Verdict([finding for part in parts for finding in part(evidence)])
+
+
+def clients_were_told_the_truth(evidence: Evidence) -> Iterator[Finding]:
+    """Every event that a client was told of is there, with the id and at the position that it was told, and as sent."""
+    by_id = {event.id: event for event in evidence.events}
+    for entry in evidence.entries:
+        if entry.refusal:
+            yield REFUSED, f"{entry.key} was refused: {entry.refusal}"
+        elif not entry.acknowledged_at:
+            yield REFUSED, f"{entry.key} was never acknowledged in {entry.tries} tries"
+        elif (event := by_id.get(entry.id)) is None:
+            yield LOST, f"{entry.key} was acknowledged as {entry.id} and is not in events"
+        else:
+            input = entry.input
+            sent = (entry.position, entry.key, input["name"], input["eventReceiverId"], input["success"])
+            found = (event.position, event.key, event.unit[0], event.receiver_id, event.success)
+            if sent != found:
+                yield OTHER, f"{entry.id} was sent as {sent} and is stored as {found}"
+
+
+def no_event_is_there_twice(evidence: Evidence) -> Iterator[Finding]:
+    """One idempotency key, one event; and none that nobody sent."""
+    wanted = {entry.key for entry in evidence.entries}
+    for key, count in Counter(event.key for event in evidence.events).items():
+        if count > 1:
+            yield REPEATED, f"{key} is in events {count} times"
+        if key not in wanted:
+            yield OTHER, f"{key} is in events and nobody sent it"
+
+
+def stream_is_whole(evidence: Evidence) -> Iterator[Finding]:
+    """Positions have no gaps, ids are unique, and time never runs back."""
+    messages = evidence.messages
+    yield from _each_once("the stream", [message.position for message in messages], _expected(evidence))
+    for id, count in Counter(message.id for message in messages).items():
+        if count > 1:
+            yield REPEATED, f"the stream has the id {id} {count} times"
+    for before, after in pairwise(messages):
+        if after.time < before.time:
+            yield ORDER, f"the time of position {after.position} is before that of {before.position}"
+
+
+def stream_tells_every_event(evidence: Evidence) -> Iterator[Finding]:
+    """Each event has one event.recorded, with its id and at its position."""
+    recorded = Counter((m.position, m.id) for m in evidence.messages if m.kind == "event.recorded")
+    stored = Counter((event.position, event.id) for event in evidence.events)
+    for (position, id), count in (stored - recorded).items():
+        yield LOST, f"event {id} at {position} is missing {count} times in the stream"
+    for (position, id), count in (recorded - stored).items():
+        yield REPEATED, f"the stream tells of event {id} at {position} {count} times too often"
+
+
+def subscribers_got_all(evidence: Evidence) -> Iterator[Finding]:
+    """Each subscriber got every message after its beginning once, in order, and as it is."""
+    truth = {message.position: (message.id, _plain(message.kind)) for message in evidence.messages}
+    for one in evidence.attendances:
+        if one.refusal:
+            yield REFUSED, f"{one.name} was refused: {one.refusal}"
+        wanted = [position for position in _expected(evidence) if position > one.after]
+        yield from _each_once(one.name, [seen.position for seen in one.seen], wanted)
+        yield from _as_it_is(one, truth)
+
+
+def _as_it_is(one: Attendance, truth: dict[int, tuple[str, str]]) -> Iterator[Finding]:
+    for seen in one.seen:
+        if seen.position in truth and truth[seen.position] != (seen.id, _plain(seen.kind)):
+            yield OTHER, f"{one.name} got {seen} for {truth[seen.position]}"
+
+
+def kafka_holds_all(evidence: Evidence) -> Iterator[Finding]:
+    """Each message is committed once, in one partition for each key, in order there."""
+    if evidence.published is None:
+        return
+    truth = {message.position: message.id for message in evidence.messages}
+    found = evidence.published
+    yield from _each_once("Kafka", sorted(one.position for one in found), _expected(evidence))
+    last: dict[int, int] = {}
+    partitions: dict[bytes, int] = {}
+    for one in found:
+        if truth.get(one.position) not in (None, one.id):
+            yield OTHER, f"Kafka has {one.id} at {one.position}, the stream {truth[one.position]}"
+        if one.position < last.get(one.partition, 0):
+            yield ORDER, f"Kafka has {one.position} after {last[one.partition]} in partition {one.partition}"
+        last[one.partition] = one.position
+        if partitions.setdefault(one.key, one.partition) != one.partition:
+            yield ORDER, f"Kafka has the key {one.key!r} in two partitions"
+
+
+def gates_are_as_replayed(evidence: Evidence) -> Iterator[Finding]:
+    """What was announced of gates, what groups are, and what the hub answers, are what history makes of them."""
+    done = replay(evidence.messages, {event.position: event for event in evidence.events})
+    said = [_word(message) for message in evidence.messages if message.kind.startswith("gate.")]
+    missing, needless = Counter(done.words) - Counter(said), Counter(said) - Counter(done.words)
+    yield from ((GATE, f"not announced: {word}") for word in missing)
+    yield from ((GATE, f"announced without reason: {word}") for word in needless)
+    if not missing and not needless and said != done.words:
+        yield GATE, "gates were announced in another order than their events came"
+    yield from _follow_their_events(evidence.messages)
+    then = [(group.id, group.enabled, group.members) for group in done.groups.values()]
+    if evidence.groups and list(evidence.groups) != then:
+        yield GATE, f"groups are {evidence.groups} and were announced as {then}"
+    if evidence.gates:
+        yield from _differences(set(evidence.gates), set(gates_at_the_end(done)))
+
+
+def _word(message: StoredMessage) -> GateWord:
+    said = message.data or {}
+    since = None if said["since"] is None else datetime.fromisoformat(said["since"])
+    return GateWord(message.kind, message.group_id or "", message.event_position or 0, said["transition"], since)
+
+
+def _follow_their_events(messages: Iterable[StoredMessage]) -> Iterator[Finding]:
+    for message in messages:
+        if message.kind.startswith("gate.") and not message.position > (message.event_position or 0):
+            yield ORDER, f"the gate message at {message.position} comes before its event"
+
+
+def _differences(answered: set[GateAnswer], replayed: set[GateAnswer]) -> Iterator[Finding]:
+    yield from ((GATE, f"the hub answers {one}, and history says otherwise") for one in answered - replayed)
+    yield from ((GATE, f"history says {one}, and the hub does not answer so") for one in replayed - answered)
+
+
+def _expected(evidence: Evidence) -> range:
+    """The positions that the stream must have: up to its newest."""
+    head = max((message.position for message in evidence.messages), default=evidence.first - 1)
+    return range(evidence.first, head + 1)
+
+
+def _each_once(who: str, got: list[int], wanted: Iterable[int]) -> Iterator[Finding]:
+    counted, expected = Counter(got), set(wanted)
+    yield from ((LOST, f"{who} lacks position {position}") for position in sorted(expected - counted.keys()))
+    for position, count in counted.items():
+        if position not in expected:
+            yield OTHER, f"{who} has position {position}, which is not of the stream"
+        elif count > 1:
+            yield REPEATED, f"{who} has position {position} {count} times"
+    for before, after in pairwise(got):
+        if after < before:
+            yield ORDER, f"{who} has {after} after {before}"
+
+
+def _plain(kind: str) -> str:
+    """`EVENT_RECORDED` and `event.recorded` are the same."""
+    return kind.lower().replace("_", ".")

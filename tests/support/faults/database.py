@@ -1,0 +1,153 @@
+"""A durable PostgreSQL that a test ends as it likes, and starts again with what it had."""
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import pq
+
+from xzepr.infra.embedded.account import choose_account, clean_environment, may_tie
+from xzepr.infra.embedded.binaries import find_binaries
+from xzepr.infra.embedded.cluster import OWNER, SUPERUSER, prepare_cluster
+from xzepr.infra.embedded.folder import make_folder, make_socket_folder
+from xzepr.infra.migrate import migrate
+
+_SETTINGS = {"max_connections": "100", "shared_buffers": "64MB", "log_line_prefix": "%m [%p] "}
+_STOP_SECONDS = 20.0
+
+
+class DatabaseServer:
+    """One PostgreSQL with its folder, reachable by its Unix socket and by nothing else. Durable: fsync is on."""
+
+    def __init__(
+        self, folder: Path, *, settings: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`settings` are PostgreSQL's, `environ` goes into its environment; both may be changed before a start."""
+        self.folder = make_folder(folder)
+        self.cluster = self.folder / "postgres"
+        self.settings = {**_SETTINGS, **(settings or {})}
+        self.environ = dict(environ or {})
+        self._account = choose_account(self.folder, self.cluster)
+        if self._account.switch:  # PostgreSQL's account passes through, and puts its files into the cluster alone
+            self.folder.chmod(0o755)
+        self.binaries = find_binaries(self._account, self.folder)
+        prepare_cluster(self._account, self.binaries, self.cluster)
+        self._sockets = make_socket_folder(self._account, self.folder)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the hub's database, as the role that owns it and is no superuser."""
+        return self.url_of(OWNER, OWNER)
+
+    @property
+    def admin_url(self) -> str:
+        """Of the hub's database, as the superuser."""
+        return self.url_of(SUPERUSER, OWNER)
+
+    def url_of(self, user: str, database: str) -> str:
+        """The URL of one of the databases, as one of the roles."""
+        return f"postgresql://{user}@/{database}?host={quote(str(self._sockets), safe='')}&port=5432"
+
+    @property
+    def pid(self) -> int:
+        """Of the postmaster."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        path = self.folder / "postgres.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    async def start(self, seconds: float = 60) -> None:
+        """Starts it and returns when it answers. What a killed one left behind may first have to end by itself."""
+        end = time.monotonic() + seconds
+        while True:
+            self._process = self._spawn()
+            if await self._answers(self._process, end):
+                return
+            assert time.monotonic() < end, "PostgreSQL did not start:\n" + self.log[-1000:]
+            await asyncio.sleep(0.1)
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        options = [f"--{name}={value}" for name, value in self.settings.items()]
+        arguments = ["-D", str(self.cluster), "-h", "", "-k", str(self._sockets), *options]
+        with (self.folder / "postgres.log").open("ab") as log:
+            return subprocess.Popen(
+                self._account.command(self.binaries / "postgres", *arguments, tied=may_tie()),
+                cwd="/",
+                env=clean_environment() | self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    async def _answers(self, process: "subprocess.Popen[bytes]", end: float) -> bool:
+        """Whether it came to accept connections; not, when it ended instead or took too long."""
+        conninfo = self.url_of(SUPERUSER, "postgres").encode()
+        while await asyncio.to_thread(pq.PGconn.ping, conninfo) != pq.Ping.OK:
+            if process.poll() is not None or time.monotonic() > end:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    async def prepare(self) -> None:
+        """Makes the hub's role and database, with the present schema, in a server that has just been made."""
+        async with await psycopg.AsyncConnection.connect(
+            self.url_of(SUPERUSER, "postgres"), autocommit=True
+        ) as connection:
+            await connection.execute("CREATE ROLE xzepr LOGIN")
+            await connection.execute("CREATE DATABASE xzepr OWNER xzepr")
+        await asyncio.to_thread(migrate, self.url, say=lambda _: None)
+
+    async def stop(self) -> None:
+        """Ends every session and writes everything down."""
+        await self._end(signal.SIGINT)
+
+    async def crash(self) -> None:
+        """An immediate shutdown: every process of it leaves at once, and the next start recovers from the log."""
+        await self._end(signal.SIGQUIT)
+
+    async def kill(self) -> None:
+        """kill -9 of the postmaster; its other processes leave when they notice."""
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(how)
+        try:
+            await asyncio.to_thread(process.wait, _STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    async def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Rows (if any) of one statement, as the superuser in the hub's database."""
+        async with await psycopg.AsyncConnection.connect(self.admin_url, autocommit=True) as connection:
+            cursor = await connection.execute(statement.encode(), values)
+            return await cursor.fetchall() if cursor.description else []
+
+
+@asynccontextmanager
+async def database_server(
+    folder: Path, *, settings: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> AsyncGenerator[DatabaseServer]:
+    """A running one with the hub's database in it, ended at the end."""
+    server = await asyncio.to_thread(DatabaseServer, folder, settings=settings, environ=environ)
+    try:
+        await server.start()
+        await server.prepare()
+        yield server
+    finally:
+        await server.crash()

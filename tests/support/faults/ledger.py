@@ -1,0 +1,90 @@
+"""What clients know of their events, and subscribers of the stream: evidence, kept without a line of the hub's code."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One event that a client wants recorded. Times are monotonic seconds."""
+
+    key: str
+    """Its idempotency key; also in its payload, so that an event tells whose it is without the hub's own table."""
+    input: Json
+    first_try: float = 0.0
+    acknowledged_at: float = 0.0
+    """0 while it is not."""
+    id: str = ""
+    position: int = 0
+    tries: int = 0
+    refusal: str = ""
+    """An answer after which a client does not try again: never to be seen."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds from the first try to the acknowledgement."""
+        return self.acknowledged_at - self.first_try if self.acknowledged_at else 0.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that the clients of one run wanted, and what they were told."""
+
+    entries: list[Entry] = field(default_factory=list[Entry])
+    troubles: dict[str, int] = field(default_factory=dict[str, int])
+    """How often each reason to try again was met."""
+
+    @property
+    def acknowledged(self) -> list[Entry]:
+        """Those that the hub said are recorded."""
+        return [entry for entry in self.entries if entry.acknowledged_at]
+
+    @property
+    def retries(self) -> int:
+        """Tries after the first ones."""
+        return sum(entry.tries - 1 for entry in self.entries if entry.tries)
+
+    @property
+    def longest_outage(self) -> float:
+        """The most seconds that a client went from its first try of an event to the acknowledgement."""
+        return max((entry.waited for entry in self.entries), default=0.0)
+
+    def trouble(self, reason: str) -> None:
+        """Counts a reason to try again."""
+        self.troubles[reason] = self.troubles.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One message as a subscriber or a consumer got it."""
+
+    position: int
+    id: str
+    kind: str
+    event_id: str | None = None
+
+
+@dataclass(slots=True)
+class Attendance:
+    """All that one subscriber got, in the order it came, over all its connections."""
+
+    name: str
+    after: int
+    """It asked for everything after this position."""
+    seen: list[Seen] = field(default_factory=list[Seen])
+    attached: int = 0
+    """How many connections it had."""
+    troubles: dict[str, int] = field(default_factory=dict[str, int])
+    refusal: str = ""
+    """An answer after which a subscriber does not come back: never to be seen, unless the test is about it."""
+
+    def trouble(self, reason: str) -> None:
+        """Counts a reason to attach again."""
+        self.troubles[reason] = self.troubles.get(reason, 0) + 1
+
+
+def position_of(cursor: str) -> int:
+    """The position in a cursor: consumers need not know that it is there, a checker may."""
+    return int(cursor.partition("-")[0])

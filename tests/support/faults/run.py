@@ -1,0 +1,183 @@
+"""One run of one fault: load and subscribers, the fault again and again meanwhile, and the judgement afterwards."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from random import Random
+
+import pytest
+
+from tests.support.faults import evidence
+from tests.support.faults.checker import LOST, REPEATED, Finding, Verdict, check
+from tests.support.faults.evidence import Evidence
+from tests.support.faults.plain_http import BrokenOffError
+from tests.support.faults.report import FaultReport, keep
+from tests.support.faults.stage import Stage
+from tests.support.faults.subscribers import Subscriber, audience
+from tests.support.faults.writers import TRY_AGAIN, Load, Writers, until
+
+LOAD_SECONDS = 32.0
+LEAST_RATE = 200.0
+QUIET_SECONDS = 3.0
+"""Before the first injection, and after the last one."""
+TIMES = "XZEPR_TEST_FAULT_TIMES"
+"""How often each fault is injected at least; without it as often as its test says."""
+SETTLE_SECONDS = 120.0
+
+Inject = Callable[[Stage], Awaitable[None]]
+
+
+def times_of(fewest: int) -> int:
+    """How often a fault is to be injected."""
+    return max(fewest, int(os.environ.get(TIMES, "0")))
+
+
+class FaultRun:
+    """Load on a stage, and what clients and subscribers saw of it. Use `under_fault`, or `loaded` and `judge`."""
+
+    def __init__(
+        self,
+        fault: str,
+        stage: Stage,
+        *,
+        seed: int | None = None,
+        rate: float = 240.0,
+        try_again: frozenset[str] = TRY_AGAIN,
+    ) -> None:
+        self.fault = fault
+        self.stage = stage
+        self.seed = Random().randrange(1_000_000) if seed is None else seed
+        self.load = Load(stage.ports, stage.secret, stage.receivers, self.seed, rate, try_again=try_again)
+        self.writers = Writers(self.load)
+        self.subscribers: list[Subscriber] = []
+        self.injections = 0
+        self.seconds = 0.0
+        self.rate = 0.0
+
+    @asynccontextmanager
+    async def loaded(self) -> AsyncGenerator[None]:
+        """Meanwhile clients record, somebody changes groups, and subscribers come and go. At the end every event that
+        was offered has its answer, and every subscriber has reached the head."""
+        cursor = await self.stage.cursor()
+        self.subscribers = audience(self.stage.ports, self.stage.secret, cursor, self.seed)
+        following = [asyncio.create_task(one.run()) for one in self.subscribers]
+        gardener = asyncio.create_task(self._change_groups())
+        began = time.monotonic()
+        try:
+            async with self.writers.writing():
+                yield
+                self.seconds = time.monotonic() - began
+                gardener.cancel()
+                await asyncio.gather(gardener, return_exceptions=True)
+            self.rate = len(self.writers.ledger.acknowledged) / (time.monotonic() - began)
+            head = await self.stage.head()
+            await until(lambda: all(one.reached >= head for one in self.subscribers), SETTLE_SECONDS)
+            await asyncio.sleep(0.3)  # what came twice, or too much, would come now
+        finally:
+            for task in (gardener, *following):
+                task.cancel()
+            outcomes = await asyncio.gather(gardener, *following, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _change_groups(self) -> None:
+        """Twice a second a group is switched, or gets other members; whether that arrived, the stream tells."""
+        random = Random(self.seed)
+        while True:
+            await asyncio.sleep(0.5)
+            with suppress(BrokenOffError, AssertionError, StopIteration, RuntimeError):
+                if random.random() < 0.5:
+                    members = random.sample(self.stage.receivers, random.randint(1, 3))
+                    await self.stage.ask(MEMBERS, input={"id": self.stage.groups[0], "eventReceiverIds": members})
+                else:
+                    input = {"id": self.stage.groups[-1], "enabled": random.random() < 0.7}
+                    await self.stage.ask(ENABLED, input=input)
+
+    async def evidence(self) -> Evidence:
+        """What is there now. Waits until the relay has reached the head."""
+        url, published = self.stage.postgres.admin_url, None
+        if self.stage.has_kafka:
+            await self.stage.relayed(SETTLE_SECONDS)
+            published = await asyncio.to_thread(evidence.consumed, self.stage.kafka, self.stage.topic)
+        events = await asyncio.to_thread(evidence.stored_events, url)
+        port = next(hub.port for hub in self.stage.hubs if hub.runs)
+        units = sorted({event.unit for event in events})
+        return Evidence(
+            entries=self.writers.ledger.entries,
+            events=events,
+            messages=await asyncio.to_thread(evidence.stored_messages, url),
+            attendances=[one.attendance for one in self.subscribers],
+            gates=await evidence.asked_gates(port, self.stage.secret, units),
+            published=published,
+            groups=await asyncio.to_thread(evidence.stored_groups, url),
+        )
+
+    async def judge(self, node: pytest.Item) -> Verdict:
+        """Checks everything, keeps the report, and fails when a promise was broken or the load was too small."""
+        found = await self.evidence()
+        verdict = check(found)
+        keep(self._report(found, verdict), node)
+        assert not verdict.findings, _told(self.fault, verdict.findings, self)
+        assert self.seconds >= 30, f"the load lasted only {self.seconds:.1f} s"
+        assert self.rate >= LEAST_RATE, f"only {self.rate:.0f} events/s were recorded"
+        return verdict
+
+    def _report(self, found: Evidence, verdict: Verdict) -> FaultReport:
+        ledger = self.writers.ledger
+        lost, repeated = verdict.count(LOST), verdict.count(REPEATED)
+        return FaultReport(
+            fault=self.fault,
+            injections=self.injections,
+            seconds=round(self.seconds, 1),
+            acknowledged=len(ledger.acknowledged),
+            lost=lost,
+            repeated=repeated,
+            wrong=len(verdict.findings) - lost - repeated,
+            longest_outage=round(ledger.longest_outage, 2),
+            retries=ledger.retries,
+            kafka="yes" if self.stage.has_kafka else self.stage.kafka,
+            rate=round(self.rate, 1),
+            messages=len(found.messages),
+            attached=sum(one.attendance.attached for one in self.subscribers),
+            troubles=ledger.troubles,
+            findings=[f"{kind}: {text}" for kind, text in verdict.findings[:20]],
+        )
+
+
+MEMBERS = """
+mutation ($input: UpdateEventReceiverGroupInput!) {
+  updateEventReceiverGroup(input: $input) { eventReceiverGroup { id } }
+}
+"""
+ENABLED = """
+mutation ($input: SetEventReceiverGroupEnabledInput!) {
+  setEventReceiverGroupEnabled(input: $input) { eventReceiverGroup { id } }
+}
+"""
+
+
+async def under_fault(
+    fault: str, stage: Stage, node: pytest.Item, inject: Inject, *, times: int, every: float = 2.0, rate: float = 240.0
+) -> FaultRun:
+    """Injects the fault so many times (more where XZEPR_TEST_FAULT_TIMES says so), `every` so many seconds after the
+    last one was over, while clients record; judges everything afterwards. The load lasts at least 30 s."""
+    run = FaultRun(fault, stage, rate=rate)
+    async with run.loaded():
+        began = time.monotonic()
+        await asyncio.sleep(QUIET_SECONDS)
+        for _ in range(times_of(times)):
+            await inject(stage)
+            run.injections += 1
+            await asyncio.sleep(every)
+        await asyncio.sleep(max(QUIET_SECONDS - every, LOAD_SECONDS - (time.monotonic() - began), 0))
+    await run.judge(node)
+    return run
+
+
+def _told(fault: str, findings: list[Finding], run: FaultRun) -> str:
+    some = "\n".join(f"  {kind}: {text}" for kind, text in findings[:30])
+    said = "".join(line for hub in run.stage.hubs for line in hub.lines[-40:])
+    return f"{fault} (seed {run.seed}): {len(findings)} promises broken\n{some}\nlast words of the hubs:\n{said}"
