@@ -63,13 +63,14 @@ def _graphql_routes(hub: Hub) -> Sequence[BaseRoute]:
     sockets = SocketLimits(
         init_timeout_seconds=stream.connection_init_timeout_seconds,
         ping_seconds=stream.ping_seconds,
+        stalled_seconds=stream.stalled_seconds,
         max_frame_bytes=stream.max_frame_bytes,
         max_operations=stream.max_operations,
     )
     places = CapacityLimits(stream.max_connections, stream.max_subscriptions, stream.max_subscriptions_per_actor)
     sessions, capacity = Sessions(hub.auth.authenticate, hub.auth), Capacity(places, hub.metrics)
     return [
-        Route("/graphql", GraphQLOverHTTP(service, sessions, capacity, stream.ping_seconds)),
+        Route("/graphql", GraphQLOverHTTP(service, sessions, capacity, stream.ping_seconds, stream.stalled_seconds)),
         WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sessions, capacity, sockets)),
     ]
 

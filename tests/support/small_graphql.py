@@ -25,6 +25,7 @@ from xzepr.api.graphql.sessions import Sessions
 from xzepr.api.graphql.websocket import GraphQLOverWebSocket, SocketLimits
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
 from xzepr.api.middleware import BodyLimit, HostCheck, RequestId, RequestTimeout
+from xzepr.cli.protocols import HttpConnection, WebSocketConnection
 from xzepr.core.actor import Actor, ActorKind, Permission
 from xzepr.core.errors import (
     InvalidInput,
@@ -55,6 +56,8 @@ class World:
     may_record: asyncio.Event = field(default_factory=asyncio.Event)
     recording: asyncio.Event = field(default_factory=asyncio.Event)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: int = 0
+    """Ticks that were handed out."""
     observed: list[tuple[str, str]] = field(default_factory=lambda: list[tuple[str, str]]())
     subscribers: Counter[str] = field(default_factory=lambda: Counter[str]())
     now: dict[str, str] = field(default_factory=lambda: dict[str, str]())
@@ -144,6 +147,7 @@ class Tick:
     id: int
     cursor: str
     square: int = strawberry.field(resolver=_square, graphql_type=int)
+    text: str = "x" * 2000
 
 
 @strawberry.input
@@ -255,6 +259,7 @@ class Subscription:
             raise StreamDiverged("no such message")
         try:
             for n in range(start + 1, start + count + 1):
+                info.context.world.sent += 1
                 yield Tick(id=n, cursor=str(n))
             if pause:
                 await asyncio.Event().wait()
@@ -320,6 +325,7 @@ def app(
     sockets: SocketLimits | None = None,
     capacity: CapacityLimits | None = None,
     heartbeat_seconds: float = 12,
+    stalled_seconds: float = 300,
     timeout_seconds: float = 10,
     max_bytes: int = 1_000_000,
     origins: tuple[str, ...] = (),
@@ -329,7 +335,7 @@ def app(
     graphql = service(world, limits)
     sessions = Sessions(world.authenticate, world, round_seconds=0.02, patience_seconds=0.05)
     places = Capacity(capacity, world)
-    http = GraphQLOverHTTP(graphql, sessions, places, heartbeat_seconds)
+    http = GraphQLOverHTTP(graphql, sessions, places, heartbeat_seconds, stalled_seconds)
     websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, places, sockets or SocketLimits())
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -342,7 +348,16 @@ def app(
 async def served(asgi: ASGIApp) -> AsyncGenerator[int]:
     """The port of a real server for the application, while the block lasts."""
     server = uvicorn.Server(
-        uvicorn.Config(asgi, "127.0.0.1", 0, lifespan="off", log_config=None, ws="websockets-sansio")
+        uvicorn.Config(
+            asgi,
+            "127.0.0.1",
+            0,
+            lifespan="off",
+            log_config=None,
+            http=HttpConnection,
+            ws=WebSocketConnection,
+            ws_ping_interval=None,
+        )
     )
     serving = asyncio.create_task(server.serve())
     try:

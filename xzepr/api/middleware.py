@@ -13,6 +13,8 @@ from xzepr.core.errors import Problem, TimedOut, TooLarge
 from xzepr.core.ids import new_id
 
 _REQUEST_ID = "xzepr.request_id"
+DROP = "xzepr.drop"
+"""The name under which a server puts into a scope's extensions what ends the connection at once."""
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -133,6 +135,14 @@ class RequestTimeout:
         if not whole:
             return RequestTooSlow(f"the request did not arrive within {self._seconds:g} seconds")
         return TimedOut(f"no answer within {self._seconds:g} seconds; what was asked may or may not have happened")
+
+
+def drop(scope: Scope) -> bool:
+    """Ends a connection at once, with whatever waits to be sent to who does not read. False where a server cannot."""
+    if (now := scope.get("extensions", {}).get(DROP)) is None:
+        return False
+    now()
+    return True
 
 
 async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:

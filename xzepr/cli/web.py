@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from xzepr import __version__
 from xzepr.app import create_app
+from xzepr.cli.protocols import HttpConnection, WebSocketConnection
 from xzepr.hub import Hub
 from xzepr.infra.telemetry import traces
 from xzepr.settings import Settings
@@ -30,7 +31,8 @@ async def serve_until(stop: "Stop", hub: Hub, listener: socket.socket, listening
         log_config=None,
         access_log=False,
         server_header=False,
-        ws="websockets-sansio",
+        http=HttpConnection,
+        ws=WebSocketConnection,
         ws_max_size=settings.stream.max_frame_bytes,
         ws_ping_interval=None,
         backlog=_BACKLOG,

@@ -72,6 +72,10 @@ class StreamSettings(Section):
         description="Seconds between pings of a WebSocket, which is closed when nothing comes back until the next one; "
         "and seconds of silence after which an event stream gets a comment.",
     )
+    stalled_seconds: Seconds = Field(
+        default=300,
+        description="Seconds that a WebSocket or event stream may leave unread what was sent to it before it is closed.",
+    )
     max_operations: Count = Field(default=100, description="Most operations at a time on one WebSocket.")
     max_connections: Count = Field(default=10_000, description="Most WebSockets and event streams of one process.")
     max_subscriptions: Count = Field(default=20_000, description="Most subscriptions in one process.")

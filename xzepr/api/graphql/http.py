@@ -47,6 +47,7 @@ class GraphQLOverHTTP:
     sessions: Sessions
     capacity: Capacity
     heartbeat_seconds: float = 12
+    stalled_seconds: float = 300
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -106,6 +107,7 @@ class GraphQLOverHTTP:
             sessions=self.sessions,
             capacity=self.capacity,
             heartbeat_seconds=self.heartbeat_seconds,
+            stalled_seconds=self.stalled_seconds,
         )
 
 

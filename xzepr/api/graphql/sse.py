@@ -15,7 +15,9 @@ from xzepr.api.errors import described, problem_response
 from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.operations import Answer, Call, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.pulse import Pulse
 from xzepr.api.graphql.sessions import Proof, Session, Sessions
+from xzepr.api.middleware import drop
 from xzepr.core.errors import Problem
 
 _HEADERS = [
@@ -45,6 +47,7 @@ class EventStream:
         sessions: Sessions,
         capacity: Capacity,
         heartbeat_seconds: float,
+        stalled_seconds: float,
     ) -> None:
         self._call = call
         self._proof = proof
@@ -52,6 +55,8 @@ class EventStream:
         self._capacity = capacity
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent = monotonic()
+        self._pulse = Pulse(stalled_seconds)
+        self._unsent = False
         self._subscribes = operation.is_subscription
         if operation.is_subscription:
             self._answers = service.stream(operation, call)
@@ -68,7 +73,10 @@ class EventStream:
             except Problem as problem:
                 return await problem_response(problem)(scope, receive, send)
             session = held.enter_context(self._sessions.open(self._proof))
-            return await self._serve(session, receive, send)
+            await self._serve(session, receive, send)
+        if (self._pulse.gone or self._unsent) and drop(scope):
+            await _gone(receive)
+        return None
 
     async def _serve(self, session: Session, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -86,10 +94,13 @@ class EventStream:
             await self._end(send, frame(orjson.dumps({"errors": described(session.over.result())})) + _COMPLETE)
 
     async def _end(self, send: Send, last: bytes) -> None:
-        # Who reads nothing is not waited for.
-        with suppress(OSError, TimeoutError):
+        try:
             async with asyncio.timeout(_LAST_SECONDS):
                 await send({"type": "http.response.body", "body": last, "more_body": False})
+        except TimeoutError:  # who reads nothing is not waited for
+            self._unsent = True
+        except OSError:
+            return
 
     async def _write(self, send: Send) -> None:
         await self._send(send, _COMMENT)  # so that clients and proxies see that the stream is open
@@ -103,17 +114,25 @@ class EventStream:
             await self._send(send, frame(orjson.dumps({"errors": [masked(error, self._call.request_id)]})))
 
     async def _keep_alive(self, send: Send) -> None:
-        while True:
+        """Fills silences; returns when the client has read nothing for too long."""
+        while not self._pulse.gone:
             silence = monotonic() - self._last_sent
-            if silence >= self._heartbeat_seconds:
-                await self._send(send, _COMMENT)
-            else:
+            if silence < self._heartbeat_seconds:
                 await asyncio.sleep(self._heartbeat_seconds - silence)
+            elif self._pulse.waiting:
+                await asyncio.sleep(self._heartbeat_seconds)
+            else:
+                await self._fill(send)
+
+    async def _fill(self, send: Send) -> None:
+        with suppress(TimeoutError):  # who reads nothing is not sent more
+            async with asyncio.timeout(self._heartbeat_seconds):
+                await self._send(send, _COMMENT)
 
     async def _send(self, send: Send, body: bytes) -> None:
         self._last_sent = monotonic()
         with suppress(OSError):  # who has gone is noticed by `_gone`
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._pulse.write(send({"type": "http.response.body", "body": body, "more_body": True}), len(body))
 
 
 def frame(data: bytes, cursor: str | None = None) -> bytes:

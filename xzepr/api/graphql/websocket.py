@@ -20,13 +20,15 @@ from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.messages import CloseSocket, Complete, Init, Ping, Subscribe, message_of, server_message
 from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService
 from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.pulse import Pulse
 from xzepr.api.graphql.sessions import Session, Sessions
 from xzepr.api.hosts import AllowedOrigins
-from xzepr.api.middleware import refuse, request_id_of
+from xzepr.api.middleware import drop, refuse, request_id_of
 from xzepr.core.actor import Actor
 from xzepr.core.errors import InvalidToken, Problem
 
 _RENEWAL_SECONDS = 3.0
+_CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class SocketLimits:
     init_timeout_seconds: float = 3
     ping_seconds: float = 12
     """A socket from which nothing has come between two pings is closed."""
+    stalled_seconds: float = 300
+    """Unless it is behind with reading: then it has so long."""
     max_frame_bytes: int = 1024 * 1024
     max_operations: int = 100
     """Operations that run at the same time."""
@@ -88,7 +92,7 @@ class _Connection:
         self._session: Session | None = None
         self._known = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._heard = True
+        self._pulse = Pulse(at.limits.stalled_seconds)
 
     async def run(self) -> None:
         """Serve until either end closes, or the client's credential holds no longer."""
@@ -110,17 +114,20 @@ class _Connection:
         return None
 
     async def _close(self, why: CloseSocket) -> None:
-        # Who reads nothing takes no close frame either: the connection is then dropped without one.
-        with suppress(TimeoutError, WebSocketDisconnect, WebSocketDisconnected):
-            async with asyncio.timeout(2):
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._socket.close(why.code, why.reason)
+        except TimeoutError:  # who reads nothing takes no close frame either
+            drop(self._socket.scope)
+        except (WebSocketDisconnect, WebSocketDisconnected):
+            return
 
     async def _read(self) -> None:
         while True:
             received = await self._socket.receive()
             if received["type"] == "websocket.disconnect":
                 return
-            self._heard = True
+            self._pulse.heard()
             text = received.get("text")
             if text is None:
                 raise CloseSocket(messages.BAD_REQUEST, "messages are text")
@@ -152,12 +159,19 @@ class _Connection:
             raise CloseSocket(messages.INIT_TIMEOUT, "connection_init did not arrive in time") from None
         while True:
             await asyncio.sleep(self._limits.ping_seconds)
-            if not self._heard:
+            if self._pulse.gone:
                 raise CloseSocket(messages.GOING_AWAY, "no answer to a ping")
-            self._heard = False
-            with suppress(TimeoutError):  # it cannot be sent to who does not read
-                async with asyncio.timeout(self._limits.ping_seconds):
-                    await self._socket.send_text(server_message("ping"))
+            if not self._pulse.waiting:
+                await self._ping()
+
+    async def _ping(self) -> None:
+        with suppress(TimeoutError):  # it cannot be sent to who does not read
+            async with asyncio.timeout(self._limits.ping_seconds):
+                await self._say(server_message("ping"))
+                self._pulse.pinged()
+
+    async def _say(self, text: str) -> None:
+        await self._pulse.write(self._socket.send_text(text), len(text))
 
     async def _must_hold(self) -> None:
         await self._known.wait()
@@ -176,7 +190,7 @@ class _Connection:
         except Problem as problem:
             raise CloseSocket(messages.TRY_AGAIN_LATER, problem.message) from None
         self._known.set()
-        await self._socket.send_text(server_message("connection_ack"))
+        await self._say(server_message("connection_ack"))
 
     async def _pong(self, payload: JsonObject | None) -> None:
         """Answer a ping: with its own payload, or where that held a credential, with whether it is now in force."""
@@ -186,7 +200,7 @@ class _Connection:
                 payload = {"renewed": await self._renew(credential)}
         except InvalidToken as problem:
             raise CloseSocket(messages.FORBIDDEN, problem.message) from None
-        await self._socket.send_text(server_message("pong", payload=payload))
+        await self._say(server_message("pong", payload=payload))
 
     async def _renew(self, credential: Credential) -> bool:
         """Whether the connection goes on with this credential; not where it cannot be checked at the moment."""
@@ -250,7 +264,7 @@ class _Connection:
             await self._next(id, await self._service.run(operation, call))
 
     async def _next(self, id: str, answer: Answer) -> None:
-        await self._socket.send_text(server_message("next", id, orjson.Fragment(answer.text())))
+        await self._say(server_message("next", id, orjson.Fragment(answer.text())))
 
     async def _refuse(self, id: str, problem: Problem) -> None:
         await self._end(id, "error", described(problem))
@@ -258,4 +272,4 @@ class _Connection:
     async def _end(self, id: str, kind: str, payload: list[JsonObject] | None = None) -> None:
         # The id is free before the client hears of it, so that it may be used again at once.
         self._forget(id, asyncio.current_task())
-        await self._socket.send_text(server_message(kind, id, payload))
+        await self._say(server_message(kind, id, payload))

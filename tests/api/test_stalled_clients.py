@@ -1,0 +1,141 @@
+"""Clients that stop reading, on real sockets: slow ones are waited for and miss nothing, stalled ones are let go."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests.support.hub import until
+from tests.support.small_graphql import World, app, served
+from xzepr.api.graphql.websocket import SocketLimits
+
+MANY = 8_000
+TICKS = f"subscription {{ ticks(count: {MANY}, pause: true) {{ id text }} }}"  # 16 MB
+QUIET = "subscription { ticks(count: 1, pause: true) { id } }"
+SOON = SocketLimits(ping_seconds=0.1, stalled_seconds=0.5)
+PATIENT = SocketLimits(ping_seconds=0.05, stalled_seconds=30)
+TRANSPORTS = pytest.mark.parametrize("transport", ["websocket", "sse"])
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Reads only when it is told to; `id` gives the next tick's, None at the end of the connection."""
+
+    id: Callable[[], Awaitable[int | None]]
+    close_code: Callable[[], int | None] = lambda: None
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@asynccontextmanager
+async def following(world: World, transport: str, query: str, limits: SocketLimits) -> AsyncGenerator[Client]:
+    """A client whose subscription has begun, and which has read nothing of it."""
+    asgi = app(world, sockets=limits, heartbeat_seconds=limits.ping_seconds, stalled_seconds=limits.stalled_seconds)
+    opened = _web_socket if transport == "websocket" else _event_stream
+    async with served(asgi) as port, opened(port, query) as client:
+        await until(lambda: world.subscribers[transport] == 1)
+        yield client
+
+
+def _narrow(port: int) -> socket.socket:
+    """A connection whose own buffer is small, so that the hub soon meets a full one."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+    one.connect(("127.0.0.1", port))
+    return one
+
+
+@asynccontextmanager
+async def _web_socket(port: int, query: str) -> AsyncGenerator[Client]:
+    protocols = [Subprotocol("graphql-transport-ws")]
+    url = f"ws://127.0.0.1:{port}/graphql"
+    async with connect(
+        url, sock=_narrow(port), subprotocols=protocols, compression=None, ping_interval=None, close_timeout=0
+    ) as one:
+        await one.send('{"type": "connection_init", "payload": {"token": "good"}}')
+        await one.recv()
+        await one.send(json.dumps({"id": "a", "type": "subscribe", "payload": {"query": query}}))
+
+        async def id() -> int | None:
+            try:
+                while (message := json.loads(await one.recv()))["type"] == "ping":
+                    await one.send('{"type": "pong"}')
+            except ConnectionClosed:
+                return None
+            return message["payload"]["data"]["ticks"]["id"]
+
+        yield Client(id, lambda: one.close_code)
+
+
+@asynccontextmanager
+async def _event_stream(port: int, query: str) -> AsyncGenerator[Client]:
+    reader, writer = await asyncio.open_connection(sock=_narrow(port))
+    body = json.dumps({"query": query}).encode()
+    writer.write(
+        b"POST /graphql HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer good\r\nAccept: text/event-stream\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+
+    async def id() -> int | None:
+        try:
+            while (line := await reader.readline()).endswith(b"\n"):
+                if line.startswith(b"data: "):
+                    return json.loads(line.removeprefix(b"data: "))["data"]["ticks"]["id"]
+        except ConnectionError:
+            pass
+        return None
+
+    try:
+        yield Client(id)
+    finally:
+        writer.close()
+
+
+@TRANSPORTS
+async def test_who_reads_again_in_time_gets_everything_once(world: World, transport: str) -> None:
+    async with following(world, transport, TICKS, PATIENT) as client:
+        await asyncio.sleep(1)  # twenty pings
+        assert world.sent < MANY
+        assert world.subscribers[transport] == 1
+        assert [await client.id() for _ in range(MANY)] == list(range(1, MANY + 1))
+
+
+@TRANSPORTS
+async def test_who_reads_nothing_for_too_long_is_let_go_and_nothing_of_it_is_kept(world: World, transport: str) -> None:
+    async with following(world, transport, TICKS, SOON) as client:
+        await asyncio.wait_for(world.closed_stream.wait(), 10)
+        await until(lambda: world.subscribers[transport] == 0)
+        sent = world.sent
+        read = 0
+        while await asyncio.wait_for(client.id(), 5) is not None:
+            read += 1
+        assert read <= sent < MANY
+        assert world.sent == sent
+
+
+async def test_who_could_answer_a_ping_and_does_not_is_closed(world: World) -> None:
+    async with following(world, "websocket", QUIET, SocketLimits(ping_seconds=0.1, stalled_seconds=60)) as client:
+        await until(lambda: world.subscribers["websocket"] == 0, seconds=3)
+        assert await client.id() == 1
+        assert await client.id() is None
+        assert client.close_code() == 1001
+
+
+@TRANSPORTS
+async def test_who_reads_slowly_is_kept_beyond_the_limit(world: World, transport: str) -> None:
+    async with following(world, transport, TICKS, SocketLimits(ping_seconds=0.1, stalled_seconds=1)) as client:
+        for portion in range(0, 3000, 150):
+            await asyncio.sleep(0.1)
+            assert [await client.id() for _ in range(150)] == list(range(portion + 1, portion + 151))
+        assert world.sent < MANY
+        assert world.subscribers[transport] == 1
