@@ -94,10 +94,9 @@ def event_twice(found: Evidence) -> Evidence:
     return replace(found, events=[*EVENTS, twin], messages=[*MESSAGES, told])
 
 
-def unannounced_event(found: Evidence) -> Evidence:
-    return replace(
-        found, messages=[replace(one, kind="receiver.updated") if one.position == 9 else one for one in MESSAGES]
-    )
+def nothing_said_at(position: int) -> Callable[[Evidence], Evidence]:
+    said = [replace(one, kind="receiver.updated") if one.position == position else one for one in MESSAGES]
+    return lambda found: replace(found, messages=said)
 
 
 def position_skipped(found: Evidence) -> Evidence:
@@ -154,12 +153,6 @@ def kafka_in_two_partitions(found: Evidence) -> Evidence:
 
 def kafka_has_another_id(found: Evidence) -> Evidence:
     return replace(found, published=[*published(*range(1, 10)), Published(0, b"app", 10, "id-99", "any")])
-
-
-def gate_unannounced(found: Evidence) -> Evidence:
-    return replace(
-        found, messages=[replace(one, kind="receiver.updated") if one.position == 6 else one for one in MESSAGES]
-    )
 
 
 def gate_says(**wrong: object) -> Callable[[Evidence], Evidence]:
