@@ -76,6 +76,7 @@ class Hub:
         metrics.queue_length_from(lambda: recorder.waiting)
         stream.followers.append(feed.offer)
         feed.watchers.append(admission.forget)
+        feed.forgetters.append(admission.forget_all)
         feed.watchers.append(lambda messages: _count(metrics, messages))
         return cls(
             settings=settings,

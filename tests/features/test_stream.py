@@ -363,7 +363,7 @@ async def test_the_feed_survives_the_end_of_its_connection(hub: Hub, database_ur
     await new_receiver(hub, "while it was away")
     await asyncio.wait_for(hub.feed.wait_beyond(1), 10)
     assert hub.feed.head.cursor == (await hub.stream.head()).cursor
-    assert await hub.feed.after(0, 10) == await messages(hub)
+    assert await hub.feed.after(Cursor.of(0, hub.stream.hub_id), 10) == await messages(hub)
 
 
 async def test_the_feed_hears_of_messages_at_once_and_not_by_its_clock(database_url: str):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import orjson
 from starlette.responses import Response
 
-from xzepr.core.errors import InvalidInput, Problem
+from xzepr.core.errors import CursorExpired, InvalidInput, Problem
 
 JsonObject = dict[str, object]
 
@@ -138,6 +138,15 @@ class ConnectionsFull(Problem):
         super().__init__(f"this server has the {limit} open connections that it takes", retry_after=10)
 
 
+class Draining(Problem):
+    """This process is about to stop and begins nothing any more; nothing was done of what was asked."""
+
+    code = "DRAINING"
+
+    def __init__(self) -> None:
+        super().__init__("this server stops: nothing was done; connect again, to another one", retry_after=1)
+
+
 class Internal(Problem):
     """Our own fault, masked: the log has the cause under the same request id."""
 
@@ -152,7 +161,9 @@ STATUS: Mapping[str, int] = {
     "BAD_REQUEST": 400,
     "CONFLICT": 409,
     "CONNECTIONS_FULL": 503,
+    "CURSOR_EXPIRED": 410,
     "DOCUMENT_TOO_COMPLEX": 400,
+    "DRAINING": 503,
     "FORBIDDEN": 403,
     "GRAPHQL_PARSE_FAILED": 400,
     "GRAPHQL_VALIDATION_FAILED": 400,
@@ -193,6 +204,8 @@ def described(problem: Problem) -> list[JsonObject]:
         return [_error(v.message, problem.code, field=v.field) for v in problem.violations]
     if isinstance(problem, Internal):
         return [_error(problem.message, problem.code, request_id=problem.request_id)]
+    if isinstance(problem, CursorExpired):
+        return [_error(problem.message, problem.code, oldest_cursor=problem.oldest)]
     return [_error(problem.message, problem.code, field=problem.field, retry_after=problem.retry_after)]
 
 
@@ -203,9 +216,11 @@ def _error(
     field: str | None = None,
     retry_after: float | None = None,
     request_id: str | None = None,
+    oldest_cursor: str | None = None,
 ) -> JsonObject:
     extensions: JsonObject = {"code": code}
-    for name, value in (("field", field), ("retryAfter", retry_after), ("requestId", request_id)):
+    given = {"field": field, "retryAfter": retry_after, "requestId": request_id, "oldestCursor": oldest_cursor}
+    for name, value in given.items():
         if value is not None:
             extensions[name] = value
     return {"message": message, "extensions": extensions}

@@ -140,6 +140,20 @@ class StreamDiverged(Problem):
     code = "STREAM_DIVERGED"
 
 
+class CursorExpired(Problem):
+    """Messages after the cursor are older than the stream is kept, and were removed; `oldest` is the oldest cursor to
+    go on from."""
+
+    code = "CURSOR_EXPIRED"
+
+    def __init__(self, cursor: str, oldest: str) -> None:
+        super().__init__(
+            f"messages after the cursor {cursor} are older than this stream is kept, and were removed: go on after "
+            f"{oldest}, the oldest cursor there is, and read by queries what you missed"
+        )
+        self.oldest = oldest
+
+
 class CannotStart(Exception):
     """The process cannot start or go on. The message tells an operator, in a sentence or two, what is wrong and what
     to do."""

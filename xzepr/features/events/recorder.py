@@ -21,8 +21,8 @@ from xzepr.features.events.model import Accepted, NewEvent, Recorded
 from xzepr.features.events.queue import Pending, Queue
 from xzepr.features.groups.gates import present_gates
 from xzepr.features.receivers.admission import Admission
-from xzepr.features.stream.model import Cursor, Message
-from xzepr.features.stream.service import Stream
+from xzepr.features.stream.model import Cursor
+from xzepr.features.stream.service import Stream, WriteTransaction
 from xzepr.infra.db import Connection, ConnectionLost, Database, refusals
 from xzepr.settings import EventSettings, RecorderSettings
 
@@ -134,13 +134,13 @@ class Recorder:
         outcomes: list[Outcome] = []
         try:
             async with refusals():
-                messages = await self._transact(batch, outcomes)
+                tx = await self._transact(batch, outcomes)
         except Exception as error:
             failure = error
         else:
             self._observe(len(batch), time.perf_counter() - began)
             self._answer(batch, outcomes)
-            self._stream.tell(messages)
+            self._stream.tell(tx)
             return
         await self._disconnect()
         match failure:
@@ -151,7 +151,7 @@ class Recorder:
             case _:
                 await self._halve(batch, failure)
 
-    async def _transact(self, batch: Sequence[Pending], outcomes: list[Outcome]) -> Sequence[Message]:
+    async def _transact(self, batch: Sequence[Pending], outcomes: list[Outcome]) -> WriteTransaction:
         if self._connection is None or self._connection.closed:
             self._connection = await self._db.connect("recorder")
         connection = self._connection
@@ -163,7 +163,7 @@ class Recorder:
             # Leaving a pipeline can hide a statement's error behind "pipeline aborted"; asking for the answers first
             # does not.
             await pipeline.sync()
-        return tx.messages
+        return tx
 
     def _answer(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
         repeats: list[tuple[Pending, int]] = []

@@ -56,6 +56,10 @@ class Admission:
             if message.event is None and message.receiver_id is not None:
                 self._receivers.pop(message.receiver_id, None)
 
+    def forget_all(self) -> None:
+        """Forgets every receiver: the database was restored, and may hold other revisions under the same numbers."""
+        self._receivers.clear()
+
     async def reread(self, connection: Connection, receiver_id: str) -> Receiver:
         """The receiver as it is under the lock."""
         return await self._read(connection, receiver_id)

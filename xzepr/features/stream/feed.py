@@ -6,16 +6,17 @@ subscriber costs neither memory nor messages, and delays nobody (see `docs/adr/0
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 
 import structlog
 
-from xzepr.core.errors import Problem
+from xzepr.core.errors import CursorExpired, Problem, StreamDiverged
 from xzepr.features.stream import store
-from xzepr.features.stream.model import Head, Message
-from xzepr.features.stream.service import Stream
+from xzepr.features.stream.model import Cursor, Head, Message, Origin
+from xzepr.features.stream.service import Stream, WriteTransaction
 from xzepr.infra.db import Connection, Database, refusals
 
 _MOST_MESSAGES = 1000
@@ -25,6 +26,16 @@ _READ_BYTES = 8 * 1024 * 1024
 _RING_BYTES = 64 * 1024 * 1024
 _DATABASE_READERS = 4
 _log = structlog.stdlib.get_logger(__name__)
+
+
+class Reader:
+    """Somebody who reads the stream through the feed of this process, and how far they are."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        """All up to here was read; they may be up to a portion further."""
 
 
 class Feed:
@@ -42,8 +53,15 @@ class Feed:
         self._moved: asyncio.Future[None] | None = None
         self._places = asyncio.Semaphore(_DATABASE_READERS)
         self._started = asyncio.Event()
+        self._sure_at = 0.0
+        self._readers = set[Reader]()
+        self.breaks = 0
+        """How often the stream was found to be another than what this process had read of it: its database was
+        restored. Who holds a cursor asks `Stream.verify` then."""
         self.watchers: list[Callable[[Sequence[Message]], None]] = []
         """Called in the loop with each batch of new messages; for what must notice changes made in other processes."""
+        self.forgetters: list[Callable[[], None]] = []
+        """Called in the loop at each such break; for what remembers anything that messages told."""
 
     @property
     def head(self) -> Head:
@@ -55,23 +73,41 @@ class Feed:
         """Returns once the feed knows the head of the stream."""
         await self._started.wait()
 
+    @contextmanager
+    def reading(self, position: int) -> Generator[Reader]:
+        """A reader, counted while the block lasts; who reads says in it how far they are."""
+        reader = Reader(position)
+        self._readers.add(reader)
+        try:
+            yield reader
+        finally:
+            self._readers.discard(reader)
+
+    @property
+    def slowest(self) -> int | None:
+        """The position of the reader that is most behind; None without readers. Looks at each: 1.5 ms for 20,000."""
+        return min((reader.position for reader in self._readers), default=None)
+
     async def wait_beyond(self, position: int) -> None:
-        """Returns as soon as there is something after the position."""
+        """Returns as soon as there is something after the position, or the stream is another."""
         await self._started.wait()
-        while self.head.position <= position:
+        breaks = self.breaks
+        while self.head.position <= position and self.breaks == breaks:
             if self._moved is None or self._moved.done():
                 self._moved = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._moved)
 
-    async def after(self, position: int, limit: int) -> list[Message]:
-        """Up to `limit` messages after a position, in order and without gaps; empty at the head."""
+    async def after(self, cursor: Cursor, limit: int) -> list[Message]:
+        """Up to `limit` messages after a cursor, in order and without gaps; empty at the head, and where the stream no
+        longer holds the cursor."""
+        position = cursor.position
         if self._ring and position + 1 >= self._ring[0].position:
             start = position + 1 - self._ring[0].position
             return [self._ring[index] for index in range(start, min(start + limit, len(self._ring)))]
         if position >= self.head.position:
             return []
         async with self._places:
-            return await self._stream.after(position, min(limit, _FEW_MESSAGES))
+            return await self._stream.following(cursor, min(limit, _FEW_MESSAGES))
 
     async def run(self) -> None:
         """Follows the stream until cancelled; a lost database connection is opened again with a growing pause."""
@@ -93,16 +129,43 @@ class Feed:
         if self._head is None:
             self._head = await self._stream.head()
             self._started.set()
+        else:
+            await self._make_sure()
 
     async def _follow(self, connection: Connection) -> None:
         while True:
+            if time.monotonic() - self._sure_at >= self._poll_seconds:
+                await self._make_sure()
             await self._read()
             with suppress(TimeoutError):
                 async for _ in connection.notifies(timeout=self._poll_seconds, stop_after=1):
                     pass
 
+    async def _make_sure(self) -> None:
+        """Notices that the database no longer holds what was read from it: it was restored, or another has taken over
+        that lacks the newest messages; or retention took what this process was too late to read."""
+        head = self.head
+        try:
+            await self._stream.verify(head.cursor)
+        except CursorExpired:
+            self._begin_at(await self._stream.origin())
+        except StreamDiverged:
+            self._begin_at(await self._stream.head())
+            _log.error("feed.diverged", read_up_to=str(head.cursor), stream_ends_at=str(self.head.cursor))
+        self._sure_at = time.monotonic()
+
+    def _begin_at(self, place: Head | Origin) -> None:
+        """Forgets what was read, and goes on after that place."""
+        self._ring.clear()
+        self._ring_bytes = 0
+        self._head = Head(place.position, place.id)
+        self.breaks += 1
+        for forget in self.forgetters:
+            forget()
+        self._wake()
+
     async def _read(self) -> None:
-        while messages := await self._stream.after(self.head.position, self._portion):
+        while messages := await self._stream.following(self.head.cursor, self._portion):
             whole = len(messages) == self._portion
             # What this process committed meanwhile is in the ring already.
             fresh = [message for message in messages if message.position > self.head.position]
@@ -113,17 +176,21 @@ class Feed:
             size = sum(message.size for message in messages)
             self._portion = max(1, min(_MOST_MESSAGES, self._portion * _READ_BYTES // size))
 
-    def offer(self, messages: Sequence[Message]) -> None:
+    def offer(self, tx: WriteTransaction) -> None:
         """Takes messages that this process has just committed, if they follow on what the feed has seen; else they
         are read, like those of other processes."""
-        if self._head is not None and messages[0].position == self._head.position + 1:
-            self._go_on(messages)
+        head, first = self._head, tx.messages[0].position
+        if head is not None and first == head.position + 1 and tx.follows in (head.id, None):
+            self._go_on(tx.messages)
 
     def _go_on(self, messages: Sequence[Message]) -> None:
         self._keep(messages)
         self._head = Head(messages[-1].position, messages[-1].id)
         for watcher in self.watchers:
             watcher(messages)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 

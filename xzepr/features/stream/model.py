@@ -89,6 +89,19 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What the stream follows on: position 0 and the hub's id, or the last message that retention took."""
+
+    position: int
+    id: str
+
+    @property
+    def cursor(self) -> Cursor:
+        """The oldest cursor to go on from: everything after it is there."""
+        return Cursor.of(self.position, self.id)
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One entry of the stream."""
 

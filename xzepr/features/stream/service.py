@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from xzepr.core.actor import Actor
-from xzepr.core.errors import StreamDiverged
+from xzepr.core.errors import CursorExpired, StreamDiverged
 from xzepr.core.ids import new_id
 from xzepr.core.paging import Page, PageRequest
 from xzepr.features.stream import rules, store
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import Cursor, Event, Head, Message, StreamFilter
+from xzepr.features.stream.model import Cursor, Event, Head, Message, Origin, StreamFilter
 from xzepr.infra.db import Connection, Database
 
 
@@ -25,6 +25,8 @@ class WriteTransaction:
         self.time: datetime = tip.time
         """What every message of this turn carries; never earlier than an earlier message's."""
         self._position = tip.position
+        self.follows = tip.id
+        """The id of the message before the first one; None when that is the stream's first."""
         self._messages: list[Message] = []
 
     @property
@@ -74,8 +76,8 @@ class Stream:
 
     db: Database
     hub_id: str
-    followers: list[Callable[[Sequence[Message]], None]] = field(
-        default_factory=list[Callable[[Sequence[Message]], None]]
+    followers: list[Callable[[WriteTransaction], None]] = field(
+        default_factory=list[Callable[[WriteTransaction], None]]
     )
     """Told what this process has committed, so that its feed need not read that back."""
 
@@ -90,13 +92,13 @@ class Stream:
         """The writer's turn: waits for the lock (Overloaded after the lock time-out) and commits at the end."""
         async with self.db.write() as connection, self.turn(connection, actor) as tx:
             yield tx
-        self.tell(tx.messages)
+        self.tell(tx)
 
-    def tell(self, messages: Sequence[Message]) -> None:
-        """Tells followers in this process of messages that are committed; those in others hear of it by NOTIFY."""
-        if messages:
+    def tell(self, tx: WriteTransaction) -> None:
+        """Tells followers in this process of what is committed; those in others hear of it by NOTIFY."""
+        if tx.messages:
             for follower in self.followers:
-                follower(messages)
+                follower(tx)
 
     @asynccontextmanager
     async def turn(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
@@ -115,20 +117,32 @@ class Stream:
         async with self.db.read() as connection:
             return await store.after(connection, position, limit)
 
+    async def following(self, cursor: Cursor, limit: int) -> list[Message]:
+        """The same after a cursor; none where the stream does not hold it, which `verify` tells from a stream that ends
+        there."""
+        async with self.db.read() as connection:
+            return await store.following(connection, cursor.position, cursor.tail, limit)
+
     async def head(self) -> Head:
         """The newest entry as the database has it now."""
         async with self.db.read() as connection:
             return await store.head(connection)
 
-    async def verify(self, cursor: Cursor) -> None:
-        """Raises StreamDiverged when this stream does not hold the cursor's message at the cursor's position."""
+    async def time_at(self, position: int) -> datetime | None:
+        """When the message at a position was announced; None where there is none."""
         async with self.db.read() as connection:
-            found = await store.id_at(connection, cursor.position)
-        if found is None or Cursor.of(cursor.position, found) != cursor:
-            raise StreamDiverged(
-                f"this stream holds nothing that matches the cursor {cursor}: its database was restored or replaced; "
-                "read the state anew and start without a cursor"
-            )
+            return await store.time_at(connection, position)
+
+    async def origin(self) -> Origin:
+        """What the stream follows on: nothing, or the last message that retention took."""
+        async with self.db.read() as connection:
+            return await store.origin(connection)
+
+    async def verify(self, cursor: Cursor) -> None:
+        """Raises StreamDiverged when this stream does not hold the cursor's message at the cursor's position, and
+        CursorExpired when retention has taken messages after it."""
+        async with self.db.read() as connection:
+            await _verify(connection, cursor)
 
     async def make_partitions(self, size: int) -> None:
         """Makes partitions of `size` positions ahead, until the newest one is untouched."""
@@ -143,19 +157,33 @@ class Stream:
     async def page(
         self, actor: Actor, after: Cursor | None, wanted: StreamFilter, first: int
     ) -> tuple[Page[Message], Cursor]:
-        """Messages after a cursor (None: from the beginning) that the actor may read and the filter lets through,
-        oldest first, and the cursor to ask with next: it has also seen what the filter left out."""
+        """Messages after a cursor (None: from the oldest there is) that the actor may read and the filter lets through,
+        oldest first, and the cursor to ask with next: it has also seen what the filter left out. Raises what `verify`
+        raises."""
         actor.must_be_known()
         PageRequest(first)
         rules.check_filter(wanted)
-        if after is not None:
-            await self.verify(after)
         kinds = rules.readable(actor, wanted.kinds)
-        position = 0 if after is None else after.position
         async with self.db.read() as connection:
             head = await store.head(connection)
-            found = await store.page(connection, position, replace(wanted, kinds=kinds), first + 1)
+            start = await store.origin(connection) if after is None else after
+            found = await store.page(connection, start.position, replace(wanted, kinds=kinds), first + 1)
+            if after is not None:
+                await _verify(connection, after)  # behind the read, so that retention cannot come between
         found = [message for message in found if message.position <= head.position]
         items = found[:first]
         has_next = len(found) > first
         return Page(items, has_next), items[-1].cursor if has_next else head.cursor
+
+
+async def _verify(connection: Connection, cursor: Cursor) -> None:
+    found = await store.id_at(connection, cursor.position)
+    if found is not None and Cursor.of(cursor.position, found) == cursor:
+        return
+    origin = await store.origin(connection)
+    if cursor.position < origin.position:
+        raise CursorExpired(str(cursor), str(origin.cursor))
+    raise StreamDiverged(
+        f"this stream holds nothing that matches the cursor {cursor}: its database was restored or replaced; "
+        "read the state anew and start without a cursor"
+    )

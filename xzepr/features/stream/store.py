@@ -10,7 +10,7 @@ from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.core.actor import ActorKind
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import EVENT_COLUMNS, Head, Message, StreamFilter, event_of_row
+from xzepr.features.stream.model import EVENT_COLUMNS, Head, Message, Origin, StreamFilter, event_of_row
 from xzepr.infra.db import Connection
 
 _WRITER_LOCK = 0x787A_6570_7201
@@ -33,6 +33,8 @@ class Tip:
     """What a writer must know of the newest message: the next position follows it, and time never runs back."""
 
     position: int
+    id: str | None
+    """None while the stream is empty."""
     time: datetime
 
 
@@ -45,9 +47,9 @@ async def tip(connection: Connection) -> AsyncCursor[Tip]:
     """The newest position and the time that the next message will carry. Read it under the lock."""
     return await connection.cursor(row_factory=class_row(Tip)).execute(
         """
-        SELECT coalesce(max(newest.position), 0) AS position,
+        SELECT coalesce(max(newest.position), 0) AS position, max(newest.id) AS id,
                greatest(clock_timestamp(), max(newest.time)) AS time
-        FROM (SELECT position, time FROM messages ORDER BY position DESC LIMIT 1) AS newest
+        FROM (SELECT position, id, time FROM messages ORDER BY position DESC LIMIT 1) AS newest
         """
     )
 
@@ -73,14 +75,38 @@ async def head(connection: Connection) -> Head:
     return row
 
 
+async def origin(connection: Connection) -> Origin:
+    """What the stream follows on. Retention leaves the last message that it takes in its place, as the mark of that."""
+    cursor = await connection.cursor(row_factory=class_row(Origin)).execute(
+        """
+        SELECT CASE WHEN oldest.position > 1 THEN oldest.position ELSE 0 END AS position,
+               CASE WHEN oldest.position > 1 THEN oldest.id ELSE hub.id END AS id
+        FROM hub LEFT JOIN (SELECT position, id FROM messages ORDER BY position LIMIT 1) AS oldest ON true
+        """
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "the first migration fills this table"
+    return row
+
+
 async def id_at(connection: Connection, position: int) -> str | None:
-    """The id of the message at a position; the hub's id at 0; None where there is nothing."""
+    """The id of the message at a position; the hub's id at 0; None where there is nothing, and at 0 once retention has
+    taken anything."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         """
         SELECT id FROM messages WHERE position = %(position)s
         UNION ALL SELECT id FROM hub WHERE %(position)s::bigint = 0
+                                       AND coalesce((SELECT min(position) FROM messages), 1) = 1
         """,
         {"position": position},
+    )
+    return await cursor.fetchone()
+
+
+async def time_at(connection: Connection, position: int) -> datetime | None:
+    """The time of the message at a position; None where there is none."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        "SELECT time FROM messages WHERE position = %s", (position,)
     )
     return await cursor.fetchone()
 
@@ -126,6 +152,25 @@ async def after(connection: Connection, position: int, limit: int) -> list[Messa
         LIMIT %s
         """,
         (position, limit),
+    )
+    return await cursor.fetchall()
+
+
+async def following(connection: Connection, position: int, tail: str, limit: int) -> list[Message]:
+    """The same, but none unless the id of the message at the position (0: of the hub) ends so: one statement, so that
+    no restored backup can come between the two questions."""
+    cursor = await connection.cursor(row_factory=args_row(_message)).execute(
+        _MESSAGES
+        + """
+        WHERE m.position > %(position)s
+          AND (SELECT right(id, 8) FROM messages WHERE position = %(position)s
+               UNION ALL SELECT right(id, 8) FROM hub WHERE %(position)s::bigint = 0
+                                                        AND coalesce((SELECT min(position) FROM messages), 1) = 1
+              ) = %(tail)s
+        ORDER BY m.position
+        LIMIT %(limit)s
+        """,
+        {"position": position, "tail": tail, "limit": limit},
     )
     return await cursor.fetchall()
 

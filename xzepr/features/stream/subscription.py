@@ -13,6 +13,7 @@ from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilte
 from xzepr.features.stream.service import Stream
 
 _READ = 500
+_AGAIN_SECONDS = 0.1
 
 
 async def follow(
@@ -20,26 +21,38 @@ async def follow(
 ) -> AsyncGenerator[Message | Checkpoint, None]:
     """First a checkpoint (the cursor given, or the present head), then every message after it that the actor may read
     and the filter lets through, in order, without a gap or a repeat; a checkpoint when nothing was sent for
-    `checkpoint_seconds`. Raises StreamDiverged for a cursor that is not of this stream."""
+    `checkpoint_seconds`. Raises StreamDiverged for a cursor that is not of this stream, and CursorExpired when
+    retention took messages before this subscriber read them."""
     actor.must_be_known()
     rules.check_filter(wanted)
     wanted = replace(wanted, kinds=rules.readable(actor, wanted.kinds))
     await feed.started()
+    breaks = feed.breaks
     if after is not None:
         await stream.verify(after)
     seen = after or feed.head.cursor
-    yield Checkpoint(seen, now())
-    spoke = time.monotonic()
-    while True:
-        for message in await feed.after(seen.position, _READ):
-            seen = message.cursor
-            if rules.matches(wanted, message):
-                yield message
+    with feed.reading(seen.position) as reader:
+        yield Checkpoint(seen, now())
+        spoke = time.monotonic()
+        while True:
+            messages = await feed.after(seen, _READ)
+            if feed.breaks != breaks or (not messages and feed.head.position > seen.position):
+                await stream.verify(seen)
+                if feed.breaks == breaks:
+                    await asyncio.sleep(_AGAIN_SECONDS)  # the feed does not know yet
+                breaks = feed.breaks
+                continue
+            for message in messages:
+                seen = message.cursor
+                if rules.matches(wanted, message):
+                    yield message
+                    spoke = time.monotonic()
+            reader.position = seen.position
+            if time.monotonic() - spoke >= checkpoint_seconds:
+                yield Checkpoint(seen, now())
                 spoke = time.monotonic()
-        if time.monotonic() - spoke >= checkpoint_seconds:
-            yield Checkpoint(seen, now())
-            spoke = time.monotonic()
-        await _wait(feed, seen.position, spoke + checkpoint_seconds - time.monotonic())
+            if feed.breaks == breaks:
+                await _wait(feed, seen.position, spoke + checkpoint_seconds - time.monotonic())
 
 
 async def _wait(feed: Feed, position: int, seconds: float) -> None:

@@ -1,0 +1,131 @@
+"""The feed of a process that stayed up while its database was restored: it never shows what is no more, nor misses what
+took its place."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from tests.support.hub import MANAGER as WRITER
+from tests.support.hub import (
+    VIEWER,
+    execute,
+    messages,
+    new_event,
+    new_receiver,
+    running_hub,
+    terminate,
+    until,
+)
+from xzepr.core.errors import NotFound, StreamDiverged
+from xzepr.features.receivers.model import ReceiverChange
+from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
+from xzepr.features.stream.subscription import follow
+from xzepr.hub import Hub
+
+Frames = AsyncGenerator[Message | Checkpoint, None]
+
+
+@asynccontextmanager
+async def following(hub: Hub, after: Cursor | None = None) -> AsyncGenerator[Frames]:
+    async with aclosing(follow(hub.stream, hub.feed, VIEWER, after, StreamFilter(), checkpoint_seconds=60)) as frames:
+        await anext(frames)
+        yield frames
+
+
+async def message(frames: Frames) -> Message:
+    async with asyncio.timeout(20):
+        while True:
+            if isinstance(one := await anext(frames), Message):
+                return one
+
+
+async def restore(database_url: str, position: int) -> None:
+    """Takes the database back to a position, as a backup of then would."""
+    for statement in (
+        "DELETE FROM receivers WHERE id IN (SELECT receiver_id FROM messages"
+        " WHERE position > %s AND kind = 'receiver.created')",
+        "DELETE FROM events WHERE position > %s",
+        "DELETE FROM messages WHERE position > %s",
+    ):
+        await execute(database_url, statement, (position,))
+
+
+async def written(hub: Hub, count: int) -> None:
+    for n in range(count):
+        await new_receiver(hub, f"receiver-{n}")
+    head = await hub.stream.head()
+    await until(lambda: hub.feed.head == head)
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["its connection stays", "its connection ends"])
+async def test_who_saw_what_was_lost_is_told_and_who_did_not_goes_on(database_url: str, connected: bool):
+    async with running_hub(database_url, stream={"poll_seconds": 0.2}) as hub:
+        await written(hub, 10)
+        fifth = (await messages(hub))[4].cursor
+        async with following(hub) as past, following(hub, fifth) as ahead:
+            sixth = await message(ahead)
+            await restore(database_url, 6)
+            if not connected:
+                await terminate(database_url, "xzepr hub feed")
+            with pytest.raises(StreamDiverged):
+                await message(past)
+            assert hub.feed.head.cursor == sixth.cursor
+            with pytest.raises(StreamDiverged):  # it was handed what is lost before anybody could know
+                await anext(one async for one in ahead if one.cursor.position > 10)
+        async with following(hub, sixth.cursor) as resumed:
+            made = await new_receiver(hub, "afterwards")
+            assert (await message(resumed)).receiver_id == made.id
+
+
+async def test_what_was_written_meanwhile_in_another_process_is_not_taken_for_what_follows(database_url: str):
+    async with running_hub(database_url, stream={"poll_seconds": 600}) as hub, running_hub(database_url) as other:
+        await written(hub, 10)
+        async with following(hub) as frames:
+            await restore(database_url, 6)
+            await until(lambda: other.feed.head.position == 6)
+            await written(other, 8)  # past the old head: 14
+            with pytest.raises(StreamDiverged):
+                await asyncio.gather(message(frames), terminate(database_url, "xzepr hub feed"))
+            await until(lambda: hub.feed.head.position == 14)
+
+
+async def test_what_this_process_commits_after_a_history_it_has_not_read_does_not_hide_the_break(database_url: str):
+    async with running_hub(database_url, stream={"poll_seconds": 600}) as hub, running_hub(database_url) as other:
+        await written(hub, 10)
+        async with following(hub) as frames:
+            await restore(database_url, 6)
+            await until(lambda: other.feed.head.position == 6)
+            await written(other, 4)
+            await new_receiver(hub, "eleventh")  # follows on the head's position, and not on its message
+            assert hub.feed.head.position == 10
+            await terminate(database_url, "xzepr hub feed")
+            with pytest.raises(StreamDiverged):
+                await message(frames)
+        await until(lambda: hub.feed.head.position == 11)
+
+
+async def test_who_reads_behind_the_ring_is_told_as_well(database_url: str):
+    async with running_hub(database_url, stream={"ring_size": 2, "poll_seconds": 600}) as hub:
+        await written(hub, 10)
+        seventh = (await messages(hub))[6].cursor
+        async with following(hub, seventh) as frames:
+            await restore(database_url, 6)
+            with pytest.raises(StreamDiverged):
+                await message(frames)
+
+
+async def test_receivers_that_were_lost_admit_nothing(database_url: str):
+    async with running_hub(database_url, stream={"poll_seconds": 0.2}) as hub:
+        await written(hub, 3)
+        build = await new_receiver(hub, "later lost", {"type": "object"})
+        await hub.recorder.record(WRITER, new_event(build))
+        changed = await hub.receivers.update(WRITER, build.id, ReceiverChange(schema={"type": "string"}))
+        assert changed.revision == 2
+        await hub.recorder.record(WRITER, new_event(build, payload="text"))
+        await restore(database_url, 3)
+        await until(lambda: hub.feed.head.position == 3)
+        with pytest.raises(NotFound):
+            await hub.recorder.record(WRITER, new_event(build))
+        assert [one.position for one in await messages(hub)] == [1, 2, 3]
