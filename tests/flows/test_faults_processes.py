@@ -2,11 +2,16 @@
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
+from tests.support.faults.database import database_server
 from tests.support.faults.run import under_fault
-from tests.support.faults.stage import Stage, stage
+from tests.support.faults.stage import Stage, need_broker, stage
+from tests.support.postgres import temporary_folder
+from tests.support.wire import Cut, wire
 
 pytestmark = pytest.mark.faults
 
@@ -22,3 +27,69 @@ async def test_kill_of_a_web_process(request: pytest.FixtureRequest) -> None:
             await victim.start()
 
         await under_fault("kill -9 of a web process", on, request.node, kill, times=5)
+
+
+async def test_kill_of_the_relay(request: pytest.FixtureRequest) -> None:
+    async with stage() as on:
+        need_broker(on)
+
+        async def kill(on: Stage) -> None:
+            victim = await on.leader()
+            await victim.kill()
+            await on.leader()  # which is another
+            await victim.start()
+
+        await under_fault("kill -9 of the relay", on, request.node, kill, times=5)
+
+
+async def test_kill_of_postgresql(request: pytest.FixtureRequest) -> None:
+    async with stage() as on:
+        ways: itertools.cycle[Callable[[], Awaitable[None]]] = itertools.cycle([on.postgres.crash, on.postgres.kill])
+
+        async def kill(on: Stage) -> None:
+            await next(ways)()
+            await asyncio.sleep(0.5)
+            await on.postgres.start()
+
+        await under_fault("kill -9 of PostgreSQL", on, request.node, kill, times=4, every=4)
+
+
+async def test_broker_stopped_for_half_a_minute(request: pytest.FixtureRequest) -> None:
+    async with stage() as on:
+        broker = need_broker(on)
+
+        async def stop(on: Stage) -> None:
+            await asyncio.to_thread(broker.stop)
+            await asyncio.sleep(30)
+            await on.start_broker()
+
+        await under_fault("broker stopped for 30 s", on, request.node, stop, times=1)
+
+
+async def test_broker_restarted(request: pytest.FixtureRequest) -> None:
+    async with stage() as on:
+        broker = need_broker(on)
+        ways = itertools.cycle([broker.stop, broker.kill])
+
+        async def restart(on: Stage) -> None:
+            await asyncio.to_thread(next(ways))
+            await on.start_broker()
+
+        await under_fault("broker restarted", on, request.node, restart, times=4, every=4)
+
+
+async def test_connection_cut_in_the_middle_of_commit(request: pytest.FixtureRequest) -> None:
+    async with AsyncExitStack() as open:
+        folder = open.enter_context(temporary_folder())
+        postgres = await open.enter_async_context(database_server(folder / "database"))
+        url, way = await open.enter_async_context(wire(postgres.url))
+        on = await open.enter_async_context(stage(postgres=postgres, database_url=url))
+        manners = itertools.cycle(Cut)
+
+        async def cut(on: Stage) -> None:
+            way.was_cut.clear()
+            way.cut = next(manners)
+            async with asyncio.timeout(10):
+                await way.was_cut.wait()
+
+        await under_fault("connection cut in COMMIT", on, request.node, cut, times=12)

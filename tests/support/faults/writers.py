@@ -38,7 +38,7 @@ class Load:
 
 
 def event_input(load: Load, random: Random, number: int) -> Json:
-    """The event with that number: of a unit that is under way now, three times of four a success."""
+    """The event with that number: of a unit that is under way now, two times of three a success."""
     unit = number // _EVENTS_PER_UNIT + random.randrange(_UNITS_AT_A_TIME)
     key = f"{load.seed}-{number}"
     return {
@@ -49,7 +49,7 @@ def event_input(load: Load, random: Random, number: int) -> Json:
         "package": "oci",
         "description": "recorded under faults",
         "payload": {"key": key},
-        "success": random.random() < 0.75,
+        "success": random.random() < 0.65,
         "eventReceiverId": random.choice(load.receivers),
         "idempotencyKey": key,
     }
