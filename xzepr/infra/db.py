@@ -1,5 +1,6 @@
 """PostgreSQL: one pool of connections for short statements, and connections of one's own for loops that keep one."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator
@@ -132,15 +133,27 @@ class Database:
         self._used[connection.info.backend_pid] = time.monotonic()
 
     @asynccontextmanager
+    async def _pooled(self, pool: AsyncConnectionPool[Connection]) -> AsyncGenerator[Connection]:
+        """A connection of a pool. Its wait is an `asyncio.wait_for`, which on Python 3.11 forgets that it was cancelled when
+        a connection comes free at that moment: whoever was told to end, or was out of time, would go on."""
+        task = asyncio.current_task()
+        assert task is not None, "this runs in a coroutine"
+        cancelled = task.cancelling()
+        async with pool.connection() as connection:
+            if task.cancelling() > cancelled:
+                raise asyncio.CancelledError
+            yield connection
+
+    @asynccontextmanager
     async def read(self) -> AsyncGenerator[Connection]:
         """A connection for reads: each statement stands alone, nothing is locked, nothing announced."""
-        async with refusals(), self._pool.connection() as connection:
+        async with refusals(), self._pooled(self._pool) as connection:
             yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[Connection]:
         """A connection inside one transaction, for changes that the stream does not announce."""
-        async with refusals(), self._pool.connection() as connection, connection.transaction():
+        async with refusals(), self._pooled(self._pool) as connection, connection.transaction():
             yield connection
 
     async def connect(self, purpose: str) -> Connection:
