@@ -13,6 +13,7 @@ from threading import Event, Thread
 
 import pytest
 
+from tests.support.kafka import die_with_parent
 from tests.support.postgres import temporary_folder
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +44,15 @@ class ServedHub:
 
     @classmethod
     def start(
-        cls, data_dir: Path, *arguments: str, port: int = 0, environ: Mapping[str, str] | None = None
+        cls,
+        data_dir: Path,
+        *arguments: str,
+        port: int = 0,
+        environ: Mapping[str, str] | None = None,
+        tied: bool = False,
     ) -> "ServedHub":
         """Starts one and waits until it answers; `arguments` go to `xzepr serve`, `environ` overrides its variables.
-        Fails with the hub's own words when it ends instead."""
+        Fails with the hub's own words when it ends instead. `tied`: it ends with the thread that started it."""
         command = [sys.executable, "-m", "xzepr", "serve", "--data-dir", str(data_dir), "--port", str(port), *arguments]
         variables = clean_environment() | {"XZEPR__AUTH__ADMIN_PASSWORD": ADMIN_PASSWORD} | dict(environ or {})
         process = subprocess.Popen(
@@ -57,6 +63,7 @@ class ServedHub:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=die_with_parent if tied else None,
         )
         hub = cls("", variables["XZEPR__AUTH__ADMIN_PASSWORD"], data_dir, process)
         answers = Event()

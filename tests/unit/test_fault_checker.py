@@ -11,7 +11,7 @@ import pytest
 from tests.support.faults.checker import GATE, LOST, ORDER, OTHER, REFUSED, REPEATED, check
 from tests.support.faults.evidence import Evidence, GateAnswer, Published, StoredEvent, StoredMessage
 from tests.support.faults.gates import gates_at_the_end, replay
-from tests.support.faults.ledger import Attendance, Entry, Seen
+from tests.support.faults.ledger import Attendance, Entry, Repeat, Seen
 
 ROOM = Path(__file__).parents[1] / "support" / "faults"
 NEUTRAL = ("checker", "evidence", "gates", "ledger", "plain_http", "subscribers", "writers")
@@ -76,6 +76,7 @@ def truth() -> Evidence:
         attendances=[attendance(*range(2, 11))],
         gates=[GateAnswer("g", UNIT, True, at(7))],
         published=published(*range(1, 11)),
+        repeats=[Repeat("key-9", "id-9", True)],
         groups=[("g", True, ("a", "b"))],
     )
 
@@ -121,6 +122,14 @@ def never_answered(found: Evidence) -> Evidence:
 
 def refused(found: Evidence) -> Evidence:
     return replace(found, entries=[replace(one, refusal="INTERNAL") for one in found.entries])
+
+
+def recorded_anew_when_sent_again(found: Evidence) -> Evidence:
+    return replace(found, repeats=[Repeat("key-9", "id-11", False)])
+
+
+def known_by_another_id(found: Evidence) -> Evidence:
+    return replace(found, repeats=[Repeat("key-9", "id-7", True)])
 
 
 def stored_and_never_sent(found: Evidence) -> Evidence:
@@ -184,6 +193,8 @@ def group_is_another(found: Evidence) -> Evidence:
         (never_answered, REFUSED),
         (refused, REFUSED),
         (stored_and_never_sent, OTHER),
+        (recorded_anew_when_sent_again, REPEATED),
+        (known_by_another_id, REPEATED),
         (subscriber_of(2, 3, 4, 5, 6, 7, 8, 10), LOST),
         (subscriber_of(2, 3, 3, 4, 5, 6, 7, 8, 9, 10), REPEATED),
         (subscriber_of(2, 3, 5, 4, 6, 7, 8, 9, 10), ORDER),

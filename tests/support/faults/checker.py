@@ -30,6 +30,7 @@ def check(evidence: Evidence) -> Verdict:
     """Looks at everything there is."""
     parts: list[Callable[[Evidence], Iterator[Finding]]] = [
         clients_were_told_the_truth,
+        keys_are_remembered,
         no_event_is_there_twice,
         stream_is_whole,
         stream_tells_every_event,
@@ -56,6 +57,14 @@ def clients_were_told_the_truth(evidence: Evidence) -> Iterator[Finding]:
             found = (event.position, event.key, event.unit[0], event.receiver_id, event.success)
             if sent != found:
                 yield OTHER, f"{entry.id} was sent as {sent} and is stored as {found}"
+
+
+def keys_are_remembered(evidence: Evidence) -> Iterator[Finding]:
+    """An event that is sent again is known, by the id that was told at first."""
+    told = {entry.key: entry.id for entry in evidence.entries}
+    for repeat in evidence.repeats:
+        if (repeat.id, repeat.repeated) != (told.get(repeat.key), True):
+            yield REPEATED, f"{repeat.key} is {told.get(repeat.key)}, and sent again it became {repeat}"
 
 
 def no_event_is_there_twice(evidence: Evidence) -> Iterator[Finding]:

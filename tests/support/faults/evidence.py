@@ -12,7 +12,7 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from psycopg.rows import class_row
 
-from tests.support.faults.ledger import Attendance, Entry, Json
+from tests.support.faults.ledger import Attendance, Entry, Json, Repeat
 from tests.support.faults.plain_http import ask
 
 
@@ -75,6 +75,8 @@ class Evidence:
     gates: Sequence[GateAnswer] = ()
     published: Sequence[Published] | None = None
     """None where there is no broker."""
+    repeats: Sequence[Repeat] = ()
+    """What came of sending some of them again."""
     first: int = 1
     """Position from which the stream is looked at."""
     groups: Sequence[tuple[str, bool, tuple[str, ...]]] = field(default=())

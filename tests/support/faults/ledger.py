@@ -1,6 +1,7 @@
 """What clients know of their events, and subscribers of the stream: evidence, kept without a line of the hub's code."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 Json = dict[str, Any]
@@ -51,9 +52,25 @@ class Ledger:
         """The most seconds that a client went from its first try of an event to the acknowledgement."""
         return max((entry.waited for entry in self.entries), default=0.0)
 
+    @property
+    def longest_silence(self) -> float:
+        """The most seconds in which no client got an acknowledgement."""
+        times = sorted(entry.acknowledged_at for entry in self.acknowledged)
+        return max((after - before for before, after in pairwise(times)), default=0.0)
+
     def trouble(self, reason: str) -> None:
         """Counts a reason to try again."""
         self.troubles[reason] = self.troubles.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """What a client was told that sent an acknowledged event once more, with its key."""
+
+    key: str
+    id: str
+    repeated: bool
+    """Whether the hub said that it had it already."""
 
 
 @dataclass(frozen=True, slots=True)

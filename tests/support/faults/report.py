@@ -31,6 +31,8 @@ class FaultReport:
     """Findings of any other kind."""
     longest_outage: float
     """Seconds that a client went from its first try of an event to its acknowledgement, at most."""
+    longest_silence: float
+    """Seconds in which no client at all got one, at most."""
     retries: int
     kafka: str
     """yes, or why not."""
@@ -61,16 +63,8 @@ def keep(report: FaultReport, node: pytest.Item) -> None:
 
 
 HEAD = (
-    "fault",
-    "injections",
-    "seconds",
-    "acknowledged",
-    "lost",
-    "repeated",
-    "wrong",
-    "longest_outage",
-    "retries",
-    "kafka",
+    *("fault", "injections", "seconds", "acknowledged", "lost", "repeated", "wrong"),
+    *("longest_outage", "longest_silence", "retries", "kafka"),
 )
 
 
@@ -90,7 +84,8 @@ def summed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         for name in ("injections", "seconds", "acknowledged", "lost", "repeated", "wrong", "retries"):
             was[name] += line[name]
-        was["longest_outage"] = max(was["longest_outage"], line["longest_outage"])
+        for name in ("longest_outage", "longest_silence"):
+            was[name] = max(was[name], line.get(name, 0.0))
         was["kafka"] = line["kafka"] if was["kafka"] == "yes" else was["kafka"]
     return list(found.values())
 

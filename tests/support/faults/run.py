@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from random import Random
@@ -25,6 +26,8 @@ QUIET_SECONDS = 3.0
 TIMES = "XZEPR_TEST_FAULT_TIMES"
 """How often each fault is injected at least; without it as often as its test says."""
 SETTLE_SECONDS = 120.0
+_INJECTION_SECONDS = 90.0
+"""Longer than any injection takes: a run that hangs ends."""
 
 Inject = Callable[[Stage], Awaitable[None]]
 
@@ -102,8 +105,9 @@ class FaultRun:
         if self.stage.has_kafka:
             await self.stage.relayed(SETTLE_SECONDS)
             published = await asyncio.to_thread(evidence.consumed, self.stage.kafka, self.stage.topic)
-        events = await asyncio.to_thread(evidence.stored_events, url)
         port = next(hub.port for hub in self.stage.hubs if hub.runs)
+        repeats = await self.writers.send_again(port)
+        events = await asyncio.to_thread(evidence.stored_events, url)
         units = sorted({event.unit for event in events})
         return Evidence(
             entries=self.writers.ledger.entries,
@@ -112,6 +116,7 @@ class FaultRun:
             attendances=[one.attendance for one in self.subscribers],
             gates=await evidence.asked_gates(port, self.stage.secret, units),
             published=published,
+            repeats=repeats,
             groups=await asyncio.to_thread(evidence.stored_groups, url),
         )
 
@@ -121,9 +126,17 @@ class FaultRun:
         verdict = check(found)
         keep(self._report(found, verdict), node)
         assert not verdict.findings, _told(self.fault, verdict.findings, self)
-        assert self.seconds >= 30, f"the load lasted only {self.seconds:.1f} s"
-        assert self.rate >= LEAST_RATE, f"only {self.rate:.0f} events/s were recorded"
+        self._assert_it_was_tried(found)
         return verdict
+
+    def _assert_it_was_tried(self, found: Evidence) -> None:
+        """A run in which little happened proves little: it fails."""
+        assert self.seconds >= 30, f"the load lasted only {self.seconds:.1f} s"
+        assert self.rate >= LEAST_RATE, f"only {self.rate:.0f} events/s were recorded: is the machine busy?"
+        kinds = Counter(message.kind for message in found.messages)
+        assert min(kinds["gate.completed"], kinds["gate.regressed"]) > 100, kinds
+        for one in self.subscribers:
+            assert one.attendance.attached >= (5 if one.restless else 1), one.attendance.troubles
 
     def _report(self, found: Evidence, verdict: Verdict) -> FaultReport:
         ledger = self.writers.ledger
@@ -137,6 +150,7 @@ class FaultRun:
             repeated=repeated,
             wrong=len(verdict.findings) - lost - repeated,
             longest_outage=round(ledger.longest_outage, 2),
+            longest_silence=round(ledger.longest_silence, 2),
             retries=ledger.retries,
             kafka="yes" if self.stage.has_kafka else self.stage.kafka,
             rate=round(self.rate, 1),
@@ -164,11 +178,11 @@ async def under_fault(
 ) -> FaultRun:
     """Injects the fault so many times (more where XZEPR_TEST_FAULT_TIMES says so), `every` so many seconds after the
     last one was over, while clients record; judges everything afterwards. The load lasts at least 30 s."""
-    run = FaultRun(fault, stage, rate=rate)
-    async with run.loaded():
+    run, times = FaultRun(fault, stage, rate=rate), times_of(times)
+    async with asyncio.timeout(LOAD_SECONDS + times * _INJECTION_SECONDS + 2 * SETTLE_SECONDS), run.loaded():
         began = time.monotonic()
         await asyncio.sleep(QUIET_SECONDS)
-        for _ in range(times_of(times)):
+        for _ in range(times):
             await inject(stage)
             run.injections += 1
             await asyncio.sleep(every)

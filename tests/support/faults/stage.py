@@ -36,7 +36,7 @@ class ServingHub:
 
     async def start(self) -> None:
         """Starts it, and returns when it answers."""
-        life = await asyncio.to_thread(ServedHub.start, self.data_dir, port=self.port, environ=self.environ)
+        life = await asyncio.to_thread(ServedHub.start, self.data_dir, port=self.port, environ=self.environ, tied=True)
         self.lives.append(life)
 
     @property

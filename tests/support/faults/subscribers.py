@@ -44,7 +44,7 @@ class Subscriber:
         self._frames = self._websocket if transport == "websocket" else self._sse
         self._ports = ports
         self._secret = secret
-        self._restless = restless
+        self.restless = restless
         self._random = Random(f"{name}-{seed}")
 
     @property
@@ -55,7 +55,7 @@ class Subscriber:
     async def run(self) -> None:
         """Attaches, listens, drops and comes back until cancelled, or refused for good."""
         while True:
-            stay = self._random.uniform(0.5, 4.0) if self._restless else None
+            stay = self._random.uniform(0.5, 4.0) if self.restless else None
             try:
                 async with asyncio.timeout(stay):
                     await self._listen()
