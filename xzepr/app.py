@@ -12,35 +12,40 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from xzepr import __version__
 from xzepr.api.console.playground import playground_routes
+from xzepr.api.drain import Drain
 from xzepr.api.errors import MethodNotAllowed, problem_response
 from xzepr.api.graphql import schema
 from xzepr.api.graphql.capacity import Capacity, CapacityLimits
+from xzepr.api.graphql.connection import SocketLimits
 from xzepr.api.graphql.context import Context
 from xzepr.api.graphql.documents import DocumentLimits, Documents
 from xzepr.api.graphql.execution import core_schema
 from xzepr.api.graphql.http import GraphQLOverHTTP
 from xzepr.api.graphql.operations import GraphQLService
 from xzepr.api.graphql.sessions import Sessions
-from xzepr.api.graphql.websocket import GraphQLOverWebSocket, SocketLimits
+from xzepr.api.graphql.websocket import GraphQLOverWebSocket
 from xzepr.api.health import Health, State, health_routes
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
 from xzepr.api.measure import MeasureRequests
-from xzepr.api.middleware import BodyLimit, HostCheck, RequestId, RequestTimeout
+from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
 from xzepr.core.errors import NotFound
 from xzepr.features.stream.published import RelayState
 from xzepr.hub import Hub
 
 
-def create_app(hub: Hub) -> Starlette:
-    """The application of an open hub whose loops run (see `processes.py`); it holds nothing open itself."""
+def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
+    """The application of an open hub whose loops run (see `processes.py`); it holds nothing open itself. Once `drain`
+    begins, it begins nothing, and sends its clients elsewhere."""
+    drain = drain or Drain()
     server = hub.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
     return Starlette(
-        routes=[*_graphql_routes(hub), *playground_routes(), *_health_routes(hub), Route("/", _about)],
+        routes=[*_graphql_routes(hub, drain), *playground_routes(), *_health_routes(hub, drain), Route("/", _about)],
         exception_handlers={HTTPException: _no_route},
         middleware=[
             Middleware(MeasureRequests, metrics=hub.metrics),
             Middleware(RequestId),
+            Middleware(CloseConnections, drain=drain),
             Middleware(HostCheck, hosts=hosts),
             Middleware(BodyLimit, max_bytes=server.max_request_bytes),
             Middleware(RequestTimeout, seconds=server.request_timeout_seconds),
@@ -48,7 +53,7 @@ def create_app(hub: Hub) -> Starlette:
     )
 
 
-def _graphql_routes(hub: Hub) -> Sequence[BaseRoute]:
+def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
     limits, stream = hub.settings.graphql, hub.settings.stream
     core = core_schema(schema.build())
     documents = Documents(
@@ -57,7 +62,7 @@ def _graphql_routes(hub: Hub) -> Sequence[BaseRoute]:
         limits.document_cache_size,
     )
     service = GraphQLService(
-        core, documents, hub.auth.authenticate, partial(Context.new, hub), hub.metrics.operation_executed
+        core, documents, hub.auth.authenticate, partial(Context.new, hub), hub.metrics.operation_executed, drain
     )
     origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
     sockets = SocketLimits(
@@ -75,7 +80,7 @@ def _graphql_routes(hub: Hub) -> Sequence[BaseRoute]:
     ]
 
 
-def _health_routes(hub: Hub) -> Sequence[BaseRoute]:
+def _health_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
     def kafka() -> State | None:
         if not hub.settings.kafka.brokers:
             return None
@@ -83,7 +88,7 @@ def _health_routes(hub: Hub) -> Sequence[BaseRoute]:
         return State.HEALTHY if well else State.DEGRADED
 
     metrics = hub.metrics if hub.settings.telemetry.metrics_enabled else None
-    return health_routes(Health(hub.stream.head, kafka), metrics)
+    return health_routes(Health(hub.stream.head, kafka, drain), metrics)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 from tests.support.hub import until
 from tests.support.small_graphql import BEARER, World, app, served
 from xzepr.api.graphql.capacity import CapacityLimits
-from xzepr.api.graphql.websocket import SocketLimits
+from xzepr.api.graphql.connection import SocketLimits
 
 GOOD: dict[str, object] = {"type": "connection_init", "payload": {"token": "good"}}
 

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import xzepr
+from xzepr.api.drain import Drain
 from xzepr.api.health import Health, State, health_routes
 from xzepr.core.errors import Unavailable
 from xzepr.infra.telemetry.metrics import Metrics
@@ -31,7 +32,7 @@ def client(
     database: Callable[[], Awaitable[None]] = there, kafka: State | None = None, metrics: Metrics | None = None
 ) -> TestClient:
     """An application with nothing but the health routes."""
-    health = Health(database, lambda: kafka, timeout_seconds=0.05)
+    health = Health(database, lambda: kafka, Drain(), timeout_seconds=0.05)
     return TestClient(Starlette(routes=health_routes(health, metrics)))
 
 

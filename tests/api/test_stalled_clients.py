@@ -14,7 +14,7 @@ from websockets.typing import Subprotocol
 
 from tests.support.hub import until
 from tests.support.small_graphql import World, app, served
-from xzepr.api.graphql.websocket import SocketLimits
+from xzepr.api.graphql.connection import SocketLimits
 
 MANY = 8_000
 TICKS = f"subscription {{ ticks(count: {MANY}, pause: true) {{ id text }} }}"  # 16 MB

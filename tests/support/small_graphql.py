@@ -16,15 +16,17 @@ from strawberry.dataloader import DataLoader
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import Info
 
+from xzepr.api.drain import Drain
 from xzepr.api.graphql.capacity import Capacity, CapacityLimits
+from xzepr.api.graphql.connection import SocketLimits
 from xzepr.api.graphql.documents import DocumentLimits, Documents
 from xzepr.api.graphql.execution import core_schema
 from xzepr.api.graphql.http import GraphQLOverHTTP
 from xzepr.api.graphql.operations import GraphQLService
 from xzepr.api.graphql.sessions import Sessions
-from xzepr.api.graphql.websocket import GraphQLOverWebSocket, SocketLimits
+from xzepr.api.graphql.websocket import GraphQLOverWebSocket
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
-from xzepr.api.middleware import BodyLimit, HostCheck, RequestId, RequestTimeout
+from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
 from xzepr.cli.protocols import HttpConnection, WebSocketConnection
 from xzepr.core.actor import Actor, ActorKind, Permission
 from xzepr.core.errors import (
@@ -56,6 +58,7 @@ class World:
     may_record: asyncio.Event = field(default_factory=asyncio.Event)
     recording: asyncio.Event = field(default_factory=asyncio.Event)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    drain: Drain = field(default_factory=Drain)
     sent: int = 0
     """Ticks that were handed out."""
     observed: list[tuple[str, str]] = field(default_factory=lambda: list[tuple[str, str]]())
@@ -315,7 +318,7 @@ def service(world: World, limits: DocumentLimits | None = None, cache_size: int 
 
     schema = core_schema(SCHEMA)
     documents = Documents(schema, limits or DocumentLimits(), cache_size)
-    return GraphQLService(schema, documents, world.authenticate, new_context, world.observe)
+    return GraphQLService(schema, documents, world.authenticate, new_context, world.observe, world.drain)
 
 
 def app(
@@ -341,7 +344,8 @@ def app(
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)
 
-    return RequestId(HostCheck(BodyLimit(RequestTimeout(endpoint, timeout_seconds), max_bytes), AllowedHosts(hosts)))
+    limited = HostCheck(BodyLimit(RequestTimeout(endpoint, timeout_seconds), max_bytes), AllowedHosts(hosts))
+    return RequestId(CloseConnections(limited, world.drain))
 
 
 @asynccontextmanager

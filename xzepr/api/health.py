@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import xzepr
+from xzepr.api.drain import Drain
 from xzepr.infra.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
@@ -22,6 +23,10 @@ class State(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+DRAINING = "draining"
+"""The status of a process that stops, whatever its parts are like: it is to be sent nothing more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """What is asked when somebody asks how the hub is."""
@@ -30,6 +35,7 @@ class Health:
     """Returns when the database answers; raises, or takes longer than the time-out, when it does not."""
     kafka: Callable[[], State | None]
     """What the relay last saw of its brokers; None where no broker is named. Never waits."""
+    drain: Drain
     timeout_seconds: float = 2.0
 
     async def components(self) -> dict[str, State]:
@@ -59,6 +65,8 @@ def health_routes(health: Health, metrics: Metrics | None) -> list[Route]:
     """The routes, without `/metrics` when `metrics` is None."""
 
     async def show(_: Request) -> Response:
+        if health.drain.begun:
+            return _answer({"status": DRAINING, "service": "xzepr", "version": xzepr.__version__}, serving=False)
         components = await health.components()
         state = overall(components)
         body = {"status": state, "service": "xzepr", "version": xzepr.__version__, "components": components}
@@ -68,6 +76,8 @@ def health_routes(health: Health, metrics: Metrics | None) -> list[Route]:
         return _answer({"status": "alive"}, serving=True)
 
     async def ready(_: Request) -> Response:
+        if health.drain.begun:
+            return _answer({"status": DRAINING}, serving=False)
         components = await health.components()
         serving = overall(components) is not State.UNHEALTHY
         return _answer({"status": "ready" if serving else "not ready", "components": components}, serving=serving)

@@ -1,4 +1,5 @@
-"""What every request passes, in this order: an id, the Host check, a bound on its body, a bound on its time."""
+"""What every request passes, in this order: an id, a last answer once the process stops, the Host check, a bound on its
+body, a bound on its time."""
 
 import asyncio
 import re
@@ -7,6 +8,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from xzepr.api.drain import Drain
 from xzepr.api.errors import HostNotAllowed, RequestTooSlow, problem_response
 from xzepr.api.hosts import AllowedHosts
 from xzepr.core.errors import Problem, TimedOut, TooLarge
@@ -43,6 +45,26 @@ class RequestId:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             return await self._app(scope, receive, send_with_id)
+
+
+class CloseConnections:
+    """Asks clients to connect anew once this process stops: by then, to another one."""
+
+    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+        self._app = app
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._drain.begun:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        return await self._app(scope, receive, send_last)
 
 
 class HostCheck:

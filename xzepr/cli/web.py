@@ -1,16 +1,21 @@
-"""One web process: uvicorn around the application, and how signals end it."""
+"""One web process: uvicorn around the application, and how signals end it (docs/adr/0026-a-server-drains.md)."""
 
 import asyncio
 import gc
+import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from threading import Timer
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 
 from xzepr import __version__
+from xzepr.api.drain import Drain
 from xzepr.app import create_app
 from xzepr.cli.protocols import HttpConnection, WebSocketConnection
 from xzepr.hub import Hub
@@ -18,12 +23,21 @@ from xzepr.infra.telemetry import traces
 from xzepr.settings import Settings
 
 _BACKLOG = 2048
+_TICK_SECONDS = 0.02
+_IDLE_SECONDS = 1.0
+"""That a connection on which nothing runs is kept: for a request on its way, which is then answered as the last one."""
+_FLUSH_SECONDS = 3.0
+"""That a WebSocket which was closed is given to read so."""
+_AFTER_CLIENTS_SECONDS = 5.0
+"""Of the time to stop, but at most a quarter, for what is left to do without clients: relay, traces, database."""
+_log = structlog.stdlib.get_logger(__name__)
 
 
 async def serve_until(stop: "Stop", hub: Hub, listener: socket.socket, listening: Callable[[], None]) -> None:
-    """Serves the hub on a bound socket until `stop` is signalled; `listening` is called once it answers."""
-    settings = hub.settings
-    app = create_app(hub)
+    """Serves the hub on a bound socket until `stop` is signalled, and then until clients have what they were promised;
+    `listening` is called once it answers."""
+    settings, drain = hub.settings, Drain()
+    app = create_app(hub, drain)
     end_tracing = _trace(app, settings)
     config = uvicorn.Config(
         app,
@@ -36,10 +50,9 @@ async def serve_until(stop: "Stop", hub: Hub, listener: socket.socket, listening
         ws_max_size=settings.stream.max_frame_bytes,
         ws_ping_interval=None,
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=round(settings.server.shutdown_timeout_seconds),
     )
-    server = _Server(config, listening)
-    stop.server = server
+    server = _Server(config, drain, listening)
+    stop.serves(server, settings.server.shutdown_timeout_seconds)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -62,11 +75,14 @@ def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers, which would end the process before the database is stopped."""
+    """uvicorn without its own signal handlers, which would end the process before the database is stopped, and with an
+    end that cuts nothing: uvicorn would close WebSockets and idle connections at once, and wait for the slowest."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, listening: Callable[[], None]) -> None:
         super().__init__(config)
+        self._drain = drain
         self._listening = listening
+        self._deadline = 0.0
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -78,12 +94,57 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._listening()
 
+    def stop(self, seconds: float) -> None:
+        """Begins nothing from now on, and ends when what runs is finished, or after so many seconds."""
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._drain.begin()
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accepts nothing more, and returns when every client has its answer; drops those who do not let it."""
+        for server in self.servers:
+            server.close()
+        state, loop = self.server_state, asyncio.get_running_loop()
+        begun = loop.time()
+        while state.connections or state.tasks or self._drain.mutations:
+            if self.force_exit or loop.time() >= self._deadline:
+                await self._drop()
+                break
+            self._close_what_is_done(loop.time() - begun)
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def _close_what_is_done(self, waited: float) -> None:
+        """Connections on which nothing runs any more, once they had their time."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, WebSocketConnection):
+                if connection.close_sent and waited >= _FLUSH_SECONDS:
+                    connection.transport.abort()
+            elif waited >= _IDLE_SECONDS:
+                connection.shutdown()
+
+    async def _drop(self) -> None:
+        """Ends every connection, whatever is under way on it."""
+        state = self.server_state
+        counts = {"connections": len(state.connections), "mutations": len(self._drain.mutations)}
+        _log.warning("stop.cut_off", **counts)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=_IDLE_SECONDS)
+
 
 class Stop:
-    """SIGINT and SIGTERM: end what starts, let what serves finish; the second one waits for nobody."""
+    """SIGINT and SIGTERM: end what starts, let what serves finish; the second one waits for nobody. The process ends in
+    the time it is given, with 0, whatever clients, brokers and the database do."""
 
     def __init__(self) -> None:
-        self.server: _Server | None = None
+        self._server: _Server | None = None
+        self._seconds = 0.0
+        self._last_resort: Timer | None = None
+
+    def serves(self, server: _Server, seconds: float) -> None:
+        """From now on there is a server, and it is given so long to stop."""
+        self._server, self._seconds = server, seconds
 
     @asynccontextmanager
     async def on_signals(self) -> AsyncGenerator[None]:
@@ -100,11 +161,24 @@ class Stop:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
+            if self._last_resort is not None:
+                self._last_resort.cancel()
 
     def _signalled(self, task: "asyncio.Task[object]") -> None:
-        if self.server is None:
+        if self._server is None:
             task.cancel()
-        elif self.server.should_exit:
-            self.server.force_exit = True
+        elif self._server.should_exit:
+            self._server.force_exit = True
         else:
-            self.server.should_exit = True
+            # A thread, because the loop may be what is stuck. What is acknowledged is committed, and the embedded
+            # database stops by itself when its parent has ended.
+            self._last_resort = Timer(self._seconds, _end_now)
+            self._last_resort.daemon = True
+            self._last_resort.start()
+            self._server.stop(self._seconds - min(_AFTER_CLIENTS_SECONDS, self._seconds / 4))
+
+
+def _end_now() -> None:
+    _log.error("stop.too_slow")
+    sys.stdout.flush()
+    os._exit(0)

@@ -26,6 +26,11 @@ class ServerSettings(Section):
 
     host: Text = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all of them.")
     port: Annotated[Number, Field(ge=0, le=65535)] = Field(default=8042, description="TCP port; 0 takes a free one.")
+    workers: Annotated[Count, Field(le=64)] = Field(
+        default=1,
+        description="Processes that `xzepr serve` serves with, all on this port; with more than 1 one more "
+        "looks after them.",
+    )
     enable_https: Annotated[bool, LATER] = Field(default=False, description="Serve TLS. End TLS in front of the hub.")
     allowed_hosts: tuple[Host, ...] = Field(
         default=(),
@@ -35,10 +40,20 @@ class ServerSettings(Section):
         default=None, description="The address by which clients reach the hub, for links to it."
     )
     shutdown_timeout_seconds: Seconds = Field(
-        default=20, description="Seconds that requests in progress are given when the hub is told to stop."
+        default=20, description="Seconds in which the hub ends when it is told to stop; what clients have under way is given most of them."
     )
     max_request_bytes: Count = Field(default=16 * 1024**2, description="Largest request body, in bytes.")
     request_timeout_seconds: Seconds = Field(default=30, description="Seconds after which a request is given up.")
+
+
+class WorkSettings(Section):
+    """`xzepr work`, a process that relays into Kafka and keeps house, and serves nobody."""
+
+    port: Annotated[Number, Field(ge=0, le=65535)] | None = Field(
+        default=None,
+        description="TCP port at `server.host` where `xzepr work` answers `/health` and `/metrics`, 0 for a free one; "
+        "without, it listens nowhere.",
+    )
 
 
 class DatabaseSettings(Section):

@@ -11,6 +11,7 @@ from graphql import ExecutionResult, GraphQLSchema, OperationDefinitionNode, Ope
 from graphql.execution.async_iterables import aclosing
 
 from xzepr.api.auth import Authenticate
+from xzepr.api.drain import Drain
 from xzepr.api.errors import Internal, JsonObject, Refused, described
 from xzepr.api.graphql.documents import Document, Documents
 from xzepr.api.graphql.execution import Execution, begin, executed, executed_for, source_of
@@ -108,8 +109,7 @@ class GraphQLService:
     authenticate: Authenticate
     new_context: NewContext
     observe: Observe | None = None
-    recording: "set[asyncio.Task[Answer]]" = field(default_factory=lambda: set[asyncio.Task[Answer]]())
-    """Mutations that run; they end also when their callers have gone. A drain awaits them."""
+    drain: Drain = field(default_factory=Drain)
 
     def prepare(self, request: GraphQLRequest, actor: Actor) -> Operation:
         """The operation that the request names. Raises a Problem when it cannot run, or not for this actor.
@@ -138,8 +138,8 @@ class GraphQLService:
         if operation.node.operation is not OperationType.MUTATION:
             return await running
         task = asyncio.ensure_future(running)
-        self.recording.add(task)
-        task.add_done_callback(self.recording.discard)
+        self.drain.mutations.add(task)
+        task.add_done_callback(self.drain.mutations.discard)
         return await asyncio.shield(task)
 
     def stream(self, operation: Operation, call: Call) -> AsyncGenerator[Answer, None]:

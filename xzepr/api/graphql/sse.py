@@ -4,6 +4,7 @@ Distinct connections mode of https://github.com/enisdenjo/graphql-sse/blob/maste
 """
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, suppress
 from time import monotonic
@@ -11,7 +12,7 @@ from time import monotonic
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from xzepr.api.errors import described, problem_response
+from xzepr.api.errors import Draining, described, problem_response
 from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.operations import Answer, Call, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
@@ -26,6 +27,7 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _LAST_SECONDS = 2.0
+_RECONNECT_MILLISECONDS = (1000, 5000)
 _COMMENT = b":\n\n"
 _COMPLETE = b"event: complete\ndata:\n\n"
 
@@ -57,6 +59,7 @@ class EventStream:
         self._last_sent = monotonic()
         self._pulse = Pulse(stalled_seconds)
         self._unsent = False
+        self._drain = service.drain
         self._subscribes = operation.is_subscription
         if operation.is_subscription:
             self._answers = service.stream(operation, call)
@@ -69,6 +72,8 @@ class EventStream:
             try:
                 held.enter_context(self._capacity.connection())
                 if self._subscribes:
+                    if self._drain.begun:
+                        raise Draining
                     held.enter_context(self._capacity.subscription(self._call.actor, "sse"))
             except Problem as problem:
                 return await problem_response(problem)(scope, receive, send)
@@ -82,6 +87,8 @@ class EventStream:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         writing = asyncio.create_task(self._write(send))
         others = [asyncio.create_task(self._keep_alive(send)), asyncio.create_task(_gone(receive))]
+        if self._subscribes:
+            others.append(asyncio.create_task(self._drain.wait()))
         try:
             await asyncio.wait([writing, *others, session.over], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -92,6 +99,8 @@ class EventStream:
             await self._end(send, _COMPLETE)
         elif session.over.done():
             await self._end(send, frame(orjson.dumps({"errors": described(session.over.result())})) + _COMPLETE)
+        elif self._subscribes and self._drain.begun:
+            await self._end(send, _come_back())
 
     async def _end(self, send: Send, last: bytes) -> None:
         try:
@@ -133,6 +142,11 @@ class EventStream:
         self._last_sent = monotonic()
         with suppress(OSError):  # who has gone is noticed by `_gone`
             await self._pulse.write(send({"type": "http.response.body", "body": body, "more_body": True}), len(body))
+
+
+def _come_back() -> bytes:
+    """When an EventSource connects again: not all of them at once. No `complete`, after which nobody would."""
+    return b"retry: %d\n\n" % random.uniform(*_RECONNECT_MILLISECONDS)  # noqa: S311 - not a secret
 
 
 def frame(data: bytes, cursor: str | None = None) -> bytes:

@@ -1,0 +1,263 @@
+"""One WebSocket that speaks graphql-transport-ws: who is at the other end, and the operations that run for them."""
+
+import asyncio
+from contextlib import ExitStack, aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from xzepr.api.auth import Credential, credentials_in, credentials_of
+from xzepr.api.errors import Draining, JsonObject, TooManyOperations, described
+from xzepr.api.graphql import messages
+from xzepr.api.graphql.capacity import Capacity
+from xzepr.api.graphql.messages import CloseSocket, Complete, Init, Ping, Subscribe, message_of, server_message
+from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation
+from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.pulse import Pulse
+from xzepr.api.graphql.sessions import Session, Sessions
+from xzepr.api.middleware import drop, request_id_of
+from xzepr.core.actor import Actor
+from xzepr.core.errors import InvalidToken, Problem
+
+_RENEWAL_SECONDS = 3.0
+_CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What one socket may take."""
+
+    init_timeout_seconds: float = 3
+    ping_seconds: float = 12
+    """A socket from which nothing has come between two pings is closed."""
+    stalled_seconds: float = 300
+    """Unless it is behind with reading: then it has so long."""
+    max_frame_bytes: int = 1024 * 1024
+    max_operations: int = 100
+    """Operations that run at the same time."""
+
+
+class Connection:
+    """One accepted socket: who is at the other end, and the operations that run for them."""
+
+    def __init__(
+        self, socket: WebSocket, service: GraphQLService, sessions: Sessions, capacity: Capacity, limits: SocketLimits
+    ) -> None:
+        self._socket = socket
+        self._service = service
+        self._drain = service.drain
+        self._sessions = sessions
+        self._capacity = capacity
+        self._limits = limits
+        self._request_id = request_id_of(socket.scope)
+        self._held = ExitStack()
+        self._initialised = asyncio.Event()
+        self._session: Session | None = None
+        self._known = asyncio.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._following: set[asyncio.Task[Any]] = set()
+        self._pulse = Pulse(limits.stalled_seconds)
+
+    async def run(self) -> None:
+        """Serve until either end closes, or the client's credential holds no longer."""
+        tasks = [asyncio.create_task(loop()) for loop in (self._read, self._watch, self._must_hold, self._leave)]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = [*tasks, *self._running.values()]
+            for task in ended:
+                task.cancel()
+            outcomes = await asyncio.gather(*ended, return_exceptions=True)
+            self._held.close()
+        for error in outcomes[: len(tasks)]:
+            if isinstance(error, CloseSocket):
+                return await self._close(error)
+            if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect | WebSocketDisconnected):
+                masked(error, self._request_id)
+                return await self._close(CloseSocket(messages.INTERNAL_ERROR, "internal error"))
+        return None
+
+    async def _close(self, why: CloseSocket) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._socket.close(why.code, why.reason)
+        except TimeoutError:  # who reads nothing takes no close frame either
+            drop(self._socket.scope)
+        except (WebSocketDisconnect, WebSocketDisconnected):
+            return
+
+    async def _read(self) -> None:
+        while True:
+            received = await self._socket.receive()
+            if received["type"] == "websocket.disconnect":
+                return
+            self._pulse.heard()
+            text = received.get("text")
+            if text is None:
+                raise CloseSocket(messages.BAD_REQUEST, "messages are text")
+            if len(text) > self._limits.max_frame_bytes or len(text.encode()) > self._limits.max_frame_bytes:
+                raise CloseSocket(messages.TOO_BIG, f"a message is larger than {self._limits.max_frame_bytes} bytes")
+            await self._take(text)
+
+    async def _take(self, text: str) -> None:
+        match message_of(text):
+            case Init() as init:
+                await self._initialise(init)
+            case Ping(payload):
+                await self._pong(payload)
+            case Subscribe() as subscribe:
+                await self._subscribe(subscribe)
+            case Complete(id):
+                if (task := self._running.pop(id, None)) is not None:
+                    task.cancel()
+            case _:  # a pong, which was heard
+                pass
+
+    async def _watch(self) -> None:
+        """Close a socket that does not say who it is in time, or whose client has gone silent."""
+        # Never wait_for, which before Python 3.12 loses a cancellation that comes together with what it waits for.
+        try:
+            async with asyncio.timeout(self._limits.init_timeout_seconds):
+                await self._initialised.wait()
+        except TimeoutError:
+            raise CloseSocket(messages.INIT_TIMEOUT, "connection_init did not arrive in time") from None
+        while True:
+            await asyncio.sleep(self._limits.ping_seconds)
+            if self._pulse.gone:
+                raise CloseSocket(messages.GOING_AWAY, "no answer to a ping")
+            if not self._pulse.waiting:
+                await self._ping()
+
+    async def _ping(self) -> None:
+        with suppress(TimeoutError):  # it cannot be sent to who does not read
+            async with asyncio.timeout(self._limits.ping_seconds):
+                await self._say(server_message("ping"))
+                self._pulse.pinged()
+
+    async def _say(self, text: str) -> None:
+        await self._pulse.write(self._socket.send_text(text), len(text))
+
+    async def _must_hold(self) -> None:
+        await self._known.wait()
+        if self._session is not None:
+            raise CloseSocket(messages.FORBIDDEN, (await self._session.over).message)
+
+    async def _leave(self) -> None:
+        """Once the process stops: lets what runs be answered, and closes. Who follows goes on elsewhere."""
+        await self._drain.wait()
+        for task in self._following:
+            task.cancel()
+        while finishing := {task for task in self._running.values() if task not in self._following}:
+            await asyncio.wait(finishing)
+        raise CloseSocket(messages.SERVICE_RESTART, "this server stops: connect again")
+
+    async def _initialise(self, init: Init) -> None:
+        if self._initialised.is_set():
+            raise CloseSocket(messages.TOO_MANY_INITS, "connection_init was sent twice")
+        self._initialised.set()
+        try:
+            credential = credentials_in(init.payload) or credentials_of(self._socket.headers)
+            self._session = self._held.enter_context(self._sessions.open(await self._sessions.prove(credential)))
+        except InvalidToken as problem:
+            raise CloseSocket(messages.FORBIDDEN, problem.message) from None
+        except Problem as problem:
+            raise CloseSocket(messages.TRY_AGAIN_LATER, problem.message) from None
+        self._known.set()
+        await self._say(server_message("connection_ack"))
+
+    async def _pong(self, payload: JsonObject | None) -> None:
+        """Answer a ping: with its own payload, or where that held a credential, with whether it is now in force."""
+        try:
+            credential = credentials_in(payload)
+            if credential is not None:
+                payload = {"renewed": await self._renew(credential)}
+        except InvalidToken as problem:
+            raise CloseSocket(messages.FORBIDDEN, problem.message) from None
+        await self._say(server_message("pong", payload=payload))
+
+    async def _renew(self, credential: Credential) -> bool:
+        """Whether the connection goes on with this credential; not where it cannot be checked at the moment."""
+        if self._session is None:
+            raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
+        try:
+            async with asyncio.timeout(_RENEWAL_SECONDS):
+                proof = await self._sessions.prove(credential)
+        except InvalidToken:
+            raise
+        except (Problem, TimeoutError):
+            return False
+        if proof is not None:
+            self._sessions.renew(self._session, proof)
+        return True
+
+    async def _subscribe(self, message: Subscribe) -> None:
+        if self._session is None:
+            raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
+        if message.id in self._running:
+            raise CloseSocket(messages.SUBSCRIBER_EXISTS, f"an operation with the id {message.id} is running")
+        if len(self._running) >= self._limits.max_operations:
+            return await self._refuse(message.id, TooManyOperations(self._limits.max_operations))
+        task = asyncio.create_task(self._operate(message, self._session.actor))
+        self._running[message.id] = task
+        task.add_done_callback(lambda _: self._forget(message.id, task))
+        return None
+
+    def _forget(self, id: str, task: "asyncio.Task[None] | None") -> None:
+        """The id is free again, unless it already belongs to another operation."""
+        if self._running.get(id) is task:
+            del self._running[id]
+
+    async def _operate(self, message: Subscribe, actor: Actor) -> None:
+        """One operation from its first message to its last. Nothing that happens in it concerns the others."""
+        id, request = message.id, message.request
+        with suppress(WebSocketDisconnect, WebSocketDisconnected):
+            try:
+                if isinstance(request, Problem):
+                    raise request
+                await self._answer(id, request, actor)
+            except Problem as problem:
+                return await self._refuse(id, problem)
+            except (WebSocketDisconnect, WebSocketDisconnected):
+                raise
+            except Exception as error:
+                return await self._end(id, "error", [masked(error, self._request_id)])
+            return await self._end(id, "complete")
+        return None
+
+    async def _answer(self, id: str, request: GraphQLRequest, actor: Actor) -> None:
+        call = Call(actor, self._request_id)
+        operation = self._service.prepare(request, actor)
+        if operation.is_subscription:
+            await self._follow(id, operation, call)
+        elif self._drain.begun:
+            raise Draining
+        else:
+            await self._next(id, await self._service.run(operation, call))
+
+    async def _follow(self, id: str, operation: Operation, call: Call) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "this runs in a task"
+        self._following.add(task)
+        try:
+            if self._drain.begun:  # the socket is closed in a moment, and clients subscribe again on the next one
+                await asyncio.Event().wait()
+            answers = self._service.stream(operation, call)
+            with self._capacity.subscription(call.actor, "websocket"):
+                async with aclosing(answers):
+                    async for answer in answers:
+                        await self._next(id, answer)
+        finally:
+            self._following.discard(task)
+
+    async def _next(self, id: str, answer: Answer) -> None:
+        await self._say(server_message("next", id, orjson.Fragment(answer.text())))
+
+    async def _refuse(self, id: str, problem: Problem) -> None:
+        await self._end(id, "error", described(problem))
+
+    async def _end(self, id: str, kind: str, payload: list[JsonObject] | None = None) -> None:
+        # The id is free before the client hears of it, so that it may be used again at once.
+        self._forget(id, asyncio.current_task())
+        await self._say(server_message(kind, id, payload))
