@@ -32,6 +32,9 @@ from xzepr.core.errors import NotFound
 from xzepr.features.stream.published import RelayState
 from xzepr.hub import Hub
 
+_LATE_SECONDS = 60.0
+"""Who waits for a message in Kafka for longer is told that Kafka is degraded."""
+
 
 def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
     """The application of an open hub whose loops run (see `processes.py`); it holds nothing open itself. Once `drain`
@@ -74,6 +77,7 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
     )
     places = CapacityLimits(stream.max_connections, stream.max_subscriptions, stream.max_subscriptions_per_actor)
     sessions, capacity = Sessions(hub.auth.authenticate, hub.auth), Capacity(places, hub.metrics)
+    hub.process.clients = capacity.clients
     return [
         Route("/graphql", GraphQLOverHTTP(service, sessions, capacity, stream.ping_seconds, stream.stalled_seconds)),
         WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sessions, capacity, sockets)),
@@ -84,7 +88,9 @@ def _health_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
     def kafka() -> State | None:
         if not hub.settings.kafka.brokers:
             return None
-        well = hub.relay.status.state in (RelayState.FOLLOWING, RelayState.STANDBY)
+        lag = hub.process.lags.relay
+        late = lag is not None and lag.lag_seconds > _LATE_SECONDS
+        well = hub.relay.status.state in (RelayState.FOLLOWING, RelayState.STANDBY) and not late
         return State.HEALTHY if well else State.DEGRADED
 
     metrics = hub.metrics if hub.settings.telemetry.metrics_enabled else None

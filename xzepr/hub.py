@@ -16,6 +16,7 @@ from xzepr.features.receivers.service import Receivers
 from xzepr.features.stream.feed import Feed
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Message
+from xzepr.features.stream.processes import ThisProcess
 from xzepr.features.stream.relay import Relay
 from xzepr.features.stream.service import Stream
 from xzepr.features.users.service import Users
@@ -30,6 +31,7 @@ class Hub:
     """Every service of one process. Interfaces are handed this and nothing else."""
 
     settings: Settings
+    process: ThisProcess
     metrics: Metrics
     db: Database
     stream: Stream
@@ -80,6 +82,7 @@ class Hub:
         feed.watchers.append(lambda messages: _count(metrics, messages))
         return cls(
             settings=settings,
+            process=ThisProcess(),
             metrics=metrics,
             db=db,
             stream=stream,

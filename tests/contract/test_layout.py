@@ -19,7 +19,7 @@ ROOMS = {
     "xzepr/infra/telemetry": "logs metrics traces",
     "xzepr/settings": "around files keys load model reference shown types variables work",
     "xzepr/cli": "apply client config demo desired events gates hub_file keys live login lookup migrate options output "
-    "places protocols report schema serve session stream tail throwaway units users waiting watch web",
+    "places protocols report schema serve session stream stream_status tail throwaway units users waiting watch web",
     "xzepr/api/console": "playground static/",
     "xzepr/api/graphql": "accounts capacity complexity connection context dead_letters documents events execution fields "
     "groups guards http loaders messages operations paging plan problems processes pulse receivers recording refusals "

@@ -1,13 +1,17 @@
 """`xzepr stream`: what is known of the relay, telling a stopped route how to go on, and dead letters."""
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import psycopg
 import pytest
 
 from tests.support.person import Person
 from tests.support.server import ServedHub
+from xzepr.cli.stream_status import duration
 from xzepr.infra.crypto import create_key_pair
 
 TOPIC = "somewhere.else"
@@ -67,8 +71,12 @@ def test_the_status_tells_the_head_and_each_route(operator: Person, database_url
     assert told["position"] == 1
     (route,) = (one for one in told["routes"] if one["route"] == TOPIC)
     assert (route["state"], route["detail"], route["published"], route["lag"]) == ("STOPPED", "Kafka was wiped", 0, 1)
-    lines = operator("stream", "status").out.splitlines()
-    assert any(line.split("\t")[:4] == [TOPIC, "stopped", "0", "1"] for line in lines)
+    assert (route["led"], route["leader"]) == (False, None)
+    assert 0 < route["lagSeconds"] < 60
+    [line] = [line for line in operator("stream", "status").out.splitlines() if line.startswith(TOPIC)]
+    cells = line.split("\t")
+    assert cells[:4] == [TOPIC, "stopped", "0", "1"]
+    assert (cells[6], cells[8]) == ("nobody", "Kafka was wiped")
 
 
 def test_a_stopped_route_is_told_where_to_go_on(operator: Person, database_url: str) -> None:
@@ -96,7 +104,8 @@ def test_dead_letters_are_shown_sent_again_and_dropped(operator: Person, databas
     assert "no relay has led a route" in operator("stream", "dead").err
     stop_a_route(database_url)
     refuse(database_url, *range(1, 104))
-    assert operator("stream", "status").out.splitlines()[-1].split("\t")[4] == "103"
+    [told] = [line for line in operator("stream", "status").out.splitlines() if line.startswith(TOPIC)]
+    assert told.split("\t")[5] == "103"
     lines = [line.split("\t") for line in operator("stream", "dead").out.splitlines()]
     assert [line[0] for line in lines] == [str(position) for position in range(103, 0, -1)]
     assert (lines[0][1], lines[0][2], lines[0][4]) == ("waiting", "1", "too large")
@@ -131,3 +140,46 @@ def test_it_takes_an_administrator_of_the_stream(admin: Person) -> None:
     for command in (("status",), *((*words, "--route", TOPIC) for words in of_a_route)):
         done = admin("stream", *command)
         assert (done.code, done.err) == (1, "xzepr: this needs the permission stream:admin\n")
+
+
+def test_each_process_is_shown_with_its_feed_and_its_subscribers(operator: Person) -> None:
+    receiver(operator)
+    tail = operator.start("events", "tail")
+    deadline = time.monotonic() + 30
+    while not (found := operator("stream", "status", "--json").json["processes"][0])["clients"]["subscriptions"]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    assert found["role"] == "serve"
+    assert found["feed"] == found["slowestSubscriber"] == {"position": 1, "lag": 0, "lagSeconds": 0.0}
+    [line] = [line for line in operator("stream", "status").out.splitlines() if "\tserve\t" in line]
+    cells = line.split("\t")
+    assert cells[0] == f"{found['host']}:{found['pid']}"
+    assert cells[4:] == ["1", "0", "0 s", "1", "0", "1", "0", "0 s", "0", "waiting_for_brokers"]
+    tail.process.terminate()
+
+
+@pytest.mark.slow
+def test_a_watch_survives_a_restart_of_the_hub_and_says_so(own_hub: list[ServedHub], stranger: Person) -> None:
+    first = own_hub[0]
+    stranger.hub = first.url
+    stranger.log_in("admin", first.admin_password)
+    watch = stranger.start("stream", "status", "--watch", "--json")
+    watch.until(lambda said: len(said.out) >= 2)
+    first.kill()
+    watch.until(lambda said: any("cannot be reached" in line for line in said.err))
+    seen = len(watch.out)
+    own_hub.append(ServedHub.start(first.data_dir, port=first.port))
+    watch.until(lambda said: len(said.out) > seen)
+    ids = [orjson.loads(line)["processes"][-1]["id"] for line in (watch.out[0], watch.out[-1])]
+    assert ids[0] != ids[1]
+    assert sum("trying again" in line for line in watch.err) == 1, "it says so once"
+    watch.process.send_signal(signal.SIGINT)
+    assert watch.end() == 130
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0 s"), (0.04, "0 s"), (0.44, "0.4 s"), (45, "45 s"), (720, "12 min"), (18_000, "5 h"), (260_000, "3 d")],
+)
+def test_a_duration_is_told_in_the_unit_that_a_person_would_choose(seconds: float, told: str) -> None:
+    assert duration(seconds) == told

@@ -39,7 +39,7 @@ def test_gauges_follow_what_they_measure() -> None:
     queue = ["a", "b"]
     metrics.queue_length_from(lambda: len(queue))
     metrics.head_moved(1042)
-    metrics.relay_lagged("default", 7)
+    metrics.relay_lagged("default", 7, 1.5)
     metrics.relay_became("default", "waiting")
     metrics.relay_became("default", "running")
     for _ in range(3):

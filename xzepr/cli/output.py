@@ -39,16 +39,28 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         for row in rows:
             typer.echo("\t".join(visible(cell) for cell in row))
         return
+    Console().print(table_of(columns, rows))
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table as a terminal shows it."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")  # an id that ends in an ellipsis cannot be copied
     for row in rows:
         # As Text: a name in square brackets would otherwise be read as rich's own markup.
         table.add_row(*(Text(visible(cell), style=STYLES.get(str(cell), "")) for cell in row))
-    Console().print(table)
+    return table
 
 
-STYLES = {"PASSED": "green", "FAILED": "red", "MISSING": "yellow", "stopped": "red", "following": "green"}
+STYLES = {
+    "PASSED": "green",
+    "FAILED": "red",
+    "MISSING": "yellow",
+    "stopped": "red",
+    "following": "green",
+    "nobody": "red",
+}
 """The colour of words that a table says often."""
 
 

@@ -6,14 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from xzepr.cli.client import DEFAULT_HUB, Client, HubUrl, connected
-from xzepr.cli.output import AsJson, print_json, print_table, say
+from xzepr.cli.output import AsJson, print_json, print_table
+from xzepr.cli.stream_status import status
 from xzepr.core.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)
 
-_STATUS = """
-{ streamStatus { position cursor routes { route state detail since published lag updatedAt deadLetters } } }
-"""
+_ROUTES = "{ streamStatus { routes { route state } } }"
 _RESUME = """
 mutation ($input: ResumeRelayInput!) { resumeRelay(input: $input) { route after } }
 """
@@ -40,31 +39,7 @@ def _stream() -> None:  # pyright: ignore[reportUnusedFunction] - typer calls it
     """Look after the stream and its relay. Needs stream:admin."""
 
 
-@app.command()
-def status(hub: HubUrl = DEFAULT_HUB, as_json: AsJson = False) -> None:
-    """Show the head of the stream, and how far each route of the relay has carried it."""
-    with connected(hub) as client:
-        found = client.ask(_STATUS)["streamStatus"]
-    if as_json:
-        print_json(found)
-        return
-    print_table(("stream", "position", "cursor"), [("head", found["position"], found["cursor"])])
-    rows = [
-        (
-            one["route"],
-            str(one["state"]).lower(),
-            one["published"],
-            one["lag"],
-            one["deadLetters"],
-            one["since"],
-            one["detail"],
-        )
-        for one in found["routes"]
-    ]
-    if rows:
-        print_table(("route", "state", "published", "lag", "dead", "since", "detail"), rows)
-    else:
-        say("no relay has led a route yet: the hub was started without kafka.brokers, and history waits for them")
+app.command()(status)
 
 
 @app.command()
@@ -166,7 +141,7 @@ def _dead_letters(client: Client, route: str, dropped: bool) -> Iterator[dict[st
 
 
 def _only_route(client: Client) -> str:
-    routes = [str(one["route"]) for one in client.ask(_STATUS)["streamStatus"]["routes"]]
+    routes = [str(one["route"]) for one in client.ask(_ROUTES)["streamStatus"]["routes"]]
     if len(routes) == 1:
         return routes[0]
     if routes:
@@ -175,7 +150,7 @@ def _only_route(client: Client) -> str:
 
 
 def _stopped(client: Client) -> str:
-    routes = client.ask(_STATUS)["streamStatus"]["routes"]
+    routes = client.ask(_ROUTES)["streamStatus"]["routes"]
     stopped = [str(one["route"]) for one in routes if one["state"] == "STOPPED"]
     if len(stopped) == 1:
         return stopped[0]

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from xzepr.api.errors import ConnectionsFull, SubscriptionsFull, TooManySubscriptions
 from xzepr.core.actor import Actor
+from xzepr.features.stream.processes import Clients
 
 
 class ObserveSubscribers(Protocol):
@@ -39,20 +40,20 @@ class Capacity:
     def __init__(self, limits: CapacityLimits | None = None, observe: ObserveSubscribers | None = None) -> None:
         self._limits = limits or CapacityLimits()
         self._observe = observe
-        self._connections = 0
+        self._connections = Counter[str]()
         self._subscriptions = 0
         self._of_actors = Counter[str]()
 
     @contextmanager
-    def connection(self) -> Generator[None]:
-        """One WebSocket or event stream. Raises ConnectionsFull."""
-        if self._connections >= self._limits.max_connections:
+    def connection(self, transport: str) -> Generator[None]:
+        """One connection over `websocket` or `sse`. Raises ConnectionsFull."""
+        if self._connections.total() >= self._limits.max_connections:
             raise ConnectionsFull(self._limits.max_connections)
-        self._connections += 1
+        self._connections[transport] += 1
         try:
             yield
         finally:
-            self._connections -= 1
+            self._connections[transport] -= 1
 
     @contextmanager
     def subscription(self, actor: Actor, transport: str) -> Generator[None]:
@@ -70,6 +71,10 @@ class Capacity:
             self._count(actor, -1)
             if self._observe is not None:
                 self._observe.subscriber_left(transport)
+
+    def clients(self) -> Clients:
+        """Who is connected now."""
+        return Clients(self._connections["websocket"], self._connections["sse"], self._subscriptions)
 
     def _count(self, actor: Actor, one: int) -> None:
         self._subscriptions += one

@@ -1,4 +1,4 @@
-"""The relay in the schema: how far each route into Kafka is, and telling a stopped one how to go on."""
+"""The stream's status in the schema: its ends, its routes into Kafka, and telling a stopped one how to go on."""
 
 from datetime import datetime
 
@@ -6,12 +6,10 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.guards import requires
+from xzepr.api.graphql.processes import HubProcess, RelayStateType
 from xzepr.api.graphql.scalars import Position
 from xzepr.core.actor import Permission
-from xzepr.features.stream import routes
-from xzepr.features.stream.published import RelayState
-
-RelayStateType = strawberry.enum(RelayState, name="RelayState", description="What a route's relay is doing.")
+from xzepr.features.stream import processes, routes
 
 
 @strawberry.type(description="One route of the stream into Kafka, as its relay last described it.")
@@ -24,17 +22,30 @@ class RelayRoute:
     since: datetime = strawberry.field(description="Since when it is in this state.")
     published: Position = strawberry.field(description="Everything up to this position is in Kafka.")
     lag: Position = strawberry.field(description="How many messages come after it.")
+    lag_seconds: float = strawberry.field(
+        description="Age of the oldest of them by the database's clock; 0 when there is none."
+    )
+    led: bool = strawberry.field(description="Whether a process leads it now. If none does, state and detail are old.")
+    leader: strawberry.ID | None = strawberry.field(
+        description="Which process leads it; null also when that has not described itself for ten seconds."
+    )
     updated_at: datetime
     dead_letters: int = strawberry.field(description="Messages that the brokers refused and nobody has dropped.")
 
 
 @strawberry.type(description="How far the stream is, and how far it was carried.")
 class StreamStatus:
-    """The head and the routes."""
+    """The stream, its routes, and the processes of the hub."""
 
     position: Position = strawberry.field(description="Of the newest message; 0 while there is none.")
     cursor: str = strawberry.field(description="The cursor that has seen everything.")
+    oldest_cursor: str = strawberry.field(
+        description="The oldest cursor to go on from: everything after it is there. An older one has expired."
+    )
+    time: datetime | None = strawberry.field(description="When the newest message was announced.")
     routes: list[RelayRoute] = strawberry.field(description="Every route that a relay ever led, by name.")
+    dead_letters: int = strawberry.field(description="Messages that no one has dropped, of all routes.")
+    processes: list[HubProcess] = strawberry.field(description="Those that run, oldest first.")
 
 
 @strawberry.input(description="How a stopped route goes on: give either `at` or `republishFrom`.")
@@ -67,11 +78,16 @@ class RelayQueries:
     async def stream_status(info: Info) -> StreamStatus | None:
         hub = info.context.hub
         statuses = await routes.statuses(hub.db, info.context.actor)
-        head = await hub.stream.head()
+        present = await processes.statuses(hub.db, info.context.actor)
+        head, origin = await hub.stream.head(), await hub.stream.origin()
         return StreamStatus(
             position=Position(head.position),
             cursor=str(head.cursor),
+            oldest_cursor=str(origin.cursor),
+            time=await hub.stream.time_at(head.position),
             routes=statuses,  # pyright: ignore[reportArgumentType] resolved from RouteStatus
+            dead_letters=sum(one.dead_letters for one in statuses),
+            processes=present,  # pyright: ignore[reportArgumentType] resolved from ProcessStatus
         )
 
 

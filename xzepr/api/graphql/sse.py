@@ -70,7 +70,7 @@ class EventStream:
         """Write until the operation ends, the client has gone, or its credential holds no longer."""
         with ExitStack() as held:
             try:
-                held.enter_context(self._capacity.connection())
+                held.enter_context(self._capacity.connection("sse"))
                 if self._subscribes:
                     if self._drain.begun:
                         raise Draining

@@ -39,7 +39,7 @@ class GraphQLOverWebSocket:
         try:
             if self.service.drain.begun:
                 raise Draining
-            with self.capacity.connection():
+            with self.capacity.connection("websocket"):
                 await self._serve(WebSocket(scope, receive, send))
         except (ConnectionsFull, Draining) as problem:
             await refuse(problem, scope, receive, send)

@@ -117,6 +117,7 @@ class Relay:
     async def _lead(self, ours: Seat) -> None:
         """Holds the seat and relays, until the seat is lost."""
         await self._describe(ours, RelayState.WAITING_FOR_BROKERS, "connecting")
+        self.status = replace(self.status, leads=True)
         pause = Pause()
         while True:
             try:
@@ -283,7 +284,8 @@ class Relay:
         if (was.state, was.detail) == (state, detail):
             return
         since = was.since if was.state is state else now()
-        self.status = replace(was, state=state, detail=detail, since=since)
+        leads = was.leads and state is not RelayState.STANDBY
+        self.status = replace(was, state=state, detail=detail, since=since, leads=leads)
         log = _log.error if state is RelayState.STOPPED else _log.info
         log("relay.state", route=self._route.name, state=state.value, detail=detail)
 

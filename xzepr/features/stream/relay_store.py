@@ -27,6 +27,18 @@ class RouteRow:
     """Messages that were refused and not dropped."""
 
 
+@dataclass(frozen=True, slots=True)
+class RouteLag:
+    """How far a route is behind the stream."""
+
+    route: str
+    leader: str | None
+    """Which process leads it, where one has said so lately."""
+    position: int
+    lag: int
+    lag_seconds: float
+
+
 async def try_lead(connection: Connection, route: str) -> bool:
     """Whether this connection now leads the route; it does until it ends."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
@@ -68,6 +80,40 @@ async def rows(connection: Connection) -> list[RouteRow]:
                (SELECT count(*) FROM dead_letters AS d WHERE d.route = r.route AND d.dropped_at IS NULL) AS dead_letters
         FROM relay_routes AS r ORDER BY route
         """
+    )
+    return await cursor.fetchall()
+
+
+async def lags(connection: Connection, seconds: float) -> list[RouteLag]:
+    """How far each route is behind: as its leader measured it where one has spoken within so many seconds, else by what
+    the route remembers, which may be a second old. One row of the stream's primary key is read for each route."""
+    cursor = await connection.cursor(row_factory=class_row(RouteLag)).execute(
+        """
+        SELECT r.route, leader.id AS leader, at.position,
+               greatest(0, at.head_position - at.position) AS lag,
+               greatest(0, coalesce(extract(epoch FROM at.time - at.waiting_since), 0))::float AS lag_seconds
+        FROM relay_routes AS r
+        LEFT JOIN LATERAL (
+            SELECT * FROM processes AS p
+            WHERE p.relay_route = r.route AND p.relay_leads
+              AND p.seen_at > clock_timestamp() - %s::float * interval '1 second'
+            ORDER BY p.seen_at DESC LIMIT 1
+        ) AS leader ON true
+        CROSS JOIN LATERAL (
+            SELECT leader.relay_position AS position, leader.head_position, leader.seen_at AS time,
+                   leader.relay_waiting_since AS waiting_since
+            WHERE leader.relay_position IS NOT NULL
+            UNION ALL
+            SELECT r.published_position,
+                   coalesce((SELECT m.position FROM messages AS m ORDER BY m.position DESC LIMIT 1), 0),
+                   clock_timestamp(),
+                   (SELECT m.time FROM messages AS m WHERE m.position > r.published_position
+                    ORDER BY m.position LIMIT 1)
+            WHERE leader.relay_position IS NULL
+        ) AS at
+        ORDER BY r.route
+        """,
+        (seconds,),
     )
     return await cursor.fetchall()
 

@@ -7,13 +7,14 @@ from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import Conflict, InvalidInput, NotFound
 from xzepr.core.ids import new_id
 from xzepr.features.stream import relay_store, store
+from xzepr.features.stream.processes import SHOWN_SECONDS
 from xzepr.features.stream.published import RelayState
 from xzepr.infra.db import Database
 
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """A route as its leader last described it to the database; `published` may be a second behind."""
+    """A route as its leader last described it to the database, which may be a second ago."""
 
     route: str
     state: RelayState
@@ -23,9 +24,13 @@ class RouteStatus:
     """Everything up to this position is in Kafka, or a dead letter."""
     lag: int
     """Messages after it."""
+    lag_seconds: float
+    """Age of the oldest of them, by the database's clock; 0 when there is none."""
     updated_at: datetime
     led: bool
     """Whether some process leads the route now; if none does, the rest is history."""
+    leader: str | None
+    """That process's id, where it has described itself lately."""
     dead_letters: int
     """Messages that the brokers refused and nobody has dropped."""
 
@@ -35,17 +40,19 @@ async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
     actor.must(Permission.STREAM_ADMIN)
     async with db.read() as connection:
         rows = await relay_store.rows(connection)
-        head = await store.head(connection)
+        lags = {one.route: one for one in await relay_store.lags(connection, SHOWN_SECONDS)}
     return [
         RouteStatus(
             route=row.route,
             state=RelayState(row.state),
             detail=row.detail,
             since=row.since,
-            published=row.published_position,
-            lag=max(0, head.position - row.published_position),
+            published=lags[row.route].position,
+            lag=lags[row.route].lag,
+            lag_seconds=lags[row.route].lag_seconds,
             updated_at=row.updated_at,
             led=row.led,
+            leader=lags[row.route].leader if row.led else None,
             dead_letters=row.dead_letters,
         )
         for row in rows

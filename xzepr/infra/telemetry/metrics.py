@@ -59,6 +59,9 @@ class Metrics:
         self._relay_lag = Gauge(
             "xzepr_relay_lag_messages", "Messages of the stream not yet in Kafka.", ["route"], registry=registry
         )
+        self._relay_lag_seconds = Gauge(
+            "xzepr_relay_lag_seconds", "Age of the oldest message not yet in Kafka.", ["route"], registry=registry
+        )
         self._dead_letters = Gauge(
             "xzepr_relay_dead_letters",
             "Messages that Kafka refused and nobody has dropped.",
@@ -69,6 +72,19 @@ class Metrics:
             "xzepr_relay_state", "1 for what the relay is doing.", ["route", "state"], registry=registry
         )
         self._relay_was: dict[str, str] = {}
+        self._feed_lag = Gauge("xzepr_feed_lag_messages", "Messages that this process has not seen.", registry=registry)
+        self._feed_lag_seconds = Gauge(
+            "xzepr_feed_lag_seconds", "Age of the oldest message that this process has not seen.", registry=registry
+        )
+        self._subscriber_lag = Gauge(
+            "xzepr_subscriber_lag_messages", "Messages that the slowest subscriber has not read.", registry=registry
+        )
+        self._subscriber_lag_seconds = Gauge(
+            "xzepr_subscriber_lag_seconds",
+            "Age of the oldest message that the slowest subscriber has not read.",
+            registry=registry,
+        )
+        self._connections = Gauge("xzepr_connections", "Open connections.", ["transport"], registry=registry)
         self._subscribers = Gauge("xzepr_subscribers", "Open subscriptions.", ["transport"], registry=registry)
         self._logins = Counter("xzepr_logins", "Logins by outcome.", ["outcome"], registry=registry)
         # Finding a child by its labels takes 2 µs, and every request needs four; their labels are a fixed few.
@@ -109,9 +125,24 @@ class Metrics:
         """The stream is at least this long."""
         self._head.set(position)
 
-    def relay_lagged(self, route: str, messages: int) -> None:
-        """That many messages are in the stream and not yet in the route's topic."""
+    def relay_lagged(self, route: str, messages: int, seconds: float) -> None:
+        """That many messages are in the stream and not yet in the route's topic; the oldest is so old."""
         self._relay_lag.labels(route).set(messages)
+        self._relay_lag_seconds.labels(route).set(seconds)
+
+    def feed_lagged(self, messages: int, seconds: float) -> None:
+        """That many messages are in the stream and this process has not seen them; the oldest is so old."""
+        self._feed_lag.set(messages)
+        self._feed_lag_seconds.set(seconds)
+
+    def subscriber_lagged(self, messages: int, seconds: float) -> None:
+        """That many messages, the oldest so old, wait for the subscriber that is most behind; 0 without subscribers."""
+        self._subscriber_lag.set(messages)
+        self._subscriber_lag_seconds.set(seconds)
+
+    def connected(self, transport: str, connections: int) -> None:
+        """So many are open, over `websocket` or `sse`."""
+        self._connections.labels(transport).set(connections)
 
     def dead_letters_wait(self, route: str, messages: int) -> None:
         """So many messages of the route were refused by Kafka and await somebody's decision."""

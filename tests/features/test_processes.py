@@ -1,0 +1,294 @@
+"""What a hub's processes know of one another, and how far behind everything is, in messages and in seconds."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from tests.support.hub import execute, new_event, new_receiver, running_hub, until
+from tests.support.relay import append, kafka_settings, opened
+from xzepr import __version__
+from xzepr.core.actor import SYSTEM
+from xzepr.core.clock import now
+from xzepr.core.errors import Forbidden
+from xzepr.features.stream import processes, relay_store, routes
+from xzepr.features.stream.feed import Feed
+from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
+from xzepr.features.stream.processes import ProcessStatus, ThisProcess
+from xzepr.features.stream.published import RelayState, RelayStatus
+from xzepr.features.stream.service import Stream
+from xzepr.features.stream.subscription import follow
+from xzepr.infra.db import Database
+from xzepr.processes import running
+
+ROUTE = "somewhere.else"
+IDLE = RelayStatus(ROUTE, RelayState.STANDBY, "another process relays", now(), None)
+
+
+async def shown(db: Database, condition: Callable[[Sequence[ProcessStatus]], bool] = bool) -> list[ProcessStatus]:
+    """The processes, once that is so of them."""
+
+    async def so() -> bool:
+        return condition(await processes.statuses(db, SYSTEM))
+
+    await until(so)
+    return await processes.statuses(db, SYSTEM)
+
+
+async def described(
+    db: Database, one: ThisProcess, *, feed: int | None = 0, slowest: int | None = None, relay: RelayStatus = IDLE
+) -> ThisProcess:
+    """The process, after it has described itself."""
+    await one.describe(db, processes.SERVE, feed=feed, slowest=slowest, relay=relay, queue=0)
+    return one
+
+
+async def age(database_url: str, seconds: int) -> None:
+    """Makes all messages older: each by so many seconds more than the one after it."""
+    await execute(
+        database_url,
+        "UPDATE messages SET time = time - ((SELECT max(position) FROM messages) + 1 - position) * %s "
+        "* interval '1 second'",
+        (seconds,),
+    )
+
+
+async def test_processes_on_one_database_know_one_another_until_they_end(database_url: str) -> None:
+    async with running_hub(database_url) as one:
+        async with running_hub(database_url) as other:
+            await new_receiver(one)
+            both = await shown(other.db, lambda found: [p.feed and p.feed.position for p in found] == [1, 1])
+            assert [found.id for found in both] == [one.process.id, other.process.id]
+            for found in both:
+                assert (found.pid, found.role, found.version) == (os.getpid(), "serve", __version__)
+                assert found.feed == processes.Progress(1, 0, 0.0)
+                assert found.slowest_subscriber is None
+                assert found.relay is not None
+                assert found.silent_seconds < 5
+                assert abs((found.seen_at - now()).total_seconds()) < 5
+        assert [found.id for found in await processes.statuses(one.db, SYSTEM)] == [one.process.id]
+
+
+async def test_a_process_has_the_role_that_its_command_gives_it(database_url: str) -> None:
+    async with running_hub(database_url) as hub:
+        again = replace(hub, process=ThisProcess())
+        async with running(again, role=processes.WORK):
+            roles = {found.id: found.role for found in await shown(hub.db, lambda found: len(found) == 2)}
+    assert roles == {hub.process.id: "serve", again.process.id: "work"}
+
+
+async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_removed(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        silent = {seconds: ThisProcess() for seconds in (0, 8, 11, 61)}
+        for seconds, one in silent.items():
+            await described(stream.db, one)
+            await execute(
+                database_url,
+                "UPDATE processes SET seen_at = seen_at - %s * interval '1 second' WHERE id = %s",
+                (seconds, one.id),
+            )
+        found = await processes.statuses(stream.db, SYSTEM)
+        assert {one.id: round(one.silent_seconds) for one in found} == {silent[0].id: 0, silent[8].id: 8}
+        await processes.forget_silent(stream.db)
+        rows = await execute(database_url, "SELECT id FROM processes")
+        assert {str(id) for (id,) in rows} == {silent[seconds].id for seconds in (0, 8, 11)}
+
+
+async def test_a_row_that_a_crash_of_the_database_took_is_made_anew_and_began_when_it_did(database_url: str) -> None:
+    async with running_hub(database_url) as hub:
+        [before] = await shown(hub.db)
+        await asyncio.sleep(0.5)
+        await execute(database_url, "TRUNCATE processes")
+        [after] = await shown(hub.db)
+    assert after.id == before.id
+    assert after.seen_at > before.seen_at
+    assert abs((after.started_at - before.started_at).total_seconds()) < 0.2
+
+
+async def test_a_database_that_takes_no_descriptions_delays_nothing_else(database_url: str) -> None:
+    async with running_hub(database_url) as hub:
+        receiver = await new_receiver(hub)
+        [before] = await shown(hub.db)
+        async with await psycopg.AsyncConnection.connect(database_url) as other:
+            await other.execute("LOCK TABLE processes")
+            await asyncio.sleep(1.5)  # it describes itself once a second, and now waits
+            began = time.monotonic()
+            await hub.recorder.record(SYSTEM, new_event(receiver))
+            await hub.feed.wait_beyond(1)
+            assert time.monotonic() - began < 1
+            await other.rollback()
+        [after] = await shown(hub.db, lambda found: any(one.seen_at > before.seen_at for one in found))
+        assert after.id == before.id
+
+
+async def test_lag_is_counted_in_messages_and_timed_by_the_oldest_that_waits(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        await age(database_url, 100)
+        one = await described(stream.db, ThisProcess(), feed=3, slowest=1)
+        assert one.lags.feed is not None
+        assert one.lags.slowest_subscriber is not None
+        assert (one.lags.feed.position, one.lags.feed.lag) == (3, 2)
+        assert one.lags.feed.lag_seconds == pytest.approx(200, abs=5)
+        assert (one.lags.slowest_subscriber.position, one.lags.slowest_subscriber.lag) == (1, 4)
+        assert one.lags.slowest_subscriber.lag_seconds == pytest.approx(400, abs=5)
+        [status] = await processes.statuses(stream.db, SYSTEM)
+        assert (status.feed, status.slowest_subscriber) == (one.lags.feed, one.lags.slowest_subscriber)
+        await described(stream.db, one, feed=5)
+        assert one.lags.feed == processes.Progress(5, 0, 0.0)
+        assert one.lags.slowest_subscriber is None
+
+
+async def test_lag_in_seconds_survives_that_retention_took_what_waited(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        await age(database_url, 100)
+        await execute(database_url, "DELETE FROM messages WHERE position <= 3")
+        one = await described(stream.db, ThisProcess(), feed=1)
+        assert one.lags.feed is not None
+        assert one.lags.feed.lag_seconds == pytest.approx(200, abs=5)
+
+
+async def test_a_clock_that_was_set_back_makes_no_negative_lag(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 2)
+        await age(database_url, -3600)
+        one = await described(stream.db, ThisProcess(), feed=1)
+    assert one.lags.feed == processes.Progress(1, 1, 0.0)
+
+
+async def _route(database_url: str, published: int) -> None:
+    await execute(
+        database_url,
+        "INSERT INTO relay_routes (route, state, published_position) VALUES (%s, 'stopped', %s)",
+        (ROUTE, published),
+    )
+
+
+async def test_a_route_that_nobody_leads_lags_by_what_it_remembers(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        await age(database_url, 100)
+        await _route(database_url, 2)
+        [status] = await routes.statuses(stream.db, SYSTEM)
+        assert (status.led, status.leader, status.published, status.lag) == (False, None, 2, 3)
+        assert status.lag_seconds == pytest.approx(300, abs=5)
+        one = await described(stream.db, ThisProcess())
+        assert one.lags.relay is not None
+        assert (one.lags.relay.lag, round(one.lags.relay.lag_seconds, -1)) == (3, 300), "every process knows it"
+        await execute(database_url, "UPDATE relay_routes SET published_position = 5")
+        [status] = await routes.statuses(stream.db, SYSTEM)
+        assert (status.lag, status.lag_seconds) == (0, 0.0)
+
+
+async def test_a_routes_lag_is_what_its_leader_measured_for_as_long_as_it_is_heard_of(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        await age(database_url, 100)
+        await _route(database_url, 2)
+        leading = replace(IDLE, state=RelayState.FOLLOWING, position=5, leads=True)
+        leader = await described(stream.db, ThisProcess(), relay=leading)
+        await described(stream.db, ThisProcess())
+        await append(stream, 3)
+        [lag] = await _lags(stream)
+        assert lag == (ROUTE, leader.id, 5, 0, 0.0), "what came since is not counted before the leader speaks again"
+        await execute(
+            database_url, "UPDATE processes SET seen_at = seen_at - interval '11 s' WHERE id = %s", (leader.id,)
+        )
+        [(_, who, position, count, seconds)] = await _lags(stream)
+        assert (who, position, count) == (None, 2, 6)
+        assert seconds == pytest.approx(300, abs=5)
+
+
+async def _lags(stream: Stream) -> list[tuple[str, str | None, int, int, float]]:
+    async with stream.db.read() as connection:
+        rows = await relay_store.lags(connection, processes.SHOWN_SECONDS)
+    return [(row.route, row.leader, row.position, row.lag, row.lag_seconds) for row in rows]
+
+
+async def test_while_brokers_are_away_the_routes_lag_grows(database_url: str) -> None:
+    away = {"brokers": ["127.0.0.1:1"], "topic": ROUTE, "timeout_seconds": 1}
+    async with running_hub(database_url, kafka=away) as hub:
+        await new_receiver(hub)
+        await new_receiver(hub, "test")
+        seconds: list[float] = []
+
+        async def grown() -> bool:
+            found = await routes.statuses(hub.db, SYSTEM)
+            seconds.extend(one.lag_seconds for one in found if one.lag == 2 and one.leader == hub.process.id)
+            return len(seconds) > 1 and seconds[-1] - seconds[0] >= 2
+
+        await until(grown)
+        assert seconds == sorted(seconds)
+        text = hub.metrics.render().decode()
+        assert f'xzepr_relay_lag_messages{{route="{ROUTE}"}} 2.0' in text
+        assert f'xzepr_relay_lag_seconds{{route="{ROUTE}"}} 0.0' not in text
+        assert "xzepr_feed_lag_seconds 0.0" in text
+
+
+@pytest.mark.kafka
+async def test_the_leader_is_named_and_its_routes_lag_is_its_own(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka).model_dump(mode="python")
+    async with running_hub(database_url, kafka=settings) as one, running_hub(database_url, kafka=settings) as other:
+        for number in range(20):
+            await new_receiver(one, f"r{number}")
+
+        async def carried() -> bool:
+            found = await routes.statuses(one.db, SYSTEM)
+            return bool(found) and found[0].published == 20 and found[0].leader is not None
+
+        await until(carried)
+        [route] = await routes.statuses(other.db, SYSTEM)
+        assert (route.led, route.lag, route.lag_seconds) == (True, 0, 0.0)
+        found = await shown(one.db, lambda found: {p.relay and p.relay.leads for p in found} == {True, False})
+        [leader] = [process.id for process in found if process.relay and process.relay.leads]
+        assert leader == route.leader
+
+
+async def test_the_slowest_subscriber_is_the_one_that_does_not_read_on(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        feed = Feed(stream.db, stream, ring_size=10, poll_seconds=0.05)
+        following = asyncio.create_task(feed.run())
+        await feed.started()
+        start = feed.head.cursor
+        assert feed.slowest is None
+        quick, slow = _subscriber(stream, feed, start), _subscriber(stream, feed, start)
+        for one in (quick, slow):
+            await anext(one)
+        await append(stream, 1200)
+        assert await _read(quick, 1200) == list(range(1, 1201))
+        await anext(quick)  # a checkpoint: it waits for more
+        assert feed.slowest == 0
+        assert await _read(slow, 600) == list(range(1, 601))
+        assert feed.slowest is not None
+        assert 500 <= feed.slowest <= 600
+        await slow.aclose()
+        assert feed.slowest == 1200
+        await quick.aclose()
+        assert feed.slowest is None
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def _subscriber(stream: Stream, feed: Feed, start: Cursor) -> AsyncGenerator[Message | Checkpoint, None]:
+    return follow(stream, feed, SYSTEM, start, StreamFilter(), checkpoint_seconds=0.1)
+
+
+async def _read(subscriber: AsyncGenerator[Message | Checkpoint, None], count: int) -> list[int]:
+    positions: list[int] = []
+    while len(positions) < count:
+        said = await anext(subscriber)
+        if isinstance(said, Message):
+            positions.append(said.position)
+    return positions
+
+
+async def test_only_administrators_of_the_stream_see_processes(database_url: str) -> None:
+    nobody = replace(SYSTEM, permissions=frozenset())
+    async with opened(database_url) as stream:
+        with pytest.raises(Forbidden):
+            await processes.statuses(stream.db, nobody)
