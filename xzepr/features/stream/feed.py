@@ -1,8 +1,9 @@
 """The feed: one loop a process that follows the stream, keeps its newest messages in a ring, and wakes who waits.
 
 Subscribers are not pushed to. Each holds a position and asks for what comes after it: from the ring when it is there
-(positions have no gaps, so the ring is indexed by them), else from the database through a few shared places. So a slow
-subscriber costs neither memory nor messages, and delays nobody (see `docs/adr/0005-subscribers-pull.md`).
+(positions have no gaps, so the ring is indexed by them), else from the backlog, which reads the database for them. So a
+slow subscriber costs neither memory nor messages, and delays nobody (see `docs/adr/0005-subscribers-pull.md` and
+`0027-catching-up-takes-turns.md`).
 """
 
 import asyncio
@@ -15,8 +16,10 @@ import structlog
 
 from xzepr.core.errors import CursorExpired, Problem, StreamDiverged
 from xzepr.features.stream import store
+from xzepr.features.stream.backlog import Backlog
 from xzepr.features.stream.model import Cursor, Head, Message, Origin
 from xzepr.features.stream.service import Stream, WriteTransaction
+from xzepr.features.stream.turns import Turn, Turns
 from xzepr.infra.db import Connection, Database, refusals
 
 _MOST_MESSAGES = 1000
@@ -24,18 +27,19 @@ _FEW_MESSAGES = 100
 _READ_BYTES = 8 * 1024 * 1024
 """About how much one read brings; the next one asks for fewer messages when they are large."""
 _RING_BYTES = 64 * 1024 * 1024
-_DATABASE_READERS = 4
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class Reader:
     """Somebody who reads the stream through the feed of this process, and how far they are."""
 
-    __slots__ = ("position",)
+    __slots__ = ("position", "turn")
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, turn: Turn) -> None:
         self.position = position
-        """All up to here was read; they may be up to a portion further."""
+        """All up to here was read and dealt with."""
+        self.turn = turn
+        """How long they go on before others do; it begins anew when they have waited for news."""
 
 
 class Feed:
@@ -51,7 +55,9 @@ class Feed:
         self._portion = _FEW_MESSAGES
         self._head: Head | None = None
         self._moved: asyncio.Future[None] | None = None
-        self._places = asyncio.Semaphore(_DATABASE_READERS)
+        self._backlog = Backlog(db)
+        self.turns = Turns()
+        """Of all who read here."""
         self._started = asyncio.Event()
         self._sure_at = 0.0
         self._readers = set[Reader]()
@@ -76,7 +82,7 @@ class Feed:
     @contextmanager
     def reading(self, position: int) -> Generator[Reader]:
         """A reader, counted while the block lasts; who reads says in it how far they are."""
-        reader = Reader(position)
+        reader = Reader(position, Turn(self.turns))
         self._readers.add(reader)
         try:
             yield reader
@@ -97,17 +103,30 @@ class Feed:
                 self._moved = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._moved)
 
-    async def after(self, cursor: Cursor, limit: int) -> list[Message]:
-        """Up to `limit` messages after a cursor, in order and without gaps; empty at the head, and where the stream no
-        longer holds the cursor."""
-        position = cursor.position
-        if self._ring and position + 1 >= self._ring[0].position:
-            start = position + 1 - self._ring[0].position
-            return [self._ring[index] for index in range(start, min(start + limit, len(self._ring)))]
-        if position >= self.head.position:
-            return []
-        async with self._places:
-            return await self._stream.following(cursor, min(limit, _FEW_MESSAGES))
+    async def next(self, cursor: Cursor, reader: Reader) -> Message | None:
+        """The message that follows on a cursor, when it is the reader's turn; None at the head, and where the stream no
+        longer holds the cursor. Raises Unavailable."""
+        turn = reader.turn
+        while True:
+            if turn.is_over:
+                await turn.next(behind=self._is_behind(cursor.position))
+            if not self._is_behind(cursor.position):
+                return self._in_ring(cursor.position + 1)
+            if (message := self._backlog.at_hand(cursor)) is not None:
+                return message
+            message, read_for_us = await self._backlog.read(cursor)
+            if read_for_us or message is None:
+                turn.begin()  # the time went to the database
+                return message
+            # All who waited for the same read would go on in the same round of the loop.
+            await turn.next(behind=True)
+
+    def _is_behind(self, position: int) -> bool:
+        first = self._ring[0].position if self._ring else self.head.position + 1
+        return position + 1 < first
+
+    def _in_ring(self, position: int) -> Message | None:
+        return self._ring[position - self._ring[0].position] if position <= self.head.position else None
 
     async def run(self) -> None:
         """Follows the stream until cancelled; a lost database connection is opened again with a growing pause."""
@@ -158,6 +177,7 @@ class Feed:
         """Forgets what was read, and goes on after that place."""
         self._ring.clear()
         self._ring_bytes = 0
+        self._backlog.forget()
         self._head = Head(place.position, place.id)
         self.breaks += 1
         for forget in self.forgetters:

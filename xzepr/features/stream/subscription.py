@@ -12,7 +12,6 @@ from xzepr.features.stream.feed import Feed
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
 from xzepr.features.stream.service import Stream
 
-_READ = 500
 _AGAIN_SECONDS = 0.1
 
 
@@ -35,24 +34,25 @@ async def follow(
         yield Checkpoint(seen, now())
         spoke = time.monotonic()
         while True:
-            messages = await feed.after(seen, _READ)
-            if feed.breaks != breaks or (not messages and feed.head.position > seen.position):
+            message = await feed.next(seen, reader)
+            if feed.breaks != breaks or (message is None and feed.head.position > seen.position):
                 await stream.verify(seen)
                 if feed.breaks == breaks:
                     await asyncio.sleep(_AGAIN_SECONDS)  # the feed does not know yet
                 breaks = feed.breaks
                 continue
-            for message in messages:
+            if message is not None:
                 seen = message.cursor
                 if rules.matches(wanted, message):
                     yield message
                     spoke = time.monotonic()
-            reader.position = seen.position
+                reader.position = seen.position
             if time.monotonic() - spoke >= checkpoint_seconds:
                 yield Checkpoint(seen, now())
                 spoke = time.monotonic()
-            if feed.breaks == breaks:
+            if message is None and feed.breaks == breaks:
                 await _wait(feed, seen.position, spoke + checkpoint_seconds - time.monotonic())
+                reader.turn.begin()
 
 
 async def _wait(feed: Feed, position: int, seconds: float) -> None:

@@ -1,0 +1,81 @@
+"""The backlog: what is behind the ring, read from the database through few connections and for all who are there at once."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from xzepr.features.stream import store
+from xzepr.features.stream.model import Cursor, Message
+from xzepr.infra.db import APART_CONNECTIONS, Database
+
+_PORTION = 50
+"""Messages of one read. It is about what one turn sends, so that a subscriber who is where nobody else is reads little
+that another turn would have to read again; at 512 KiB a payload it is 25 MiB."""
+_BYTES = 32 * 1024 * 1024
+"""About how much is remembered of what was read."""
+
+
+class Backlog:
+    """The messages that were read last, by the cursors that they follow on.
+
+    A thousand subscribers who come back from the same place cost one read of each portion, and a read of one portion is
+    under way once. Nobody keeps a portion: who stalls holds the message in hand.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._places = asyncio.Semaphore(APART_CONNECTIONS)
+        self._next: dict[Cursor, Message] = {}
+        self._portions = deque[Sequence[tuple[Cursor, Message]]]()
+        self._bytes = 0
+        self._reading: dict[Cursor, asyncio.Task[Sequence[Message]]] = {}
+
+    def at_hand(self, cursor: Cursor) -> Message | None:
+        """The message that follows on the cursor, if it is remembered."""
+        return self._next.get(cursor)
+
+    async def read(self, cursor: Cursor) -> tuple[Message | None, bool]:
+        """The message that follows on the cursor, None where the stream holds no such cursor or nothing after it; and
+        whether this caller was the one who had it read. Raises Unavailable."""
+        task = self._reading.get(cursor)
+        first = task is None
+        if task is None:
+            task = self._reading[cursor] = asyncio.create_task(self._read(cursor))
+            task.add_done_callback(lambda done: self._done(cursor, done))
+        messages = await asyncio.shield(task)  # who asked first may go; the others still wait for it
+        return (messages[0] if messages else None), first
+
+    def forget(self) -> None:
+        """Forgets everything: the stream is another."""
+        self._next.clear()
+        self._portions.clear()
+        self._bytes = 0
+
+    async def _read(self, cursor: Cursor) -> Sequence[Message]:
+        limit = _PORTION - cursor.position % _PORTION  # so that who is near at hand comes to read the same portions
+        async with self._places, self._db.read_apart() as connection:
+            messages = await store.following(connection, cursor.position, cursor.tail, limit)
+        self._keep(cursor, messages)
+        return messages
+
+    def _done(self, cursor: Cursor, task: "asyncio.Task[Sequence[Message]]") -> None:
+        del self._reading[cursor]
+        if not task.cancelled():
+            task.exception()  # told to those who wait, of whom there may be none left
+
+    def _keep(self, cursor: Cursor, messages: Sequence[Message]) -> None:
+        befores = [cursor, *(message.cursor for message in messages)]
+        portion = list(zip(befores, messages, strict=False))
+        self._next.update(portion)
+        self._portions.append(portion)
+        self._bytes += _size(portion)
+        while self._bytes > _BYTES:
+            gone = self._portions.popleft()
+            self._bytes -= _size(gone)
+            for before, message in gone:
+                if self._next.get(before) is message:
+                    del self._next[before]
+
+
+def _size(portion: Sequence[tuple[Cursor, Message]]) -> int:
+    return sum(message.size for _, message in portion)
