@@ -160,6 +160,17 @@ async def test_a_login_whose_server_died_counts_as_failed_until_a_minute_has_pas
     assert here.passwords.verified == 0
 
 
+async def test_failures_before_the_clock_was_set_back_lock_nobody_out_until_it_is_right_again(here: Server) -> None:
+    await here.user("sam")
+    async with here.db.write() as connection:
+        await connection.execute(
+            """INSERT INTO login_attempts (id, name_digest, failed, at)
+               SELECT n::text, sha256('sam'), true, clock_timestamp() + interval '59 minutes'
+               FROM generate_series(1, 10) AS n"""
+        )
+    assert await outcomes(here, "sam", PASSWORD, 1) == ["Session"]
+
+
 async def test_a_guess_is_counted_although_its_caller_hangs_up(here: Server) -> None:
     await here.user("sam")
     calls = [asyncio.create_task(here.auth.login("sam", "a wrong password")) for _ in range(10)]

@@ -1,14 +1,17 @@
 """The recorder: many creates, one transaction at a time, and the truth to everyone who asked."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import orjson
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.rows import TupleRow
 
 from tests.support.hub import (
     MANAGER,
@@ -36,10 +39,13 @@ from xzepr.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from xzepr.features.events import rules
 from xzepr.features.events.model import NewEvent, Recorded
 from xzepr.features.receivers.model import Receiver, ReceiverChange
+from xzepr.features.stream import store
 from xzepr.features.stream.kinds import Kind
 from xzepr.hub import Hub
+from xzepr.settings import EventSettings
 
 POISON = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (description <> 'poison')"
 
@@ -181,6 +187,31 @@ async def test_a_writer_that_freezes_is_ended_by_the_database_and_others_go_on(d
         with pytest.raises(Unavailable):
             await _freeze(hub, until(lambda: _was_recorded(hub, new_event(build))))
         assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
+
+
+async def test_who_waits_for_the_lock_ends_a_writer_that_is_stuck_and_nobody_else(database_url: str):
+    limits = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 0.8}
+    async with running_hub(database_url, database=limits) as hub:
+        build = await new_receiver(hub)
+        async with await psycopg.AsyncConnection.connect(database_url) as bystander, stuck(database_url) as writer:
+            await bystander.execute("SELECT pg_advisory_xact_lock(42)")
+            with pytest.raises(Overloaded):
+                await hub.recorder.record(MANAGER, new_event(build))
+            assert not writer.closed
+            await writer.execute("SELECT 1")  # it is not stuck yet
+            await until(lambda: _was_recorded(hub, new_event(build)))
+            with pytest.raises(psycopg.OperationalError):
+                await writer.execute("SELECT 1")
+            await bystander.execute("SELECT 1")
+        assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
+
+
+@asynccontextmanager
+async def stuck(database_url: str) -> AsyncGenerator[psycopg.AsyncConnection[TupleRow]]:
+    """A writer that no limit ends, in its turn."""
+    async with await psycopg.AsyncConnection.connect(database_url) as writer:
+        await store.lock(writer)
+        yield writer
 
 
 async def _freeze(hub: Hub, until_then: Awaitable[None]) -> None:
@@ -423,6 +454,17 @@ async def test_what_has_not_happened_yet_is_refused(hub: Hub, database_url: str)
         await hub.recorder.record(MANAGER, new_event(build, created_at=datetime.now(UTC) + timedelta(minutes=1)))
     assert refusal.value.field == "created_at"
     assert await events_stored(database_url) == 0
+
+
+@pytest.mark.parametrize("behind", ["the database's clock", "the process's clock"])
+def test_one_of_two_clocks_that_was_set_back_refuses_nobody(behind: str):
+    right, wrong = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)
+    recorded_at, present = (wrong, right) if behind == "the database's clock" else (right, wrong)
+    accepted = rules.accept(new_event("receiver", created_at=right), EventSettings())
+    assert rules.place(accepted, 1, recorded_at, "owner", present).created_at == right
+    later = rules.accept(new_event("receiver", created_at=right + timedelta(seconds=1)), EventSettings())
+    with pytest.raises(InvalidInput):
+        rules.place(later, 1, recorded_at, "owner", present)
 
 
 async def test_what_the_schema_refuses_is_refused_with_every_violation(hub: Hub, database_url: str):

@@ -77,6 +77,14 @@ async def test_a_ticket_that_is_too_old_is_refused_and_swept(hub: Hub, database_
     assert await tickets(database_url) == 1
 
 
+async def test_a_ticket_does_not_live_longer_because_the_clock_was_set_back(hub: Hub, database_url: str) -> None:
+    ticket = await hub.auth.create_stream_ticket(await ada(hub))
+    await execute(database_url, "UPDATE stream_tickets SET expires_at = clock_timestamp() + interval '1 hour'")
+    with pytest.raises(InvalidToken):
+        await hub.auth.redeem_stream_ticket(ticket.text)
+    assert await tickets(database_url) == 0
+
+
 @pytest.mark.parametrize("text", ["", "x", "xzepr_" + "0" * 64, "xzepr_ticket_" + "0" * 64, "xzepr_ticket_" + "Ä" * 64])
 async def test_what_is_no_ticket_is_refused(hub: Hub, text: str) -> None:
     with pytest.raises(InvalidToken):

@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from xzepr.core.errors import Overloaded, TimedOut, Unavailable
+from xzepr.core.errors import Overloaded, StorageFull, TimedOut, Unavailable
 from xzepr.infra.db import ConnectionLost, StatementRefused, problem_of
 
 
@@ -19,7 +19,7 @@ from xzepr.infra.db import ConnectionLost, StatementRefused, problem_of
         (errors.IdleInTransactionSessionTimeout(), ConnectionLost),
         (errors.ConnectionFailure(), ConnectionLost),
         (psycopg.OperationalError("the connection is lost"), ConnectionLost),
-        (errors.DiskFull(), Unavailable),
+        (errors.DiskFull(), StorageFull),
         (errors.CheckViolation(), StatementRefused),
         (errors.UntranslatableCharacter(), StatementRefused),
         (errors.PipelineAborted("pipeline aborted"), StatementRefused),

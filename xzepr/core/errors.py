@@ -128,6 +128,15 @@ class Unavailable(Problem):
     code = "UNAVAILABLE"
 
 
+class StorageFull(Unavailable):
+    """The disk under the database is full: nothing of what was asked is kept until there is room again."""
+
+    code = "STORAGE_FULL"
+
+    def __init__(self) -> None:
+        super().__init__("the disk under the database is full; nothing was changed", retry_after=5)
+
+
 class TooLarge(Problem):
     """A request is larger than a limit, which the message names."""
 

@@ -144,7 +144,7 @@ class Auth:
         if not is_stream_ticket(ticket):
             raise refusal
         async with self._db.write() as connection:
-            row = await store.take_ticket(connection, digest_of(ticket))
+            row = await store.take_ticket(connection, digest_of(ticket), TICKET_SECONDS)
         if row is None or not row.in_time:
             raise refusal
         return TicketHolder(row.user_id, row.key_digest, row.ends_at)

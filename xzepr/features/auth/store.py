@@ -149,16 +149,18 @@ async def insert_ticket(
     return await cursor.fetchone()
 
 
-async def take_ticket(connection: Connection, digest: bytes) -> TicketRow | None:
-    """The ticket, which nobody can take again; None when there is none."""
+async def take_ticket(connection: Connection, digest: bytes, seconds: int) -> TicketRow | None:
+    """The ticket, which nobody can take again; None when there is none. In time is one that has no more than these
+    seconds left either: the clock may have been set back."""
     async with connection.cursor(row_factory=class_row(TicketRow)) as cursor:
         await cursor.execute(
             """
             DELETE FROM stream_tickets WHERE digest = %(digest)s
             RETURNING user_id, key_digest, extract(epoch FROM ends_at)::float8 AS ends_at,
-                      expires_at > clock_timestamp() AS in_time
+                      expires_at BETWEEN clock_timestamp()
+                                     AND clock_timestamp() + make_interval(secs => %(seconds)s) AS in_time
             """,
-            {"digest": digest},
+            {"digest": digest, "seconds": seconds},
         )
         return await cursor.fetchone()
 
@@ -183,7 +185,8 @@ async def lock_name(connection: Connection, name_digest: bytes) -> None:
 
 
 async def count_attempts(connection: Connection, name_digest: bytes) -> Attempts:
-    """The last minute's attempts. One that is under way for 30 s has failed: its server died, or is as good as dead."""
+    """The last minute's attempts, and none that a clock that was set back takes to be yet to come. One that is under
+    way for 30 s has failed: its server died, or is as good as dead."""
     async with connection.cursor(row_factory=class_row(Attempts)) as cursor:
         await cursor.execute(
             """
@@ -192,7 +195,8 @@ async def count_attempts(connection: Connection, name_digest: bytes) -> Attempts
                    coalesce(60 - extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 AS frees_in
             FROM (SELECT at, failed OR at < clock_timestamp() - interval '30 seconds' AS over
                   FROM login_attempts
-                  WHERE name_digest = %(digest)s AND at > clock_timestamp() - interval '1 minute') AS recent
+                  WHERE name_digest = %(digest)s
+                    AND at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp()) AS recent
             """,
             {"digest": name_digest},
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from xzepr.core.actor import Actor
+from xzepr.core.clock import now
 from xzepr.core.errors import Conflict, Problem
 from xzepr.features.events import rules, store
 from xzepr.features.events.model import Accepted, Recorded
@@ -61,7 +62,7 @@ class Batch:
             revision = await self._admitting.admit(new.receiver_id, accepted.receiver_revision, new.payload)
             if revision != accepted.receiver_revision:
                 accepted = replace(accepted, receiver_revision=revision)
-            event = rules.place(accepted, self._tx.next_position, self._tx.time, actor.id)
+            event = rules.place(accepted, self._tx.next_position, self._tx.time, actor.id, now())
         except Problem as problem:
             return problem
         return self._record(actor, accepted, event)

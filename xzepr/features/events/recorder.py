@@ -14,7 +14,7 @@ from dataclasses import replace
 import structlog
 
 from xzepr.core.actor import SYSTEM, Actor, Permission
-from xzepr.core.errors import InvalidInput, Overloaded, Problem, TimedOut, Unavailable
+from xzepr.core.errors import InvalidInput, Overloaded, Problem, StorageFull, TimedOut, Unavailable
 from xzepr.features.events import rules, store
 from xzepr.features.events.batch import Batch, Outcome, Repeat
 from xzepr.features.events.model import Accepted, NewEvent, Recorded
@@ -28,6 +28,7 @@ from xzepr.settings import EventSettings, RecorderSettings
 
 _SETTLE_SECONDS = 30.0
 """How long the recorder tries to learn the outcome of a COMMIT before it says that it does not know."""
+_UNBLOCK_SECONDS = 5.0
 _FAIR_SHARE = 50
 """Events of one call that are judged before others get their turn."""
 _log = structlog.stdlib.get_logger(__name__)
@@ -146,7 +147,10 @@ class Recorder:
         match failure:
             case ConnectionLost():
                 await self._settle_unknown(batch, outcomes)
+            case StorageFull():
+                _settle(batch, failure)
             case Problem():
+                await self._unblock()
                 _settle(batch, Overloaded(f"{failure.message}; the event was not recorded", retry_after=1))
             case _:
                 await self._halve(batch, failure)
@@ -223,6 +227,16 @@ class Recorder:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.2)
+
+    async def _unblock(self) -> None:
+        """After a turn that did not come or went wrong: a writer that is stuck in its own is ended, if there is one."""
+        try:
+            async with asyncio.timeout(_UNBLOCK_SECONDS):
+                ended = await self._stream.end_stuck_writers()
+        except (Problem, TimeoutError):
+            return
+        if ended:
+            _log.warning("recorder.ended_stuck_writer", sessions=ended)
 
     async def _disconnect(self) -> None:
         if self._connection is not None:

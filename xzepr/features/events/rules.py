@@ -83,11 +83,12 @@ def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
     return digest_of_parts(parts)
 
 
-def place(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str) -> Event:
-    """The event at its place in the stream; raises InvalidInput when it claims to come from the future."""
-    new = accepted.new
-    if new.created_at is not None and new.created_at > recorded_at:
-        raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {recorded_at.isoformat()}")
+def place(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str, present: datetime) -> Event:
+    """The event at its place in the stream; raises InvalidInput when it claims to come from the future. `present` is
+    by this process's clock, `recorded_at` by the database's: one of them that was set back refuses nobody."""
+    new, latest = accepted.new, max(recorded_at, present)
+    if new.created_at is not None and new.created_at > latest:
+        raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {latest.isoformat()}")
     return Event(
         position=position,
         id=accepted.id,

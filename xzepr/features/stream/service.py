@@ -94,6 +94,12 @@ class Stream:
             yield tx
         self.tell(tx)
 
+    async def end_stuck_writers(self) -> int:
+        """Ends sessions of this role that have had the writer's turn for longer than any transaction takes, and says
+        how many. Their servers learn what became of their COMMITs as after a lost connection."""
+        async with self.db.read() as connection:
+            return await store.end_stuck_writers(connection, self.db.transaction_seconds)
+
     def tell(self, tx: WriteTransaction) -> None:
         """Tells followers in this process of what is committed; those in others hear of it by NOTIFY."""
         if tx.messages:

@@ -43,6 +43,23 @@ async def lock(connection: Connection) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITER_LOCK,))
 
 
+async def end_stuck_writers(connection: Connection, seconds: float) -> int:
+    """Ends the sessions that hold the writer's lock in a transaction which began longer ago than this; of other roles
+    none, whose sessions are not ours to end."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        """
+        SELECT pg_terminate_backend(a.pid)
+        FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+          AND (l.classid::bigint << 32 | l.objid::bigint) = %(lock)s
+          AND a.datname = current_database() AND a.usename = current_user
+          AND a.xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)
+        """,
+        {"lock": _WRITER_LOCK, "seconds": seconds},
+    )
+    return len(await cursor.fetchall())
+
+
 async def tip(connection: Connection) -> AsyncCursor[Tip]:
     """The newest position and the time that the next message will carry. Read it under the lock."""
     return await connection.cursor(row_factory=class_row(Tip)).execute(
