@@ -101,12 +101,15 @@ class DatabaseServer:
         return True
 
     async def prepare(self) -> None:
-        """Makes the hub's role and database, with the present schema, in a server that has just been made."""
+        """Makes the hub's role and its empty database, in a server that has just been made."""
         async with await psycopg.AsyncConnection.connect(
             self.url_of(SUPERUSER, "postgres"), autocommit=True
         ) as connection:
             await connection.execute("CREATE ROLE xzepr LOGIN")
             await connection.execute("CREATE DATABASE xzepr OWNER xzepr")
+
+    async def migrate(self) -> None:
+        """Gives the hub's database the present schema."""
         await asyncio.to_thread(migrate, self.url, say=lambda _: None)
 
     async def stop(self) -> None:
@@ -141,13 +144,19 @@ class DatabaseServer:
 
 @asynccontextmanager
 async def database_server(
-    folder: Path, *, settings: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    migrated: bool = True,
 ) -> AsyncGenerator[DatabaseServer]:
-    """A running one with the hub's database in it, ended at the end."""
+    """A running one with the hub's database in it, empty unless `migrated`; ended at the end."""
     server = await asyncio.to_thread(DatabaseServer, folder, settings=settings, environ=environ)
     try:
         await server.start()
         await server.prepare()
+        if migrated:
+            await server.migrate()
         yield server
     finally:
         await server.crash()
