@@ -12,13 +12,16 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from xzepr.core.errors import Overloaded, TimedOut, Unavailable
+from xzepr.core.errors import Overloaded, StorageFull, TimedOut, Unavailable
 from xzepr.settings import DatabaseSettings
 
 Connection = AsyncConnection[TupleRow]
 Cursor = AsyncCursor
 """Of a statement that was sent and not yet fetched; in pipeline mode several travel together."""
 
+APART_CONNECTIONS = 4
+"""Most connections of `Database.read_apart`."""
+_APART_IDLE_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 """Between attempts to connect, for as long as somebody waits for a connection."""
 _TRUSTED_FOR_SECONDS = 1.0
@@ -46,6 +49,8 @@ def problem_of(error: psycopg.Error) -> Exception:
         return Unavailable("the database is not reachable or all its connections are in use", retry_after=1)
     if isinstance(error, errors.LockNotAvailable):
         return Overloaded("another writer holds the stream; nothing was changed", retry_after=1)
+    if isinstance(error, errors.DiskFull):
+        return StorageFull()
     if isinstance(error, errors.QueryCanceled):
         return TimedOut("the database took too long; nothing was changed", retry_after=1)
     away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -81,13 +86,18 @@ class Database:
         self._name = name
         self._used: dict[int, float] = {}
         self._mending: asyncio.Task[None] | None = None
-        self._pool = AsyncConnectionPool(
-            self._conninfo("pool"),
+        self._pool = self._new_pool("pool", settings.min_connections, settings.max_connections)
+        self._apart = self._new_pool("apart", 0, APART_CONNECTIONS)
+
+    def _new_pool(self, purpose: str, least: int, most: int) -> AsyncConnectionPool[Connection]:
+        return AsyncConnectionPool(
+            self._conninfo(purpose),
             connection_class=AsyncConnection[TupleRow],
             kwargs={"autocommit": True},
-            min_size=settings.min_connections,
-            max_size=settings.max_connections,
-            timeout=settings.connection_timeout_seconds,
+            min_size=least,
+            max_size=most,
+            max_idle=_APART_IDLE_SECONDS if least == 0 else 600,
+            timeout=self._settings.connection_timeout_seconds,
             reconnect_timeout=0,
             reconnect_failed=_insist,
             configure=self._limit,
@@ -110,20 +120,26 @@ class Database:
             options=f"{options} -c timezone=UTC",
         )
 
+    @property
+    def transaction_seconds(self) -> float:
+        """What no transaction that writes takes: its wait for a lock and a statement."""
+        return self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
+
     async def _limit(self, connection: Connection) -> None:
         """From PostgreSQL 17 on, limits whole transactions too: in a pipeline silence is noticed only at a sync."""
         if connection.info.server_version >= 17_00_00:
-            seconds = self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
-            milliseconds = str(int(seconds * 1000))
+            milliseconds = str(int(self.transaction_seconds * 1000))
             await connection.execute("SELECT set_config('transaction_timeout', %s, false)", (milliseconds,))
 
     async def open(self) -> None:
         """Opens the pool and waits for its first connections; raises Unavailable when there are none in time."""
         async with refusals():
             await self._pool.open(wait=True, timeout=self._settings.connection_timeout_seconds)
+            await self._apart.open()  # of which connections are opened when they are needed
 
     async def close(self) -> None:
-        """Closes the pool; connections of one's own are their owners' to close."""
+        """Closes the pools; connections of one's own are their owners' to close."""
+        await self._apart.close()
         await self._pool.close()
 
     async def _check(self, connection: Connection) -> None:
@@ -139,7 +155,8 @@ class Database:
     async def _mend(self) -> None:
         """Where one connection is broken the server has perhaps been restarted, and all are. Found one by one, each
         would cost who finds it a pause of the pool's, longer from one to the next."""
-        await self._pool.check()
+        for pool in (self._pool, self._apart):
+            await pool.check()
 
     async def _remember(self, connection: Connection) -> None:
         if len(self._used) > 10 * self._settings.max_connections:
@@ -148,8 +165,8 @@ class Database:
 
     @asynccontextmanager
     async def _pooled(self, pool: AsyncConnectionPool[Connection]) -> AsyncGenerator[Connection]:
-        """A connection of a pool. Its wait is an `asyncio.wait_for`, which on Python 3.11 forgets that it was cancelled when
-        a connection comes free at that moment: whoever was told to end, or was out of time, would go on."""
+        """A connection of a pool. Its wait is an `asyncio.wait_for`, which on Python 3.11 forgets that it was cancelled
+        when a connection comes free at that moment: whoever was told to end, or was out of time, would go on."""
         task = asyncio.current_task()
         assert task is not None, "this runs in a coroutine"
         cancelled = task.cancelling()
@@ -162,6 +179,13 @@ class Database:
     async def read(self) -> AsyncGenerator[Connection]:
         """A connection for reads: each statement stands alone, nothing is locked, nothing announced."""
         async with refusals(), self._pooled(self._pool) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read_apart(self) -> AsyncGenerator[Connection]:
+        """The same for those who have much to read: at most four connections that are none of the others', opened when
+        they are needed and closed when they are not."""
+        async with refusals(), self._pooled(self._apart) as connection:
             yield connection
 
     @asynccontextmanager
