@@ -18,6 +18,7 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Message
 from xzepr.features.stream.processes import ThisProcess
 from xzepr.features.stream.relay import Relay
+from xzepr.features.stream.retention import Retention
 from xzepr.features.stream.service import Stream
 from xzepr.features.users.service import Users
 from xzepr.infra.crypto import KeyPair, Passwords
@@ -37,6 +38,7 @@ class Hub:
     stream: Stream
     feed: Feed
     relay: Relay
+    retention: Retention
     users: Users
     auth: Auth
     receivers: Receivers
@@ -88,6 +90,7 @@ class Hub:
             stream=stream,
             feed=feed,
             relay=relay,
+            retention=_retention(db, settings),
             users=users,
             auth=Auth(db, users, tokens, observe_login=metrics.login_tried),
             receivers=receivers,
@@ -95,6 +98,12 @@ class Hub:
             events=Events(db, settings.events),
             recorder=recorder,
         )
+
+
+def _retention(db: Database, settings: Settings) -> Retention:
+    hours = settings.stream.retention_hours
+    keep = None if hours is None else timedelta(hours=hours)
+    return Retention(db, keep, settings.kafka.topic if settings.kafka.brokers else None)
 
 
 def _count(metrics: Metrics, messages: Sequence[Message]) -> None:

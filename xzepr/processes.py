@@ -51,6 +51,7 @@ async def _keep_house(hub: Hub) -> None:
         await hub.stream.make_partitions(hub.settings.stream.partition_size)
         await hub.events.forget_keys()
         await forget_silent(hub.db)
+        await hub.retention.enforce()
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 

@@ -109,7 +109,9 @@ class _Tail:
             raise typer.Exit(130) from None
         except Refused as refusal:
             where = self._follower.cursor
-            raise CannotStart(f"{refusal}{f' (seen up to {where})' if where else ''}") from refusal
+            expired = any(one.code == "CURSOR_EXPIRED" for one in refusal.complaints)
+            ways = ". `--after` takes that cursor, and `--from-start` shows all that is left" if expired else ""
+            raise CannotStart(f"{refusal}{ways}{f' (seen up to {where})' if where else ''}") from refusal
         finally:
             self._follower.close()
 

@@ -60,6 +60,11 @@ class StreamSettings(Section):
     partition_size: Annotated[Number, Field(ge=1_000_000)] = Field(
         default=10_000_000, description="Positions in one partition of the stream's table."
     )
+    retention_hours: Count | None = Field(
+        default=None,
+        description="Hours that messages are kept; without, for ever. What the relay has yet to publish or may have to "
+        "send again stays longer; events are never removed.",
+    )
     ring_size: Count = Field(default=10_000, description="Newest messages that a process keeps at hand.")
     checkpoint_seconds: Seconds = Field(default=10, description="Seconds of silence after which a checkpoint is sent.")
     poll_seconds: Seconds = Field(default=1, description="Seconds between looks at the stream when no notice arrives.")

@@ -226,8 +226,8 @@ class StreamQueries:
     """Root fields that read the stream."""
 
     @strawberry.field(
-        description="Messages after a cursor (null: from the beginning), oldest first. Kinds that the caller may not "
-        "read are left out.",
+        description="Messages after a cursor (null: from the oldest there is), oldest first. Kinds that the caller may "
+        "not read are left out.",
         directives=[SignedIn()],
     )
     @staticmethod

@@ -67,7 +67,23 @@ class Published:
 
 
 class StoppedError(Exception):
-    """The relay cannot know what was published; the message says what was found and which commands there are."""
+    """The relay cannot know what was published; the message says what was found."""
+
+    def __init__(self, message: str, *, at: int | None = None) -> None:
+        """`at`: everything up to this position may count as published; None where there is nothing to choose."""
+        super().__init__(message)
+        self._at = at
+
+    def told(self, first: int) -> str:
+        """The message with the ways on; `first` is the oldest position that the stream has."""
+        if self._at is None:
+            return str(self)
+        at = max(self._at, first - 1)
+        return (
+            f"{self} Choose: `xzepr stream resume --at {at}` treats everything up to {at} as published and goes on "
+            f"after it; `xzepr stream resume --republish-from {first}` publishes everything again from position "
+            f"{first} (or from any later one)"
+        )
 
 
 def refuses_everything(route: str, count: int, reason: str) -> StoppedError:
@@ -89,19 +105,12 @@ def rival(route: str) -> str:
     )
 
 
-def choices(last: int) -> str:
-    """The two ways on, for the end of every such message."""
-    return (
-        f"Choose: `xzepr stream resume --at {last}` treats everything up to {last} as published and goes on after it; "
-        "`xzepr stream resume --republish-from 1` publishes everything again from position 1 (or from any other)"
-    )
-
-
 def wiped(route: str, remembered: int) -> StoppedError:
     """Kafka holds nothing of a route that was published."""
     return StoppedError(
         f"{route} was published up to position {remembered}, but these brokers do not know of it: their data was lost, "
-        f"or kafka.brokers names other brokers than before. {choices(remembered)}"
+        "or kafka.brokers names other brokers than before.",
+        at=remembered,
     )
 
 
@@ -112,14 +121,15 @@ def diverged(route: str, published: Published, head: int, found: str | None) -> 
     else:
         what = f"message {published.position} is {published.id} in Kafka and {found} in the database"
     return StoppedError(
-        f"{route}: {what}: the database was restored or replaced, and what it lost is still in Kafka. "
-        f"{choices(min(head, published.position))}"
+        f"{route}: {what}: the database was restored or replaced, and what it lost is still in Kafka.",
+        at=min(head, published.position),
     )
 
 
 def missing(route: str, position: int) -> StoppedError:
-    """The stream has a gap, or ends, where the relay has to go on."""
+    """The stream begins after the position where the relay has to go on."""
     return StoppedError(
-        f"{route}: the database has no message at position {position}, where the relay has to go on: part of the "
-        f"stream was removed, or the database was restored. {choices(position)}"
+        f"{route}: the relay has to go on with position {position}, and the database no longer has it: the old end of "
+        "the stream was removed.",
+        at=position,
     )

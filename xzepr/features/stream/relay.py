@@ -134,7 +134,9 @@ class Relay:
                 await self._describe(ours, RelayState.WAITING_FOR_BROKERS, str(error))
                 await pause()
             except (StoppedError, TopicError) as error:
-                await self._describe(ours, RelayState.STOPPED, str(error))
+                first = (await self._stream.origin()).position + 1
+                detail = error.told(first) if isinstance(error, StoppedError) else str(error)
+                await self._describe(ours, RelayState.STOPPED, detail)
                 await self._wait_for_instruction(ours)
 
     async def _wait_for_instruction(self, ours: Seat) -> None:
@@ -166,22 +168,23 @@ class Relay:
         if row.resume_id is not None and row.resume_after is not None:
             if published is None or published.resume_id != row.resume_id:
                 await self._obey(passage, row.resume_id, row.resume_after)
-            await ours.obeyed(row.resume_id)
         elif published is None:
             if row.published_position:
                 raise wiped(self._route.name, row.published_position)
-            passage.published = Published(0, self._stream.hub_id)
+            await passage.begin(await self._stream.origin())
         else:
             await self._verify(published)
         published = passage.so_far
         self._left_out = await ours.left_out(published.position)
         self.status = replace(self.status, position=published.position)
         await self._note(ours, published)
+        if row.resume_id is not None:
+            await ours.obeyed(row.resume_id)  # not before retention can see from where we publish again
 
     async def _obey(self, passage: Passage, resume_id: str, after: int) -> None:
         id = await self._id_at(after)
         if id is None:
-            raise missing(self._route.name, after)
+            raise missing(self._route.name, after + 1)
         # With the instruction's id: should we die before the database forgets it, it is not obeyed again.
         await passage.publish((), Published(after, id, resume_id))
         _log.warning("relay.resumed", route=self._route.name, after=after)
@@ -190,6 +193,8 @@ class Relay:
         found = await self._id_at(published.position)
         if found != published.id:
             head = await self._stream.head()
+            if found is None and published.position < head.position:
+                raise missing(self._route.name, published.position + 1)
             raise diverged(self._route.name, published, head.position, found)
 
     async def _id_at(self, position: int) -> str | None:

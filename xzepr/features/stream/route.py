@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from xzepr.features.stream import cloudevents
-from xzepr.features.stream.model import Message
+from xzepr.features.stream.model import Message, Origin
 from xzepr.features.stream.published import Published, wiped
 from xzepr.infra.kafka.cluster import Cluster, RefusedError, Security, TopicError
 from xzepr.infra.kafka.latest import latest_value
@@ -140,6 +140,12 @@ class Passage:
         """What was published, of a passage whose place was found."""
         assert self.published is not None, "the relay has found its place"
         return self.published
+
+    async def begin(self, origin: Origin) -> None:
+        """Nothing was published: the route begins with the oldest message that the stream has."""
+        self.published = Published(origin.position, origin.id)
+        if origin.position:  # Kafka knows it before the database does, or Kafka would seem to have forgotten it
+            await self.publish((), self.published)
 
     def allow(self, max_bytes: int) -> None:
         """From now on, messages of up to so many bytes go with their data."""

@@ -71,10 +71,11 @@ async def resume(
     after = at if at is not None else (republish_from or 0) - 1
     async with db.write() as connection:
         head = await store.head(connection)
-        if not 0 <= after <= head.position:
+        origin = await store.origin(connection)
+        if not origin.position <= after <= head.position:
             raise InvalidInput.one(
                 "at" if at is not None else "republishFrom",
-                f"the stream has positions 1 to {head.position}, and this goes on after {after}",
+                f"the stream has positions {origin.position + 1} to {head.position}, and this goes on after {after}",
             )
         if await relay_store.row(connection, route) is None:
             raise NotFound("route", route, field="route")

@@ -1,0 +1,117 @@
+"""The relay beside retention: where a new route begins, and what a stopped one is told once the old end is gone."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from tests.support.relay import (
+    append,
+    consume,
+    delete_topics,
+    kafka_settings,
+    opened,
+    relay_of,
+    relayed,
+    running,
+    until,
+)
+from xzepr.core.actor import SYSTEM
+from xzepr.core.errors import InvalidInput
+from xzepr.features.stream import routes
+from xzepr.features.stream.published import RelayState
+from xzepr.features.stream.relay import Relay
+from xzepr.features.stream.retention import Retention
+from xzepr.features.stream.service import Stream
+
+pytestmark = pytest.mark.kafka
+
+
+async def _take(stream: Stream, last: int, route: str | None = None) -> None:
+    """Retention takes everything up to a position, if it may."""
+    async with stream.db.write() as connection:
+        await connection.execute("UPDATE messages SET time = time - interval '2 hours' WHERE position <= %s", (last,))
+    await Retention(stream.db, timedelta(hours=1), route).enforce()
+
+
+async def _stopped(relay: Relay) -> str:
+    await until(lambda: relay.status.state is RelayState.STOPPED)
+    return relay.status.detail
+
+
+async def _positions(bootstrap: str, topic: str) -> list[int]:
+    return sorted(message.position for message in await asyncio.to_thread(consume, bootstrap, topic))
+
+
+async def test_a_route_that_is_named_late_begins_with_the_oldest_message(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        await _take(stream, 20)
+        await append(stream, 10)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        async with running(relay_of(stream, settings)) as relay:  # and knows in Kafka what it began after
+            await append(stream, 1)
+            await relayed(relay, stream)
+    assert await _positions(kafka, settings.topic) == list(range(21, 42))
+
+
+async def test_a_new_route_on_a_stream_whose_messages_are_all_gone_is_not_taken_for_a_wiped_one(
+    kafka: str, database_url: str
+) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        await _take(stream, 30)
+        for _ in range(2):
+            async with running(relay_of(stream, settings)) as relay:
+                await until(lambda: relay.status.state is RelayState.FOLLOWING)
+        async with running(relay_of(stream, settings)) as relay:
+            await append(stream, 2)
+            await relayed(relay, stream)
+    assert await _positions(kafka, settings.topic) == [31, 32]
+
+
+async def test_a_wiped_kafka_is_filled_again_from_the_oldest_message_there_is(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+            await append(stream, 10)
+            await relayed(relay, stream)
+        await _take(stream, 25, settings.topic)
+        await asyncio.to_thread(delete_topics, kafka, settings.topic, settings.state_topic)
+        async with running(relay_of(stream, settings)) as relay:
+            detail = await _stopped(relay)
+            assert "`xzepr stream resume --republish-from 26`" in detail
+            assert "`xzepr stream resume --at 40`" in detail
+            with pytest.raises(InvalidInput, match="positions 26 to 40"):
+                await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
+            await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=26)
+            await relayed(relay, stream)
+    assert await _positions(kafka, settings.topic) == list(range(26, 41))
+
+
+@pytest.mark.parametrize("choice", [{"at": 35}, {"republish_from": 36}])
+async def test_a_route_that_was_given_up_and_comes_back_stops_where_the_stream_no_longer_follows_on(
+    kafka: str, database_url: str, choice: dict[str, int]
+) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 30)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        await append(stream, 10)
+        async with stream.db.write() as connection:
+            await connection.execute("UPDATE relay_routes SET updated_at = updated_at - interval '2 hours'")
+        await _take(stream, 35)
+        async with running(relay_of(stream, settings)) as relay:
+            detail = await _stopped(relay)
+            assert "has to go on with position 31, and the database no longer has it" in detail
+            assert "`xzepr stream resume --at 35`" in detail
+            assert "`xzepr stream resume --republish-from 36`" in detail
+            await routes.resume(stream.db, SYSTEM, settings.topic, **choice)
+            await relayed(relay, stream)
+    assert await _positions(kafka, settings.topic) == [*range(1, 31), *range(36, 41)]

@@ -1,0 +1,396 @@
+"""Retention: what is older goes, from the old end only, and who is too late is told instead of missing something."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support.hub import (
+    MANAGER,
+    VIEWER,
+    execute,
+    new_event,
+    new_receiver,
+    running_hub,
+    terminate,
+    until,
+    waiting_for_locks,
+    writer_lock_held,
+)
+from xzepr.core.actor import SYSTEM
+from xzepr.core.errors import CursorExpired, InvalidInput, StreamDiverged
+from xzepr.features.stream import retention, routes
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
+from xzepr.features.stream.retention import Retention
+from xzepr.features.stream.service import Stream
+from xzepr.features.stream.subscription import follow
+from xzepr.infra.db import Database
+from xzepr.settings import DatabaseSettings
+
+KEEP = timedelta(hours=1)
+ROUTE = "xzepr.events"
+
+
+@asynccontextmanager
+async def _opened(database_url: str) -> AsyncGenerator[Stream]:
+    db = Database(database_url, DatabaseSettings(min_connections=1, max_connections=8), name="test")
+    await db.open()
+    try:
+        yield await Stream.open(db)
+    finally:
+        await db.close()
+
+
+@pytest.fixture
+async def stream(database_url: str) -> AsyncIterator[Stream]:
+    """A stream of which nothing is read or kept by loops."""
+    async with _opened(database_url) as one:
+        yield one
+
+
+async def _announce(stream: Stream, count: int) -> list[Message]:
+    async with stream.write(SYSTEM) as tx:
+        return [tx.append(Kind.RECEIVER_UPDATED, receiver_id=f"r{n}", data=b"{}") for n in range(count)]
+
+
+async def _age(stream: Stream, last: int, hours: float = 2) -> None:
+    """Everything up to a position was said so long ago."""
+    async with stream.db.write() as connection:
+        await connection.execute(
+            "UPDATE messages SET time = time - %s::interval WHERE position <= %s", (timedelta(hours=hours), last)
+        )
+
+
+async def _enforce(stream: Stream, route: str | None = None) -> None:
+    await Retention(stream.db, KEEP, route).enforce()
+
+
+async def _stored(stream: Stream) -> list[int]:
+    async with stream.db.read() as connection:
+        rows = await (await connection.execute("SELECT position FROM messages ORDER BY position")).fetchall()
+    return [row[0] for row in rows]
+
+
+async def _page(stream: Stream, after: Cursor | None) -> list[int]:
+    page, _ = await stream.page(VIEWER, after, StreamFilter(), 50)
+    return [message.position for message in page.items]
+
+
+async def _publish(stream: Stream, route: str, position: int, updated: str = "0 s", resume_after: int | None = None):
+    async with stream.db.write() as connection:
+        await connection.execute(
+            """
+            INSERT INTO relay_routes (route, state, published_position, updated_at, resume_id, resume_after)
+            VALUES (%s, 'stopped', %s, clock_timestamp() - %s::interval, %s, %s)
+            ON CONFLICT (route) DO UPDATE SET published_position = excluded.published_position,
+                resume_id = excluded.resume_id, resume_after = excluded.resume_after
+            """,
+            (route, position, updated, None if resume_after is None else "r", resume_after),
+        )
+
+
+async def _within(seconds: float, call: Awaitable[object]) -> None:
+    async with asyncio.timeout(seconds):
+        await call
+
+
+# What goes, and what stays ----------------------------------------------------------------------------
+
+
+async def test_what_is_older_goes_from_the_old_end_only_and_the_rest_has_no_gap(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PORTION", 3)
+    said = await _announce(stream, 30)
+    await _enforce(stream)
+    assert await _stored(stream) == list(range(1, 31)), "nothing is old yet"
+    await _age(stream, 20)
+    await _enforce(stream)
+    assert await _stored(stream) == list(range(20, 31)), "the last that went is the mark of where the stream begins"
+    assert (await stream.origin()).cursor == said[19].cursor
+    assert await _page(stream, None) == list(range(21, 31))
+    await _enforce(stream)
+    assert await _stored(stream) == list(range(20, 31))
+
+
+async def test_without_a_limit_everything_stays(stream: Stream) -> None:
+    await _announce(stream, 5)
+    await _age(stream, 5, hours=24 * 3650)
+    await Retention(stream.db, None, None).enforce()
+    assert await _page(stream, None) == [1, 2, 3, 4, 5]
+
+
+async def test_the_newest_message_stays_and_positions_go_on_after_everything_was_removed(stream: Stream) -> None:
+    await _enforce(stream)  # an empty stream is no reason to fail
+    assert (await _announce(stream, 10))[0].position == 1
+    await _age(stream, 10)
+    await _enforce(stream)
+    head, origin = await stream.head(), await stream.origin()
+    assert await _stored(stream) == [10]
+    assert head.cursor == origin.cursor
+    assert await _page(stream, None) == []
+    await stream.verify(head.cursor)
+    assert [message.position for message in await _announce(stream, 2)] == [11, 12]
+    assert await _page(stream, head.cursor) == await _page(stream, None) == [11, 12]
+
+
+async def test_events_stay_when_their_messages_go(database_url: str) -> None:
+    async with running_hub(database_url) as hub:
+        build = await new_receiver(hub)
+        done = await hub.recorder.record(MANAGER, new_event(build))
+        await _age(hub.stream, 2)
+        await _enforce(hub.stream)
+        assert await _stored(hub.stream) == [2]
+        assert await execute(database_url, "SELECT id FROM events") == [(done.event.id,)]
+        again = await hub.recorder.record(MANAGER, new_event(build, success=False))
+        assert again.event.position == 3
+
+
+async def test_a_partition_of_which_everything_is_old_goes_as_a_whole(stream: Stream, database_url: str) -> None:
+    await _announce(stream, 3)
+    await execute(
+        database_url, "UPDATE messages SET position = 9999999 + position"
+    )  # 10000000 ends the first partition
+    await _age(stream, 10_000_001)
+    await _enforce(stream)
+    parts = await execute(
+        database_url, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'messages'::regclass"
+    )
+    assert ("messages_p0",) not in parts
+    assert await _stored(stream) == [10_000_001, 10_000_002]
+    assert (await stream.origin()).position == 10_000_001
+    await stream.make_partitions(10_000_000)
+    assert (await _announce(stream, 1))[0].position == 10_000_003
+
+
+async def test_a_partition_that_somebody_reads_is_left_until_later(stream: Stream, database_url: str) -> None:
+    await _announce(stream, 3)
+    await execute(database_url, "UPDATE messages SET position = 9999999 + position")
+    await _age(stream, 10_000_001)
+    async with await psycopg.AsyncConnection.connect(database_url) as reader:
+        await reader.execute("SELECT count(*) FROM messages")
+        with capture_logs() as logs:
+            await _within(5, _enforce(stream))
+        assert [log["event"] for log in logs] == ["retention.postponed"]
+        await _within(1, _announce(stream, 1))
+    assert await _stored(stream) == [10_000_000, 10_000_001, 10_000_002, 10_000_003]
+
+
+# Who still needs it -----------------------------------------------------------------------------------
+
+
+async def test_what_a_route_has_yet_to_publish_stays(stream: Stream) -> None:
+    await _announce(stream, 30)
+    await _age(stream, 30)
+    await _enforce(stream, ROUTE)
+    assert await _stored(stream) == list(range(1, 31)), "brokers are named and the relay has not begun"
+    await _publish(stream, ROUTE, 12)
+    with capture_logs() as logs:
+        await _enforce(stream, ROUTE)
+    assert await _stored(stream) == list(range(12, 31)), "the relay compares the message that it published last"
+    assert [(log["event"], log["by"], log["position"]) for log in logs] == [("retention.held", "the relay", 12)]
+    await _publish(stream, ROUTE, 20, resume_after=15)
+    await _enforce(stream, ROUTE)
+    assert await _stored(stream) == list(range(15, 31)), "it was told to publish again from 16"
+
+
+async def test_a_route_that_is_configured_elsewhere_counts_until_nobody_has_relayed_it_for_that_long(
+    stream: Stream,
+) -> None:
+    await _announce(stream, 30)
+    await _age(stream, 30)
+    await _publish(stream, "theirs", 12)
+    await _publish(stream, "given up", 3, updated="61 min")
+    await _publish(stream, ROUTE, 20, updated="61 min")
+    await _enforce(stream, ROUTE)
+    assert await _stored(stream) == list(range(12, 31))
+
+
+async def test_a_dead_letter_stays_until_somebody_has_decided(stream: Stream, database_url: str) -> None:
+    said = await _announce(stream, 30)
+    await _age(stream, 30)
+    await _publish(stream, ROUTE, 30)
+    await execute(
+        database_url,
+        "INSERT INTO dead_letters (route, position, message_id, reason) VALUES (%s, 7, %s, 'too large')",
+        (ROUTE, said[6].id),
+    )
+    with capture_logs() as logs:
+        await _enforce(stream, ROUTE)
+    assert await _stored(stream) == list(range(7, 31))
+    assert [(log["event"], log["by"]) for log in logs] == [("retention.held", "a dead letter")]
+    await execute(database_url, "UPDATE dead_letters SET dropped_at = now(), dropped_by = 'admin'")
+    await _enforce(stream, ROUTE)
+    assert await _stored(stream) == [30]
+
+
+async def test_a_stopped_route_is_not_told_to_publish_what_is_no_longer_there(stream: Stream) -> None:
+    await _announce(stream, 30)
+    await _age(stream, 20)
+    await _publish(stream, ROUTE, 30)
+    await _enforce(stream, ROUTE)
+    for asked in ({"republish_from": 1}, {"republish_from": 20}, {"at": 19}):
+        with pytest.raises(InvalidInput, match="positions 21 to 30"):
+            await routes.resume(stream.db, SYSTEM, ROUTE, **asked)
+    assert (await routes.resume(stream.db, SYSTEM, ROUTE, republish_from=21)) == 20
+
+
+# Several at once, and writers meanwhile ---------------------------------------------------------------
+
+
+async def test_several_processes_at_once_remove_the_same_and_writers_go_on(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PORTION", 10)
+    await _announce(stream, 1000)
+    await _age(stream, 900)
+    done = await asyncio.gather(*(_enforce(stream) for _ in range(4)), *(_announce(stream, 1) for _ in range(20)))
+    assert len(done) == 24
+    await _enforce(stream)
+    assert await _stored(stream) == list(range(900, 1021))
+
+
+async def test_it_waits_for_no_writer_and_no_writer_for_it(stream: Stream, database_url: str) -> None:
+    await _announce(stream, 100)
+    await _age(stream, 50)
+    async with writer_lock_held(database_url):
+        await _within(5, _enforce(stream))
+        assert await _stored(stream) == list(range(50, 101))
+    await _age(stream, 60)
+    async with await psycopg.AsyncConnection.connect(database_url) as other:
+        await other.execute("SELECT FROM messages WHERE position = 55 FOR UPDATE")
+        stuck = asyncio.create_task(_enforce(stream))
+        await until(lambda: _row_lock_awaited(database_url))
+        assert await waiting_for_locks(database_url) == 0
+        await _within(1, _announce(stream, 1))
+        await _within(1, _enforce(stream))  # another process has the turn: this one has nothing to do
+    await stuck
+    assert await _stored(stream) == list(range(60, 102))
+
+
+async def _row_lock_awaited(database_url: str) -> bool:
+    rows = await execute(
+        database_url,
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'",
+    )
+    return bool(rows)
+
+
+async def test_a_process_that_ends_in_the_middle_removes_a_whole_portion_or_none(
+    stream: Stream, database_url: str
+) -> None:
+    await _announce(stream, 100)
+    await _age(stream, 50)
+    async with await psycopg.AsyncConnection.connect(database_url) as other:
+        await other.execute("SELECT FROM messages WHERE position = 40 FOR UPDATE")
+        stuck = asyncio.create_task(_enforce(stream))
+        await until(lambda: _row_lock_awaited(database_url))
+        await terminate(database_url, "xzepr test pool")
+        with pytest.raises(Exception, match="connection to the database was lost"):
+            await stuck
+    async with _opened(database_url) as successor:
+        assert await _stored(successor) == list(range(1, 101))
+        await _enforce(successor)
+        assert await _stored(successor) == list(range(50, 101))
+
+
+async def test_a_hub_keeps_house_by_its_setting(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _opened(database_url) as before:
+        await _announce(before, 10)
+        await _age(before, 4, hours=3)
+        await _age(before, 7, hours=1.5)  # 1 to 4 are 4.5 hours old now
+    async with running_hub(database_url, stream={"retention_hours": 2}) as hub:
+        await until(lambda: _begins_with(hub.stream, 4))
+        assert await _page(hub.stream, None) == [5, 6, 7, 8, 9, 10]
+
+
+async def _begins_with(stream: Stream, position: int) -> bool:
+    return (await stream.origin()).position == position
+
+
+# Those who are too late -------------------------------------------------------------------------------
+
+
+async def test_a_cursor_of_what_was_removed_has_expired_and_the_oldest_goes_on(stream: Stream) -> None:
+    nothing_yet = (await stream.head()).cursor
+    said = await _announce(stream, 30)
+    await _age(stream, 20)
+    await _enforce(stream)
+    for cursor in (nothing_yet, said[0].cursor, said[18].cursor):
+        with pytest.raises(CursorExpired) as verified:
+            await stream.verify(cursor)
+        with pytest.raises(CursorExpired) as paged:
+            await stream.page(VIEWER, cursor, StreamFilter(), 10)
+        assert verified.value.oldest == paged.value.oldest == str(said[19].cursor)
+    assert await _page(stream, Cursor.parse(verified.value.oldest)) == list(range(21, 31))
+    await stream.verify(said[20].cursor)
+
+
+async def test_before_anything_was_removed_the_beginning_can_be_gone_on_from(stream: Stream) -> None:
+    nothing_yet = (await stream.head()).cursor
+    await _announce(stream, 2)
+    await _age(stream, 1)
+    await _enforce(stream)
+    assert await _stored(stream) == [1, 2], "the only one that could go would be the mark"
+    assert await _page(stream, nothing_yet) == await _page(stream, None) == [1, 2]
+
+
+async def test_a_cursor_of_another_history_has_still_diverged(stream: Stream) -> None:
+    said = await _announce(stream, 30)
+    await _age(stream, 20)
+    await _enforce(stream)
+    for cursor in (Cursor(20, said[0].cursor.tail), Cursor(31, said[0].cursor.tail)):
+        with pytest.raises(StreamDiverged):
+            await stream.verify(cursor)
+
+
+@pytest.mark.parametrize("reads_from", [0, 1, 5])
+async def test_a_slow_reader_whom_retention_overtakes_is_told_and_sees_no_gap(
+    database_url: str, reads_from: int
+) -> None:
+    async with running_hub(database_url, stream={"ring_size": 10}) as hub:
+        await _announce(hub.stream, 1000)
+        await until(lambda: hub.feed.head.position == 1000)
+        async with hub.db.read() as connection:
+            [row] = await (await connection.execute("SELECT id FROM messages WHERE position = 5")).fetchall()
+        start = {0: Cursor.of(0, hub.stream.hub_id), 5: Cursor.of(5, row[0])}.get(reads_from)
+        start = start or (await hub.stream.after(0, 1))[0].cursor
+        frames = follow(hub.stream, hub.feed, VIEWER, start, StreamFilter(), checkpoint_seconds=60)
+        async with aclosing(frames):
+            assert isinstance(await anext(frames), Checkpoint)
+            seen = [(await anext(frames)).cursor.position]
+            await _age(hub.stream, 900)
+            await _enforce(hub.stream)
+            with pytest.raises(CursorExpired) as told:
+                await _read_on(frames, seen)
+        assert seen == list(range(reads_from + 1, reads_from + 1 + len(seen)))
+        assert len(seen) < 900
+        oldest = Cursor.parse(told.value.oldest)
+        again = follow(hub.stream, hub.feed, VIEWER, oldest, StreamFilter(), checkpoint_seconds=60)
+        async with aclosing(again):
+            rest = [(await anext(again)).cursor.position for _ in range(101)]
+        assert rest == list(range(900, 1001)), "a checkpoint at the oldest, and everything after it"
+
+
+async def _read_on(frames: AsyncGenerator[Message | Checkpoint, None], seen: list[int]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            seen.append((await anext(frames)).cursor.position)
+
+
+async def test_a_reader_who_is_at_the_mark_misses_nothing(database_url: str) -> None:
+    async with running_hub(database_url, stream={"ring_size": 5}) as hub:
+        said = await _announce(hub.stream, 100)
+        await until(lambda: hub.feed.head.position == 100)
+        await _age(hub.stream, 50)
+        await _enforce(hub.stream)
+        frames: Any = follow(hub.stream, hub.feed, VIEWER, said[49].cursor, StreamFilter(), checkpoint_seconds=60)
+        async with aclosing(frames):
+            found = [(await anext(frames)).cursor.position for _ in range(51)]
+        assert found == list(range(50, 101))

@@ -1,0 +1,110 @@
+"""SQL of retention: how far messages may go, and removing them from the old end."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from psycopg import sql
+from psycopg.rows import class_row, scalar_row
+
+from xzepr.infra.db import Connection
+
+_TURN = 0x787A_6570_7202
+"""Key of the advisory lock that lets one process at a time remove messages ("xzepr", 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The last positions that may be taken, each for a reason of its own; None where it bounds nothing."""
+
+    newest: int | None
+    """Of the newest message, which next positions follow on: it stays for ever as their mark."""
+    published: int | None
+    """Everything up to here is in Kafka, on every route that counts."""
+    dead_letter: int | None
+    """The first message that the relay may be told to send again."""
+
+    @property
+    def lowest(self) -> int:
+        """The one that counts."""
+        return min((one for one in (self.newest, self.published, self.dead_letter) if one is not None), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A part of the stream's table, with the position that follows on its last."""
+
+    name: str
+    end: int
+
+
+async def try_turn(connection: Connection) -> bool:
+    """Whether it is ours to remove messages until COMMIT; False while another process does."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute("SELECT pg_try_advisory_xact_lock(%s)", (_TURN,))
+    return bool(await cursor.fetchone())
+
+
+async def bounds(connection: Connection, route: str | None, age: timedelta) -> Bounds:
+    """What may be taken. The configured route counts even before it has begun; one that is configured no longer counts
+    until its relay has been silent for as long as messages are kept."""
+    cursor = await connection.cursor(row_factory=class_row(Bounds)).execute(
+        """
+        SELECT (SELECT position FROM messages ORDER BY position DESC LIMIT 1) AS newest,
+               (SELECT min(least(published_position, resume_after))
+                FROM (SELECT route, published_position, resume_after, updated_at FROM relay_routes
+                      UNION ALL SELECT %(route)s::text, 0, NULL, NULL
+                      WHERE NOT EXISTS (SELECT FROM relay_routes WHERE route = %(route)s)) AS known
+                WHERE route = %(route)s OR updated_at > clock_timestamp() - %(age)s::interval) AS published,
+               (SELECT min(position) FROM dead_letters WHERE dropped_at IS NULL) AS dead_letter
+        """,
+        {"route": route, "age": age},
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "it has no FROM"
+    return row
+
+
+async def is_old(connection: Connection, position: int, age: timedelta) -> bool:
+    """Whether there is a message at the position, and it is older than that."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        "SELECT time < clock_timestamp() - %s::interval FROM messages WHERE position = %s", (age, position)
+    )
+    return bool(await cursor.fetchone())
+
+
+async def remove(connection: Connection, last: int, age: timedelta, limit: int) -> int:
+    """Removes up to `limit` of the oldest messages that are older than that and not after `last`, and says how many.
+    The last of them stays, as the mark of where the stream begins."""
+    cursor = await connection.execute(
+        """
+        DELETE FROM messages WHERE position < (
+            SELECT max(position) FROM (
+                SELECT position, time FROM messages WHERE position <= %(last)s ORDER BY position LIMIT %(limit)s + 1
+            ) AS oldest WHERE time < clock_timestamp() - %(age)s::interval
+        )
+        """,
+        {"last": last, "age": age, "limit": limit},
+    )
+    return cursor.rowcount
+
+
+async def oldest_partition(connection: Connection) -> Partition:
+    """The partition of the oldest positions."""
+    cursor = await connection.cursor(row_factory=class_row(Partition)).execute(
+        r"""
+        SELECT c.relname AS name,
+               (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint AS end
+        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'messages'::regclass
+        ORDER BY 2 LIMIT 1
+        """
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "the first migration makes two, and the newest is never dropped"
+    return row
+
+
+async def drop_partition(connection: Connection, name: str) -> None:
+    """Removes a partition with all that is in it. It waits for who reads the stream, and who comes later waits for it:
+    so it gives up (Overloaded) after 0.2 s."""
+    await connection.execute("SET LOCAL lock_timeout = '200ms'")
+    await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
