@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -18,6 +18,9 @@ TRY_AGAIN = frozenset({"OVERLOADED", "UNAVAILABLE", "TIMEOUT"})
 """The codes that tell a client to come back with the same key."""
 TRY_SECONDS = 10.0
 _TICK_SECONDS = 0.025
+_MOST_UNSETTLED = 6000
+"""So many events wait for their answers at most: no more are offered than a machine can do."""
+_SETTLE_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 1.0
 _EVENTS_PER_UNIT = 60
 _UNITS_AT_A_TIME = 12
@@ -79,19 +82,21 @@ class Writers:
         try:
             yield
             pacer.cancel()
-            await self._settle([pacer, *clients])
+            await self._settle(clients)
         finally:
             for task in (pacer, *clients):
                 task.cancel()
             await asyncio.gather(pacer, *clients, return_exceptions=True)
 
-    async def _settle(self, tasks: "list[asyncio.Task[None]]", seconds: float = 120) -> None:
-        """Returns when every offered event is acknowledged or refused, or when clients have waited long enough."""
-        end = time.monotonic() + seconds
-        while self.unsettled and time.monotonic() < end:
-            for task in tasks[1:]:
-                if task.done():
-                    task.result()
+    async def _settle(self, clients: "list[asyncio.Task[None]]") -> None:
+        """Returns when every offered event is acknowledged or refused, or when for a minute none was."""
+        last, moved_at = -1, time.monotonic()
+        while self.unsettled and time.monotonic() - moved_at < _SETTLE_SECONDS:
+            for client in clients:
+                if client.done():
+                    client.result()
+            if self._settled != last:
+                last, moved_at = self._settled, time.monotonic()
             await asyncio.sleep(0.05)
 
     async def send_again(self, port: int) -> list[Repeat]:
@@ -104,15 +109,21 @@ class Writers:
         return found
 
     async def _pace(self) -> None:
-        began = time.monotonic()
+        due, last = 0.0, time.monotonic()
         while True:
-            due = int((time.monotonic() - began) * self.load.rate)
-            for number in range(len(self.ledger.entries), due):
-                input = event_input(self.load, self._random, number)
-                entry = Entry(input["idempotencyKey"], input)
-                self.ledger.entries.append(entry)
-                self._queue.put_nowait(entry)
             await asyncio.sleep(_TICK_SECONDS)
+            now = time.monotonic()
+            due, last = due + (now - last) * self.load.rate, now
+            while due >= 1 and self.unsettled < _MOST_UNSETTLED:
+                self._offer()
+                due -= 1
+            due = min(due, self.load.rate)
+
+    def _offer(self) -> None:
+        input = event_input(self.load, self._random, len(self.ledger.entries))
+        entry = Entry(input["idempotencyKey"], input)
+        self.ledger.entries.append(entry)
+        self._queue.put_nowait(entry)
 
     async def _client(self, number: int) -> None:
         connections = [Connection(port) for port in self.load.ports]
@@ -155,13 +166,3 @@ class Writers:
             return False
         entry.refusal = answer.body.decode(errors="replace")[:500]
         return True
-
-
-async def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition came to hold within so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        await asyncio.sleep(0.05)
-    return True
