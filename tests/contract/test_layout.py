@@ -15,11 +15,12 @@ ROOMS = {
     "xzepr/core": "actor clock errors exact_json ids paging text",
     "xzepr/infra": "cache crypto db embedded/ kafka/ migrate revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
-    "xzepr/infra/kafka": "cluster latest producer quiet topics",
+    "xzepr/infra/kafka": "cluster latest producer topics",
     "xzepr/infra/telemetry": "logs metrics traces",
     "xzepr/settings": "around files keys load model reference shown types variables work",
-    "xzepr/cli": "apply client config demo desired events gates hub_file keys live login lookup migrate options output "
-    "places protocols report schema serve session stream stream_status tail throwaway units users waiting watch web",
+    "xzepr/cli": "alone apply client config demo desired events gates handover hub_file keys live login lookup migrate "
+    "options output places protocols report schema serve session signals start stream stream_status supervisor "
+    "tail throwaway units users waiting watch web work worker",
     "xzepr/api/console": "playground static/",
     "xzepr/api/graphql": "accounts capacity complexity connection context dead_letters documents events execution fields "
     "groups guards http loaders messages operations paging plan problems processes pulse receivers recording refusals "

@@ -1,7 +1,6 @@
 """Our interface to Kafka on a real broker: every trap of the client library that it is there to close."""
 
 import asyncio
-import logging
 import os
 import time
 import uuid
@@ -14,7 +13,6 @@ from tests.support.relay import consume
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, FencedError, RefusedError, TopicError, call
 from xzepr.infra.kafka.latest import latest_value
 from xzepr.infra.kafka.producer import Producer, Record
-from xzepr.infra.kafka.quiet import Thinned
 from xzepr.infra.kafka.topics import NewTopicSpec, Topics
 
 pytestmark = pytest.mark.kafka
@@ -168,11 +166,3 @@ async def test_a_call_that_fails_in_any_way_is_one_kind_of_error() -> None:
     with pytest.raises(BrokerError, match=r"within 0\.01 seconds"):
         async with call(Cluster((), 0.01), "wait"):
             await asyncio.sleep(5)
-
-
-def test_the_clients_log_lines_are_thinned_out(caplog: pytest.LogCaptureFixture) -> None:
-    thinned = Thinned()
-    for number in range(100):
-        thinned.handle(logging.LogRecord("aiokafka.conn", logging.ERROR, "f", 1, "no broker %d", (number,), None))
-    thinned.handle(logging.LogRecord("aiokafka.conn", logging.WARNING, "f", 1, "another level", (), None))
-    assert [record.getMessage() for record in caplog.records] == ["no broker 0", "another level"]

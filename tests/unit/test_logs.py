@@ -98,17 +98,26 @@ def test_values_that_json_cannot_hold_do_not_lose_the_line(stream: io.StringIO) 
 def test_a_repeated_message_of_a_noisy_library_is_written_once_in_ten_seconds(stream: io.StringIO) -> None:
     configure("info", True, stream)
     for _ in range(330):
-        logging.getLogger("aiokafka.client").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9092, "refused")
+        logging.getLogger("psycopg.pool").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9092, "refused")
         logging.getLogger("xzepr.test").error("each of ours counts")
-    logging.getLogger("aiokafka.client").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9093, "refused")
-    noisy = [line["event"] for line in lines(stream) if line["logger"] == "aiokafka.client"]
+    logging.getLogger("psycopg.pool").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9093, "refused")
+    noisy = [line["event"] for line in lines(stream) if line["logger"] == "psycopg.pool"]
     assert noisy == [f'Unable connect to "127.0.0.1:{port}": refused' for port in (9092, 9093)]
     assert len(lines(stream)) == 332
 
 
+def test_the_clients_log_lines_are_thinned_out(stream: io.StringIO) -> None:
+    configure("info", True, stream)
+    for number in range(100):
+        logging.getLogger("aiokafka.conn").error("no broker %d", number)
+    logging.getLogger("aiokafka.conn").warning("another level")
+    logging.getLogger("aiokafka.client").error("another logger")
+    assert [line["event"] for line in lines(stream)] == ["no broker 0", "another level", "another logger"]
+
+
 def test_the_next_line_says_how_many_were_held_back() -> None:
     now = 0.0
-    repeats = Repeats(("aiokafka",), 10.0, lambda: now)
+    repeats = Repeats((), ("aiokafka",), 10.0, lambda: now)
 
     def tried() -> logging.LogRecord | None:
         record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "away", None, None)
@@ -123,7 +132,7 @@ def test_the_next_line_says_how_many_were_held_back() -> None:
 
 
 def test_what_is_remembered_of_messages_is_bounded() -> None:
-    repeats = Repeats(("aiokafka",), 10.0)
+    repeats = Repeats(("psycopg",), (), 10.0)
     for number in range(5000):
-        repeats.filter(logging.LogRecord("aiokafka", logging.ERROR, "", 0, f"message {number}", None, None))
+        repeats.filter(logging.LogRecord("psycopg", logging.ERROR, "", 0, f"message {number}", None, None))
     assert len(vars(repeats)["_seen"]) <= 256

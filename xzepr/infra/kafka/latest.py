@@ -7,7 +7,6 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, call
-from xzepr.infra.kafka.quiet import thin_out_logs
 
 _TAIL = 2_000
 """Whoever writes this key wrote lately: its newest value is nearly always among the newest entries."""
@@ -18,7 +17,6 @@ async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None
 
     "The end" is the high watermark. A committed reader by itself ends before the first transaction that is still open,
     and where hubs share the topic that may be another hub's, begun before our newest entry: then this waits for it."""
-    thin_out_logs()
     partition = TopicPartition(topic, 0)
     async with call(cluster, f"read topic {topic} to its end (a transaction in it may still be open)"):
         begin, end = await _bounds(cluster, partition)

@@ -10,7 +10,6 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer
 
 from xzepr.infra.kafka.cluster import REFUSALS, BrokerError, Cluster, FencedError, RivalError, call, refusal
-from xzepr.infra.kafka.quiet import thin_out_logs
 
 _BATCH_BYTES = 262_144
 """aiokafka's own default of 16 KiB means many small requests: with this it sent 22,000 messages/s instead."""
@@ -48,7 +47,6 @@ class Producer:
 
     def __init__(self, cluster: Cluster, transactional_id: str | None, max_message_bytes: int) -> None:
         """Takes what `open` takes; opens nothing."""
-        thin_out_logs()
         self._cluster = cluster
         self._transactional = transactional_id is not None
         self._began = 0.0

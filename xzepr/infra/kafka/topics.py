@@ -11,7 +11,6 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, TopicError, call
-from xzepr.infra.kafka.quiet import thin_out_logs
 
 _TOPIC_EXISTS = 36
 _POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED = 44, 38, 29
@@ -42,7 +41,6 @@ class Topics:
 
     def __init__(self, cluster: Cluster) -> None:
         """Opens nothing yet. Raises BrokerError when a certificate cannot be read."""
-        thin_out_logs()
         self._cluster = cluster
         self._client: Any = AIOKafkaAdminClient(client_id="xzepr-relay", **cluster.options())
 

@@ -3,15 +3,17 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import orjson
 import structlog
 from structlog.typing import Processor
 
-NOISY = ("aiokafka", "psycopg.pool")
-"""Libraries that repeat themselves while a server is away: aiokafka 33 times a second."""
+REPEATING = ("psycopg.pool",)
+"""Libraries that say the same again and again while a server is away."""
+TALKATIVE = ("aiokafka",)
+"""Those that then say it in ever other words: aiokafka about 33 times a second."""
 QUIET_SECONDS = 10.0
 _REMEMBERED = 256
 
@@ -31,7 +33,7 @@ def configure(level: str, json: bool | None, stream: TextIO | None = None) -> No
             foreign_pre_chain=[*_shared(), _note_repeats],
         )
     )
-    handler.addFilter(Repeats(NOISY, QUIET_SECONDS))
+    handler.addFilter(Repeats(REPEATING, TALKATIVE, QUIET_SECONDS))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
@@ -97,20 +99,31 @@ def _note_repeats(_logger: Any, _method: str, event: structlog.typing.EventDict)
 
 
 class Repeats(logging.Filter):
-    """Lets each message of the loggers under `names` through once in `seconds`; the next counts those held back."""
+    """Lets each message of the loggers under `repeating`, and of those under `talkative` one of each logger and level,
+    through once in `seconds`; the next counts those held back."""
 
-    def __init__(self, names: tuple[str, ...], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        repeating: Sequence[str],
+        talkative: Sequence[str],
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__()
-        self._names = names
+        self._repeating = repeating
+        self._talkative = talkative
         self._seconds = seconds
         self._clock = clock
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, str | int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is written; `record.repeats` is how many like it were not."""
-        if not any(record.name == name or record.name.startswith(f"{name}.") for name in self._names):
+        if _under(self._talkative, record.name):
+            key: tuple[str, str | int] = (record.name, record.levelno)
+        elif _under(self._repeating, record.name):
+            key = (record.name, record.getMessage())
+        else:
             return True
-        key = (record.name, record.getMessage())
         now = self._clock()
         shown, held = self._seen.get(key, (-self._seconds, 0))
         if now - shown < self._seconds:
@@ -122,3 +135,7 @@ class Repeats(logging.Filter):
         self._seen[key] = (now, 0)
         record.repeats = held
         return True
+
+
+def _under(names: Sequence[str], logger: str) -> bool:
+    return any(logger == name or logger.startswith(f"{name}.") for name in names)
