@@ -3,7 +3,7 @@
 import asyncio
 import multiprocessing
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -81,11 +81,18 @@ class Deaths:
 
     async def after(self, seconds: float) -> None:
         """One relay lives for so long."""
+        await self.when(asyncio.sleep(seconds))
+
+    async def when(self, happened: Awaitable[object]) -> None:
+        """One relay lives until this has happened, which may take a minute."""
         child = self._context.Process(target=run_child, args=(*self._given, "never", 0), daemon=True)
         child.start()
-        await asyncio.sleep(seconds)
-        child.kill()
-        await asyncio.to_thread(child.join, 30)
+        try:
+            async with asyncio.timeout(60):
+                await happened
+        finally:
+            child.kill()
+            await asyncio.to_thread(child.join, 30)
 
 
 async def test_kills_while_messages_are_refused_make_each_of_them_one_dead_letter(
