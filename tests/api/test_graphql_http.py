@@ -125,6 +125,13 @@ async def test_a_mutation_by_get_is_refused_and_changes_nothing(client: httpx2.A
     assert world.recorded == []
 
 
+async def test_extensions_reach_the_resolvers_by_either_method(client: httpx2.AsyncClient, world: World) -> None:
+    await client.post("/", content=body(extensions={"a": [1]}), headers=TYPE)
+    await client.get("/", params={"query": "{ hello }", "extensions": '{"a":[1]}'})
+    await client.post("/", content=body(extensions=None), headers=TYPE)
+    assert [context.extensions for context in world.contexts] == [{"a": [1]}, {"a": [1]}, {}]
+
+
 async def test_a_query_by_get_is_answered(client: httpx2.AsyncClient) -> None:
     response = await client.get(
         "/graphql",

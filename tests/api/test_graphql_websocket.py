@@ -95,6 +95,17 @@ async def test_queries_and_mutations_work_over_the_socket_too(world: World) -> N
             assert await hear(socket) == {"id": "a", "type": "complete"}
 
 
+async def test_extensions_of_an_operation_reach_its_resolvers(world: World) -> None:
+    async with opened(world) as socket:
+        said = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        await say(socket, subscribe("a", "subscription { ticks(count: 1) { id } }", extensions=said))
+        assert (await hear(socket))["type"] == "next"
+        assert await hear(socket) == {"id": "a", "type": "complete"}
+        await say(socket, subscribe("b", "{ hello }"))
+        await hear(socket)
+    assert [context.extensions for context in world.contexts] == [said, said, {}]
+
+
 async def test_a_field_that_fails_is_a_next_with_errors(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("a", "{ hello missing }"))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -106,10 +106,18 @@ class World:
 class Context:
     """As the hub's: made for one operation or one message, with a loader of its own."""
 
-    def __init__(self, world: World, actor: Actor, request_id: str, last_event_id: str | None) -> None:
+    def __init__(
+        self,
+        world: World,
+        actor: Actor,
+        request_id: str,
+        extensions: Mapping[str, object],
+        last_event_id: str | None,
+    ) -> None:
         self.world = world
         self.actor = actor
         self.request_id = request_id
+        self.extensions = extensions
         self.last_event_id = last_event_id
         self.squares = DataLoader(self._load)
 
@@ -311,8 +319,10 @@ def _known_as(secret: str) -> Actor:
 def service(world: World, limits: DocumentLimits | None = None, cache_size: int = 100) -> GraphQLService:
     """The small schema as a service."""
 
-    def new_context(actor: Actor, request_id: str, last_event_id: str | None = None) -> Context:
-        context = Context(world, actor, request_id, last_event_id)
+    def new_context(
+        actor: Actor, request_id: str, extensions: Mapping[str, object], last_event_id: str | None
+    ) -> Context:
+        context = Context(world, actor, request_id, extensions, last_event_id)
         world.contexts.append(context)
         return context
 

@@ -230,7 +230,8 @@ def request_of(value: object) -> GraphQLRequest:
         raise BadRequest("'variables' must be an object", field="variables")
     if extensions is not None and not isinstance(extensions, dict):
         raise BadRequest("'extensions' must be an object", field="extensions")
-    return GraphQLRequest(query, cast("dict[str, object] | None", variables), name)
+    given = cast("dict[str, object] | None", extensions)
+    return GraphQLRequest(query, cast("dict[str, object] | None", variables), name, given or {})
 
 
 def _response(answer: Answer, media_type: str) -> Response:
