@@ -147,6 +147,33 @@ async def test_a_restored_database_stops_it_until_it_is_told_where_to_go_on(kafk
     assert {m.cloudevent["id"] for m in received} >= {message.id for message in fresh}
 
 
+async def test_a_restored_database_that_has_gone_on_is_told_from_where_nothing_is_lost(
+    kafka: str, database_url: str
+) -> None:
+    settings = kafka_settings(kafka)
+    async with opened(database_url) as stream:
+        await append(stream, 20)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        async with stream.db.read() as connection:
+            cursor = await connection.execute("SELECT published_position, published_id FROM relay_routes")
+            backup = await cursor.fetchone()
+        await append(stream, 10)
+        async with running(relay_of(stream, settings)) as relay:
+            await relayed(relay, stream)
+        await _remove_after(stream, 20)
+        async with stream.db.write() as connection:
+            await connection.execute("UPDATE relay_routes SET published_position = %s, published_id = %s", backup)
+        fresh = await append(stream, 15)
+        async with running(relay_of(stream, settings)) as relay:
+            await _state(relay, RelayState.STOPPED)
+            assert "`xzepr stream resume --at 20`" in relay.status.detail
+            await routes.resume(stream.db, SYSTEM, settings.topic, at=20)
+            await relayed(relay, stream)
+    received = await asyncio.to_thread(consume, kafka, settings.topic)
+    assert {m.cloudevent["id"] for m in received} >= {message.id for message in fresh}
+
+
 async def test_an_instruction_is_obeyed_once_even_if_the_database_kept_it(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:

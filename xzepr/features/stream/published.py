@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import orjson
 
+from xzepr.features.stream.model import Cursor
+
 
 class RelayState(StrEnum):
     """What a relay is doing."""
@@ -50,6 +52,11 @@ class Published:
     """The last instruction to resume that was obeyed, so that none is obeyed twice."""
     retry_id: str | None = None
     """The last instruction to send a dead letter again that was obeyed; none is begun before the last one is over."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor of that message."""
+        return Cursor.of(self.position, self.id)
 
     def encode(self) -> bytes:
         """As it is written to the state topic."""
@@ -114,15 +121,17 @@ def wiped(route: str, remembered: int) -> StoppedError:
     )
 
 
-def diverged(route: str, published: Published, head: int, found: str | None) -> StoppedError:
-    """Kafka holds messages of this hub that its database does not."""
+def diverged(route: str, published: Published, head: int, found: str | None, noted: int) -> StoppedError:
+    """Kafka holds messages of this hub that its database does not. `noted` is up to where the database itself knows of
+    having published: it was restored together with that note, so up to there the two agree."""
     if found is None:
         what = f"Kafka has messages up to position {published.position}, and the database ends at {head}"
     else:
         what = f"message {published.position} is {published.id} in Kafka and {found} in the database"
     return StoppedError(
-        f"{route}: {what}: the database was restored or replaced, and what it lost is still in Kafka.",
-        at=min(head, published.position),
+        f"{route}: {what}: the database was restored or replaced, and what it lost is still in Kafka. What was "
+        "published in the second before the backup may come twice.",
+        at=min(head, noted),
     )
 
 

@@ -173,7 +173,7 @@ class Relay:
                 raise wiped(self._route.name, row.published_position)
             await passage.begin(await self._stream.origin())
         else:
-            await self._verify(published)
+            await self._verify(ours, published)
         published = passage.so_far
         self._left_out = await ours.left_out(published.position)
         self.status = replace(self.status, position=published.position)
@@ -189,13 +189,13 @@ class Relay:
         await passage.publish((), Published(after, id, resume_id))
         _log.warning("relay.resumed", route=self._route.name, after=after)
 
-    async def _verify(self, published: Published) -> None:
+    async def _verify(self, ours: Seat, published: Published) -> None:
         found = await self._id_at(published.position)
         if found != published.id:
-            head = await self._stream.head()
+            head, noted = await self._stream.head(), (await ours.row()).published_position
             if found is None and published.position < head.position:
                 raise missing(self._route.name, published.position + 1)
-            raise diverged(self._route.name, published, head.position, found)
+            raise diverged(self._route.name, published, head.position, found, noted)
 
     async def _id_at(self, position: int) -> str | None:
         async with self._stream.db.read() as connection:
@@ -205,17 +205,16 @@ class Relay:
         """Publishes what there is, or waits until there may be something."""
         retried = await self._retry(ours, passage)
         published = passage.so_far
-        messages = await self._stream.after(published.position, self._portion.size)
+        messages = await self._stream.following(published.cursor, self._portion.size)
         if not messages and retried:
             return
         if not messages:
+            await self._verify(ours, published)
             await self._stay_sure(ours, passage, published)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._wait_beyond(published.position)
             return
-        if messages[0].position != published.position + 1:
-            raise missing(self._route.name, published.position + 1)
         last = messages[-1]
         after = replace(published, position=last.position, id=last.id)
         await self._publish(passage, [one for one in messages if one.position not in self._left_out], after)
@@ -281,8 +280,8 @@ class Relay:
         self._noted, self._noted_at = published, time.monotonic()
 
     async def _describe(self, ours: Seat, state: RelayState, detail: str) -> None:
-        self._tell(state, detail)
         await ours.describe(state, detail)
+        self._tell(state, detail)
 
     def _tell(self, state: RelayState, detail: str) -> None:
         was = self.status
