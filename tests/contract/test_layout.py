@@ -22,9 +22,9 @@ ROOMS = {
     "options output places protocols report schema serve session signals start stream stream_status supervisor "
     "tail throwaway units users waiting watch web work worker",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "accounts capacity complexity connection context dead_letters documents events execution fields "
-    "groups guards http loaders messages operations paging plan problems processes pulse receivers recording refusals "
-    "relay scalars schema sessions sse stream variables websocket",
+    "xzepr/api/graphql": "accounts answers capacity complexity connection context dead_letters documents events "
+    "execution fields groups guards http loaders messages operations paging plan problems processes pulse receivers "
+    "recording refusals relay scalars schema sessions sharing sse stream variables websocket",
 }
 ROLES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

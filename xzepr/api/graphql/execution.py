@@ -160,11 +160,12 @@ async def executed(execution: Execution) -> ExecutionResult:
     return await _awaited(cast(Any, execution).execute_operation())
 
 
-async def executed_for(execution: Execution, event: object, context: object) -> ExecutionResult:
-    """The result of a subscription for one event of its source, with a context of its own."""
+def executed_for(execution: Execution, event: object, context: object) -> ExecutionResult | Awaitable[ExecutionResult]:
+    """The result of a subscription for one event of its source, with a context of its own; at once if no resolver
+    waits for anything."""
     one = cast(Any, execution).build_per_event_executor(event)
     one.context_value = context
-    return await _awaited(_core.execute_subscription_event(one))
+    return _core.execute_subscription_event(one)
 
 
 async def source_of(execution: Execution) -> AsyncIterable[object] | ExecutionResult:

@@ -24,6 +24,9 @@ from strawberry.types.field import StrawberryField
 
 _DEFINITION = "strawberry-definition"
 _READ = "xzepr-read"
+SHOWN = "xzepr-shown"
+"""In a subscription's metadata: a function that makes what the schema shows of an item of its source, called when an
+answer is worked out and not for each subscriber who is sent it."""
 
 Read = Callable[[Any], object]
 """Takes what an object was resolved to and gives one field of it."""
@@ -72,8 +75,17 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     call = _calling(function, definition, parent and parent.name, info and info.name)
     if definition.is_subscription:
         field.subscribe = call
+        if (shown := definition.metadata.get(SHOWN)) is not None:
+            field.resolve = _showing(shown)
     else:
         field.resolve = call
+
+
+def _showing(shown: Callable[[object], object]) -> Callable[..., object]:
+    def resolve(item: object, _info: object, **_given: object) -> object:
+        return shown(item)
+
+    return resolve
 
 
 def _resolve_by_reading(field: GraphQLField, read: Read) -> None:

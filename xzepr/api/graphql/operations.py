@@ -1,23 +1,27 @@
 """GraphQL operations, whatever brought them: who may ask, once or as a stream, and what is answered."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Protocol, cast
 
-import orjson
 from graphql import ExecutionResult, GraphQLSchema, OperationDefinitionNode, OperationType
 from graphql.execution.async_iterables import aclosing
 
 from xzepr.api.auth import Authenticate
 from xzepr.api.drain import Drain
 from xzepr.api.errors import Internal, JsonObject, Refused, described
+from xzepr.api.graphql.answers import Answer
 from xzepr.api.graphql.documents import Document, Documents
 from xzepr.api.graphql.execution import Execution, begin, executed, executed_for, source_of
 from xzepr.api.graphql.problems import field_errors, masked, not_coerced
+from xzepr.api.graphql.sharing import Group, SharedAnswers, shaping, written
 from xzepr.core.actor import Actor, ActorKind
 from xzepr.core.errors import Problem, Unauthenticated
+from xzepr.features.stream.model import Message
 
 _FOR_ANYONE = {
     OperationType.QUERY: frozenset({"__typename"}),
@@ -64,28 +68,6 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A GraphQL response: `data`, `errors` or both."""
-
-    body: JsonObject
-    request_id: str
-    cursor: str | None = None
-    """Where in the stream a message of a subscription stands, if it says so."""
-
-    @property
-    def errors(self) -> list[JsonObject]:
-        """The errors in the response."""
-        return cast(list[JsonObject], self.body.get("errors", []))
-
-    def text(self) -> bytes:
-        """The response as JSON in UTF-8. A value that JSON cannot hold is our own fault and told as such."""
-        try:
-            return orjson.dumps(self.body, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
-        except TypeError as error:
-            return orjson.dumps({"errors": [masked(error, self.request_id)], "data": None})
-
-
-@dataclass(frozen=True, slots=True)
 class Operation:
     """An operation that may run: its document is valid and its caller may ask."""
 
@@ -114,6 +96,9 @@ class GraphQLService:
     new_context: NewContext
     observe: Observe | None = None
     drain: Drain = field(default_factory=Drain)
+    hurry: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while somebody waits for the answer to a query or a mutation; what can wait does so meanwhile."""
+    shared: SharedAnswers = field(default_factory=SharedAnswers)
 
     def prepare(self, request: GraphQLRequest, actor: Actor) -> Operation:
         """The operation that the request names. Raises a Problem when it cannot run, or not for this actor.
@@ -151,17 +136,20 @@ class GraphQLService:
 
         The iteration raises a Problem when the stream cannot begin or go on; close it when the caller has gone.
         """
-        return self._stream(self._execution(operation, call), operation.request.extensions, call)
+        return self._stream(self._execution(operation, call), operation, call)
 
-    async def _stream(
-        self, execution: Execution, extensions: Mapping[str, object], call: Call
-    ) -> AsyncGenerator[Answer, None]:
+    async def _stream(self, execution: Execution, operation: Operation, call: Call) -> AsyncGenerator[Answer, None]:
         begun = perf_counter()
         errors: list[JsonObject] = []
+        group = self._group(operation, call.actor)
         try:
             async with aclosing(await _source(execution, call)) as source:
                 async for event in source:
-                    yield await self._message(execution, event, extensions, call)
+                    make = partial(self._message, execution, event, operation, call)
+                    if isinstance(event, Message) and group is not None:
+                        yield await self.shared.answer(group, event.cursor, make)
+                    else:
+                        yield made if isinstance(made := make(), Answer) else await made
         except Exception as error:
             problem = error if isinstance(error, Problem) else _internal(error, call)
             errors = described(problem)
@@ -184,16 +172,34 @@ class GraphQLService:
             raise problem
         return begun
 
-    async def _message(
-        self, execution: Execution, event: object, extensions: Mapping[str, object], call: Call
-    ) -> Answer:
-        context = self.new_context(call.actor, call.request_id, extensions, None)
+    def _group(self, operation: Operation, actor: Actor) -> Group | None:
+        """Who is sent the same as this subscriber; None where that cannot be told."""
+        request = operation.request
+        plan = operation.document.plan(self.schema, operation.node)
+        names = shaping(operation.node, list(plan.fragment_definitions.values()))
+        try:
+            said = written(names, request.variables or {}, request.extensions)
+        except TypeError:
+            return None
+        return self.shared.group(plan, said, actor.permissions)
+
+    def _message(
+        self, execution: Execution, event: object, operation: Operation, call: Call
+    ) -> Answer | Awaitable[Answer]:
+        """What tells the event, at once if nothing has to be looked up."""
+        context = self.new_context(call.actor, call.request_id, operation.request.extensions, None)
         cursor = getattr(event, "cursor", None)
-        return await _answered(executed_for(execution, event, context), call, None if cursor is None else str(cursor))
+        shown = None if cursor is None else str(cursor)
+        try:
+            result = executed_for(execution, event, context)
+        except Exception as error:
+            return _failed(error, call, shown)
+        return _told(result, call, shown) if isinstance(result, ExecutionResult) else _answered(result, call, shown)
 
     async def _observed(self, operation: Operation, running: Awaitable[Answer]) -> Answer:
         begun = perf_counter()
-        answer = await running
+        with self.hurry():
+            answer = await running
         self._heard(operation.type, answer.errors, begun)
         return answer
 
@@ -205,9 +211,16 @@ def _is_for_anyone(document: Document, node: OperationDefinitionNode) -> bool:
 async def _answered(running: Awaitable[ExecutionResult], call: Call, cursor: str | None = None) -> Answer:
     """The answer, with all errors told; whatever escapes the execution is our own fault and told as such."""
     try:
-        result = await running
+        return _told(await running, call, cursor)
     except Exception as error:
-        return Answer({"errors": [masked(error, call.request_id)], "data": None}, call.request_id, cursor)
+        return _failed(error, call, cursor)
+
+
+def _failed(error: Exception, call: Call, cursor: str | None) -> Answer:
+    return Answer({"errors": [masked(error, call.request_id)], "data": None}, call.request_id, cursor)
+
+
+def _told(result: ExecutionResult, call: Call, cursor: str | None) -> Answer:
     body: JsonObject = {"errors": field_errors(result.errors, call.request_id)} if result.errors else {}
     body["data"] = result.data
     return Answer(body, call.request_id, cursor)

@@ -8,6 +8,7 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.events import Event, UnitInput
+from xzepr.api.graphql.fields import SHOWN
 from xzepr.api.graphql.groups import EventReceiverGroup
 from xzepr.api.graphql.guards import Requires, SignedIn
 from xzepr.api.graphql.receivers import EventReceiver
@@ -249,6 +250,8 @@ class StreamSubscription:
     """The one subscription."""
 
     @strawberry.subscription(
+        graphql_type=StreamFrame,
+        metadata={SHOWN: frame_of},
         description="Every message after a cursor, then live, without a gap or a repeat. No cursor means from now: the "
         "first frame, a Checkpoint, says where that is. Kinds that the caller may not read are left out.",
         directives=[SignedIn()],
@@ -259,7 +262,7 @@ class StreamSubscription:
         after: str | None = None,
         kinds: list[Kind] | None = None,
         filter: StreamFilterInput | None = None,
-    ) -> AsyncGenerator[StreamFrame, None]:
+    ) -> AsyncGenerator[model.Message | model.Checkpoint, None]:
         context = info.context
         resume = context.last_event_id or after
         cursor = None if resume is None else model.Cursor.parse(resume)
@@ -272,4 +275,4 @@ class StreamSubscription:
             _wanted(kinds, filter),
             checkpoint_seconds=hub.settings.stream.checkpoint_seconds,
         ):
-            yield frame_of(said)
+            yield said

@@ -1,4 +1,4 @@
-"""The backlog: what is behind the ring, read from the database through few connections and for all who are there at once."""
+"""The backlog: what is behind the ring, read from the database through few connections, once for all who are there."""
 
 import asyncio
 from collections import deque

@@ -8,6 +8,10 @@ from xzepr.features.stream.model import Event, Message, StreamFilter
 _TEXTS = ("name", "version", "release", "platform_id", "package")
 
 
+_NOTHING = (None,) * (len(_TEXTS) + 2)
+"""What is asked of an event by who takes any."""
+
+
 def matches(wanted: StreamFilter, message: Message) -> bool:
     """Whether the filter lets the message through."""
     if message.kind not in wanted.kinds:
@@ -29,8 +33,8 @@ def _event_matches(wanted: StreamFilter, event: Event | None) -> bool:
         wanted.package,
         wanted.success,
     )
-    if event is None:
-        return asked == (None,) * len(asked)
+    if asked == _NOTHING or event is None:
+        return asked == _NOTHING
     has = (
         event.unit_id,
         event.name,
