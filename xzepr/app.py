@@ -30,7 +30,7 @@ from xzepr.api.measure import MeasureRequests
 from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
 from xzepr.core.errors import NotFound
 from xzepr.features.stream.published import RelayState
-from xzepr.hub import Hub
+from xzepr.hub import Core, Hub
 
 _LATE_SECONDS = 60.0
 """Who waits for a message in Kafka for longer is told that Kafka is degraded."""
@@ -53,6 +53,17 @@ def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
             Middleware(BodyLimit, max_bytes=server.max_request_bytes),
             Middleware(RequestTimeout, seconds=server.request_timeout_seconds),
         ],
+    )
+
+
+def create_work_app(core: Core) -> Starlette:
+    """What a process that serves nobody answers: how it is."""
+    server = core.settings.server
+    hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
+    return Starlette(
+        routes=_health_routes(core, Drain()),
+        exception_handlers={HTTPException: _no_route},
+        middleware=[Middleware(RequestId), Middleware(HostCheck, hosts=hosts)],
     )
 
 
@@ -84,7 +95,7 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
     ]
 
 
-def _health_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
+def _health_routes(hub: Core, drain: Drain) -> Sequence[BaseRoute]:
     def kafka() -> State | None:
         if not hub.settings.kafka.brokers:
             return None

@@ -28,8 +28,8 @@ from xzepr.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Hub:
-    """Every service of one process. Interfaces are handed this and nothing else."""
+class Core:
+    """What every process of a hub holds open: the stream, and those who follow it and look after it."""
 
     settings: Settings
     process: ThisProcess
@@ -39,34 +39,35 @@ class Hub:
     feed: Feed
     relay: Relay
     retention: Retention
+    events: Events
+
+
+@dataclass(frozen=True, slots=True)
+class Hub(Core):
+    """Every service of one process that serves. Interfaces are handed this and nothing else."""
+
     users: Users
     auth: Auth
     receivers: Receivers
     groups: Groups
-    events: Events
     recorder: Recorder
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, database_url: str, keys: KeyPair) -> AsyncGenerator["Hub"]:
+    async def open(
+        cls, settings: Settings, database_url: str, keys: KeyPair, metrics: Metrics | None = None
+    ) -> AsyncGenerator["Hub"]:
         """A hub on a migrated database. Its loops do not run yet: see `processes.py`. Raises Unavailable when the
-        database cannot be reached."""
+        database cannot be reached. Its metrics are its own unless some are given."""
         async with AsyncExitStack() as opened:
-            metrics = Metrics(__version__)
-            db = Database(database_url, settings.database, name="hub")
-            await db.open()
-            opened.push_async_callback(db.close)
+            core = await opened.enter_async_context(open_core(settings, database_url, metrics))
             passwords = Passwords()
             opened.callback(passwords.close)
-            stream = await Stream.open(db)
-            yield cls._assemble(settings, metrics, db, stream, passwords, keys)
+            yield cls._assemble(core, passwords, keys)
 
     @classmethod
-    def _assemble(
-        cls, settings: Settings, metrics: Metrics, db: Database, stream: Stream, passwords: Passwords, keys: KeyPair
-    ) -> "Hub":
-        feed = Feed(db, stream, ring_size=settings.stream.ring_size, poll_seconds=settings.stream.poll_seconds)
-        relay = Relay(stream, settings.kafka, wait_beyond=feed.wait_beyond, poll_seconds=settings.stream.poll_seconds)
+    def _assemble(cls, core: Core, passwords: Passwords, keys: KeyPair) -> "Hub":
+        settings, metrics, db, stream, feed = core.settings, core.metrics, core.db, core.stream, core.feed
         users = Users(db, passwords, min_password=settings.auth.password_min_length)
         tokens = Tokens(
             keys,
@@ -77,27 +78,52 @@ class Hub:
         receivers = Receivers(db, stream)
         admission = Admission(db)
         recorder = Recorder(db, stream, admission, settings.events, settings.recorder, metrics.batch_committed)
-        metrics.queue_length_from(lambda: recorder.waiting)
         stream.followers.append(feed.offer)
+        stream.followers.append(lambda tx: _count(metrics, tx.messages))
         feed.watchers.append(admission.forget)
         feed.forgetters.append(admission.forget_all)
-        feed.watchers.append(lambda messages: _count(metrics, messages))
         return cls(
+            settings=settings,
+            process=core.process,
+            metrics=metrics,
+            db=db,
+            stream=stream,
+            feed=feed,
+            relay=core.relay,
+            retention=core.retention,
+            events=core.events,
+            users=users,
+            auth=Auth(db, users, tokens, observe_login=metrics.login_tried),
+            receivers=receivers,
+            groups=Groups(db, stream, receivers, settings.groups, settings.events),
+            recorder=recorder,
+        )
+
+
+@asynccontextmanager
+async def open_core(settings: Settings, database_url: str, metrics: Metrics | None = None) -> AsyncGenerator[Core]:
+    """What a process that serves nobody holds open. Raises as `Hub.open` does."""
+    metrics = metrics or Metrics(__version__)
+    db = Database(database_url, settings.database, name="hub")
+    await db.open()
+    try:
+        stream = await Stream.open(db)
+        feed = Feed(db, stream, ring_size=settings.stream.ring_size, poll_seconds=settings.stream.poll_seconds)
+        feed.watchers.append(lambda messages: metrics.head_moved(messages[-1].position))
+        poll = settings.stream.poll_seconds
+        yield Core(
             settings=settings,
             process=ThisProcess(),
             metrics=metrics,
             db=db,
             stream=stream,
             feed=feed,
-            relay=relay,
+            relay=Relay(stream, settings.kafka, wait_beyond=feed.wait_beyond, poll_seconds=poll),
             retention=_retention(db, settings),
-            users=users,
-            auth=Auth(db, users, tokens, observe_login=metrics.login_tried),
-            receivers=receivers,
-            groups=Groups(db, stream, receivers, settings.groups, settings.events),
             events=Events(db, settings.events),
-            recorder=recorder,
         )
+    finally:
+        await db.close()
 
 
 def _retention(db: Database, settings: Settings) -> Retention:
@@ -107,7 +133,7 @@ def _retention(db: Database, settings: Settings) -> Retention:
 
 
 def _count(metrics: Metrics, messages: Sequence[Message]) -> None:
-    """Counts what the stream says: in each process all that the whole hub recorded since it started."""
+    """Counts what this process has committed: over all processes, that is everything once."""
     recorded = [message.event for message in messages if message.kind is Kind.EVENT_RECORDED and message.event]
     passed = sum(event.success for event in recorded)
     if recorded:
@@ -115,4 +141,3 @@ def _count(metrics: Metrics, messages: Sequence[Message]) -> None:
     for kind in (Kind.GATE_COMPLETED, Kind.GATE_REGRESSED):
         if times := sum(message.kind is kind for message in messages):
             metrics.gate_announced(kind.value, times)
-    metrics.head_moved(messages[-1].position)

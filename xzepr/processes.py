@@ -1,15 +1,15 @@
 """Which loops run in a process that serves, and what happens when one of them ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import structlog
 
 from xzepr.core.errors import Problem
-from xzepr.features.stream.processes import SERVE, Progress, forget_silent
+from xzepr.features.stream.processes import SERVE, WORK, Progress, forget_silent
 from xzepr.features.stream.published import RelayState
-from xzepr.hub import Hub
+from xzepr.hub import Core, Hub
 
 _HOUSEKEEPING_SECONDS = 60.0
 _DESCRIPTION_SECONDS = 1.0
@@ -20,16 +20,32 @@ _log = structlog.stdlib.get_logger(__name__)
 async def running(hub: Hub, role: str = SERVE) -> AsyncGenerator[None]:
     """Runs a web process's loops: the recorder, the feed, the relay and housekeeping. Returns once the feed knows the
     head of the stream; at the end the recorder finishes the batch in hand."""
-    loops: dict[str, Callable[[], Awaitable[None]]] = {
-        "feed": hub.feed.run,
-        "recorder": hub.recorder.run,
-        "relay": hub.relay.run,
-        "housekeeping": lambda: _keep_house(hub),
-        "description": lambda: _describe(hub, role),
+    loops = _loops(hub, role, lambda: hub.recorder.waiting)
+    async with _running(hub, {**loops, "recorder": hub.recorder.run}):
+        yield
+
+
+@asynccontextmanager
+async def working(core: Core) -> AsyncGenerator[None]:
+    """Runs the loops of a process that serves nobody: the same but for the recorder."""
+    async with _running(core, _loops(core, WORK, lambda: 0)):
+        yield
+
+
+def _loops(core: Core, role: str, queue: Callable[[], int]) -> dict[str, Callable[[], Awaitable[None]]]:
+    return {
+        "feed": core.feed.run,
+        "relay": core.relay.run,
+        "housekeeping": lambda: _keep_house(core),
+        "description": lambda: _describe(core, role, queue),
     }
+
+
+@asynccontextmanager
+async def _running(core: Core, loops: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncGenerator[None]:
     tasks = [asyncio.create_task(_forever(name, run), name=name) for name, run in loops.items()]
     try:
-        await hub.feed.started()
+        await core.feed.started()
         yield
     finally:
         for task in tasks:
@@ -46,16 +62,16 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(1)
 
 
-async def _keep_house(hub: Hub) -> None:
+async def _keep_house(hub: Core) -> None:
     while True:
         await hub.stream.make_partitions(hub.settings.stream.partition_size)
         await hub.events.forget_keys()
-        await forget_silent(hub.db)
         await hub.retention.enforce()
+        await forget_silent(hub.db)
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
-async def _describe(hub: Hub, role: str) -> None:
+async def _describe(hub: Core, role: str, queue: Callable[[], int]) -> None:
     """Tells the other processes once a second how this one is, and the metrics how far behind everything is. Nothing
     depends on it: while the database does not take it, the last figures stand."""
     await hub.feed.started()
@@ -68,8 +84,9 @@ async def _describe(hub: Hub, role: str) -> None:
                     feed=hub.feed.head.position,
                     slowest=hub.feed.slowest,
                     relay=hub.relay.status,
-                    queue=hub.recorder.waiting,
+                    queue=queue(),
                 )
+            hub.metrics.queued(queue())
             _measure(hub)
             await asyncio.sleep(_DESCRIPTION_SECONDS)
     finally:
@@ -77,7 +94,7 @@ async def _describe(hub: Hub, role: str) -> None:
             await hub.process.leave(hub.db)
 
 
-def _measure(hub: Hub) -> None:
+def _measure(hub: Core) -> None:
     metrics, lags, relay, clients = hub.metrics, hub.process.lags, hub.relay.status, hub.process.clients()
     metrics.connected("websocket", clients.websockets)
     metrics.connected("sse", clients.event_streams)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from xzepr.cli import assemble
 from xzepr.settings import Settings, load
 from xzepr.settings.keys import keys
 
@@ -92,6 +94,18 @@ def test_the_hub_waits_for_what_it_cannot_start_without() -> None:
     assert set(SERVICES["hub"]["depends_on"]) == {"keys", "migrate"}
     waited = [name for service in SERVICES.values() for name in service.get("depends_on", {})]
     assert set(waited) <= SERVICES.keys()
+
+
+@pytest.mark.parametrize("service", [name for name in HUBS if "command" in SERVICES[name]])
+def test_the_command_of_every_service_is_understood(service: str) -> None:
+    family, *options = SERVICES[service]["command"]
+    commands: Any = get_command(assemble([family]))  # click's own types are private to typer
+    assert commands.commands[family].make_context(family, list(options)).params
+
+
+def test_one_service_relays_and_is_asked_by_the_image_how_it_is() -> None:
+    assert "--no-relay" in SERVICES["hub"]["command"]
+    assert SERVICES["work"]["command"] == ["work", "--port", image_variables()["XZEPR__SERVER__PORT"]]
 
 
 def test_the_image_runs_as_nobody_special_and_installs_only_what_has_a_hash() -> None:

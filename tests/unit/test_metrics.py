@@ -1,5 +1,10 @@
 """What the metrics say after things have happened."""
 
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -8,7 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from xzepr.api.measure import MeasureRequests
-from xzepr.infra.telemetry.metrics import Metrics
+from xzepr.infra.telemetry.metrics import Metrics, forget_worker
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -36,8 +41,7 @@ def test_a_batch_is_told_by_its_size_time_and_outcome() -> None:
 
 def test_gauges_follow_what_they_measure() -> None:
     metrics = Metrics("1")
-    queue = ["a", "b"]
-    metrics.queue_length_from(lambda: len(queue))
+    metrics.queued(2)
     metrics.head_moved(1042)
     metrics.relay_lagged("default", 7, 1.5)
     metrics.relay_became("default", "waiting")
@@ -46,7 +50,7 @@ def test_gauges_follow_what_they_measure() -> None:
         metrics.subscriber_came("websocket")
     metrics.subscriber_left("websocket")
     assert value(metrics, "xzepr_recorder_queue_events") == 2
-    queue.clear()
+    metrics.queued(0)
     assert value(metrics, "xzepr_recorder_queue_events") == 0
     assert value(metrics, "xzepr_stream_head_position") == 1042
     assert value(metrics, "xzepr_relay_lag_messages", route="default") == 7
@@ -70,6 +74,67 @@ def test_two_hubs_in_one_process_count_apart() -> None:
     one, other = Metrics("1"), Metrics("1")
     one.login_tried("ok")
     assert value(other, "xzepr_logins_total", outcome="ok") is None
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from xzepr.infra.telemetry.metrics import Metrics
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+metrics = Metrics.shared("1", folder, number)
+metrics.events_recorded(number, 0)
+metrics.batch_committed(64, 0.004)
+metrics.head_moved(100 * number)
+metrics.feed_lagged(10 - number, 1.0)
+metrics.connected("sse", number)
+metrics.subscriber_came("websocket")
+metrics.queued(5)
+metrics.relay_became("route", "following" if number == 1 else "standby")
+metrics.relay_lagged("route", number, 0.5)
+if number == 1:
+    metrics.dead_letters_wait("route", 4)
+sys.stdout.buffer.write(metrics.render())
+"""
+
+
+def _worker(folder: Path, number: int) -> Any:
+    """What a worker shows that has done its part."""
+    done = subprocess.run([sys.executable, "-c", WORKER, str(folder), str(number)], check=True, capture_output=True)
+    samples = (sample for family in text_string_to_metric_families(done.stdout.decode()) for sample in family.samples)
+    return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
+
+
+def test_any_worker_shows_what_all_of_them_did(tmp_path: Path) -> None:
+    _worker(tmp_path, 1)
+    shown = _worker(tmp_path, 2)
+    assert shown["xzepr_events_total", "true"] == 1 + 2
+    assert shown["xzepr_recorder_batch_events_bucket", "64.0"] == 2
+    assert shown["xzepr_recorder_commit_seconds_count",] == 2
+    assert shown["xzepr_worker_starts_total",] == 2
+    assert shown["xzepr_build_info", "1"] == 1
+    assert shown["xzepr_connections", "sse"] == 1 + 2
+    assert shown["xzepr_subscribers", "websocket"] == 2
+    assert shown["xzepr_recorder_queue_events",] == 10
+    assert shown["xzepr_stream_head_position",] == 200, "the newest"
+    assert shown["xzepr_feed_lag_messages",] == 9, "the worst"
+    assert shown["xzepr_relay_state", "following", "route"] == 1
+    assert shown["xzepr_relay_state", "route", "standby"] == 1
+    assert shown["xzepr_relay_lag_messages", "route"] == 2, "said last"
+    assert shown["xzepr_relay_dead_letters", "route"] == 4, "said by the one that knows"
+
+
+def test_a_worker_that_is_started_again_counts_on_and_stands_anew(tmp_path: Path) -> None:
+    _worker(tmp_path, 1)
+    _worker(tmp_path, 2)
+    shown = _worker(tmp_path, 2)
+    assert shown["xzepr_events_total", "true"] == 1 + 2 + 2
+    assert shown["xzepr_worker_starts_total",] == 3
+    assert shown["xzepr_connections", "sse"] == 1 + 2
+    forget_worker(tmp_path, 1)
+    shown = _worker(tmp_path, 2)
+    assert shown["xzepr_events_total", "true"] == 1 + 2 + 2 + 2, "what it did was done"
+    assert shown["xzepr_connections", "sse"] == 2
+    assert ("xzepr_relay_state", "following", "route") not in shown, "who is dead does not relay"
 
 
 async def _answer(_: Request) -> Response:

@@ -21,6 +21,7 @@ class Family:
 
 FAMILIES = (
     Family("serve", "xzepr.cli.serve:serve", "Serve the hub, with a PostgreSQL of its own unless one is named."),
+    Family("work", "xzepr.cli.work:work", "Relay into Kafka and keep house, beside servers that leave this to others."),
     Family("schema", "xzepr.cli.schema:schema", "Print the GraphQL schema."),
     Family(
         "migrate", "xzepr.cli.migrate:migrate", "Bring the database's schema up to date, or show what would change."

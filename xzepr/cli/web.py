@@ -2,13 +2,10 @@
 
 import asyncio
 import gc
-import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from threading import Timer
 
 import structlog
 import uvicorn
@@ -18,6 +15,7 @@ from xzepr import __version__
 from xzepr.api.drain import Drain
 from xzepr.app import create_app
 from xzepr.cli.protocols import HttpConnection, WebSocketConnection
+from xzepr.cli.signals import LastResort
 from xzepr.hub import Hub
 from xzepr.infra.telemetry import traces
 from xzepr.settings import Settings
@@ -140,7 +138,7 @@ class Stop:
     def __init__(self) -> None:
         self._server: _Server | None = None
         self._seconds = 0.0
-        self._last_resort: Timer | None = None
+        self._last_resort = LastResort()
 
     def serves(self, server: _Server, seconds: float) -> None:
         """From now on there is a server, and it is given so long to stop."""
@@ -161,8 +159,7 @@ class Stop:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-            if self._last_resort is not None:
-                self._last_resort.cancel()
+            self._last_resort.cancel()
 
     def _signalled(self, task: "asyncio.Task[object]") -> None:
         if self._server is None:
@@ -170,15 +167,5 @@ class Stop:
         elif self._server.should_exit:
             self._server.force_exit = True
         else:
-            # A thread, because the loop may be what is stuck. What is acknowledged is committed, and the embedded
-            # database stops by itself when its parent has ended.
-            self._last_resort = Timer(self._seconds, _end_now)
-            self._last_resort.daemon = True
-            self._last_resort.start()
+            self._last_resort.within(self._seconds)
             self._server.stop(self._seconds - min(_AFTER_CLIENTS_SECONDS, self._seconds / 4))
-
-
-def _end_now() -> None:
-    _log.error("stop.too_slow")
-    sys.stdout.flush()
-    os._exit(0)

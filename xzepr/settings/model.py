@@ -13,6 +13,7 @@ from xzepr.settings.around import (
     SecuritySettings,
     ServerSettings,
     TelemetrySettings,
+    WorkSettings,
 )
 from xzepr.settings.types import Folder, Section, contradiction
 from xzepr.settings.work import (
@@ -36,6 +37,7 @@ class Settings(Section):
         description="Folder of all local state, from the working folder: embedded database, keys, first password.",
     )
     server: ServerSettings = ServerSettings()
+    work: WorkSettings = WorkSettings()
     database: DatabaseSettings = DatabaseSettings()
     jwt: JwtSettings = JwtSettings()
     auth: AuthSettings = AuthSettings()

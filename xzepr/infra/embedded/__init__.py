@@ -1,5 +1,5 @@
 """A real PostgreSQL in the data folder, for a hub that was given no database."""
 
-from xzepr.infra.embedded.server import EmbeddedPostgres
+from xzepr.infra.embedded.server import EmbeddedPostgres, running_url
 
-__all__ = ["EmbeddedPostgres"]
+__all__ = ["EmbeddedPostgres", "running_url"]

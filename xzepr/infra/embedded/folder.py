@@ -99,6 +99,21 @@ def make_socket_folder(account: Account, data_dir: Path) -> Path:
     return folder
 
 
+def running_socket_folder(data_dir: Path) -> Path | None:
+    """Where the socket is of the PostgreSQL that another process runs in the data folder; None where none does.
+    Raises CannotStart when the data folder is not ours to look into."""
+    try:
+        note = data_dir / _NOTE
+        folder = Path(note.read_text()) if note.exists() else data_dir.resolve() / "run"
+        return folder if (folder / _SOCKET).exists() else None
+    except FileNotFoundError:  # it was just removed
+        return None
+    except PermissionError as error:
+        raise CannotStart(
+            f"the data folder {data_dir} cannot be read ({error.strerror}): start this as the user that serves from it"
+        ) from None
+
+
 def remove_socket_folder(folder: Path, data_dir: Path) -> None:
     """Remove what `make_socket_folder` made, and the socket files that a killed PostgreSQL left there."""
     for name in (_SOCKET, f"{_SOCKET}.lock"):

@@ -26,6 +26,7 @@ from xzepr.infra.embedded.folder import (
     make_socket_folder,
     open_log,
     remove_socket_folder,
+    running_socket_folder,
 )
 from xzepr.infra.embedded.leftover import stop_leftover
 
@@ -79,7 +80,7 @@ class EmbeddedPostgres:
 
     def url_of(self, user: str, database: str) -> str:
         """The URL of one of the cluster's databases, as one of its roles (`postgres` is the superuser)."""
-        return f"postgresql://{user}@/{quote(database, safe='')}?host={quote(str(self._sockets), safe='')}&port=5432"
+        return _url(str(self._sockets), user, database)
 
     async def stop(self) -> None:
         """End every connection, write everything down, stop, and let the data folder go. Harmless when repeated."""
@@ -156,6 +157,17 @@ class EmbeddedPostgres:
                 word += _NEXT_WORD_SECONDS
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, 0.25)  # each question that is refused is a line in the log
+
+
+def running_url(data_dir: Path) -> str | None:
+    """Where the database is that another process of this user runs in the data folder; None where none does. It may
+    still be starting. Raises CannotStart when the folder is another user's."""
+    folder = running_socket_folder(data_dir)
+    return None if folder is None else _url(str(folder), OWNER, OWNER)
+
+
+def _url(sockets: str, user: str, database: str) -> str:
+    return f"postgresql://{user}@/{quote(database, safe='')}?host={quote(sockets, safe='')}&port=5432"
 
 
 def _stop_process(process: "subprocess.Popen[bytes]") -> None:

@@ -1,7 +1,9 @@
 """Metrics: what happened in this process and how things stand, for Prometheus; the methods say what happened."""
 
-from collections.abc import Callable
+import os
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -13,6 +15,8 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     generate_latest,
+    multiprocess,
+    values,
 )
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -22,13 +26,37 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """All metrics of one process, in a registry of their own."""
+    """All metrics of one process, in a registry of their own; or, `shared`, of several behind one address.
+
+    A gauge's `multiprocess_mode` says what one number is for several processes: the sum or the worst of those that
+    live, or, where all speak of the whole hub, what was said last.
+    """
 
     def __init__(self, version: str) -> None:
-        registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        GCCollector(registry=registry)
-        Info("xzepr_build", "Which hub this is.", registry=registry).info({"version": version})
+        self._registry = self._shown = CollectorRegistry()
+        ProcessCollector(registry=self._shown)
+        GCCollector(registry=self._shown)
+        self._make(version)
+
+    @classmethod
+    def shared(cls, version: str, folder: Path, worker: int) -> "Metrics":
+        """The metrics of one worker of several, whose `render` shows those of all. They are kept in files of the
+        folder, where a worker counts on from where the one of the same number left off. Once a process, and first."""
+        forget_worker(folder, worker)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        kept: Any = values  # whose functions say no types
+        kept.ValueClass = kept.MultiProcessValue(lambda: worker)
+        metrics = cls.__new__(cls)
+        metrics._registry, metrics._shown = CollectorRegistry(), CollectorRegistry()
+        multiprocess.MultiProcessCollector(metrics._shown, str(folder))
+        metrics._make(version)
+        return metrics
+
+    def _make(self, version: str) -> None:
+        registry = self._registry
+        Info("xzepr_build", "Which hub this is.", registry=self._shown).info({"version": version})
+        starts = Counter("xzepr_worker_starts", "Starts of the processes that serve here.", registry=registry)
+        starts.inc()
         self._requests = Counter(
             "xzepr_http_requests", "Answered requests.", ["method", "route", "status"], registry=registry
         )
@@ -51,41 +79,80 @@ class Metrics:
         self._commit_seconds = Histogram(
             "xzepr_recorder_commit_seconds", "One batch, from lock to commit.", buckets=_SECONDS, registry=registry
         )
-        self._queue = Gauge("xzepr_recorder_queue_events", "Events that wait for a batch.", registry=registry)
+        self._queue = Gauge(
+            "xzepr_recorder_queue_events",
+            "Events that wait for a batch.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self._gate_messages = Counter(
             "xzepr_gate_messages", "Gates that changed or passed.", ["kind"], registry=registry
         )
-        self._head = Gauge("xzepr_stream_head_position", "Newest position this process knows.", registry=registry)
+        self._head = Gauge(
+            "xzepr_stream_head_position",
+            "Newest position this process knows.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self._relay_lag = Gauge(
-            "xzepr_relay_lag_messages", "Messages of the stream not yet in Kafka.", ["route"], registry=registry
+            "xzepr_relay_lag_messages",
+            "Messages of the stream not yet in Kafka.",
+            ["route"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
         )
         self._relay_lag_seconds = Gauge(
-            "xzepr_relay_lag_seconds", "Age of the oldest message not yet in Kafka.", ["route"], registry=registry
+            "xzepr_relay_lag_seconds",
+            "Age of the oldest message not yet in Kafka.",
+            ["route"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
         )
         self._dead_letters = Gauge(
             "xzepr_relay_dead_letters",
             "Messages that Kafka refused and nobody has dropped.",
             ["route"],
+            multiprocess_mode="livemostrecent",
             registry=registry,
         )
         self._relay_state = Gauge(
-            "xzepr_relay_state", "1 for what the relay is doing.", ["route", "state"], registry=registry
+            "xzepr_relay_state",
+            "Processes whose relay does this.",
+            ["route", "state"],
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self._relay_was: dict[str, str] = {}
-        self._feed_lag = Gauge("xzepr_feed_lag_messages", "Messages that this process has not seen.", registry=registry)
+        self._feed_lag = Gauge(
+            "xzepr_feed_lag_messages",
+            "Messages that this process has not seen.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self._feed_lag_seconds = Gauge(
-            "xzepr_feed_lag_seconds", "Age of the oldest message that this process has not seen.", registry=registry
+            "xzepr_feed_lag_seconds",
+            "Age of the oldest message that this process has not seen.",
+            multiprocess_mode="livemax",
+            registry=registry,
         )
         self._subscriber_lag = Gauge(
-            "xzepr_subscriber_lag_messages", "Messages that the slowest subscriber has not read.", registry=registry
+            "xzepr_subscriber_lag_messages",
+            "Messages that the slowest subscriber has not read.",
+            multiprocess_mode="livemax",
+            registry=registry,
         )
         self._subscriber_lag_seconds = Gauge(
             "xzepr_subscriber_lag_seconds",
             "Age of the oldest message that the slowest subscriber has not read.",
+            multiprocess_mode="livemax",
             registry=registry,
         )
-        self._connections = Gauge("xzepr_connections", "Open connections.", ["transport"], registry=registry)
-        self._subscribers = Gauge("xzepr_subscribers", "Open subscriptions.", ["transport"], registry=registry)
+        self._connections = Gauge(
+            "xzepr_connections", "Open connections.", ["transport"], multiprocess_mode="livesum", registry=registry
+        )
+        self._subscribers = Gauge(
+            "xzepr_subscribers", "Open subscriptions.", ["transport"], multiprocess_mode="livesum", registry=registry
+        )
         self._logins = Counter("xzepr_logins", "Logins by outcome.", ["outcome"], registry=registry)
         # Finding a child by its labels takes 2 µs, and every request needs four; their labels are a fixed few.
         self._requests_of = cache(self._requests.labels)
@@ -117,9 +184,9 @@ class Metrics:
         """`gate.completed` or `gate.regressed` went into the stream."""
         self._gate_messages.labels(kind).inc(times)
 
-    def queue_length_from(self, length: Callable[[], int]) -> None:
-        """Asks `length` whenever the metrics are read, so that the recorder pays nothing."""
-        self._queue.set_function(length)
+    def queued(self, events: int) -> None:
+        """So many events wait for a batch."""
+        self._queue.set(events)
 
     def head_moved(self, position: int) -> None:
         """The stream is at least this long."""
@@ -169,4 +236,10 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything in Prometheus's text format; its type is CONTENT_TYPE."""
-        return generate_latest(self._registry)
+        return generate_latest(self._shown)
+
+
+def forget_worker(folder: Path, worker: int) -> None:
+    """Takes back how things stood in a worker that has ended; what it has counted stays."""
+    library: Any = multiprocess  # whose functions say no types
+    library.mark_process_dead(worker, str(folder))

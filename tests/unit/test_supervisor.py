@@ -1,0 +1,118 @@
+"""How workers are looked after, tried on small programs in their place."""
+
+import asyncio
+import itertools
+import socket
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support.accounts import key_pair
+from xzepr.cli.handover import Handover, received
+from xzepr.cli.signals import Signals
+from xzepr.cli.supervisor import Spawn, Workers
+from xzepr.core.errors import CannotStart
+from xzepr.settings import Settings
+
+ANSWER = "dd bs=65536 count=1 of=/dev/null 2>&1; printf + >&0; "
+"""Reads what it is handed, and answers."""
+SECONDS = 20
+
+
+@pytest.fixture
+def listener() -> Generator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        yield one
+
+
+def spawning(script: str, started: list[float]) -> Spawn:
+    """Shell scripts for workers; notes when each was started."""
+
+    async def spawn(channel: socket.socket, listener: int) -> asyncio.subprocess.Process:
+        started.append(time.monotonic())
+        return await asyncio.create_subprocess_exec("/bin/sh", "-c", script, stdin=channel.fileno())
+
+    return spawn
+
+
+def workers(count: int, folder: Path, spawn: Spawn, drain_seconds: float = 5) -> Workers:
+    def handover(number: int) -> Handover:
+        return Handover(number, Settings(), "postgresql://u:secret@h/d", key_pair(), -1, folder)
+
+    return Workers(count, handover, drain_seconds, spawn)
+
+
+async def test_a_worker_that_dies_again_and_again_is_started_at_growing_intervals(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    started: list[float] = []
+    signals = Signals()
+    dying = workers(1, tmp_path, spawning(ANSWER + "exit 3", started))
+    running = asyncio.create_task(dying.run(signals, listener, lambda: None))
+    await asyncio.sleep(2)
+    signals.first.set()
+    async with asyncio.timeout(SECONDS):
+        await running
+    pauses = [later - earlier for earlier, later in itertools.pairwise(started)]
+    assert 3 <= len(started) <= 5, pauses
+    for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8), strict=False):
+        assert pause >= least
+
+
+async def test_all_answer_is_said_once_and_when_all_do(tmp_path: Path, listener: socket.socket) -> None:
+    said: list[float] = []
+    signals, started = Signals(), list[float]()
+    late = workers(3, tmp_path, spawning(f"sleep 0.3; {ANSWER} sleep 0.2; exit 1", started))
+    running = asyncio.create_task(late.run(signals, listener, lambda: said.append(time.monotonic())))
+    await asyncio.sleep(2)
+    signals.first.set()
+    async with asyncio.timeout(SECONDS):
+        await running
+    assert len(started) > 3, "some came again"
+    assert len(said) == 1
+    assert said[0] - started[2] >= 0.3
+
+
+async def test_a_start_on_which_a_worker_ends_is_no_start(tmp_path: Path, listener: socket.socket) -> None:
+    said: list[str] = []
+    failing = workers(2, tmp_path, spawning("exit 3", []))
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(CannotStart, match=r"worker [12] of 2 ended while starting \(exit code 3\)"):
+            await failing.run(Signals(), listener, lambda: said.append("answers"))
+    assert not said
+    assert listener.fileno() == -1, "it listens no longer"
+
+
+async def test_the_second_signal_waits_for_nobody(tmp_path: Path, listener: socket.socket) -> None:
+    signals, answering = Signals(), asyncio.Event()
+    deaf = workers(1, tmp_path, spawning(f"trap '' TERM; {ANSWER} while :; do sleep 0.1; done", []), drain_seconds=60)
+    running = asyncio.create_task(deaf.run(signals, listener, answering.set))
+    async with asyncio.timeout(SECONDS):
+        await answering.wait()
+        signals.first.set()
+        await asyncio.sleep(0.5)
+        assert not running.done(), "it is given time"
+        began = time.monotonic()
+        signals.second.set()
+        await running
+    assert time.monotonic() - began < 5
+
+
+async def test_a_worker_receives_all_it_has_to_know_and_no_line_shows_its_secrets(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    handover = Handover(2, Settings(), "postgresql://u:secret@h/d", key_pair(), 7, tmp_path)
+    with ours, theirs:
+        ours.sendall(handover.packed())
+        assert received(theirs) == handover
+    assert "secret" not in repr(handover)
+    assert "PRIVATE KEY" not in repr(handover)
+
+
+def test_a_worker_without_a_supervisor_says_how_it_is_started() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        with pytest.raises(CannotStart, match="xzepr serve --workers"):
+            received(theirs)
