@@ -22,8 +22,9 @@ class Backlog:
     under way once. Nobody keeps a portion: who stalls holds the message in hand.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, *, most_bytes: int = _BYTES) -> None:
         self._db = db
+        self._most_bytes = most_bytes
         self._places = asyncio.Semaphore(APART_CONNECTIONS)
         self._next: dict[Cursor, Message] = {}
         self._portions = deque[Sequence[tuple[Cursor, Message]]]()
@@ -69,7 +70,7 @@ class Backlog:
         self._next.update(portion)
         self._portions.append(portion)
         self._bytes += _size(portion)
-        while self._bytes > _BYTES:
+        while self._bytes > self._most_bytes:
             gone = self._portions.popleft()
             self._bytes -= _size(gone)
             for before, message in gone:

@@ -1,0 +1,73 @@
+"""Turns on the event loop: in order, for both kinds alternately, and seldom while somebody is in a hurry."""
+
+import asyncio
+
+from xzepr.features.stream.turns import Turn, Turns
+
+
+async def waiting(turns: Turns, who: str, taken: list[str], *, behind: bool, times: int) -> None:
+    for _ in range(times):
+        await turns.wait(behind)
+        taken.append(who)
+
+
+async def test_turns_are_given_in_the_order_in_which_they_were_asked_for():
+    turns, taken = Turns(), list[str]()
+    await asyncio.gather(*(waiting(turns, who, taken, behind=True, times=3) for who in "abc"))
+    assert "".join(taken) == "abcabcabc"
+
+
+async def test_who_is_in_the_ring_gets_every_second_turn_however_many_are_behind():
+    turns, taken = Turns(), list[str]()
+    many = [asyncio.create_task(waiting(turns, "behind", taken, behind=True, times=10)) for _ in range(100)]
+    await asyncio.sleep(0)
+    await waiting(turns, "near", taken, behind=False, times=10)
+    given = taken[: taken.index("near") + 1], taken.count("near"), taken.count("behind")
+    assert given[1] == 10
+    assert given[2] <= 12, "one of those behind for each of the other's"
+    await asyncio.gather(*many)
+    assert len(taken) == 1010, "everybody got theirs"
+
+
+async def test_everything_else_that_is_ready_runs_between_two_turns():
+    turns, taken = Turns(), list[str]()
+
+    async def other() -> None:
+        while taken.count("turn") < 20:
+            taken.append("other")
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(waiting(turns, "turn", taken, behind=True, times=5) for _ in range(4)), other())
+    assert "turn turn" not in " ".join(taken)
+
+
+async def test_while_somebody_is_in_a_hurry_turns_are_given_less_often():
+    turns, taken = Turns(), list[str]()
+    many = [asyncio.create_task(waiting(turns, "turn", taken, behind=True, times=1000)) for _ in range(4)]
+    with turns.hurry(), turns.hurry():
+        await asyncio.sleep(0.1)
+        assert 0 < len(taken) <= 51, "one in two milliseconds"
+    await asyncio.gather(*many)
+    assert len(taken) == 4000
+
+
+async def test_who_has_gone_takes_no_turn_from_others():
+    turns, taken = Turns(), list[str]()
+    one, two, three = (asyncio.create_task(waiting(turns, who, taken, behind=True, times=1)) for who in "abc")
+    await asyncio.sleep(0)
+    two.cancel()
+    await asyncio.gather(one, three)
+    assert taken == ["a", "c"]
+    await waiting(turns, "d", taken, behind=False, times=1)
+    assert taken == ["a", "c", "d"], "and turns are given again after nobody had asked for any"
+
+
+async def test_a_turn_is_over_after_half_a_millisecond_and_begins_anew_when_it_is_given():
+    turn = Turn(Turns())
+    lasting: list[bool] = []
+    for _ in range(20):  # the machine may be busy with something else just now
+        await asyncio.sleep(0.0005)
+        assert turn.is_over
+        await turn.next(behind=True)
+        lasting.append(not turn.is_over)
+    assert any(lasting)
