@@ -1,6 +1,6 @@
 """The server on one page: `create_app(hub)` gives its routes and middleware."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from starlette.applications import Starlette
@@ -42,8 +42,9 @@ def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
     drain = drain or Drain()
     server = hub.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
+    health = _health_routes(hub, drain, lambda: hub.recorder.has_room)
     return Starlette(
-        routes=[*_graphql_routes(hub, drain), *playground_routes(), *_health_routes(hub, drain), Route("/", _about)],
+        routes=[*_graphql_routes(hub, drain), *playground_routes(), *health, Route("/", _about)],
         exception_handlers={HTTPException: _no_route},
         middleware=[
             Middleware(MeasureRequests, metrics=hub.metrics),
@@ -95,7 +96,7 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
     ]
 
 
-def _health_routes(hub: Core, drain: Drain) -> Sequence[BaseRoute]:
+def _health_routes(hub: Core, drain: Drain, has_room: Callable[[], bool] = lambda: True) -> Sequence[BaseRoute]:
     def kafka() -> State | None:
         if not hub.settings.kafka.brokers:
             return None
@@ -105,7 +106,7 @@ def _health_routes(hub: Core, drain: Drain) -> Sequence[BaseRoute]:
         return State.HEALTHY if well else State.DEGRADED
 
     metrics = hub.metrics if hub.settings.telemetry.metrics_enabled else None
-    return health_routes(Health(hub.stream.head, kafka, drain), metrics)
+    return health_routes(Health(hub.stream.head, kafka, drain, has_room), metrics)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

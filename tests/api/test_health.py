@@ -61,6 +61,14 @@ def test_without_its_database_the_hub_is_unhealthy_and_not_ready_but_alive(
     assert hub.get("/health/live").status_code == 200
 
 
+def test_without_room_on_its_disk_the_hub_is_degraded_and_says_so() -> None:
+    health = Health(there, lambda: None, Drain(), lambda: False)
+    answer = TestClient(Starlette(routes=health_routes(health, None))).get("/health")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "degraded"
+    assert answer.json()["components"] == {"database": "healthy", "storage": "degraded"}
+
+
 @pytest.mark.parametrize("kafka", [State.DEGRADED, State.UNHEALTHY])
 def test_without_kafka_the_hub_is_degraded_and_ready(kafka: State) -> None:
     hub = client(kafka=kafka)

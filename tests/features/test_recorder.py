@@ -36,6 +36,7 @@ from xzepr.core.errors import (
     NotFound,
     Overloaded,
     Problem,
+    StorageFull,
     Unauthenticated,
     Unavailable,
 )
@@ -277,6 +278,26 @@ async def test_an_event_that_the_database_refuses_fails_alone(hub: Hub, database
     assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED] * 39
     alone = await asyncio.gather(hub.recorder.record(MANAGER, news[13]), return_exceptions=True)
     assert isinstance(alone[0], Problem)
+
+
+async def test_a_full_disk_has_a_code_and_is_known_until_something_is_recorded_again(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    await execute(
+        database_url,
+        """
+        CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE 'No space left on device' USING ERRCODE = '53100'; END $$;
+        CREATE TRIGGER no_room BEFORE INSERT ON events EXECUTE FUNCTION no_room()
+        """,
+    )
+    with pytest.raises(StorageFull) as refusal:
+        await hub.recorder.record(MANAGER, new_event(build))
+    assert refusal.value.retry_after is not None
+    assert not hub.recorder.has_room
+    assert await kinds(hub) == [Kind.RECEIVER_CREATED]
+    await execute(database_url, "DROP TRIGGER no_room ON events")
+    await hub.recorder.record(MANAGER, new_event(build))
+    assert hub.recorder.has_room
 
 
 async def test_nothing_is_announced_when_the_transaction_fails(hub: Hub, database_url: str):

@@ -36,11 +36,15 @@ class Health:
     kafka: Callable[[], State | None]
     """What the relay last saw of its brokers; None where no broker is named. Never waits."""
     drain: Drain
+    has_room: Callable[[], bool] = lambda: True
+    """Whether the disk under the database takes what is written. Never waits."""
     timeout_seconds: float = 2.0
 
     async def components(self) -> dict[str, State]:
         """How each part is."""
         states = {"database": await self._database()}
+        if not self.has_room():
+            states["storage"] = State.DEGRADED
         kafka = self.kafka()
         return states if kafka is None else states | {"kafka": kafka}
 

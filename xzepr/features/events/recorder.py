@@ -28,6 +28,7 @@ from xzepr.settings import EventSettings, RecorderSettings
 
 _SETTLE_SECONDS = 30.0
 """How long the recorder tries to learn the outcome of a COMMIT before it says that it does not know."""
+_FULL_SECONDS = 30.0
 _UNBLOCK_SECONDS = 5.0
 _FAIR_SHARE = 50
 """Events of one call that are judged before others get their turn."""
@@ -56,11 +57,18 @@ class Recorder:
         self._queue = Queue(settings.queue_size)
         self._connection: Connection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refused_for_room_at: float | None = None
 
     @property
     def waiting(self) -> int:
         """How many events wait for their turn."""
         return len(self._queue)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk under the database has taken what was recorded last; or may by now, after half a minute."""
+        at = self._refused_for_room_at
+        return at is None or time.monotonic() - at > _FULL_SECONDS
 
     async def record(self, actor: Actor, new: NewEvent) -> Recorded:
         """Records one event; returns after COMMIT. Raises InvalidInput, Conflict, Overloaded (nothing was recorded),
@@ -139,6 +147,7 @@ class Recorder:
         except Exception as error:
             failure = error
         else:
+            self._refused_for_room_at = None
             self._observe(len(batch), time.perf_counter() - began)
             self._answer(batch, outcomes)
             self._stream.tell(tx)
@@ -148,6 +157,7 @@ class Recorder:
             case ConnectionLost():
                 await self._settle_unknown(batch, outcomes)
             case StorageFull():
+                self._refused_for_room_at = time.monotonic()
                 _settle(batch, failure)
             case Problem():
                 await self._unblock()
