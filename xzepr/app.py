@@ -77,7 +77,13 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         limits.document_cache_size,
     )
     service = GraphQLService(
-        core, documents, hub.auth.authenticate, partial(Context.new, hub), hub.metrics.operation_executed, drain
+        core,
+        documents,
+        hub.auth.authenticate,
+        partial(Context.new, hub),
+        hub.metrics.operation_executed,
+        drain,
+        hub.feed.turns.hurry,
     )
     origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
     sockets = SocketLimits(

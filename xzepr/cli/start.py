@@ -16,6 +16,9 @@ from xzepr.settings import Settings
 
 _OWN_CONNECTIONS = 5
 """What a process holds open besides its pool: the feed's, the relay's, and a few that come and go."""
+_UNSENT_BYTES = 128 * 1024
+"""How much of what was written to a connection and not yet sent the kernel keeps; by itself it takes 4 MB for each
+client that reads nothing."""
 _OTHER_CONNECTIONS = 20
 """For psql, pg_dump and whoever else looks at the embedded database."""
 
@@ -25,6 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     try:
         listener.bind((host, port))
     except OSError as error:
