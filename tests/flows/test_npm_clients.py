@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import subprocess
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,16 @@ async def signed_in(hub: ServedHub) -> Client:
     return await Client(hub.url).logged_in("admin", ADMIN_PASSWORD)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_client_comes_back_after_a_crash_of_the_hub_and_has_missed_nothing(
-    clients: Path, transport: str
+@pytest.mark.parametrize(
+    ("transport", "end"),
+    [
+        *((transport, ServedHub.kill) for transport in TRANSPORTS),
+        ("sse", ServedHub.stop),
+        ("eventsource", ServedHub.stop),
+    ],
+)
+async def test_a_client_comes_back_after_a_crash_or_a_stop_of_the_hub_and_has_missed_nothing(
+    clients: Path, transport: str, end: Callable[[ServedHub], object]
 ) -> None:
     with temporary_folder() as folder:
         hub = await asyncio.to_thread(ServedHub.start, folder / "data")
@@ -117,7 +124,7 @@ async def test_a_client_comes_back_after_a_crash_of_the_hub_and_has_missed_nothi
             async with following(clients, transport, hub, secret) as follower:
                 before = await record(client, receiver)
                 assert await follower.events(5) == before
-                hub.kill()
+                await asyncio.to_thread(end, hub)
                 hub = await asyncio.to_thread(ServedHub.start, folder / "data", port=hub.port)
                 after = await record(client, receiver)
                 assert await follower.events(5) == after
