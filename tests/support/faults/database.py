@@ -80,11 +80,14 @@ class DatabaseServer:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         arguments = ["-D", str(self.cluster), "-h", "", "-k", str(self._sockets), *options]
+        # By way of `env`, so that what is for PostgreSQL does not meet what starts it as root.
+        variables = [f"{name}={value}" for name, value in self.environ.items()]
+        postgres = str(self.binaries / "postgres")
         with (self.folder / "postgres.log").open("ab") as log:
             return subprocess.Popen(
-                self._account.command(self.binaries / "postgres", *arguments, tied=may_tie()),
+                self._account.command(Path("/usr/bin/env"), *variables, postgres, *arguments, tied=may_tie()),
                 cwd="/",
-                env=clean_environment() | self.environ,
+                env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -13,6 +13,7 @@ import pytest
 from tests.support.faults import evidence
 from tests.support.faults.checker import LOST, REPEATED, Finding, Verdict, check
 from tests.support.faults.evidence import Evidence
+from tests.support.faults.ledger import Attendance
 from tests.support.faults.plain_http import BrokenOffError
 from tests.support.faults.report import FaultReport, keep
 from tests.support.faults.stage import Stage
@@ -55,6 +56,8 @@ class FaultRun:
         self.load = Load(stage.ports, stage.secret, stage.receivers, self.seed, rate, try_again=try_again)
         self.writers = Writers(self.load)
         self.subscribers: list[Subscriber] = []
+        self.others: list[Attendance] = []
+        """What subscribers got that the test had beside these."""
         self.injections = 0
         self.seconds = 0.0
         self.rate = 0.0
@@ -124,7 +127,7 @@ class FaultRun:
             entries=self.writers.ledger.entries,
             events=events,
             messages=await asyncio.to_thread(evidence.stored_messages, url),
-            attendances=[one.attendance for one in self.subscribers],
+            attendances=[*(one.attendance for one in self.subscribers), *self.others],
             gates=await evidence.asked_gates(port, self.stage.secret, units),
             published=published,
             repeats=repeats,

@@ -178,7 +178,7 @@ async def stage(
         for hub in found.hubs:
             held.callback(hub.end)
             await hub.start()
-        await _furnish(found)
+        await furnish(found)
         yield found
 
 
@@ -225,7 +225,7 @@ mutation ($input: CreateEventReceiverGroupInput!) {
 """
 
 
-async def _furnish(found: Stage) -> None:
+async def furnish(found: Stage) -> None:
     """A key, receivers, and groups of them."""
     login = await found.ask(LOGIN, input={"username": "admin", "password": ADMIN_PASSWORD})
     found.secret = login["login"]["token"]
