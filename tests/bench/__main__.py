@@ -11,10 +11,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import batches, create, history, latency, stage
+from tests.bench import batches, create, history, latency, slow, stage
 from tests.support import kafka
 
-SECTIONS = ("create", "batches", "history", "latency")
+SECTIONS = ("create", "batches", "history", "latency", "slow")
 
 
 async def main(asked: Sequence[str]) -> None:
@@ -55,7 +55,13 @@ async def _latency(server: stage.EmbeddedPostgres) -> None:
     _print("From COMMIT, at 200 events/s", ("", "p50 ms", "p99 ms"), rows)
 
 
-_SECTIONS = {"create": _create, "batches": _batches, "history": _history, "latency": _latency}
+async def _slow(server: stage.EmbeddedPostgres) -> None:
+    rows = await asyncio.to_thread(slow.measure, server)
+    heads = ("createEvent beside subscribers", "p50 ms", "p99 ms", "p50 / quiet", "p99 / quiet", "MiB", "connections")
+    _print(f"{slow.CONNECTIONS} connections create, subscribers are at the beginning of the stream", heads, rows)
+
+
+_SECTIONS = {"create": _create, "batches": _batches, "history": _history, "latency": _latency, "slow": _slow}
 
 
 def _print(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 _TURN_SECONDS = 0.0005
 """How long somebody goes on before others get their turn."""
 _PAUSE_SECONDS = 0.002
-"""Between two turns while somebody waits for an answer, who so gets at least four fifths of the loop."""
+"""Between two turns while somebody waits for an answer, who so gets about four fifths of the loop."""
+_LINGER_SECONDS = 0.005
+"""Who was answered may ask again at once."""
 
 
 class Turn:
@@ -51,6 +53,7 @@ class Turns:
         self._kind = 0
         self._gives = False
         self._hurried = 0
+        self._hurried_until = 0.0
 
     @contextmanager
     def hurry(self) -> Generator[None]:
@@ -60,6 +63,7 @@ class Turns:
             yield
         finally:
             self._hurried -= 1
+            self._hurried_until = time.monotonic() + _LINGER_SECONDS
 
     async def wait(self, behind: bool) -> None:
         """Returns when it is the caller's turn."""
@@ -78,7 +82,7 @@ class Turns:
         if not self._gives:
             return
         loop = asyncio.get_running_loop()
-        if self._hurried:
+        if self._hurried or time.monotonic() < self._hurried_until:
             loop.call_later(_PAUSE_SECONDS, self._give)
         else:
             loop.call_soon(self._give)
