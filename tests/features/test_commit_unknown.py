@@ -15,11 +15,15 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.hub import Hub
 
 
+def need_socket(database_url: str) -> None:
+    if "host=%2F" not in database_url:
+        pytest.skip("the wire carries to a Unix socket, and XZEPR_TEST_DATABASE_URL names another kind of address")
+
+
 @pytest.fixture
 async def cut_off(database_url: str) -> AsyncIterator[tuple[Hub, Wire]]:
     """A hub whose connections go over a wire that can be cut."""
-    if "host=%2F" not in database_url:
-        pytest.skip("the wire carries to a Unix socket, and XZEPR_TEST_DATABASE_URL names another kind of address")
+    need_socket(database_url)
     async with wire(database_url) as (url, the_wire), running_hub(url) as hub:
         yield hub, the_wire
 
@@ -43,6 +47,18 @@ async def test_what_was_committed_though_nobody_heard_is_answered_as_recorded(
     ]
     assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED] * 2
     assert (await hub.recorder.record(MANAGER, news[0])).repeated
+
+
+async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is_told(database_url: str):
+    need_socket(database_url)
+    brief = {"lock_timeout_seconds": 0.5, "statement_timeout_seconds": 0.5}
+    async with wire(database_url) as (url, the_wire), running_hub(url, database=brief) as hub:
+        build = await new_receiver(hub)
+        the_wire.cut = Cut.SILENT
+        recorded = await hub.recorder.record(MANAGER, new_event(build))
+        assert the_wire.was_cut.is_set()
+        assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
+        assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
 
 
 async def test_what_never_reached_the_server_is_answered_as_not_recorded(cut_off: tuple[Hub, Wire], database_url: str):

@@ -15,6 +15,9 @@ from tests.support.wire import Cut, wire
 
 pytestmark = pytest.mark.faults
 
+BRIEF = {"XZEPR__DATABASE__LOCK_TIMEOUT_SECONDS": "3", "XZEPR__DATABASE__STATEMENT_TIMEOUT_SECONDS": "3"}
+"""A server gives up a connection from which nothing comes after both of these and two seconds more."""
+
 
 async def test_kill_of_a_web_process(request: pytest.FixtureRequest) -> None:
     async with stage() as on:
@@ -83,13 +86,13 @@ async def test_connection_cut_in_the_middle_of_commit(request: pytest.FixtureReq
         folder = open.enter_context(temporary_folder())
         postgres = await open.enter_async_context(database_server(folder / "database"))
         url, way = await open.enter_async_context(wire(postgres.url))
-        on = await open.enter_async_context(stage(postgres=postgres, database_url=url))
+        on = await open.enter_async_context(stage(postgres=postgres, database_url=url, environ=BRIEF))
         manners = itertools.cycle(Cut)
 
         async def cut(on: Stage) -> None:
             way.was_cut.clear()
             way.cut = next(manners)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await way.was_cut.wait()
 
         await under_fault("connection cut in COMMIT", on, request.node, cut, times=12)

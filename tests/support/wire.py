@@ -15,6 +15,7 @@ class Cut(Enum):
     BEFORE_COMMIT = "the server never gets the COMMIT"
     UNANSWERED = "the server has the COMMIT and may take its time"
     AFTER_COMMIT = "the server has committed, and nobody hears of it"
+    SILENT = "the same, and the connection stays: nothing will ever come over it"
 
 
 class Wire:
@@ -37,7 +38,7 @@ class Wire:
                 if self.cut is not None and _STARTUP in seen and b"COMMIT\x00" in chunk:
                     answers.cancel()
                     await asyncio.wait([answers])
-                    await self._break(chunk, up_reader, up_writer)
+                    await self._break(chunk, reader, up_reader, up_writer)
                     break
                 up_writer.write(chunk)
         answers.cancel()
@@ -50,15 +51,31 @@ class Wire:
                 writer.write(chunk)
         writer.close()
 
-    async def _break(self, chunk: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _break(
+        self,
+        chunk: bytes,
+        reader: asyncio.StreamReader,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+    ) -> None:
         cut, self.cut = self.cut, None
         if cut is not Cut.BEFORE_COMMIT:
-            writer.write(chunk)
-            await writer.drain()
-        answer = b""
-        while cut is Cut.AFTER_COMMIT and b"COMMIT\x00" not in answer:
-            answer += await reader.read(1 << 16)
+            up_writer.write(chunk)
+            await up_writer.drain()
+        if cut in (Cut.AFTER_COMMIT, Cut.SILENT):
+            onward = asyncio.create_task(self._onward(reader, up_writer))  # the server answers after the next Sync
+            answer = b""
+            while b"COMMIT\x00" not in answer and (part := await up_reader.read(1 << 16)):
+                answer += part
+            onward.cancel()
+            await asyncio.wait([onward])
         self.was_cut.set()
+        while cut is Cut.SILENT and await reader.read(1 << 16):
+            pass
+
+    async def _onward(self, reader: asyncio.StreamReader, up_writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(1 << 16):
+            up_writer.write(chunk)
 
 
 @asynccontextmanager

@@ -1,10 +1,12 @@
 """PostgreSQL: one pool of connections for short statements, and connections of one's own for loops that keep one."""
 
 import asyncio
+import os
 import re
+import socket
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, errors
@@ -201,6 +203,22 @@ class Database:
             connection = await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
             await self._limit(connection)
             return connection
+
+
+@contextmanager
+def given_up_after(connection: Connection, seconds: float) -> Generator[None]:
+    """Meanwhile whoever waits on the connection for longer than that finds it lost. A network that swallows everything
+    would let them wait for hours, and a cancelled statement waits for its answer too."""
+    handle = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        handle.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    with suppress(psycopg.OperationalError, OSError), socket.socket(fileno=os.dup(connection.fileno())) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
 
 
 async def _insist(pool: AsyncConnectionPool[Connection]) -> None:

@@ -23,9 +23,11 @@ from xzepr.features.groups.gates import present_gates
 from xzepr.features.receivers.admission import Admission
 from xzepr.features.stream.model import Cursor
 from xzepr.features.stream.service import Stream, WriteTransaction
-from xzepr.infra.db import Connection, ConnectionLost, Database, refusals
+from xzepr.infra.db import Connection, ConnectionLost, Database, given_up_after, refusals
 from xzepr.settings import EventSettings, RecorderSettings
 
+_ANSWER_SECONDS = 2.0
+"""How much later than PostgreSQL's own limit on a transaction its answer may arrive."""
 _SETTLE_SECONDS = 30.0
 """How long the recorder tries to learn the outcome of a COMMIT before it says that it does not know."""
 _FULL_SECONDS = 30.0
@@ -169,14 +171,15 @@ class Recorder:
         if self._connection is None or self._connection.closed:
             self._connection = await self._db.connect("recorder")
         connection = self._connection
-        async with connection.pipeline() as pipeline:
-            async with connection.transaction(), self._stream.turn(connection, SYSTEM) as tx:
-                work = await Batch.read(tx, self._admission, batch)
-                outcomes.extend([await work.judge(pending) for pending in batch])
-                await work.write(connection)
-            # Leaving a pipeline can hide a statement's error behind "pipeline aborted"; asking for the answers first
-            # does not.
-            await pipeline.sync()
+        with given_up_after(connection, self._db.transaction_seconds + _ANSWER_SECONDS):
+            async with connection.pipeline() as pipeline:
+                async with connection.transaction(), self._stream.turn(connection, SYSTEM) as tx:
+                    work = await Batch.read(tx, self._admission, batch)
+                    outcomes.extend([await work.judge(pending) for pending in batch])
+                    await work.write(connection)
+                # Leaving a pipeline can hide a statement's error behind "pipeline aborted"; asking for the answers
+                # first does not.
+                await pipeline.sync()
         return tx
 
     def _answer(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
