@@ -113,6 +113,16 @@ async def test_who_reads_behind_the_ring_is_told_as_well(database_url: str):
                 await message(frames)
 
 
+async def test_who_comes_after_the_restore_is_told_nothing_of_what_is_lost(database_url: str):
+    async with running_hub(database_url, stream={"poll_seconds": 600}) as hub:
+        await written(hub, 10)
+        sixth = (await messages(hub))[5].cursor
+        await restore(database_url, 6)
+        async with following(hub, sixth) as frames:
+            made = await new_receiver(hub, "seventh")
+            assert (await message(frames)).receiver_id == made.id
+
+
 async def test_receivers_that_were_lost_admit_nothing(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 0.2}) as hub:
         await written(hub, 3)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from contextlib import AsyncExitStack
+from statistics import median
 
 import pytest
 
@@ -12,9 +13,6 @@ from tests.support.faults.run import LOAD_SECONDS, FaultRun, times_of
 from tests.support.faults.stage import stage
 
 pytestmark = pytest.mark.faults
-
-LONGEST_DELAY_SECONDS = 5.0
-"""Of the others, on a machine that is busy with everything at once; they have no other reason to wait."""
 
 
 async def test_a_subscriber_is_frozen(request: pytest.FixtureRequest) -> None:
@@ -29,8 +27,10 @@ async def test_a_subscriber_is_frozen(request: pytest.FixtureRequest) -> None:
         seconds = itertools.cycle([20, 25, 30])
         async with asyncio.timeout(LOAD_SECONDS + times * 120 + 240), run.loaded():
             await asyncio.sleep(3)
+            usual = median([await _delay(run) for _ in range(10)])
             for _ in range(times):
-                await _freeze(run, lone, next(seconds))
+                delays = await _freeze(run, lone, next(seconds))
+                assert median(delays) < 2 * usual + 0.5, (usual, delays)
                 run.injections += 1
             await asyncio.sleep(3)
         await _reached(lone, await on.head())
@@ -41,30 +41,33 @@ async def test_a_subscriber_is_frozen(request: pytest.FixtureRequest) -> None:
         await run.judge(request.node)
 
 
-async def _freeze(run: FaultRun, lone: list[LoneSubscriber], seconds: float) -> None:
-    """Stops both for so long, watches the others meanwhile, and waits until both have caught up."""
+async def _freeze(run: FaultRun, lone: list[LoneSubscriber], seconds: float) -> list[float]:
+    """Stops both for so long, and waits until both have caught up; the delays of the others meanwhile."""
     for one in lone:
         one.freeze()
-    places = [one.reached for one in lone]
+    places, delays = [one.reached for one in lone], list[float]()
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            await _all_within(run, await run.stage.head(), LONGEST_DELAY_SECONDS)
-            await asyncio.sleep(0.5)
+            delays.append(await _delay(run))
+            await asyncio.sleep(0.3)
         head = await run.stage.head()
         assert all(head > place + 1000 for place in places), "too little happened meanwhile"
     finally:
         for one in lone:
             one.thaw()
     await _reached(lone, head)
+    return delays
 
 
-async def _all_within(run: FaultRun, head: int, seconds: float) -> None:
-    """Returns when every other subscriber that stays has come to that head; fails when that takes long."""
+async def _delay(run: FaultRun) -> float:
+    """Seconds until every other subscriber that stays has come to what is the head now."""
     staying = [one for one in run.subscribers if "staying" in one.attendance.name]
-    async with asyncio.timeout(seconds):
+    began, head = time.monotonic(), await run.stage.head()
+    async with asyncio.timeout(30):
         while min(one.reached for one in staying) < head:
             await asyncio.sleep(0.02)
+    return time.monotonic() - began
 
 
 async def _reached(lone: list[LoneSubscriber], head: int) -> None:

@@ -42,11 +42,12 @@ async def _route(on: Stage) -> Json:
     return route
 
 
-async def in_metrics(on: Stage, state: str) -> bool:
-    """Whether a hub's /metrics says that its relay is in that state."""
+async def in_metrics(on: Stage, state: str, seconds: float = 10) -> None:
+    """Returns when a hub's /metrics says that its relay is in that state."""
     wanted = re.compile(rf'^xzepr_relay_state{{[^}}]*state="{state}"[^}}]*}} 1(\.0)?$', re.MULTILINE)
-    told = [await _metrics(hub.port) for hub in on.hubs if hub.runs]
-    return any(wanted.search(text) for text in told)
+    async with asyncio.timeout(seconds):
+        while not any([wanted.search(await _metrics(hub.port)) for hub in on.hubs if hub.runs]):
+            await asyncio.sleep(0.2)
 
 
 async def _metrics(port: int) -> str:

@@ -149,32 +149,34 @@ class Feed:
             self._head = await self._stream.head()
             self._started.set()
         else:
-            await self._make_sure()
+            await self.make_sure()
 
     async def _follow(self, connection: Connection) -> None:
         while True:
             if time.monotonic() - self._sure_at >= self._poll_seconds:
-                await self._make_sure()
+                await self.make_sure()
             await self._read()
             with suppress(TimeoutError):
                 async for _ in connection.notifies(timeout=self._poll_seconds, stop_after=1):
                     pass
 
-    async def _make_sure(self) -> None:
+    async def make_sure(self) -> None:
         """Notices that the database no longer holds what was read from it: it was restored, or another has taken over
         that lacks the newest messages; or retention took what this process was too late to read."""
         head = self.head
         try:
             await self._stream.verify(head.cursor)
         except CursorExpired:
-            self._begin_at(await self._stream.origin())
+            self._begin_at(await self._stream.origin(), instead_of=head)
         except StreamDiverged:
-            self._begin_at(await self._stream.head())
+            self._begin_at(await self._stream.head(), instead_of=head)
             _log.error("feed.diverged", read_up_to=str(head.cursor), stream_ends_at=str(self.head.cursor))
         self._sure_at = time.monotonic()
 
-    def _begin_at(self, place: Head | Origin) -> None:
-        """Forgets what was read, and goes on after that place."""
+    def _begin_at(self, place: Head | Origin, *, instead_of: Head) -> None:
+        """Forgets what was read, and goes on after that place; nothing is left to do where somebody else has."""
+        if self._head is not instead_of:
+            return
         self._ring.clear()
         self._ring_bytes = 0
         self._backlog.forget()

@@ -26,9 +26,10 @@ async def follow(
     rules.check_filter(wanted)
     wanted = replace(wanted, kinds=rules.readable(actor, wanted.kinds))
     await feed.started()
-    breaks = feed.breaks
     if after is not None:
+        await feed.make_sure()  # of a history that is lost nobody who comes after is told anything
         await stream.verify(after)
+    breaks = feed.breaks
     seen = after or feed.head.cursor
     with feed.reading(seen.position) as reader:
         yield Checkpoint(seen, now())
