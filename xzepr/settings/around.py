@@ -40,7 +40,9 @@ class ServerSettings(Section):
         default=None, description="The address by which clients reach the hub, for links to it."
     )
     shutdown_timeout_seconds: Seconds = Field(
-        default=20, description="Seconds in which the hub ends when it is told to stop; what clients have under way is given most of them."
+        default=20,
+        description="Seconds in which the hub ends when it is told to stop; what clients have under way is given most "
+        "of them.",
     )
     max_request_bytes: Count = Field(default=16 * 1024**2, description="Largest request body, in bytes.")
     request_timeout_seconds: Seconds = Field(default=30, description="Seconds after which a request is given up.")

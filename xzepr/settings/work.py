@@ -79,7 +79,8 @@ class StreamSettings(Section):
     )
     stalled_seconds: Seconds = Field(
         default=300,
-        description="Seconds that a WebSocket or event stream may leave unread what was sent to it before it is closed.",
+        description="Seconds that a WebSocket or event stream may leave unread what was sent to it, before it is "
+        "closed.",
     )
     max_operations: Count = Field(default=100, description="Most operations at a time on one WebSocket.")
     max_connections: Count = Field(default=10_000, description="Most WebSockets and event streams of one process.")
