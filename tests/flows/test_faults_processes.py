@@ -33,7 +33,7 @@ async def test_kill_of_a_web_process(request: pytest.FixtureRequest) -> None:
 
 
 async def test_kill_of_the_relay(request: pytest.FixtureRequest) -> None:
-    async with stage() as on:
+    async with stage(relays=2) as on:
         need_broker(on)
 
         async def kill(on: Stage) -> None:

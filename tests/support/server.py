@@ -21,7 +21,7 @@ ADMIN_PASSWORD = "correct horse battery staple"
 START_SECONDS = 60
 STOP_SECONDS = 30
 
-_ANSWERS = re.compile(r"answers at (http://\S+)")
+_ANSWERS = re.compile(r"(?:answers at|health) +(http://[^\s/]+)")
 
 
 def clean_environment() -> dict[str, str]:
@@ -50,13 +50,15 @@ class ServedHub:
         port: int = 0,
         environ: Mapping[str, str] | None = None,
         tied: bool = False,
+        command: str = "serve",
     ) -> "ServedHub":
         """Starts one and waits until it answers; `arguments` go to `xzepr serve`, `environ` overrides its variables.
-        Fails with the hub's own words when it ends instead. `tied`: it ends with the thread that started it."""
-        command = [sys.executable, "-m", "xzepr", "serve", "--data-dir", str(data_dir), "--port", str(port), *arguments]
+        Fails with the hub's own words when it ends instead. `tied`: it ends with the thread that started it.
+        `command`: "work" for a process that relays and answers for its health alone."""
+        program = [sys.executable, "-m", "xzepr", command, "--data-dir", str(data_dir), "--port", str(port), *arguments]
         variables = clean_environment() | {"XZEPR__AUTH__ADMIN_PASSWORD": ADMIN_PASSWORD} | dict(environ or {})
         process = subprocess.Popen(
-            command,
+            program,
             cwd=data_dir.parent,
             env=variables,
             stdin=subprocess.DEVNULL,

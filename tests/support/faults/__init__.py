@@ -15,7 +15,7 @@ and lets the checker judge it. It fails with everything that is wrong, and keeps
 
 | module | what it has |
 |---|---|
-| `stage.py` | `stage(…)`: `.postgres .hubs .broker .start_broker() .leader()`; a hub: `.start() .kill() .pid .lines` |
+| `stage.py` | `stage(…)`: `.postgres .hubs .relays .broker .leader()`; each of them: `.start() .kill() .pid .lines` |
 | `database.py` | `DatabaseServer`: `.start() .stop() .crash() .kill() .pid .settings .environ .execute() .log` |
 | `run.py` | `under_fault`; `FaultRun` for what does not fit: `loaded()`, `.evidence()`, `.judge(node)` apart |
 | `writers.py`, `subscribers.py` | the clients; `Load.try_again` says after which codes they come back |

@@ -26,17 +26,20 @@ GROUPS = {"build and test": (0, 1), "all but the first": (1, 2, 3), "everything"
 
 @dataclass(slots=True)
 class ServingHub:
-    """One `xzepr serve` with a port of its own that it keeps over its lives."""
+    """One `xzepr serve` (or `work`) with a port of its own that it keeps over its lives."""
 
     name: str
     data_dir: Path
     environ: dict[str, str]
+    command: str = "serve"
     port: int = field(default_factory=free_port)
     lives: list[ServedHub] = field(default_factory=list[ServedHub])
 
     async def start(self) -> None:
         """Starts it, and returns when it answers."""
-        life = await asyncio.to_thread(ServedHub.start, self.data_dir, port=self.port, environ=self.environ, tied=True)
+        life = await asyncio.to_thread(
+            ServedHub.start, self.data_dir, port=self.port, environ=self.environ, tied=True, command=self.command
+        )
         self.lives.append(life)
 
     @property
@@ -82,6 +85,8 @@ class Stage:
     topic: str
     secret: str = ""
     """An API key of the admin's."""
+    relays: list[ServingHub] = field(default_factory=list[ServingHub])
+    """Processes of `xzepr work`, if it was asked for; else the hubs relay themselves."""
     receivers: list[str] = field(default_factory=list[str])
     groups: list[str] = field(default_factory=list[str])
 
@@ -105,10 +110,10 @@ class Stage:
         return (await self.ask("{ streamStatus { cursor } }"))["streamStatus"]["cursor"]
 
     async def leader(self, seconds: float = 30) -> ServingHub:
-        """The hub whose relay follows the stream; waits until there is one."""
+        """The process whose relay follows the stream; waits until there is one."""
         async with asyncio.timeout(seconds):
             while True:
-                for hub in self.hubs:
+                for hub in self.relays or self.hubs:
                     told = [line for line in hub.lives[-1].lines if "relay.state" in line] if hub.runs else []
                     if told and "following" in told[-1]:
                         return hub
@@ -149,10 +154,12 @@ async def stage(
     postgres: DatabaseServer | None = None,
     database_url: str | None = None,
     hubs: int = 2,
+    relays: int = 0,
     environ: Mapping[str, str] | None = None,
     kafka: bool = True,
 ) -> AsyncGenerator[Stage]:
-    """A stage with receivers and groups on it; everything on it has ended when the block ends.
+    """A stage with receivers and groups on it; everything on it has ended when the block ends. `relays`: so many
+    processes of `xzepr work`, and hubs that do not relay.
 
     `postgres`: one of your own (else a durable one is made); `database_url`: another way to it, for the hubs alone;
     `environ`: more settings of the hubs; `kafka`: whether a broker is wanted.
@@ -175,7 +182,12 @@ async def stage(
             address,
             topic,
         )
-        for hub in found.hubs:
+        if relays:
+            names = [f"relay-{number}" for number in range(1, relays + 1)]
+            found.relays = [ServingHub(name, folder / name, found.hubs[0].environ.copy(), "work") for name in names]
+            for hub in found.hubs:
+                hub.environ["XZEPR__KAFKA__ENABLED"] = "false"
+        for hub in (*found.hubs, *found.relays):
             held.callback(hub.end)
             await hub.start()
         await furnish(found)
