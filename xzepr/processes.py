@@ -57,6 +57,8 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await run()
+        except Problem as problem:  # the database is away: no bug of ours
+            _log.warning("loop.interrupted", loop=name, error=problem.message)
         except Exception:
             _log.exception("loop.failed", loop=name)
         await asyncio.sleep(1)

@@ -1,12 +1,19 @@
-"""The processes of a hub that serves with several: who they are, and how a client comes to a particular one."""
+"""The processes of a hub that has several: who they are, how a client comes to a particular one, and `xzepr work`."""
 
 import os
+import re
 import signal
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
-from tests.support.server import ServedHub
+from tests.support.hub import until
+from tests.support.server import ServedHub, clean_environment
+
+SECONDS = 60
 
 
 def workers_of(hub: ServedHub) -> list[int]:
@@ -35,3 +42,35 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+class Worker:
+    """One `xzepr work`, and what it has said."""
+
+    def __init__(self, data_dir: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "xzepr", "work", "--data-dir", str(data_dir), *arguments],
+            cwd=data_dir.parent,
+            env={**clean_environment(), **(environ or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    async def says(self, text: str, times: int = 1) -> None:
+        """Returns when it has said that so often."""
+        await until(lambda: "".join(self.lines).count(text) >= times, SECONDS)
+
+    @property
+    def health(self) -> str:
+        """The address of its health, once it has said it."""
+        found = re.search(r"http://\S+/health", "".join(self.lines))
+        assert found
+        return found[0]

@@ -1,0 +1,127 @@
+"""`xzepr work` beside `xzepr serve --no-relay`: what it does, what it says, and how it ends."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.clients import Client
+from tests.support.hub import until
+from tests.support.postgres import temporary_folder
+from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment
+from tests.support.workers import Worker
+
+SECONDS = 60
+
+
+@pytest.fixture
+def folder() -> Generator[Path]:
+    with temporary_folder() as one:
+        yield one
+
+
+@contextmanager
+def working(data_dir: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Generator[Worker]:
+    """A worker, ended as an operator ends it, which must be a clean end."""
+    worker = Worker(data_dir, *arguments, environ=environ)
+    try:
+        yield worker
+        if worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(SECONDS) == 0, "".join(worker.lines)
+        assert not [line for line in worker.lines if "Traceback" in line]
+    finally:
+        worker.process.kill()
+        worker.process.wait()
+
+
+def answer(url: str) -> tuple[int, str]:
+    response = httpx2.get(url, trust_env=False, timeout=SECONDS)
+    return response.status_code, response.text
+
+
+async def test_it_may_be_started_first_and_goes_to_the_database_of_the_data_folder(folder: Path) -> None:
+    with working(folder / "data", "--port", "0") as worker:
+        await worker.says("Waiting for `xzepr serve`")
+        assert not (folder / "data").exists(), "it starts no database"
+        hub = ServedHub.start(folder / "data", "--no-relay")
+        try:
+            await until(lambda: "left to other processes" in "".join(hub.lines), SECONDS)
+            await worker.says("health  ")
+            assert f"works on the hub of the data folder {folder / 'data'}" in "".join(worker.lines)
+            status, text = await asyncio.to_thread(answer, worker.health)
+            assert (status, '"database":"healthy"' in text) == (200, True)
+            _, metrics = await asyncio.to_thread(answer, worker.health.replace("/health", "/metrics"))
+            assert 'xzepr_relay_state{route="xzepr.events",state="waiting_for_brokers"} 1.0' in metrics
+            _, metrics = await asyncio.to_thread(answer, f"{hub.url}/metrics")
+            assert 'xzepr_relay_state{route="xzepr.events",state="standby"} 1.0' in metrics
+            client = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD)
+            shown = (await client("{ streamStatus { processes { role } } }")).data["streamStatus"]["processes"]
+            assert sorted(process["role"] for process in shown) == ["serve", "work"]
+        finally:
+            hub.stop()
+
+
+@pytest.mark.slow
+async def test_it_finds_the_database_again_when_the_server_was_killed_and_started_again(folder: Path) -> None:
+    deep = folder / ("d" * 90)  # the socket is then in a temporary folder, another one at each start
+    deep.mkdir()
+    deep.chmod(0o755)
+    first = ServedHub.start(deep / "data", "--no-relay")
+    with working(deep / "data", "--port", "0") as worker:
+        await worker.says("health  ")
+        first.kill()
+        second = ServedHub.start(deep / "data", "--no-relay")
+        try:
+            await worker.says("health  ", times=2)
+            await until(lambda: answer(worker.health)[0] == 200, SECONDS)
+        finally:
+            second.stop()
+
+
+async def test_it_ends_at_once_while_it_waits_for_a_server(folder: Path) -> None:
+    with working(folder / "data") as worker:
+        await worker.says("Waiting for `xzepr serve`")
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGINT)
+        assert worker.process.wait(SECONDS) == 0
+        assert time.monotonic() - began < 5
+
+
+async def test_it_needs_no_keys_on_a_database_that_is_named(folder: Path, database_url: str) -> None:
+    with working(folder / "data", environ={"DATABASE_URL": database_url}) as worker:
+        await worker.says("works on the hub of database.url")
+        await worker.says("Kafka        no brokers named")
+        assert "health" not in "".join(worker.lines), "it listens nowhere unless it is told to"
+    assert not (folder / "data").exists()
+
+
+def refused(folder: Path, environ: Mapping[str, str]) -> str:
+    worker = subprocess.run(
+        [sys.executable, "-m", "xzepr", "work", "--data-dir", str(folder / "data")],
+        cwd=folder,
+        env={**clean_environment(), **environ},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert worker.returncode == 1, worker.stdout + worker.stderr
+    assert "Traceback" not in worker.stderr
+    return worker.stderr
+
+
+def test_it_refuses_to_do_nothing(folder: Path) -> None:
+    said = refused(folder, {"XZEPR__KAFKA__ENABLED": "false"})
+    assert "kafka.enabled is off (XZEPR__KAFKA__ENABLED)" in said
+    assert "--no-relay" in said
+
+
+def test_it_refuses_a_database_without_the_schema(folder: Path, empty_database_url: str) -> None:
+    assert "`xzepr migrate`" in refused(folder, {"DATABASE_URL": empty_database_url})
