@@ -2,6 +2,9 @@
 
 from dataclasses import asdict, replace
 
+import pytest
+
+from tests.support.faults.ledger import Entry, Ledger
 from tests.support.faults.report import FaultReport, summed, table
 
 RUN = FaultReport(
@@ -38,3 +41,10 @@ def test_the_table_has_a_row_for_each_fault() -> None:
     head, *rows = table(RUNS)
     assert head.split()[:3] == ["fault", "injections", "seconds"]
     assert [row.split("  ")[0] for row in rows] == ["kill -9 of the relay", "broker restarted"]
+
+
+def test_outages_are_the_silences_of_a_second_and_more() -> None:
+    told = [1.0, 1.2, 4.2, 4.3, 5.2, 6.2]
+    ledger = Ledger([Entry(str(time), {}, acknowledged_at=time) for time in told] + [Entry("never", {})])
+    assert ledger.seconds_of_silence == pytest.approx(4.0)
+    assert ledger.longest_silence == pytest.approx(3.0)

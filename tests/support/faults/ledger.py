@@ -55,8 +55,16 @@ class Ledger:
     @property
     def longest_silence(self) -> float:
         """The most seconds in which no client got an acknowledgement."""
+        return max(self._silences(), default=0.0)
+
+    @property
+    def seconds_of_silence(self) -> float:
+        """All the time in which no client got an acknowledgement for a second or more: the outages."""
+        return sum(silence for silence in self._silences() if silence >= 1)
+
+    def _silences(self) -> list[float]:
         times = sorted(entry.acknowledged_at for entry in self.acknowledged)
-        return max((after - before for before, after in pairwise(times)), default=0.0)
+        return [after - before for before, after in pairwise(times)]
 
     def trouble(self, reason: str) -> None:
         """Counts a reason to try again."""

@@ -37,7 +37,8 @@ class FaultReport:
     kafka: str
     """yes, or why not."""
     rate: float
-    """Acknowledged events a second, outages and catching up included."""
+    """Acknowledged events a second, catching up included, outages of a second and more not: in them a fault that takes
+    every hub leaves nobody to record with."""
     messages: int
     attached: int
     """Connections of subscribers."""

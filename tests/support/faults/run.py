@@ -77,7 +77,8 @@ class FaultRun:
                 self.seconds = time.monotonic() - began
                 gardener.cancel()
                 await asyncio.gather(gardener, return_exceptions=True)
-            self.rate = len(self.writers.ledger.acknowledged) / (time.monotonic() - began)
+            ledger = self.writers.ledger
+            self.rate = len(ledger.acknowledged) / (time.monotonic() - began - ledger.seconds_of_silence)
             head = await self.stage.head()
             await self._all_reached(head)
             await asyncio.sleep(0.3)  # what came twice, or too much, would come now
