@@ -80,11 +80,16 @@ class Client:
     async def socket(self, **variables: Any) -> AsyncGenerator["Frames"]:
         """What STREAM sends over a WebSocket (graphql-transport-ws); the credentials are in its first message."""
         url = self.url.replace("http://", "ws://") + "/graphql"
-        async with connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None) as socket:
+        protocols = [Subprotocol("graphql-transport-ws")]
+        # No pings of its own: who does not read for a while would not read their answers either, and give up.
+        async with connect(url, subprotocols=protocols, proxy=None, ping_interval=None) as socket:
 
             async def frames() -> AsyncGenerator[Json]:
                 async for text in socket:
                     message = json.loads(text)
+                    if message["type"] == "ping":
+                        await socket.send('{"type":"pong"}')
+                        continue
                     assert message["type"] == "next", message
                     yield message["payload"]["data"]["stream"]
 

@@ -11,8 +11,10 @@ from xzepr.infra.db import APART_CONNECTIONS, Database
 _PORTION = 50
 """Messages of one read. It is about what one turn sends, so that a subscriber who is where nobody else is reads little
 that another turn would have to read again; at 512 KiB a payload it is 25 MiB."""
-_BYTES = 32 * 1024 * 1024
+_BYTES = 16 * 1024 * 1024
 """About how much is remembered of what was read."""
+_KEY_BYTES = 512
+"""That remembering one message takes beside the message, about."""
 
 
 class Backlog:
@@ -79,4 +81,4 @@ class Backlog:
 
 
 def _size(portion: Sequence[tuple[Cursor, Message]]) -> int:
-    return sum(message.size for _, message in portion)
+    return sum(message.size + _KEY_BYTES for _, message in portion)
