@@ -14,8 +14,9 @@ from xzepr.infra.crypto import KeyPair, signing_keys, write_password_file
 from xzepr.infra.embedded import EmbeddedPostgres
 from xzepr.settings import Settings
 
-_OWN_CONNECTIONS = 5
-"""What a process holds open besides its pool: the feed's, the relay's, and a few that come and go."""
+_OWN_CONNECTIONS = 9
+"""What a process holds open besides its pool: the feed's, the relay's, four for subscribers who catch up, and a few
+that come and go."""
 _UNSENT_BYTES = 128 * 1024
 """How much of what was written to a connection and not yet sent the kernel keeps; by itself it takes 4 MB for each
 client that reads nothing."""
