@@ -172,8 +172,8 @@ class Stream:
         kinds = rules.readable(actor, wanted.kinds)
         async with self.db.read() as connection:
             head = await store.head(connection)
-            start = await store.origin(connection) if after is None else after
-            found = await store.page(connection, start.position, replace(wanted, kinds=kinds), first + 1)
+            start = None if after is None else after.position
+            found = await store.page(connection, start, replace(wanted, kinds=kinds), first + 1)
             if after is not None:
                 await _verify(connection, after)  # behind the read, so that retention cannot come between
         found = [message for message in found if message.position <= head.position]

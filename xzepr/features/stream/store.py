@@ -192,12 +192,14 @@ async def following(connection: Connection, position: int, tail: str, limit: int
     return await cursor.fetchall()
 
 
-async def page(connection: Connection, position: int, wanted: StreamFilter, limit: int) -> list[Message]:
-    """Up to `limit` messages after a position that the filter lets through, in order, with their events."""
+async def page(connection: Connection, position: int | None, wanted: StreamFilter, limit: int) -> list[Message]:
+    """Up to `limit` messages after a position (None: after what `origin` says) that the filter lets through, in order,
+    with their events."""
     cursor = await connection.cursor(row_factory=args_row(_message)).execute(
         _MESSAGES
         + """
-        WHERE m.position > %(position)s
+        WHERE m.position > coalesce(
+                %(position)s::bigint, (SELECT CASE WHEN min(position) > 1 THEN min(position) ELSE 0 END FROM messages))
           AND m.kind = ANY(%(kinds)s)
           AND (%(receiver_ids)s::text[] IS NULL OR m.receiver_id = ANY(%(receiver_ids)s))
           AND (%(group_ids)s::text[] IS NULL OR m.group_id = ANY(%(group_ids)s))
