@@ -32,6 +32,7 @@ function websocket() {
     url: url.replace(/^http/, "ws"),
     webSocketImpl: WebSocket,
     connectionParams: () => ({ token: credential() }),
+    shouldRetry: () => true, // else a connection that is refused while the hub starts again is the end, in Node
     on: { closed: (event) => say({ closed: event.code }) },
   });
   client.subscribe(request, sink);
