@@ -41,14 +41,24 @@ async def test_everything_else_that_is_ready_runs_between_two_turns():
     assert "turn turn" not in " ".join(taken)
 
 
-async def test_while_somebody_is_in_a_hurry_turns_are_given_less_often():
+async def test_while_somebody_is_in_a_hurry_turns_are_given_less_often_the_more_wait_for_them():
+    many, few = await _taken_in_a_hurry(100), await _taken_in_a_hurry(2)
+    assert 0 < many <= 101, "one in two milliseconds"
+    assert few > many
+
+
+async def _taken_in_a_hurry(waiters: int) -> int:
+    """How many turns so many get in 0.2 s."""
     turns, taken = Turns(), list[str]()
-    many = [asyncio.create_task(waiting(turns, "turn", taken, behind=True, times=1000)) for _ in range(4)]
+    tasks = [
+        asyncio.create_task(waiting(turns, "turn", taken, behind=True, times=4000 // waiters)) for _ in range(waiters)
+    ]
     with turns.hurry(), turns.hurry():
-        await asyncio.sleep(0.1)
-        assert 0 < len(taken) <= 51, "one in two milliseconds"
-    await asyncio.gather(*many)
-    assert len(taken) == 4000
+        await asyncio.sleep(0.2)
+        given = len(taken)
+    await asyncio.gather(*tasks)
+    assert len(taken) == 4000, "and all are given in the end"
+    return given
 
 
 async def test_who_has_gone_takes_no_turn_from_others():
