@@ -88,6 +88,11 @@ class Turns:
             loop.call_soon(self._give)
 
 
+def pause(waiting: int) -> float:
+    """Seconds between two turns while somebody waits for an answer and so many for their turns."""
+    return _PAUSE_SECONDS * min(1.0, waiting / _MANY)
+
+
 def _give_first(waiting: "deque[asyncio.Future[None]]") -> bool:
     while waiting:
         mine = waiting.popleft()
