@@ -15,6 +15,9 @@ _TURN_SECONDS = 0.0005
 """How long somebody goes on before others get their turn."""
 _PAUSE_SECONDS = 0.002
 """Between two turns while somebody waits for an answer, who so gets about four fifths of the loop."""
+_MANY = 40
+"""So many have to wait for their turns for a whole pause. A few cannot hold the loop, and would fall behind for good
+where all that is recorded is a steady load: their pauses are as much shorter as they are fewer."""
 _LINGER_SECONDS = 0.005
 """Who was answered may ask again at once."""
 
