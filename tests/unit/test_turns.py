@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from xzepr.features.stream.turns import Turn, Turns, pause
+from xzepr.features.stream.turns import Turn, Turns
 
 
 async def waiting(turns: Turns, who: str, taken: list[str], *, behind: bool, times: int) -> None:
@@ -53,8 +53,44 @@ async def test_while_somebody_is_in_a_hurry_turns_are_given_less_often():
     assert len(taken) == 4000
 
 
-def test_a_few_who_wait_get_their_turns_sooner_than_many():
-    assert [pause(waiting) for waiting in (1000, 40, 4, 0)] == [0.002, 0.002, 0.0002, 0]
+async def test_a_few_who_wait_get_their_turns_sooner_than_many():
+    async def pauses(*counts: int) -> list[float]:
+        found: list[float] = []
+        for count in counts:
+            turns = Turns()
+            many = [asyncio.create_task(turns.wait(behind=number % 2 == 0)) for number in range(count)]
+            await asyncio.sleep(0)  # all have asked, and none has been given
+            with turns.hurry():
+                found.append(turns.pause)
+            for task in many:
+                task.cancel()
+            await asyncio.gather(*many, return_exceptions=True)
+        return found
+
+    assert await pauses(1000, 40, 4, 0) == [0.002, 0.002, 0.0002, 0]
+
+
+async def test_nobody_pauses_while_nobody_waits_for_an_answer():
+    turns = Turns()
+    waiting = asyncio.create_task(turns.wait(behind=True))
+    assert turns.pause == 0
+    await waiting
+
+
+async def test_four_who_wait_are_not_made_to_wait_as_forty_are():
+    async def given(count: int) -> int:
+        turns, taken = Turns(), list[str]()
+        many = [asyncio.create_task(waiting(turns, "turn", taken, behind=True, times=1000)) for _ in range(count)]
+        with turns.hurry():
+            await asyncio.sleep(0.2)
+        for task in many:
+            task.cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+        return len(taken)
+
+    # Whatever the machine does meanwhile: the most of several looks tells what the pause allows.
+    few, many = [max([await given(count) for _ in range(3)]) for count in (4, 40)]
+    assert few > 1.3 * many
 
 
 async def test_who_has_gone_takes_no_turn_from_others():

@@ -85,15 +85,17 @@ class Turns:
         if not self._gives:
             return
         loop = asyncio.get_running_loop()
-        if self._hurried or time.monotonic() < self._hurried_until:
-            loop.call_later(_PAUSE_SECONDS, self._give)
+        if seconds := self.pause:
+            loop.call_later(seconds, self._give)
         else:
             loop.call_soon(self._give)
 
-
-def pause(waiting: int) -> float:
-    """Seconds between two turns while somebody waits for an answer and so many for their turns."""
-    return _PAUSE_SECONDS * min(1.0, waiting / _MANY)
+    @property
+    def pause(self) -> float:
+        """Seconds from this turn to the next one; 0 while nobody waits for an answer."""
+        if not self._hurried and time.monotonic() >= self._hurried_until:
+            return 0
+        return _PAUSE_SECONDS * min(1.0, sum(map(len, self._waiting)) / _MANY)
 
 
 def _give_first(waiting: "deque[asyncio.Future[None]]") -> bool:
