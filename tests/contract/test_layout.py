@@ -15,7 +15,7 @@ ROOMS = {
     "xzepr/core": "actor clock errors exact_json ids paging text",
     "xzepr/infra": "cache crypto db embedded/ kafka/ migrate revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
-    "xzepr/infra/kafka": "cluster latest producer topics",
+    "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "logs metrics traces",
     "xzepr/settings": "around files keys load model reference shown types variables work",
     "xzepr/cli": "alone apply client config demo desired events gates handover hub_file keys live login lookup migrate "

@@ -148,19 +148,22 @@ async def test_a_relay_with_password_and_certificate_delivers_each_message_once(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "reason"),
     [
-        {"sasl_password": "pen"},
-        {"sasl_username": "somebody"},
-        {"tls_ca_file": None},
-        {"tls_cert_file": None, "tls_key_file": None},
-        {"security_protocol": "SSL", "sasl_mechanism": None, "sasl_username": None, "sasl_password": None},
-        {"tls_cert_file": Path("/nowhere/relay.crt")},
+        ({"sasl_password": "pen"}, "invalid credentials"),
+        ({"sasl_username": "somebody"}, "invalid credentials"),
+        ({"tls_ca_file": None}, "certificate verify failed"),
+        ({"tls_cert_file": None, "tls_key_file": None}, "which they are not given"),
+        (
+            {"security_protocol": "SSL", "sasl_mechanism": None, "sasl_username": None, "sasl_password": None},
+            "which they are not given",
+        ),
+        ({"tls_cert_file": Path("/nowhere/relay.crt")}, "No such file"),
     ],
     ids=["password", "user", "authority", "no certificate", "no password", "file"],
 )
-async def test_who_is_not_let_in_waits_and_follows_once_the_settings_are_right(
-    guarded: Guarded, database_url: str, wrong: dict[str, object]
+async def test_who_is_not_let_in_is_told_why_waits_and_follows_once_the_settings_are_right(
+    guarded: Guarded, database_url: str, wrong: dict[str, object], reason: str
 ) -> None:
     right = guarded.settings(timeout_seconds=3)
     async with opened(database_url) as stream:
@@ -169,6 +172,7 @@ async def test_who_is_not_let_in_waits_and_follows_once_the_settings_are_right(
         async with running(relay_of(stream, mistaken)) as relay:
             await until(lambda: relay.status.detail not in ("starting", "connecting"))
             assert relay.status.state is RelayState.WAITING_FOR_BROKERS
+            assert reason in relay.status.detail
             assert "pen" not in relay.status.detail
         async with running(relay_of(stream, right)) as relay:
             await relayed(relay, stream)

@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
+from xzepr.infra.kafka.bootstrap import hindrance
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, TopicError, call
 
 _TOPIC_EXISTS = 36
@@ -48,8 +49,10 @@ class Topics:
         try:
             async with call(self._cluster, "connect to the brokers"):
                 await self._client.start()
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if isinstance(error, BrokerError) and (why := await hindrance(self._cluster)):
+                raise BrokerError(f"connect to the brokers: {why}") from error
             raise
         return self
 
