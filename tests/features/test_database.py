@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from xzepr.infra.db import Database
+from xzepr.infra.db import ConnectionLost, Database, refusals
 from xzepr.settings import DatabaseSettings
 
 
@@ -33,3 +33,32 @@ async def test_who_is_cancelled_while_a_connection_comes_free_is_cancelled(datab
             await connection.execute("SELECT 1")
     finally:
         await db.close()
+
+
+async def test_a_server_that_has_fallen_silent_is_given_up_after_a_quarter_of_a_minute(database_url: str):
+    db = Database(database_url, DatabaseSettings(), name="test")
+    connection = await db.connect("test")
+    async with connection:
+        found = connection.info.get_parameters()
+    assert found["tcp_user_timeout"] == "15000"
+    assert [found[f"keepalives_{name}"] for name in ("idle", "interval", "count")] == ["5", "3", "3"]
+
+
+async def test_what_the_url_says_of_that_counts(database_url: str):
+    db = Database(f"{database_url}&keepalives_idle=60", DatabaseSettings(), name="test")
+    connection = await db.connect("test")
+    async with connection:
+        found = connection.info.get_parameters()
+    assert (found["keepalives_idle"], found["tcp_user_timeout"]) == ("60", "15000")
+
+
+async def test_the_server_ends_a_connection_of_who_has_fallen_silent(database_url: str):
+    db = Database(database_url, DatabaseSettings(), name="test")
+    connection = await db.connect("test", idle_seconds=0.2)
+    try:
+        await asyncio.sleep(0.6)
+        with pytest.raises(ConnectionLost):
+            async with refusals():
+                await connection.execute("SELECT 1")
+    finally:
+        await connection.close()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, errors
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -26,6 +26,9 @@ APART_CONNECTIONS = 4
 _APART_IDLE_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 """Between attempts to connect, for as long as somebody waits for a connection."""
+_SILENCE = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3", "tcp_user_timeout": "15000"}
+"""After a quarter of a minute a server that takes and says nothing is taken for gone, unless the database's URL says
+something else; by itself TCP takes a quarter of an hour, or two hours where nothing is being sent."""
 _TRUSTED_FOR_SECONDS = 1.0
 """A pooled connection that was used this recently is handed out unchecked; an older one is tried first."""
 
@@ -117,6 +120,7 @@ class Database:
         options = " ".join(f"-c {key}={int(seconds * 1000)}" for key, seconds in limits.items())
         return make_conninfo(
             self._url,
+            **{key: value for key, value in _SILENCE.items() if key not in conninfo_to_dict(self._url)},
             application_name=f"xzepr {self._name} {purpose}",
             connect_timeout=max(2, round(self._settings.connection_timeout_seconds)),
             options=f"{options} -c timezone=UTC",
@@ -196,12 +200,16 @@ class Database:
         async with refusals(), self._pooled(self._pool) as connection, connection.transaction():
             yield connection
 
-    async def connect(self, purpose: str) -> Connection:
+    async def connect(self, purpose: str, *, idle_seconds: float = 0) -> Connection:
         """A connection of one's own in autocommit mode, named by its purpose; Unavailable or ConnectionLost when
-        there is none to be had. The caller closes it."""
+        there is none to be had. The caller closes it, and the server does when nothing was asked for `idle_seconds`
+        (0: it never does)."""
         async with refusals():
             connection = await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
             await self._limit(connection)
+            if idle_seconds:
+                milliseconds = str(int(idle_seconds * 1000))
+                await connection.execute("SELECT set_config('idle_session_timeout', %s, false)", (milliseconds,))
             return connection
 
 
