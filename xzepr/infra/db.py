@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, errors
@@ -26,6 +27,10 @@ APART_CONNECTIONS = 4
 _APART_IDLE_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 """Between attempts to connect, for as long as somebody waits for a connection."""
+_CHECK_SECONDS = 2.0
+"""A connection that does not answer an empty statement for so long is given up."""
+_RESERVED_SECONDS = 2.0
+"""What is read on the reserved connection takes milliseconds."""
 _SILENCE = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3", "tcp_user_timeout": "15000"}
 """After a quarter of a minute a server that takes and says nothing is taken for gone, unless the database's URL says
 something else; by itself TCP takes a quarter of an hour, or two hours where nothing is being sent."""
@@ -90,12 +95,14 @@ class Database:
         self._settings = settings
         self._name = name
         self._used: dict[int, float] = {}
-        self._mending: asyncio.Task[None] | None = None
+        self._mended_at = 0.0
+        self._mending = set[asyncio.Task[None]]()
         self._pool = self._new_pool("pool", settings.min_connections, settings.max_connections)
         self._apart = self._new_pool("apart", 0, APART_CONNECTIONS)
+        self._reserved = self._new_pool("reserved", 0, 1)
 
-    def _new_pool(self, purpose: str, least: int, most: int) -> AsyncConnectionPool[Connection]:
-        return AsyncConnectionPool(
+    def _new_pool(self, purpose: str, least: int, most: int) -> "_Pool":
+        return _Pool(
             self._conninfo(purpose),
             connection_class=AsyncConnection[TupleRow],
             kwargs={"autocommit": True},
@@ -127,6 +134,11 @@ class Database:
         )
 
     @property
+    def lock_seconds(self) -> float:
+        """How long a transaction waits for a lock, the writer's among them."""
+        return self._settings.lock_timeout_seconds
+
+    @property
     def transaction_seconds(self) -> float:
         """What no transaction that writes takes: its wait for a lock and a statement."""
         return self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
@@ -135,34 +147,40 @@ class Database:
         """From PostgreSQL 17 on, limits whole transactions too: in a pipeline silence is noticed only at a sync."""
         if connection.info.server_version >= 17_00_00:
             milliseconds = str(int(self.transaction_seconds * 1000))
-            await connection.execute("SELECT set_config('transaction_timeout', %s, false)", (milliseconds,))
+            with given_up_after(connection, _CHECK_SECONDS):
+                await connection.execute("SELECT set_config('transaction_timeout', %s, false)", (milliseconds,))
 
     async def open(self) -> None:
         """Opens the pool and waits for its first connections; raises Unavailable when there are none in time."""
         async with refusals():
             await self._pool.open(wait=True, timeout=self._settings.connection_timeout_seconds)
-            await self._apart.open()  # of which connections are opened when they are needed
+            for pool in (self._apart, self._reserved):
+                await pool.open()  # of which connections are opened when they are needed
 
     async def close(self) -> None:
         """Closes the pools; connections of one's own are their owners' to close."""
-        await self._apart.close()
-        await self._pool.close()
+        for pool in (self._reserved, self._apart, self._pool):
+            await pool.close()
 
     async def _check(self, connection: Connection) -> None:
-        used = self._used.get(connection.info.backend_pid, 0.0)
-        if time.monotonic() - used > _TRUSTED_FOR_SECONDS:
+        used, began = self._used.get(connection.info.backend_pid, 0.0), time.monotonic()
+        if began - used > _TRUSTED_FOR_SECONDS:
             try:
-                await AsyncConnectionPool.check_connection(connection)
+                await _Pool.check_connection(connection)
             except psycopg.Error:
-                if self._mending is None or self._mending.done():
-                    self._mending = asyncio.create_task(self._mend())
+                self._mend(began)
                 raise
 
-    async def _mend(self) -> None:
-        """Where one connection is broken the server has perhaps been restarted, and all are. Found one by one, each
-        would cost who finds it a pause of the pool's, longer from one to the next."""
-        for pool in (self._pool, self._apart):
-            await pool.check()
+    def _mend(self, began: float) -> None:
+        """Where one connection is broken the server has perhaps been restarted, or the network lost them all. Found one
+        by one, each would cost who finds it a pause, so all are replaced; once, by the first check that failed."""
+        if began < self._mended_at:
+            return
+        self._mended_at = time.monotonic()
+        for pool in (self._pool, self._apart, self._reserved):
+            task = asyncio.create_task(pool.drain())
+            self._mending.add(task)
+            task.add_done_callback(self._mending.discard)
 
     async def _remember(self, connection: Connection) -> None:
         if len(self._used) > 10 * self._settings.max_connections:
@@ -195,6 +213,14 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def read_reserved(self) -> AsyncGenerator[Connection]:
+        """A connection for what must be known whatever requests do, such as that they are nobody's any more: they
+        cannot take it. There is one, for what takes milliseconds; after two seconds it is given up."""
+        async with refusals(), self._pooled(self._reserved) as connection:
+            with given_up_after(connection, _RESERVED_SECONDS):
+                yield connection
+
+    @asynccontextmanager
     async def write(self) -> AsyncGenerator[Connection]:
         """A connection inside one transaction, for changes that the stream does not announce."""
         async with refusals(), self._pooled(self._pool) as connection, connection.transaction():
@@ -209,8 +235,18 @@ class Database:
             await self._limit(connection)
             if idle_seconds:
                 milliseconds = str(int(idle_seconds * 1000))
-                await connection.execute("SELECT set_config('idle_session_timeout', %s, false)", (milliseconds,))
+                with given_up_after(connection, _CHECK_SECONDS):
+                    await connection.execute("SELECT set_config('idle_session_timeout', %s, false)", (milliseconds,))
             return connection
+
+
+class _Pool(AsyncConnectionPool[Connection]):
+    """A pool that waits only so long for a sign of life of its connections."""
+
+    @staticmethod
+    async def check_connection(conn: AsyncConnection[Any]) -> None:
+        with given_up_after(conn, _CHECK_SECONDS):
+            await AsyncConnectionPool.check_connection(conn)
 
 
 @contextmanager

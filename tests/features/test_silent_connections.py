@@ -1,0 +1,73 @@
+"""Connections to PostgreSQL over which nothing comes any more, as when a firewall forgot them: who waits goes on over
+another one within a few seconds, although TCP itself would let them wait for a quarter of a minute or for ever."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.support.silence import network
+from xzepr.core.errors import Unavailable
+from xzepr.infra.db import Database
+from xzepr.settings import DatabaseSettings
+
+SOON = 4.0
+"""Seconds."""
+
+
+async def ask(db: Database, seconds: float = 0) -> None:
+    async with db.read() as connection:
+        await connection.execute("SELECT pg_sleep(%s)", (seconds,))
+
+
+async def test_a_pool_of_silent_connections_is_replaced_at_once(database_url: str):
+    async with network(database_url) as (url, net):
+        db = Database(url, DatabaseSettings(min_connections=2, max_connections=6), name="test")
+        await db.open()
+        await asyncio.gather(*(ask(db, 0.3) for _ in range(6)))  # the pool is full
+        await asyncio.sleep(1.1)  # and no connection is trusted any longer
+        assert net.hush("xzepr test pool") == 6
+        begun = time.monotonic()
+        await asyncio.gather(*(ask(db) for _ in range(20)))
+        assert time.monotonic() - begun < SOON
+        await db.close()
+
+
+async def test_the_reserved_connection_can_be_had_while_requests_hold_all_others(database_url: str):
+    db = Database(database_url, DatabaseSettings(min_connections=1, max_connections=2), name="test")
+    await db.open()
+    busy = [asyncio.create_task(ask(db, 30)) for _ in range(4)]
+    await asyncio.sleep(0.3)
+    async with asyncio.timeout(1), db.read_reserved() as connection:
+        await connection.execute("SELECT 1")
+    for task in busy:
+        task.cancel()
+    await asyncio.wait(busy)
+    await db.close()
+
+
+async def test_the_reserved_connection_is_given_up_when_it_falls_silent(database_url: str):
+    async with network(database_url) as (url, net):
+        db = Database(url, DatabaseSettings(min_connections=1, max_connections=2), name="test")
+        await db.open()
+        async with db.read_reserved() as connection:
+            await connection.execute("SELECT 1")
+        assert net.hush("xzepr test reserved") == 1
+        begun = time.monotonic()
+        with pytest.raises(Unavailable):
+            async with db.read_reserved() as connection:
+                await connection.execute("SELECT 1")
+        async with db.read_reserved() as connection:
+            await connection.execute("SELECT 1")
+        assert time.monotonic() - begun < SOON
+        await db.close()
+
+
+async def test_who_connects_and_hears_nothing_gives_up(database_url: str):
+    async with network(database_url) as (url, net):
+        db = Database(url, DatabaseSettings(), name="test")
+        net.hush_next("xzepr test loop")
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(SOON):
+                await db.connect("loop", idle_seconds=60)
+        assert net.was_hushed
