@@ -95,27 +95,55 @@ def _shown(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
+_WANTED = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Notes which faults the session is about to try."""
+    session.config.stash[_WANTED] = [item.nodeid for item in session.items if item.get_closest_marker("faults")]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of the session, how many faults were tried, and why others were not."""
     stats: dict[str, list[Any]] = terminalreporter.stats
-    reports = [report for name in ("passed", "failed") for report in stats.get(name, [])]
-    lines = [
-        value
-        for report in reports
-        if getattr(report, "when", "") == "call"
-        for name, value in report.user_properties
-        if name == "fault"
-    ]
-    skipped = [report for report in stats.get("skipped", []) if "faults" in report.keywords]
-    if not lines and not skipped:
+    wanted = terminalreporter.config.stash.get(_WANTED, list[str]())
+    reports = [one for some in stats.values() for one in some if isinstance(one, pytest.TestReport)]
+    lines = [line for report in reports if report.when == "call" and (line := _line_of(report)) is not None]
+    if not wanted and not lines:
         return
     terminalreporter.section("faults")
-    for line in table(lines):
+    for line in [*table(lines), *closing(lines, wanted, reports)]:
         terminalreporter.write_line(line)
-    terminalreporter.write_line(f"{len(summed(lines))} faults were tried, {len(skipped)} were skipped")
-    for report in skipped:
-        reason = str(report.longrepr[2])
-        terminalreporter.write_line(f"  {report.nodeid.rpartition('::')[2]}: {reason.removeprefix('Skipped: ')}")
+
+
+def closing(lines: Sequence[dict[str, Any]], wanted: Sequence[str], reports: Sequence[pytest.TestReport]) -> list[str]:
+    """What became of each fault that was wanted: a run without a row is not passed over."""
+    skipped = {one.nodeid: _reason(one) for one in reports if one.skipped and one.nodeid in wanted}
+    judged = {one.nodeid for one in reports if _line_of(one) is not None}
+    begun = {one.nodeid for one in reports} - judged - skipped.keys()
+    broken_off = [one for one in wanted if one in begun]
+    never = [one for one in wanted if one not in begun | judged | skipped.keys()]
+    counts = f"{len(skipped)} were skipped, {len(broken_off)} were broken off before they were judged"
+    return [
+        f"{len(summed(lines))} faults were tried, {counts}, {len(never)} were not begun",
+        *(f"  skipped: {_test(one)}: {reason}" for one, reason in skipped.items()),
+        *(f"  broken off: {_test(one)}" for one in broken_off),
+        *(f"  not begun: {_test(one)}" for one in never),
+    ]
+
+
+def _line_of(report: pytest.TestReport) -> dict[str, Any] | None:
+    found: list[Any] = [value for name, value in report.user_properties if name == "fault"]
+    return found[0] if found else None
+
+
+def _reason(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    return str(reason).removeprefix("Skipped: ")
+
+
+def _test(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2]
 
 
 def main() -> None:
