@@ -6,14 +6,27 @@ import random
 
 import pytest
 
-from tests.flows.test_relay_kills import Deaths, recording
+from tests.flows.test_relay_kills import Deaths
 from tests.support.kafka import Cluster
-from tests.support.relay import STAGES, assert_exactly_once, consume, kafka_settings, opened, relay_of, relayed, running
+from tests.support.relay import (
+    STAGES,
+    append,
+    assert_exactly_once,
+    consume,
+    kafka_settings,
+    opened,
+    relay_of,
+    relayed,
+    running,
+)
+from xzepr.features.stream.service import Stream
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 KILLS = int(os.environ.get("XZEPR_TEST_RELAY_KILLS", "50"))
 """Of the relay's process."""
+ROUNDS = 6
+"""Brokers that are disturbed meanwhile, at least."""
 
 
 async def _disturb(cluster: Cluster, times: list[str]) -> None:
@@ -30,6 +43,24 @@ async def _disturb(cluster: Cluster, times: list[str]) -> None:
             await asyncio.sleep(random.uniform(2.0, 4.0))  # replicas that follow again, before the next one goes
 
 
+async def _record(stream: Stream) -> None:
+    while True:
+        await append(stream, 10)
+        await asyncio.sleep(0.1)
+
+
+async def _kill(deaths: Deaths, disturbed: list[str]) -> int:
+    """Kills relays in every way, until there were enough of them and the brokers were disturbed often enough."""
+    kills = 0
+    while kills < KILLS or len(disturbed) < ROUNDS:
+        kills += 1
+        if kills % 2:
+            await deaths.at(random.choice(STAGES), random.randint(1, 5), seconds=90)
+        else:
+            await deaths.after(random.uniform(0.3, 3.0))
+    return kills
+
+
 async def test_brokers_and_relays_that_die_lose_nothing_and_double_nothing(
     three_brokers: Cluster, database_url: str
 ) -> None:
@@ -42,17 +73,14 @@ async def test_brokers_and_relays_that_die_lose_nothing_and_double_nothing(
         deaths = Deaths(database_url, settings)
         async with running(relay_of(stream, settings)) as relay:  # makes the topics while all brokers are there
             await relayed(relay, stream)
-        async with recording(stream, seconds=0.1):
-            disturbing = asyncio.create_task(_disturb(three_brokers, disturbed))
-            kills = 0
-            while kills < KILLS or len(disturbed) < 6:
-                kills += 1
-                if kills % 2:
-                    await deaths.at(random.choice(STAGES), random.randint(1, 5), seconds=90)
-                else:
-                    await deaths.after(random.uniform(0.3, 3.0))
-            disturbing.cancel()
-            await asyncio.gather(disturbing, return_exceptions=True)
+        async with asyncio.TaskGroup() as meanwhile:  # what fails beside the kills ends them, and the test
+            tasks = [
+                meanwhile.create_task(_record(stream)),
+                meanwhile.create_task(_disturb(three_brokers, disturbed)),
+            ]
+            kills = await _kill(deaths, disturbed)
+            for task in tasks:
+                task.cancel()
         async with running(relay_of(stream, settings)) as relay:
             await relayed(relay, stream, 120)
         head = (await stream.head()).position

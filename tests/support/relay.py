@@ -211,12 +211,14 @@ def delete_topics(bootstrap: str, *topics: str) -> None:
 
 
 def assert_exactly_once(received: Sequence[Received], head: int) -> None:
-    """0 missing, 0 twice, and in each partition 0 out of order."""
+    """0 missing, 0 twice, in each partition 0 out of order, and all of one key in one partition."""
     positions = [message.position for message in received]
     assert sorted(positions) == list(range(1, head + 1))
     for partition in {message.partition for message in received}:
         own = [message.position for message in received if message.partition == partition]
         assert own == sorted(own)
+    places = {(message.key, message.partition) for message in received}
+    assert len(places) == len({key for key, _ in places}), "a key is in two partitions"
 
 
 STAGES = (
