@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support.faults.database import database_server
 from tests.support.faults.run import under_fault
-from tests.support.faults.stage import Stage, need_broker, stage
+from tests.support.faults.stage import ServingHub, Stage, need_broker, stage
 from tests.support.postgres import temporary_folder
 from tests.support.wire import Cut, wire
 
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.faults
 
 BRIEF = {"XZEPR__DATABASE__LOCK_TIMEOUT_SECONDS": "3", "XZEPR__DATABASE__STATEMENT_TIMEOUT_SECONDS": "3"}
 """A server gives up a connection from which nothing comes after both of these and two seconds more."""
+TAKEOVER_SECONDS = 5.0
+"""In which a relay that was killed has a successor."""
 
 
 async def test_kill_of_a_web_process(request: pytest.FixtureRequest) -> None:
@@ -38,11 +41,21 @@ async def test_kill_of_the_relay(request: pytest.FixtureRequest) -> None:
 
         async def kill(on: Stage) -> None:
             victim = await on.leader()
+            killed_at = time.monotonic()
             await victim.kill()
-            await on.leader()  # which is another
+            await _another_leads(on, victim, killed_at + TAKEOVER_SECONDS)
             await victim.start()
 
         await under_fault("kill -9 of the relay", on, request.node, kill, times=5)
+
+
+async def _another_leads(on: Stage, victim: ServingHub, end: float) -> None:
+    """Fails unless before the end another process says that its relay follows the stream."""
+    try:
+        assert await on.leader(end - time.monotonic()) is not victim
+    except TimeoutError:
+        words = "".join(line for relay in on.relays for line in relay.lines[-5:])
+        pytest.fail(f"within {TAKEOVER_SECONDS:g} s of the kill no other relay took over:\n{words}")
 
 
 async def test_kill_of_postgresql(request: pytest.FixtureRequest) -> None:
