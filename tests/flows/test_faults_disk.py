@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.faults.database import DatabaseServer
 from tests.support.faults.run import FaultRun, times_of
-from tests.support.faults.stage import ServingHub, Stage, furnish
+from tests.support.faults.stage import OFTEN, ServingHub, Stage, furnish
 from tests.support.faults.writers import TRY_AGAIN
 from tests.support.postgres import temporary_folder
 
@@ -59,7 +59,7 @@ def _unmount(folder: Path) -> None:
 @asynccontextmanager
 async def one_hub(folder: Path, data_dir: Path) -> AsyncGenerator[Stage]:
     """One hub that keeps its own PostgreSQL on the small disk, with receivers and groups."""
-    hub = ServingHub("hub", data_dir, {})
+    hub = ServingHub("hub", data_dir, dict(OFTEN))
     on = Stage(folder, EmbeddedServer(data_dir), [hub], None, "no: this fault is not about it", "none")
     try:
         await hub.start()

@@ -1,18 +1,17 @@
 """The judge of a fault run: compares what clients were told with what is there. Shares no code with the hub."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
-from tests.support.faults.evidence import Evidence, GateAnswer, StoredMessage
+from tests.support.faults.evidence import Evidence, GateAnswer, StoredEvent, StoredMessage
+from tests.support.faults.findings import GATE, LOST, ORDER, OTHER, REFUSED, REPEATED, Finding, each_once
+from tests.support.faults.following import subscribers_got_all
 from tests.support.faults.gates import GateWord, gates_at_the_end, replay
-from tests.support.faults.ledger import Attendance
-
-Finding = tuple[str, str]
-"""What kind of failure it is (LOST, REPEATED, ORDER, GATE, REFUSED, OTHER), and in words."""
-LOST, REPEATED, ORDER, GATE, REFUSED, OTHER = "lost", "repeated", "order", "gate", "refused", "other"
+from tests.support.faults.in_kafka import kafka_holds_all
+from tests.support.faults.ledger import Entry, unit_of
 
 
 @dataclass(slots=True)
@@ -52,16 +51,29 @@ def clients_were_told_the_truth(evidence: Evidence) -> Iterator[Finding]:
         elif (event := by_id.get(entry.id)) is None:
             yield LOST, f"{entry.key} was acknowledged as {entry.id} and is not in events"
         else:
-            input = entry.input
-            sent = (entry.position, entry.key, input["name"], input["eventReceiverId"], input["success"])
-            found = (event.position, event.key, event.unit[0], event.receiver_id, event.success)
+            sent, found = _as_sent(entry), _as_stored(event)
             if sent != found:
                 yield OTHER, f"{entry.id} was sent as {sent} and is stored as {found}"
 
 
+def _as_sent(entry: Entry) -> tuple[object, ...]:
+    input = entry.input
+    facts = (input["description"], input["payload"], input["eventReceiverId"], input["success"])
+    return (entry.position, entry.key, unit_of(input), *facts)
+
+
+def _as_stored(event: StoredEvent) -> tuple[object, ...]:
+    facts = (event.description, event.payload, event.receiver_id, event.success)
+    return (event.position, event.key, event.unit, *facts)
+
+
 def keys_are_remembered(evidence: Evidence) -> Iterator[Finding]:
     """An event that is sent again is known, by the id that was told at first."""
-    told = {entry.key: entry.id for entry in evidence.entries}
+    if evidence.repeats is None:
+        return
+    told = {entry.key: entry.id for entry in evidence.entries if entry.acknowledged_at}
+    if told and not evidence.repeats:
+        yield OTHER, "no event was sent again"
     for repeat in evidence.repeats:
         if (repeat.id, repeat.repeated) != (told.get(repeat.key), True):
             yield REPEATED, f"{repeat.key} is {told.get(repeat.key)}, and sent again it became {repeat}"
@@ -80,7 +92,8 @@ def no_event_is_there_twice(evidence: Evidence) -> Iterator[Finding]:
 def stream_is_whole(evidence: Evidence) -> Iterator[Finding]:
     """Positions have no gaps, ids are unique, and time never runs back."""
     messages = evidence.messages
-    yield from _each_once("the stream", [message.position for message in messages], _expected(evidence))
+    wanted = range(evidence.first, evidence.head + 1)
+    yield from each_once("the stream", [message.position for message in messages], wanted)
     for id, count in Counter(message.id for message in messages).items():
         if count > 1:
             yield REPEATED, f"the stream has the id {id} {count} times"
@@ -99,42 +112,6 @@ def stream_tells_every_event(evidence: Evidence) -> Iterator[Finding]:
         yield REPEATED, f"the stream tells of event {id} at {position} {count} times too often"
 
 
-def subscribers_got_all(evidence: Evidence) -> Iterator[Finding]:
-    """Each subscriber got every message after its beginning once, in order, and as it is."""
-    truth = {message.position: (message.id, _plain(message.kind)) for message in evidence.messages}
-    for one in evidence.attendances:
-        if one.refusal:
-            yield REFUSED, f"{one.name} was refused: {one.refusal}"
-        wanted = [position for position in _expected(evidence) if position > one.after]
-        yield from _each_once(one.name, [seen.position for seen in one.seen], wanted)
-        yield from _as_it_is(one, truth)
-
-
-def _as_it_is(one: Attendance, truth: dict[int, tuple[str, str]]) -> Iterator[Finding]:
-    for seen in one.seen:
-        if seen.position in truth and truth[seen.position] != (seen.id, _plain(seen.kind)):
-            yield OTHER, f"{one.name} got {seen} for {truth[seen.position]}"
-
-
-def kafka_holds_all(evidence: Evidence) -> Iterator[Finding]:
-    """Each message is committed once, in one partition for each key, in order there."""
-    if evidence.published is None:
-        return
-    truth = {message.position: message.id for message in evidence.messages}
-    found = evidence.published
-    yield from _each_once("Kafka", sorted(one.position for one in found), _expected(evidence))
-    last: dict[int, int] = {}
-    partitions: dict[bytes, int] = {}
-    for one in found:
-        if truth.get(one.position) not in (None, one.id):
-            yield OTHER, f"Kafka has {one.id} at {one.position}, the stream {truth[one.position]}"
-        if one.position < last.get(one.partition, 0):
-            yield ORDER, f"Kafka has {one.position} after {last[one.partition]} in partition {one.partition}"
-        last[one.partition] = one.position
-        if partitions.setdefault(one.key, one.partition) != one.partition:
-            yield ORDER, f"Kafka has the key {one.key!r} in two partitions"
-
-
 def gates_are_as_replayed(evidence: Evidence) -> Iterator[Finding]:
     """What was announced of gates, what groups are, and what the hub answers, are what history makes of them."""
     done = replay(evidence.messages, {event.position: event for event in evidence.events})
@@ -146,10 +123,10 @@ def gates_are_as_replayed(evidence: Evidence) -> Iterator[Finding]:
         yield GATE, "gates were announced in another order than their events came"
     yield from _follow_their_events(evidence.messages)
     then = [(group.id, group.enabled, group.members) for group in done.groups.values()]
-    if evidence.groups and list(evidence.groups) != then:
+    if evidence.groups is not None and list(evidence.groups) != then:
         yield GATE, f"groups are {evidence.groups} and were announced as {then}"
-    if evidence.gates:
-        yield from _differences(set(evidence.gates), set(gates_at_the_end(done)))
+    if evidence.gates is not None:
+        yield from _answers(evidence.gates, gates_at_the_end(done))
 
 
 def _word(message: StoredMessage) -> GateWord:
@@ -164,30 +141,10 @@ def _follow_their_events(messages: Iterable[StoredMessage]) -> Iterator[Finding]
             yield ORDER, f"the gate message at {message.position} comes before its event"
 
 
-def _differences(answered: set[GateAnswer], replayed: set[GateAnswer]) -> Iterator[Finding]:
-    yield from ((GATE, f"the hub answers {one}, and history says otherwise") for one in answered - replayed)
-    yield from ((GATE, f"history says {one}, and the hub does not answer so") for one in replayed - answered)
-
-
-def _expected(evidence: Evidence) -> range:
-    """The positions that the stream must have: up to its newest."""
-    head = max((message.position for message in evidence.messages), default=evidence.first - 1)
-    return range(evidence.first, head + 1)
-
-
-def _each_once(who: str, got: list[int], wanted: Iterable[int]) -> Iterator[Finding]:
-    counted, expected = Counter(got), set(wanted)
-    yield from ((LOST, f"{who} lacks position {position}") for position in sorted(expected - counted.keys()))
-    for position, count in counted.items():
-        if position not in expected:
-            yield OTHER, f"{who} has position {position}, which is not of the stream"
-        elif count > 1:
-            yield REPEATED, f"{who} has position {position} {count} times"
-    for before, after in pairwise(got):
-        if after < before:
-            yield ORDER, f"{who} has {after} after {before}"
-
-
-def _plain(kind: str) -> str:
-    """`EVENT_RECORDED` and `event.recorded` are the same."""
-    return kind.lower().replace("_", ".")
+def _answers(answers: Mapping[str, Sequence[GateAnswer]], replayed: Sequence[GateAnswer]) -> Iterator[Finding]:
+    if not answers:
+        yield OTHER, "no hub was asked about gates"
+    for hub, told in answers.items():
+        counted, wanted = Counter(told), Counter(replayed)
+        yield from ((GATE, f"{hub} answers {one}, and history says otherwise") for one in counted - wanted)
+        yield from ((GATE, f"history says {one}, and {hub} does not answer so") for one in wanted - counted)

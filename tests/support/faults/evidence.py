@@ -3,8 +3,8 @@
 import json
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,12 +22,17 @@ class StoredEvent:
 
     position: int
     id: str
-    key: str
-    """The idempotency key, as the payload has it."""
     unit: tuple[str, ...]
+    description: str
+    payload: Json
     receiver_id: str
     success: bool
     recorded_at: datetime
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, as the payload has it."""
+        return str(self.payload.get("key"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class StoredMessage:
     id: str
     kind: str
     time: datetime
+    receiver_id: str | None
     group_id: str | None
     event_position: int | None
     data: Json | None
@@ -51,7 +57,9 @@ class Published:
     key: bytes
     position: int
     id: str
-    kind: str
+    """Both from its headers."""
+    told: Json
+    """Its value, a CloudEvent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +80,21 @@ class Evidence:
     events: Sequence[StoredEvent]
     messages: Sequence[StoredMessage]
     attendances: Sequence[Attendance]
-    gates: Sequence[GateAnswer] = ()
-    published: Sequence[Published] | None = None
+    gates: Mapping[str, Sequence[GateAnswer]] | None
+    """What each hub answers, by its name; None where it is not asked for."""
+    published: Sequence[Published] | None
     """None where there is no broker."""
-    repeats: Sequence[Repeat] = ()
-    """What came of sending some of them again."""
+    repeats: Sequence[Repeat] | None
+    """What came of sending some of them again; None where that was not tried."""
+    groups: Sequence[tuple[str, bool, tuple[str, ...]]] | None
+    """Every group as the tables have it now: its id, whether it is enabled, its members; None where nobody looked."""
     first: int = 1
     """Position from which the stream is looked at."""
-    groups: Sequence[tuple[str, bool, tuple[str, ...]]] = field(default=())
-    """Every group as the tables have it now: its id, whether it is enabled, its members."""
+
+    @property
+    def head(self) -> int:
+        """The newest position."""
+        return max((message.position for message in self.messages), default=self.first - 1)
 
 
 def stored_events(url: str) -> list[StoredEvent]:
@@ -88,12 +102,12 @@ def stored_events(url: str) -> list[StoredEvent]:
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             """
-            SELECT position, id, payload ->> 'key', ARRAY[name, version, release, platform_id, package],
+            SELECT position, id, ARRAY[name, version, release, platform_id, package], description, payload,
                    receiver_id, success, recorded_at
             FROM events ORDER BY position
             """
         ).fetchall()
-    return [StoredEvent(place, id, key, tuple(unit), *rest) for place, id, key, unit, *rest in rows]
+    return [StoredEvent(place, id, tuple(unit), *rest) for place, id, unit, *rest in rows]
 
 
 def stored_messages(url: str) -> list[StoredMessage]:
@@ -101,7 +115,12 @@ def stored_messages(url: str) -> list[StoredMessage]:
     with psycopg.connect(url) as connection:
         return (
             connection.cursor(row_factory=class_row(StoredMessage))
-            .execute("SELECT position, id, kind, time, group_id, event_position, data FROM messages ORDER BY position")
+            .execute(
+                """
+                SELECT position, id, kind, time, receiver_id, group_id, event_position, data
+                FROM messages ORDER BY position
+                """
+            )
             .fetchall()
         )
 
@@ -161,7 +180,7 @@ def _to_the_end(consumer: Consumer, partitions: int, end: float) -> list[Publish
         headers: dict[str, Any] = dict(message.headers() or [])
         said = json.loads(message.value() or b"{}")
         place = (message.partition() or 0, bytes(message.key() or b""))
-        found.append(Published(*place, int(headers["position"]), headers["id"].decode(), said["data"]["kind"]))
+        found.append(Published(*place, int(headers["position"]), headers["id"].decode(), said))
     return found
 
 

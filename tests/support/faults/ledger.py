@@ -81,6 +81,11 @@ class Repeat:
     """Whether the hub said that it had it already."""
 
 
+def unit_of(input: Json) -> tuple[str, ...]:
+    """The five strings that name what an event is about."""
+    return tuple(input[name] for name in ("name", "version", "release", "platformId", "package"))
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One message as a subscriber or a consumer got it."""
@@ -89,6 +94,30 @@ class Seen:
     id: str
     kind: str
     event_id: str | None = None
+    """Of the event that the message is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which messages a subscriber asks for: every given field must match."""
+
+    kinds: tuple[str, ...] | None = None
+    """As the stream names them."""
+    success: bool | None = None
+
+    def takes(self, kind: str, success: bool | None) -> bool:
+        """Whether a message of that kind is wished for; `success` is its event's, None where it has none."""
+        return (self.kinds is None or kind in self.kinds) and self.success in (None, success)
+
+    @property
+    def variables(self) -> Json:
+        """For the document that subscribers send."""
+        kinds = None if self.kinds is None else [kind.upper().replace(".", "_") for kind in self.kinds]
+        given = {"kinds": kinds, "filter": None if self.success is None else {"success": self.success}}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+EVERYTHING = Wish()
 
 
 @dataclass(slots=True)
@@ -101,9 +130,17 @@ class Attendance:
     seen: list[Seen] = field(default_factory=list[Seen])
     attached: int = 0
     """How many connections it had."""
+    wish: Wish = EVERYTHING
+    from_checkpoints: int = 0
+    """How often it came back with the cursor of a checkpoint that was further than its last message."""
     troubles: dict[str, int] = field(default_factory=dict[str, int])
     refusal: str = ""
     """An answer after which a subscriber does not come back: never to be seen, unless the test is about it."""
+
+    @property
+    def last(self) -> int:
+        """The position of its last message; where it began, while it has none."""
+        return self.seen[-1].position if self.seen else self.after
 
     def trouble(self, reason: str) -> None:
         """Counts a reason to attach again."""

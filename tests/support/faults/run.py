@@ -5,16 +5,17 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from random import Random
 
 import pytest
 
 from tests.support.faults import evidence
-from tests.support.faults.checker import LOST, REPEATED, Finding, Verdict, check
+from tests.support.faults.checker import Verdict, check
 from tests.support.faults.evidence import Evidence
-from tests.support.faults.ledger import Attendance
-from tests.support.faults.plain_http import BrokenOffError
+from tests.support.faults.findings import LOST, REPEATED, Finding
+from tests.support.faults.gardener import Gardener
+from tests.support.faults.ledger import EVERYTHING, Attendance
 from tests.support.faults.report import FaultReport, keep
 from tests.support.faults.stage import Stage
 from tests.support.faults.subscribers import Subscriber, audience
@@ -22,6 +23,8 @@ from tests.support.faults.writers import TRY_AGAIN, Load, Writers
 
 LOAD_SECONDS = 32.0
 LEAST_RATE = 200.0
+LEAST_CHANGES = 0.5
+"""Of groups, in each second in which a hub answers: a quarter of what is tried."""
 QUIET_SECONDS = 3.0
 """Before the first injection, and after the last one."""
 TIMES = "XZEPR_TEST_FAULT_TIMES"
@@ -69,7 +72,7 @@ class FaultRun:
         cursor = await self.stage.cursor()
         self.subscribers = audience(self.stage.ports, self.stage.secret, cursor, self.seed)
         following = [asyncio.create_task(one.run()) for one in self.subscribers]
-        gardener = asyncio.create_task(self._change_groups())
+        gardener = asyncio.create_task(Gardener(self.load, self.stage.groups).run())
         began = time.monotonic()
         try:
             async with self.writers.writing():
@@ -101,27 +104,14 @@ class FaultRun:
                 return
             await asyncio.sleep(0.05)
 
-    async def _change_groups(self) -> None:
-        """Twice a second a group is switched, or gets other members; whether that arrived, the stream tells."""
-        random = Random(self.seed)
-        while True:
-            await asyncio.sleep(0.5)
-            with suppress(BrokenOffError, AssertionError, StopIteration, RuntimeError):
-                if random.random() < 0.5:
-                    members = random.sample(self.stage.receivers, random.randint(1, 3))
-                    await self.stage.ask(MEMBERS, input={"id": self.stage.groups[0], "eventReceiverIds": members})
-                else:
-                    input = {"id": self.stage.groups[-1], "enabled": random.random() < 0.7}
-                    await self.stage.ask(ENABLED, input=input)
-
     async def evidence(self) -> Evidence:
         """What is there now. Waits until the relay has reached the head."""
         url, published = self.stage.postgres.admin_url, None
         if self.stage.has_kafka:
             await self.stage.relayed()
             published = await asyncio.to_thread(evidence.consumed, self.stage.kafka, self.stage.topic)
-        port = next(hub.port for hub in self.stage.hubs if hub.runs)
-        repeats = await self.writers.send_again(port)
+        hubs = [hub for hub in self.stage.hubs if hub.runs]
+        repeats = await self.writers.send_again(hubs[0].port)
         events = await asyncio.to_thread(evidence.stored_events, url)
         units = sorted({event.unit for event in events})
         return Evidence(
@@ -129,7 +119,7 @@ class FaultRun:
             events=events,
             messages=await asyncio.to_thread(evidence.stored_messages, url),
             attendances=[*(one.attendance for one in self.subscribers), *self.others],
-            gates=await evidence.asked_gates(port, self.stage.secret, units),
+            gates={hub.name: await evidence.asked_gates(hub.port, self.stage.secret, units) for hub in hubs},
             published=published,
             repeats=repeats,
             groups=await asyncio.to_thread(evidence.stored_groups, url),
@@ -150,8 +140,13 @@ class FaultRun:
         assert self.rate >= LEAST_RATE, f"only {self.rate:.0f} events/s were recorded: is the machine busy?"
         kinds = Counter(message.kind for message in found.messages)
         assert min(kinds["gate.completed"], kinds["gate.regressed"]) > 100, kinds
+        answered = self.seconds - self.writers.ledger.seconds_of_silence
+        assert kinds["group.updated"] >= answered * LEAST_CHANGES, f"{kinds} in {answered:.1f} s"
         for one in self.subscribers:
             assert one.attendance.attached >= (5 if one.restless else 1), one.attendance.troubles
+        filtered = [one.attendance for one in self.subscribers if one.attendance.wish != EVERYTHING]
+        assert all(one.seen for one in filtered), "a filter let nothing through"
+        assert sum(one.from_checkpoints for one in filtered) >= 5, "hardly anybody went on from a checkpoint"
 
     def _report(self, found: Evidence, verdict: Verdict) -> FaultReport:
         ledger = self.writers.ledger
@@ -174,18 +169,6 @@ class FaultRun:
             troubles=ledger.troubles,
             findings=[f"{kind}: {text}" for kind, text in verdict.findings[:20]],
         )
-
-
-MEMBERS = """
-mutation ($input: UpdateEventReceiverGroupInput!) {
-  updateEventReceiverGroup(input: $input) { eventReceiverGroup { id } }
-}
-"""
-ENABLED = """
-mutation ($input: SetEventReceiverGroupEnabledInput!) {
-  setEventReceiverGroupEnabled(input: $input) { eventReceiverGroup { id } }
-}
-"""
 
 
 async def under_fault(

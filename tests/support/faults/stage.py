@@ -22,6 +22,8 @@ from tests.support.server import ADMIN_PASSWORD, ServedHub
 RECEIVERS = 4
 GROUPS = {"build and test": (0, 1), "all but the first": (1, 2, 3), "everything": (0, 1, 2, 3)}
 """Which receivers are members of each group."""
+OFTEN = {"XZEPR__STREAM__CHECKPOINT_SECONDS": "0.25"}
+"""Subscribers with a filter get checkpoints between the messages that they wish for."""
 
 
 @dataclass(slots=True)
@@ -216,6 +218,7 @@ def _environment(folder: Path, database_url: str, brokers: str, topic: str) -> d
     return {
         "XZEPR__DATABASE__URL": database_url,
         "XZEPR__DATABASE__MAX_CONNECTIONS": "8",
+        **OFTEN,
         "XZEPR__JWT__PRIVATE_KEY_PATH": str(private),
         "XZEPR__JWT__PUBLIC_KEY_PATH": str(public),
         "XZEPR__KAFKA__BROKERS": brokers,

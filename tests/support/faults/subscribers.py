@@ -11,12 +11,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from tests.support.faults.ledger import Attendance, Json, Seen, position_of
+from tests.support.faults.ledger import EVERYTHING, Attendance, Json, Seen, Wish, position_of
 from tests.support.faults.plain_http import event_stream
 
 FOLLOW = """
-subscription ($after: String) {
-  stream(after: $after) {
+subscription ($after: String, $kinds: [StreamKind!], $filter: StreamFilterInput) {
+  stream(after: $after, kinds: $kinds, filter: $filter) {
     __typename cursor
     ... on StreamMessage { id kind }
     ... on EventRecorded { event { id } }
@@ -36,10 +36,19 @@ class Subscriber:
     connection every few seconds; all come back when it is lost."""
 
     def __init__(
-        self, name: str, transport: str, ports: Sequence[int], secret: str, after: str, *, restless: bool, seed: int = 0
+        self,
+        name: str,
+        transport: str,
+        ports: Sequence[int],
+        secret: str,
+        after: str,
+        *,
+        restless: bool,
+        seed: int = 0,
+        wish: Wish = EVERYTHING,
     ) -> None:
         """`transport` is "websocket" or "sse"."""
-        self.attendance = Attendance(name, position_of(after))
+        self.attendance = Attendance(name, position_of(after), wish=wish)
         self.cursor = after
         self._frames = self._websocket if transport == "websocket" else self._sse
         self._ports = ports
@@ -71,6 +80,8 @@ class Subscriber:
 
     async def _listen(self) -> None:
         port = self._random.choice(self._ports)
+        if self.reached > self.attendance.last:
+            self.attendance.from_checkpoints += 1
         async with aclosing(self._frames(port)) as frames:
             async for frame in frames:
                 self._note(frame)
@@ -107,7 +118,10 @@ class Subscriber:
                 match message["type"]:
                     case "connection_ack":
                         self.attendance.attached += 1
-                        payload = {"query": FOLLOW, "variables": {"after": self.cursor}}
+                        payload = {
+                            "query": FOLLOW,
+                            "variables": {"after": self.cursor, **self.attendance.wish.variables},
+                        }
                         await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
                     case "ping":
                         await socket.send(json.dumps({"type": "pong"}))
@@ -120,7 +134,7 @@ class Subscriber:
 
     async def _sse(self, port: int) -> AsyncGenerator[Json]:
         """GraphQL over SSE, distinct connections; it comes back as an EventSource does, with Last-Event-ID."""
-        body = json.dumps({"query": FOLLOW, "variables": {}}).encode()
+        body = json.dumps({"query": FOLLOW, "variables": self.attendance.wish.variables}).encode()
         headers = f"Authorization: Bearer {self._secret}\r\nLast-Event-ID: {self.cursor}\r\n"
         async with event_stream(port, body, headers) as events:
             self.attendance.attached += 1
@@ -131,10 +145,29 @@ class Subscriber:
                     yield orjson.loads(event["data"])
 
 
+_MANNERS = {
+    "staying": EVERYTHING,
+    "restless": EVERYTHING,
+    "restless too": EVERYTHING,
+    "restless, of failures": Wish(success=False),
+    "restless, of groups": Wish(kinds=("group.updated",)),
+}
+"""What each of an audience wishes for. Groups change so seldom that whoever follows them keeps checkpoints' cursors."""
+
+
 def audience(ports: Sequence[int], secret: str, after: str, seed: int) -> list[Subscriber]:
-    """Of each transport one that stays and two that are restless."""
+    """Of each transport one that stays and four that are restless, of which two have a filter."""
     return [
-        Subscriber(f"{transport} {manner}", transport, ports, secret, after, restless=manner != "staying", seed=seed)
+        Subscriber(
+            f"{transport} {manner}",
+            transport,
+            ports,
+            secret,
+            after,
+            restless=manner != "staying",
+            seed=seed,
+            wish=wish,
+        )
         for transport in ("websocket", "sse")
-        for manner in ("staying", "restless", "restless too")
+        for manner, wish in _MANNERS.items()
     ]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -40,6 +40,10 @@ class Load:
     clients: int = CLIENTS
     try_again: frozenset[str] = TRY_AGAIN
 
+    def comes_back(self, codes: Iterable[str]) -> bool:
+        """Whether a client that is answered these codes tries again."""
+        return all(code in self.try_again or code in ("HTTP 502", "HTTP 503", "HTTP 504") for code in codes)
+
 
 def event_input(load: Load, random: Random, number: int) -> Json:
     """The event with that number: of a unit that is under way now, two times of three a success."""
@@ -47,12 +51,12 @@ def event_input(load: Load, random: Random, number: int) -> Json:
     key = f"{load.seed}-{number}"
     return {
         "name": f"app-{unit}",
-        "version": "1.4.0",
-        "release": "2026.11",
-        "platformId": "linux-amd64",
-        "package": "oci",
-        "description": "recorded under faults",
-        "payload": {"key": key},
+        "version": f"1.4.{unit}",
+        "release": f"2026.{unit % 12 + 1}",
+        "platformId": f"linux-{unit % 3}",
+        "package": f"oci-{unit % 5}",
+        "description": f"recorded under faults as number {number}",
+        "payload": {"key": key, "steps": [number, None, {"took": number / 8, "said": "größer < \u2028"}]},
         "success": random.random() < 0.65,
         "eventReceiverId": random.choice(load.receivers),
         "idempotencyKey": key,
@@ -162,7 +166,7 @@ class Writers:
             return True
         for code in codes:
             self.ledger.trouble(code)
-        if all(code in self.load.try_again or code in ("HTTP 502", "HTTP 503", "HTTP 504") for code in codes):
+        if self.load.comes_back(codes):
             return False
         entry.refusal = answer.body.decode(errors="replace")[:500]
         return True
