@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -10,9 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.support.faults import evidence
 from tests.support.faults.database import DatabaseServer
-from tests.support.faults.evidence import Evidence, Published
+from tests.support.faults.evidence import Evidence
 from tests.support.faults.ledger import Entry
+from tests.support.faults.rewritten import History, Restored, of_the_present
 from tests.support.faults.run import FaultRun
 from tests.support.faults.stage import Stage
 from tests.support.faults.subscribers import Subscriber, audience
@@ -25,16 +28,17 @@ class Backup:
     folder: Path
     position: int
     cursor: str
+    noted: int
+    """Up to where it knows of having published."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What a restore took: everything after the position that clients were told of before the moment."""
+class LostServer(DatabaseServer):
+    """A PostgreSQL on what a restore took away, where no hub finds it."""
 
-    position: int
-    at: float
-    relayed_again_after: int
-    """From here up to the position, messages may be in Kafka twice."""
+    def __init__(self, folder: Path, cluster: Path) -> None:
+        super().__init__(folder)
+        shutil.rmtree(self.cluster)
+        cluster.rename(self.cluster)
 
 
 async def back_up(on: Stage) -> Backup:
@@ -43,22 +47,43 @@ async def back_up(on: Stage) -> Backup:
     folder = on.folder / f"backup-{time.monotonic_ns()}"
     async with _still(on):
         rows = await on.postgres.execute("SELECT position, id FROM messages ORDER BY position DESC LIMIT 1")
+        noted = await published_position(on)
         await on.postgres.stop()
         await asyncio.to_thread(_copy, on.postgres.cluster, folder)
         await on.postgres.start()
     [(position, id)] = rows
-    return Backup(folder, int(str(position)), f"{position}-{str(id)[-8:]}")
+    return Backup(folder, int(str(position)), f"{position}-{str(id)[-8:]}", noted)
 
 
-async def put_back(postgres: DatabaseServer, backup: Backup) -> float:
-    """Replaces the cluster by the copy; says when nobody could be told anything of what was lost any more."""
+async def published_position(on: Stage) -> int:
+    """Up to where the database knows of having published."""
+    [(noted,)] = await on.postgres.execute("SELECT coalesce(max(published_position), 0) FROM relay_routes")
+    return int(str(noted))
+
+
+async def put_back(postgres: DatabaseServer, backup: Backup) -> tuple[float, Path]:
+    """Replaces the cluster by the copy; says when nobody could be told anything of what was lost any more, and where
+    that is."""
     await postgres.stop()
     await asyncio.sleep(0.5)
     at = time.monotonic()
-    await asyncio.to_thread(subprocess.run, ["rm", "-rf", str(postgres.cluster)], check=True)
+    lost = postgres.cluster.rename(postgres.folder / f"lost-{time.monotonic_ns()}")
     await asyncio.to_thread(_copy, backup.folder, postgres.cluster)
     await postgres.start()
-    return at
+    return at, lost
+
+
+async def history_of(folder: Path, cluster: Path) -> History:
+    """All that a stopped cluster holds, which is gone afterwards. `folder` is to be made."""
+    server = await asyncio.to_thread(LostServer, folder, cluster)
+    try:
+        await server.start()
+        url = server.admin_url
+        messages = await asyncio.to_thread(evidence.stored_messages, url)
+        return History(messages, await asyncio.to_thread(evidence.stored_events, url))
+    finally:
+        await server.crash()
+        await asyncio.to_thread(shutil.rmtree, server.cluster)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -110,16 +135,6 @@ class RestoredRun(FaultRun):
         ledger.troubles["acknowledged and lost with a restore"] = len(ledger.entries) - len(kept)
         ledger.entries[:] = kept
         found = await super().evidence()
-        return replace(found, published=None if found.published is None else self._published(found))
-
-    def _published(self, found: Evidence) -> list[Published]:
-        """What Kafka has of the present history. What the database had not noted as published may be there twice."""
-        truth = {(message.position, message.id) for message in found.messages}
-        seen: set[int] = set()
-        kept: list[Published] = []
-        for one in found.published or ():
-            again = any(lost.relayed_again_after < one.position <= lost.position for lost in self.restores)
-            if (one.position, one.id) in truth and not (again and one.position in seen):
-                kept.append(one)
-                seen.add(one.position)
-        return kept
+        if found.published is None:
+            return found
+        return replace(found, published=of_the_present(found.published, found.messages, self.restores))
