@@ -6,8 +6,11 @@ import time
 
 import pytest
 
+from tests.support.accounts import Server, server
 from tests.support.silence import network
-from xzepr.core.errors import Unavailable
+from xzepr.core.actor import Actor, ActorKind, permissions_of
+from xzepr.core.errors import InvalidToken, Unavailable
+from xzepr.features.auth.model import CreatedApiKey, NewApiKey
 from xzepr.infra.db import Database
 from xzepr.settings import DatabaseSettings
 
@@ -71,3 +74,40 @@ async def test_who_connects_and_hears_nothing_gives_up(database_url: str):
             async with asyncio.timeout(SOON):
                 await db.connect("loop", idle_seconds=60)
         assert net.was_hushed
+
+
+# Credentials --------------------------------------------------------------------------------------
+
+
+async def key_of(one: Server) -> tuple[Actor, CreatedApiKey]:
+    """A user with a key that was looked up just now."""
+    user = await one.user("ada")
+    actor = Actor(ActorKind.USER, user.id, user.username, permissions_of(user.roles))
+    key = await one.auth.create_api_key(actor, NewApiKey("one"))
+    await one.auth.authenticate(key.secret)
+    return actor, key
+
+
+async def test_who_keeps_all_connections_busy_does_not_keep_their_revoked_key(database_url: str):
+    async with server(database_url) as here, server(database_url) as there:
+        actor, key = await key_of(here)
+        busy = [asyncio.create_task(ask(here.db, 30)) for _ in range(100)]
+        await asyncio.sleep(0.5)
+        await there.auth.revoke_api_key(actor, key.key.id)
+        here.clock.time += 3  # what is remembered is too old
+        with pytest.raises(InvalidToken):
+            async with asyncio.timeout(SOON):
+                await here.auth.authenticate(key.secret)
+        for task in busy:
+            task.cancel()
+        await asyncio.wait(busy)
+
+
+@pytest.mark.parametrize("which", ["reserved", "pool"])
+async def test_a_credential_is_known_although_a_connection_has_fallen_silent(database_url: str, which: str):
+    async with network(database_url) as (url, net), server(url) as one:
+        _, key = await key_of(one)
+        one.clock.time += 3
+        assert net.hush(f"xzepr test {which}") > 0
+        async with asyncio.timeout(6):  # a try that is silent, and one that finds the other connections silent
+            assert (await one.auth.authenticate(key.secret)).name == "ada"

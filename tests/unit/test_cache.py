@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.accounts import Clock
+from xzepr.core.errors import Unavailable
 from xzepr.infra.cache import ShortMemory, Together
 
 
@@ -136,3 +137,38 @@ async def test_a_look_up_that_fails_fails_for_all_who_asked_and_one_who_gives_up
     await asyncio.sleep(0)
     leaves.cancel()
     assert await stays == 4
+
+
+async def test_a_look_up_that_says_nothing_is_made_once_more_and_who_waits_goes_on() -> None:
+    silent, asked = 1, 0
+
+    async def look_up(keys: Sequence[int]) -> dict[int, int]:
+        nonlocal asked
+        asked += 1
+        if asked <= silent:
+            await asyncio.Event().wait()
+        return {key: key for key in keys}
+
+    recent = ShortMemory(Together(look_up, silent_seconds=0.02).get, seconds=2, size=10)
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*(recent.get(key) for key in (1, 2, 3))) == [1, 2, 3]
+        assert asked == 2
+        silent = 4
+        with pytest.raises(Unavailable) as refusal:
+            await recent.get(4)
+        assert refusal.value.retry_after is not None
+        assert await recent.get(4) == 4, "nobody waits any longer for what was silent"
+
+
+async def test_a_look_up_whose_connection_was_lost_is_made_once_more() -> None:
+    asked = 0
+
+    async def look_up(keys: Sequence[int]) -> dict[int, int]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise Unavailable("away")
+        return {key: key for key in keys}
+
+    assert await Together(look_up).get(1) == 1
+    assert asked == 2

@@ -24,6 +24,7 @@ class Authority:
     async def __call__(self, secret: str) -> Actor:
         """The actor, an error, or nothing for ever."""
         self.asked.append(secret)
+        await asyncio.sleep(0)  # it is looked up
         answer = self.answer.get(secret, ADA)
         if isinstance(answer, Exception):
             raise answer
@@ -105,3 +106,28 @@ async def test_a_database_that_is_away_ends_no_session() -> None:
             asked = len(authority.asked)
             await until(lambda since=asked: len(authority.asked) > since + 2)
             assert not session.over.done()
+
+
+async def test_who_is_looked_up_beside_one_that_hangs_is_noticed_in_the_first_round() -> None:
+    authority = Authority()
+    sessions = Sessions(authority, authority, round_seconds=0.5, patience_seconds=1)
+    with ExitStack() as held:
+        many = [await opened(sessions, held, f"key {n}") for n in range(1000)]
+        authority.answer["key 0"] = None
+        authority.answer |= {f"key {n}": InvalidToken() for n in (1, 150, 999)}
+        async with asyncio.timeout(1.4):
+            await asyncio.gather(*(many[n].over for n in (1, 150, 999)))
+        assert sum(session.over.done() for session in many) == 3
+
+
+async def test_thousands_that_hang_do_not_keep_an_expired_token_from_being_noticed() -> None:
+    authority = Authority()
+    sessions = Sessions(authority, authority, round_seconds=0.1, patience_seconds=1)
+    with ExitStack() as held:
+        for n in range(5000):
+            await opened(sessions, held, f"slow {n}")
+        expired = await opened(sessions, held, "expired")
+        authority.answer.update({f"slow {n}": None for n in range(5000)})
+        authority.answer["expired"] = TokenExpired()
+        async with asyncio.timeout(4):
+            assert isinstance(await expired.over, TokenExpired)

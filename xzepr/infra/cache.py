@@ -6,8 +6,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from xzepr.core.errors import Unavailable
+
 K = TypeVar("K")
 V = TypeVar("V")
+
+_SILENT_SECONDS = 2.5
+"""How long a look-up may take: somewhat longer than what it reads from may be silent."""
 
 
 class ShortMemory(Generic[K, V]):
@@ -68,16 +73,25 @@ class ShortMemory(Generic[K, V]):
 
 
 class Together(Generic[K, V]):
-    """Look-ups of single keys; those that are asked for at the same moment are made as one."""
+    """Look-ups of single keys; those that are asked for at the same moment are made as one.
 
-    def __init__(self, look_up: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+    One that fails because something is away, or says nothing for `silent_seconds`, is left to itself and made once
+    more: a connection that has fallen silent must not take the answer from all who were asked for with it.
+    """
+
+    def __init__(
+        self, look_up: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, silent_seconds: float = _SILENT_SECONDS
+    ) -> None:
         """`look_up` gives what there is of the keys."""
         self._look_up = look_up
+        self._silent_seconds = silent_seconds
         self._keys: list[K] = []
         self._task: asyncio.Task[Mapping[K, V]] | None = None
+        self._tries: set[asyncio.Task[Mapping[K, V]]] = set()
 
     async def get(self, key: K) -> V | None:
-        """The answer for the key, None when there is none; raises what the look-up raises."""
+        """The answer for the key, None when there is none; raises what the look-up raises, and Unavailable when it was
+        silent twice."""
         self._keys.append(key)
         if self._task is None:
             self._task = asyncio.create_task(self._ask())
@@ -87,7 +101,21 @@ class Together(Generic[K, V]):
     async def _ask(self) -> Mapping[K, V]:
         # A task begins after those that were ready before it: who asks at the same moment has been heard by now.
         keys, self._keys, self._task = self._keys, [], None
-        return await self._look_up(keys)
+        try:
+            return await self._try(keys)
+        except Unavailable:
+            return await self._try(keys)
+
+    async def _try(self, keys: Sequence[K]) -> Mapping[K, V]:
+        # To cancel a statement takes an answer as well: who reads gives its connection up by itself.
+        one = asyncio.ensure_future(self._look_up(keys))
+        self._tries.add(one)
+        one.add_done_callback(self._tries.discard)
+        one.add_done_callback(_take_note)
+        await asyncio.wait([one], timeout=self._silent_seconds)
+        if not one.done():
+            raise Unavailable("nothing was answered in time", retry_after=1)
+        return one.result()
 
 
 def _take_note(task: "asyncio.Task[Any]") -> None:

@@ -6,7 +6,7 @@ old, a connection whose credential holds no longer is known within 5 s.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Hashable
+from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,9 @@ _ROUND_SECONDS = 1.0
 _PATIENCE_SECONDS = 1.0
 _AT_ONCE = 100
 """Credentials that are asked for together: features look them up with one statement, and nobody waits long for them."""
+_STEP_SECONDS = 0.02
+"""The next hundred are asked for as soon as these are answered, and after so long anyway: a look-up that hangs takes
+time from nobody but those who are looked up with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Sessions:
         round_seconds: float = _ROUND_SECONDS,
         patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
-        """A round begins `round_seconds` after the last one ended; it waits `patience_seconds` for one answer."""
+        """A round begins `round_seconds` after the last one ended; it waits `patience_seconds` for each answer."""
         self._authenticate = authenticate
         self._tickets = tickets
         self._round_seconds = round_seconds
@@ -149,28 +152,28 @@ class Sessions:
             await self._round()
 
     async def _round(self) -> None:
-        held, patience = list(self._open.values()), self._patience_seconds
-        for begin in range(0, len(held), _AT_ONCE):
-            some = held[begin : begin + _AT_ONCE]
-            left = await asyncio.gather(*(self._ask_again(proof, sessions, patience) for proof, sessions in some))
-            patience = min(left)
+        held = list(self._open.values())
+        async with asyncio.TaskGroup() as hundreds:
+            for begin in range(0, len(held), _AT_ONCE):
+                asking = hundreds.create_task(self._ask_all(held[begin : begin + _AT_ONCE]))
+                await asyncio.wait([asking], timeout=_STEP_SECONDS)
 
-    async def _ask_again(self, proof: Proof, sessions: set[Session], patience: float) -> float:
-        """Tells the sessions what became of their credential; gives the patience that is left for the others.
+    async def _ask_all(self, held: Sequence[tuple[Proof, set[Session]]]) -> None:
+        await asyncio.gather(*(self._ask_again(proof, sessions) for proof, sessions in held))
 
-        Nobody is sent away because the database is: but what can be known without it, as that a token has expired, is.
-        """
+    async def _ask_again(self, proof: Proof, sessions: set[Session]) -> None:
+        """Tells the sessions what became of their credential. Nobody is sent away because the database is: but what can
+        be known without it, as that a token has expired, is."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self._patience_seconds):
                 actor = await proof.ask()
         except InvalidToken as reason:
             for session in list(sessions):
                 session.end(reason)
         except (Problem, TimeoutError):
-            return 0
+            return
         except Exception:
             _log.exception("a credential could not be checked again")
         else:
             for session in list(sessions):
                 session.now(actor)
-        return patience

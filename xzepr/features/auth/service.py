@@ -201,7 +201,8 @@ class Auth:
             return [row.key() for row in await store.keys_of(connection, actor.id)]
 
     async def _look_up_keys(self, digests: Sequence[bytes]) -> dict[bytes, ApiKey]:
-        async with self._db.read() as connection:
+        # Who keeps all connections busy must not keep the hub from noticing that their key is revoked.
+        async with self._db.read_reserved() as connection:
             return {row.digest: row.key() for row in await store.keys_by_digests(connection, digests)}
 
 
