@@ -140,6 +140,37 @@ async def test_a_dead_letter_that_is_sent_again_arrives_once_though_nobody_knows
     assert late.cloudevent["data"]["cursor"] == str(refused.cursor)
 
 
+async def test_what_is_refused_again_holds_up_nothing(kafka: str, database_url: str) -> None:
+    settings = kafka_settings(kafka)
+    await small_topic(settings)
+    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+        for _ in range(12):
+            await append_refused(stream)
+        await relayed(relay, stream, 60)
+        assert await dead_letters.retry(stream.db, SYSTEM, settings.topic, None) == 12
+        await _tried_again(stream, settings, 1)
+        for _ in range(5):
+            await append(stream, 10)
+            await relayed(relay, stream, 5)
+        again = [one.attempts for one in await _dead(stream, settings)].count(2)
+        assert again < 12, "they were still being sent again"
+        await _mend(kafka, settings)
+        async with asyncio.timeout(60):
+            while DeadLetterState.RETRYING in {one.state for one in await _dead(stream, settings)}:
+                await asyncio.sleep(0.05)
+        left = {one.position for one in await _dead(stream, settings)}
+    assert len(left) < 12, "and those that were not tried before are there, as soon as there was nothing to refuse"
+    received = await _received(kafka, settings)
+    assert sorted(one.position for one in received) == [one for one in range(1, 63) if one not in left]
+
+
+async def _tried_again(stream: Stream, settings: KafkaSettings, count: int) -> None:
+    """Returns when so many were refused a second time."""
+    async with asyncio.timeout(20):
+        while [one.attempts for one in await _dead(stream, settings)].count(2) < count:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_dropped_dead_letter_stays_out_until_somebody_thinks_better_of_it(
     kafka: str, database_url: str
 ) -> None:

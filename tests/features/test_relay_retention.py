@@ -73,6 +73,13 @@ async def test_a_new_route_on_a_stream_whose_messages_are_all_gone_is_not_taken_
     assert await _positions(kafka, settings.topic) == [31, 32]
 
 
+async def _noted(stream: Stream, position: int) -> None:
+    """Returns when the database knows how far the relay has published."""
+    async with asyncio.timeout(10):
+        while (await routes.statuses(stream.db, SYSTEM))[0].published != position:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_wiped_kafka_is_filled_again_from_the_oldest_message_there_is(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
@@ -81,6 +88,7 @@ async def test_a_wiped_kafka_is_filled_again_from_the_oldest_message_there_is(ka
             await relayed(relay, stream)
             await append(stream, 10)
             await relayed(relay, stream)
+            await _noted(stream, 40)
         await _take(stream, 25, settings.topic)
         await asyncio.to_thread(delete_topics, kafka, settings.topic, settings.state_topic)
         async with running(relay_of(stream, settings)) as relay:

@@ -31,6 +31,8 @@ CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cu
 KILLS = 5
 MOST_SECONDS = 5.0
 SECONDS = 60
+FROZEN_SECONDS = 20.0
+"""The database takes the seat from a silent leader after ten, and whoever stands by asks every second."""
 
 
 def kafka_variables(bootstrap: str) -> dict[str, str]:
@@ -205,3 +207,39 @@ async def test_another_process_takes_over(kafka: str) -> None:
             for worker in workers:
                 worker.process.kill()
                 worker.process.wait()
+
+
+async def test_who_is_frozen_while_it_leads_is_replaced_and_stands_by_when_it_goes_on(kafka: str) -> None:
+    environ = kafka_variables(kafka)
+    with serving("--no-relay", environ=environ) as hub:
+        first, second = (Worker(hub.data_dir, environ=environ) for _ in range(2))
+        try:
+            client, seen = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), Committed(environ)
+            receiver = await client.receiver("taken over")
+            with seen.consuming():
+                async with recording(client, receiver) as positions:
+                    await until(lambda: _flows(seen) and _follows(first) != _follows(second), SECONDS)
+                    frozen, other = (first, second) if _follows(first) else (second, first)
+                    os.kill(frozen.process.pid, signal.SIGSTOP)
+                    began = time.monotonic()
+                    await until(lambda: _follows(other) and _flows(seen), SECONDS)
+                    seconds = time.monotonic() - began
+                    os.kill(frozen.process.pid, signal.SIGCONT)
+                    await until(lambda: not _follows(frozen), SECONDS)
+                    await asyncio.sleep(2)
+                    assert _follows(other)
+                await until(lambda: set(positions) <= {one.position for one in seen.arrived}, SECONDS)
+        finally:
+            for worker in (first, second):
+                worker.process.kill()
+                worker.process.wait()
+    sys.stderr.write(f"nobody relayed for {seconds:.1f} s\n")
+    assert seconds < FROZEN_SECONDS
+    got = [one.position for one in seen.arrived]
+    assert set(positions) <= set(got)
+    assert len(got) == len(set(got)), "nothing came twice"
+
+
+def _follows(worker: Worker) -> bool:
+    """Whether it has last said that it follows."""
+    return '"following"' in "".join([line for line in worker.lines if '"relay.state"' in line][-1:])

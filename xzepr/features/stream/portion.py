@@ -1,4 +1,4 @@
-"""How many messages the relay's next transaction takes: more while they are small, half of what was refused."""
+"""How many messages the relay's next transaction takes: more while they are small, half of what did not go through."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from xzepr.features.stream.model import Message
 
 _FIRST = 100
 _BYTES = 8 * 1024 * 1024
-"""About how much one transaction holds; messages are read in portions that fit."""
+"""About how much one transaction holds."""
 
 
 class Portion:
@@ -21,15 +21,22 @@ class Portion:
 
     def moved(self, messages: Sequence[Message]) -> None:
         """They were read and are done: reads more at once while it is little, and less when payloads are large."""
-        size = sum(
-            len(message.event.payload if message.event else b"") + len(message.data or b"") for message in messages
-        )
+        size = sum(message.size for message in messages)
         if size > _BYTES:
             self.size = max(1, self.size // 2)
         elif messages[-1].position < self._doubtful_until:
             return  # the culprit is still ahead: a larger portion would only meet it again
         elif len(messages) >= self.size and size * 2 <= _BYTES:
             self.size = min(self.size * 2, self._most)
+
+    def is_full(self, messages: Sequence[Message]) -> bool:
+        """Whether one transaction holds no more than these."""
+        return len(messages) >= self.size or sum(message.size for message in messages) >= _BYTES
+
+    def failed(self) -> None:
+        """It did not arrive, or not in time: the next portion is half of this one. Brokers that are merely away get
+        all that waits all the same, but slow ones might never take so much in time."""
+        self.size = max(1, self.size // 2)
 
     def refused(self, messages: Sequence[Message]) -> None:
         """One or more of them, which were sent together, will never be accepted: the next portion is half of them."""

@@ -1,6 +1,7 @@
 """How far a route has published: the record of it in Kafka, what its relay does, and why one stops."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -52,6 +53,9 @@ class Published:
     """The last instruction to resume that was obeyed, so that none is obeyed twice."""
     retry_id: str | None = None
     """The last instruction to send a dead letter again that was obeyed; none is begun before the last one is over."""
+    reached: Mapping[int, int] = field(default_factory=dict[int, int])
+    """For partitions of the topic, an offset that there is: of the newest message but those that were under way when
+    this was written. A partition that ends before it has lost some."""
 
     @property
     def cursor(self) -> Cursor:
@@ -60,7 +64,13 @@ class Published:
 
     def encode(self) -> bytes:
         """As it is written to the state topic."""
-        found = {"position": self.position, "id": self.id, "resume": self.resume_id, "retry": self.retry_id}
+        found = {
+            "position": self.position,
+            "id": self.id,
+            "resume": self.resume_id,
+            "retry": self.retry_id,
+            "reached": {str(partition): offset for partition, offset in sorted(self.reached.items())},
+        }
         return orjson.dumps(found)
 
     @classmethod
@@ -68,7 +78,8 @@ class Published:
         """Reads it; raises ValueError."""
         found = orjson.loads(value)
         try:
-            return cls(int(found["position"]), str(found["id"]), found.get("resume"), found.get("retry"))
+            reached = {int(partition): int(offset) for partition, offset in found.get("reached", {}).items()}
+            return cls(int(found["position"]), str(found["id"]), found.get("resume"), found.get("retry"), reached)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no state of a relay: {value[:200]!r}") from error
 
@@ -116,7 +127,25 @@ def wiped(route: str, remembered: int) -> StoppedError:
     """Kafka holds nothing of a route that was published."""
     return StoppedError(
         f"{route} was published up to position {remembered}, but these brokers do not know of it: their data was lost, "
-        "or kafka.brokers names other brokers than before.",
+        "or kafka.brokers names other brokers than before, or they no longer let the relay see its topics.",
+        at=remembered,
+    )
+
+
+def cut(route: str, published: int, partition: int, reached: int) -> StoppedError:
+    """A partition of the topic does not go so far as messages of this route once did."""
+    return StoppedError(
+        f"{route} was published up to position {published}, but partition {partition} of the topic ends before offset "
+        f"{reached}, which it had reached: the topic was deleted and made anew, or brokers lost its newest messages.",
+        at=published,
+    )
+
+
+def unreadable(route: str, remembered: int, why: str) -> StoppedError:
+    """The relay's state in Kafka is somebody else's writing."""
+    return StoppedError(
+        f"{route} was published up to position {remembered} or further, but what the state topic holds of it cannot be "
+        f"read ({why}): something else wrote there, or a newer version of XZepr did.",
         at=remembered,
     )
 

@@ -15,10 +15,9 @@ import structlog
 
 from xzepr.core.clock import now
 from xzepr.core.errors import Problem
-from xzepr.features.stream import store
-from xzepr.features.stream.model import Message
+from xzepr.features.stream.delivery import Delivery
+from xzepr.features.stream.model import Cursor, Message
 from xzepr.features.stream.pause import Pause
-from xzepr.features.stream.portion import Portion
 from xzepr.features.stream.published import (
     AT_LEAST_ONCE,
     Published,
@@ -27,12 +26,12 @@ from xzepr.features.stream.published import (
     StoppedError,
     diverged,
     missing,
-    refuses_everything,
     rival,
+    unreadable,
     wiped,
 )
 from xzepr.features.stream.relay_store import RouteRow
-from xzepr.features.stream.route import OpenProducer, Passage, Route
+from xzepr.features.stream.route import Fit, OpenProducer, Passage, Route
 from xzepr.features.stream.seat import Seat, seat
 from xzepr.features.stream.service import Stream
 from xzepr.infra.kafka.cluster import BrokerError, RefusedError, RivalError, TopicError
@@ -45,6 +44,10 @@ _PROBE_SECONDS = 5.0
 """How often an idle relay asks whether there still are brokers."""
 _MOST_REFUSED = 100
 """Dead letters in a row after which the topic is at fault, and no longer the messages."""
+_MOST_READ = 200
+"""Messages of one read: at 512 KiB a payload they are 100 MiB, however small those before them were."""
+_WELL_SECONDS = 60.0
+"""A relay that has led for so long had no rival then."""
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -67,15 +70,12 @@ class Relay:
         self._route = Route(settings, stream.hub_id)
         self._wait_beyond = wait_beyond
         self._poll_seconds = poll_seconds
-        self._most_refused = most_refused
         self._open_producer = open_producer
         self._promise = "" if settings.transactions else AT_LEAST_ONCE
-        self._portion = Portion(settings.max_transaction_messages)
-        self._sent: Sequence[Message] = ()
-        self._left_out: set[int] = set()
-        self._suspect = 0
-        self._refused_in_a_row = 0
-        self._asked_at = 0.0
+        self._delivery = Delivery(
+            self._route.name, settings.max_transaction_messages, most_refused=most_refused, poll_seconds=poll_seconds
+        )
+        self._tried: str | None = None
         self._noted: Published | None = None
         self._noted_at = 0.0
         self._answered_at = 0.0
@@ -94,13 +94,17 @@ class Relay:
             _log.warning("relay.promise", route=self._route.name, detail=self._promise)
         pause, yielding = Pause(), Pause()
         while True:
+            led_at = time.monotonic()
             try:
                 async with seat(self._stream.db, self._route.name) as ours:
                     await self._wait_for(ours)
                     pause.reset()
+                    led_at = time.monotonic()
                     await self._lead(ours)
             except RivalError:
                 self._tell(RelayState.STANDBY, rival(self._route.name))
+                if time.monotonic() - led_at > _WELL_SECONDS:
+                    yielding.reset()
                 await yielding()
             except Problem as problem:
                 self._tell(RelayState.STANDBY, problem.message)
@@ -126,7 +130,7 @@ class Relay:
                 try:
                     await self._follow(ours, pause)
                 except RefusedError as refusal:
-                    await self._single_out(ours, refusal.reason)
+                    await self._delivery.single_out(ours, refusal.reason)
             except RivalError:
                 await self._describe(ours, RelayState.WAITING_FOR_BROKERS, rival(self._route.name))
                 raise
@@ -134,31 +138,40 @@ class Relay:
                 await self._describe(ours, RelayState.WAITING_FOR_BROKERS, str(error))
                 await pause()
             except (StoppedError, TopicError) as error:
-                first = (await self._stream.origin()).position + 1
+                self.status = replace(self.status, position=None)
+                first = (await ours.origin()).position + 1
                 detail = error.told(first) if isinstance(error, StoppedError) else str(error)
                 await self._describe(ours, RelayState.STOPPED, detail)
                 await self._wait_for_instruction(ours)
 
     async def _wait_for_instruction(self, ours: Seat) -> None:
+        """Returns for one that was not tried yet, or when it is time to see whether the reason is gone."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_RECHECK_SECONDS):
                 while True:
-                    if (await ours.row()).resume_id is not None:
+                    if (await ours.row()).resume_id not in (None, self._tried):
                         return
                     await asyncio.sleep(self._poll_seconds)
 
     async def _follow(self, ours: Seat, pause: Pause) -> None:
         """Opens the route and moves messages for as long as that works."""
+        self.status = replace(self.status, position=None)
         row = await ours.row()
-        passage = await Passage.open(self._route, await self._route.prepare(_must_be_there(row)), self._open_producer)
+        self._tried = row.resume_id
+        passage = await Passage.open(self._route, await self._fit(ours), self._open_producer)
         try:
             await self._place(ours, passage, row)
-            pause.reset()
             await self._describe(ours, RelayState.FOLLOWING, self._promise)
             while True:
                 await self._move(ours, passage)
+                pause.reset()
         finally:
             await passage.close()
+
+    async def _fit(self, ours: Seat) -> Fit:
+        """What the topic takes. It must be there if anything was published, unless that is to be done again."""
+        row = await ours.row()
+        return await self._route.prepare(row.published_position if row.resume_id is None else 0)
 
     async def _place(self, ours: Seat, passage: Passage, row: RouteRow) -> None:
         """Finds where to go on: as instructed, else where Kafka says, if the database agrees. Raises StoppedError."""
@@ -167,22 +180,25 @@ class Relay:
             await ours.arrived(published.retry_id)
         if row.resume_id is not None and row.resume_after is not None:
             if published is None or published.resume_id != row.resume_id:
-                await self._obey(passage, row.resume_id, row.resume_after)
+                await self._obey(ours, passage, row.resume_id, row.resume_after)
+        elif passage.unreadable:
+            raise unreadable(self._route.name, row.published_position, passage.unreadable)
         elif published is None:
             if row.published_position:
                 raise wiped(self._route.name, row.published_position)
-            await passage.begin(await self._stream.origin())
+            await passage.begin(await ours.origin())
         else:
             await self._verify(ours, published)
+            await passage.must_hold(published)
         published = passage.so_far
-        self._left_out = await ours.left_out(published.position)
+        self._delivery.left_out = await ours.left_out(published.position)
         self.status = replace(self.status, position=published.position)
         await self._note(ours, published)
         if row.resume_id is not None:
             await ours.obeyed(row.resume_id)  # not before retention can see from where we publish again
 
-    async def _obey(self, passage: Passage, resume_id: str, after: int) -> None:
-        id = await self._id_at(after)
+    async def _obey(self, ours: Seat, passage: Passage, resume_id: str, after: int) -> None:
+        id = await ours.id_at(after)
         if id is None:
             raise missing(self._route.name, after + 1)
         # With the instruction's id: should we die before the database forgets it, it is not obeyed again.
@@ -190,83 +206,42 @@ class Relay:
         _log.warning("relay.resumed", route=self._route.name, after=after)
 
     async def _verify(self, ours: Seat, published: Published) -> None:
-        found = await self._id_at(published.position)
+        found = await ours.id_at(published.position)
         if found != published.id:
-            head, noted = await self._stream.head(), (await ours.row()).published_position
+            head, noted = await ours.head(), (await ours.row()).published_position
             if found is None and published.position < head.position:
                 raise missing(self._route.name, published.position + 1)
             raise diverged(self._route.name, published, head.position, found, noted)
 
-    async def _id_at(self, position: int) -> str | None:
-        async with self._stream.db.read() as connection:
-            return await store.id_at(connection, position)
-
     async def _move(self, ours: Seat, passage: Passage) -> None:
         """Publishes what there is, or waits until there may be something."""
-        retried = await self._retry(ours, passage)
+        sent_again = await self._delivery.send_again(ours, passage, lambda: self._fit(ours))
+        self.status = replace(self.status, dead_letters=self._delivery.waiting)
         published = passage.so_far
-        messages = await self._stream.following(published.cursor, self._portion.size)
-        if not messages and retried:
-            return
-        if not messages:
+        messages = await self._read(ours, published.cursor)
+        if not messages and not sent_again:
             await self._verify(ours, published)
             await self._stay_sure(ours, passage, published)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._wait_beyond(published.position)
+        if not messages:
             return
         last = messages[-1]
-        after = replace(published, position=last.position, id=last.id)
-        await self._publish(passage, [one for one in messages if one.position not in self._left_out], after)
-        self.status = replace(self.status, position=last.position)
-        self._portion.moved(messages)
-        if not published.position or time.monotonic() - self._noted_at > self._poll_seconds:
-            await self._note(ours, after)
-
-    async def _publish(self, passage: Passage, messages: Sequence[Message], after: Published) -> None:
-        self._sent = messages
-        await passage.publish(messages, after)
+        await self._delivery.send(passage, messages, replace(published, position=last.position, id=last.id))
         self._answered_at = time.monotonic()
-        if messages:
-            self._refused_in_a_row = 0
+        self.status = replace(self.status, position=last.position)
+        if not published.position or time.monotonic() - self._noted_at > self._poll_seconds:
+            await self._note(ours, passage.so_far)
 
-    async def _single_out(self, ours: Seat, reason: str) -> None:
-        """Of what was refused together, sends less next time; a message that is refused alone, twice, becomes a dead
-        letter. It is written down before the position passes it, so that a successor leaves out the same."""
-        if len(self._sent) > 1:
-            self._portion.refused(self._sent)
-            return
-        [culprit] = self._sent
-        if culprit.position != self._suspect:
-            self._suspect = culprit.position  # the topic's limit may be new: it is read again before the second try
-            return
-        if culprit.position > (self.status.position or 0):
-            if self._refused_in_a_row >= self._most_refused:
-                raise refuses_everything(self._route.name, self._refused_in_a_row, reason)
-            self._refused_in_a_row += 1
-        self._portion.found()
-        await ours.bury(culprit.position, culprit.id, reason)
-        _log.error("relay.refused", route=self._route.name, position=culprit.position, id=culprit.id, reason=reason)
-
-    async def _retry(self, ours: Seat, passage: Passage) -> bool:
-        """Sends one dead letter again, if an administrator has asked for it. One at a time: the newest instruction in
-        Kafka is then the only one that may be done there and not yet forgotten here."""
-        if time.monotonic() - self._asked_at < self._poll_seconds:
-            return False
-        letters = await ours.dead_letters(passage.so_far.position)
-        self.status = replace(self.status, dead_letters=letters.count)
-        if letters.position is None or letters.retry_id is None:
-            self._asked_at = time.monotonic()
-            return False
-        messages = await self._stream.after(letters.position - 1, 1)
-        if [one.id for one in messages] != [letters.message_id]:
-            await ours.bury(letters.position, letters.message_id or "", "the stream no longer holds it")
-            return True
-        # Whoever asks has perhaps mended the topic, and the message now fits with its data.
-        passage.allow(await self._route.prepare(_must_be_there(await ours.row())))
-        await self._publish(passage, messages, replace(passage.so_far, retry_id=letters.retry_id))
-        await ours.arrived(letters.retry_id)
-        return True
+    async def _read(self, ours: Seat, after: Cursor) -> Sequence[Message]:
+        """The next portion. It is read in parts, since the messages to come may be larger than those before."""
+        messages = await ours.following(after, min(self._delivery.most, _MOST_READ))
+        part = messages
+        while len(part) == _MOST_READ and not self._delivery.is_full(messages):
+            part = await ours.following(part[-1].cursor, min(self._delivery.most - len(messages), _MOST_READ))
+            messages += part
+        return messages
 
     async def _stay_sure(self, ours: Seat, passage: Passage, published: Published) -> None:
         """While there is nothing to move: notices that the seat is lost or the brokers are gone."""
@@ -292,8 +267,3 @@ class Relay:
         self.status = replace(was, state=state, detail=detail, since=since, leads=leads)
         log = _log.error if state is RelayState.STOPPED else _log.info
         log("relay.state", route=self._route.name, state=state.value, detail=detail)
-
-
-def _must_be_there(row: RouteRow) -> int:
-    """The position up to which the topics were filled; 0 when they may be absent and are then made."""
-    return row.published_position if row.resume_id is None else 0

@@ -1,19 +1,32 @@
 """A route into Kafka: its topics, what a message looks like there, and the transaction that moves messages."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from xzepr.features.stream import cloudevents
 from xzepr.features.stream.model import Message, Origin
-from xzepr.features.stream.published import Published, wiped
-from xzepr.infra.kafka.cluster import Cluster, RefusedError, Security, TopicError
-from xzepr.infra.kafka.latest import latest_value
+from xzepr.features.stream.published import Published, cut, wiped
+from xzepr.infra.kafka.cluster import Cluster, LostError, RefusedError, Security, TopicError
+from xzepr.infra.kafka.latest import ends, latest_value
 from xzepr.infra.kafka.producer import Producer, Record
 from xzepr.infra.kafka.topics import NewTopicSpec, Topic, Topics
 from xzepr.settings import KafkaSettings
 
+_BREATH = 50
+"""Messages that are written one after the other before whatever else runs in the process gets its turn."""
+
 OpenProducer = Callable[[Cluster, str | None, int], Awaitable[Producer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What the route's topic takes."""
+
+    max_bytes: int
+    """Of one message."""
+    partitions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +99,9 @@ class Route:
                 "another topic in kafka.state_topic"
             )
 
-    async def prepare(self, published: int) -> int:
-        """Sees to it that the topics exist and fit; returns how many bytes a message may have. Raises StoppedError when
-        one is absent although the route was published up to a position, TopicError when one does not fit."""
+    async def prepare(self, published: int) -> Fit:
+        """Sees to it that the topics exist and fit. Raises StoppedError when one is absent although the route was
+        published up to a position, TopicError when one does not fit."""
         wanted = {spec.name: spec for spec in self.new_topics()}
         async with Topics(self.cluster) as topics:
             found = await topics.find(list(wanted))
@@ -98,7 +111,8 @@ class Route:
                 raise wiped(self.name, published)
             for spec in absent:
                 found[spec.name] = await topics.create(spec)
-        return min(self.settings.max_message_bytes, found[self.settings.topic].max_message_bytes)
+        topic = found[self.settings.topic]
+        return Fit(min(self.settings.max_message_bytes, topic.max_message_bytes), topic.partitions)
 
     def record(self, message: Message, max_bytes: int) -> Record:
         """The message as a Kafka record; without its data when it would be too large."""
@@ -116,24 +130,31 @@ class Route:
 class Passage:
     """A route that is open: the producer that has fenced all earlier ones, and what they published."""
 
-    def __init__(self, route: Route, producer: Producer, max_bytes: int, published: Published | None) -> None:
+    def __init__(
+        self, route: Route, producer: Producer, fit: Fit, published: Published | None, unreadable: str
+    ) -> None:
         self._route = route
         self._producer = producer
-        self._max_bytes = max_bytes
+        self._fit = fit
         self.published = published
-        """None while Kafka holds no state of this route."""
+        """None while Kafka holds no state of this route that can be read."""
+        self.unreadable = unreadable
+        """Why not, where there is something; else empty."""
 
     @classmethod
-    async def open(cls, route: Route, max_bytes: int, open_producer: OpenProducer) -> Self:
+    async def open(cls, route: Route, fit: Fit, open_producer: OpenProducer) -> Self:
         """Fences predecessors, then reads what they left: in this order, or the state may be stale. (Without
         transactions it may be: then some messages come twice.)"""
-        producer = await open_producer(route.cluster, route.transactional_id, max_bytes)
+        producer = await open_producer(route.cluster, route.transactional_id, fit.max_bytes)
         try:
             value = await latest_value(route.cluster, route.settings.state_topic, route.state_key)
-            return cls(route, producer, max_bytes, None if value is None else Published.decode(value))
         except BaseException:
             await producer.close()
             raise
+        try:
+            return cls(route, producer, fit, None if value is None else Published.decode(value), "")
+        except ValueError as error:
+            return cls(route, producer, fit, None, str(error))
 
     @property
     def so_far(self) -> Published:
@@ -141,37 +162,65 @@ class Passage:
         assert self.published is not None, "the relay has found its place"
         return self.published
 
+    async def must_hold(self, published: Published) -> None:
+        """Raises StoppedError when the topic ends before what was published: it was made anew, which brokers do by
+        themselves where topics are created for who asks for them, or has lost its newest messages."""
+        topic, reached = self._route.settings.topic, published.reached
+        found = await ends(self._route.cluster, topic, self._fit.partitions)
+        for partition, offset in reached.items():
+            if found.get(partition, 0) <= offset:
+                raise cut(self._route.name, published.position, partition, offset)
+        self.published = replace(published, reached={one: end - 1 for one, end in found.items() if end})
+
     async def begin(self, origin: Origin) -> None:
         """Nothing was published: the route begins with the oldest message that the stream has."""
         self.published = Published(origin.position, origin.id)
         if origin.position:  # Kafka knows it before the database does, or Kafka would seem to have forgotten it
             await self.publish((), self.published)
 
-    def allow(self, max_bytes: int) -> None:
-        """From now on, messages of up to so many bytes go with their data."""
-        self._max_bytes = max_bytes
+    def fits(self, fit: Fit) -> None:
+        """From now on, this is what the topic takes."""
+        self._fit = fit
 
     async def publish(self, messages: Sequence[Message], published: Published) -> None:
         """Moves messages (none, when only the state changes) and their state in one transaction. After a BrokerError
         the outcome is unknown, and the passage is to be closed. Raises RefusedError when at least one of the messages
-        will never be accepted: nothing was committed."""
+        will never be accepted, StoppedError when a topic lost what was there before: nothing was committed then."""
+        topic, state_topic = self._route.settings.topic, self._route.settings.state_topic
         try:
             await self._send(messages, published)
         except RefusedError as error:
-            if error.topic == self._route.settings.state_topic:
+            if error.topic == state_topic:
                 raise TopicError(f"{error}: it is too small or too strict to hold the relay's position") from error
             raise
+        except LostError as error:
+            so_far = published.position if self.published is None else self.published.position
+            raise (
+                cut(self._route.name, so_far, error.partition, error.reached)
+                if error.topic == topic
+                else wiped(self._route.name, so_far)
+            ) from error
         await self._producer.commit()
-        self.published = published
+        self.published = self._with_arrived(published)
 
     async def _send(self, messages: Sequence[Message], published: Published) -> None:
         await self._producer.begin()
-        for message in messages:
-            await self._producer.send(self._route.record(message, self._max_bytes))
-        if not self._route.settings.transactions:
-            await self._producer.settle()  # the position must not arrive before what it speaks of
+        for number, message in enumerate(messages, 1):
+            await self._producer.send(self._route.record(message, self._fit.max_bytes))
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+        if not (self._route.settings.transactions and published.reached):
+            # Without transactions the position must not arrive before what it speaks of. With them both travel at once,
+            # and the state tells what earlier ones reached; the first one has none before it.
+            await self._producer.settle()
+            published = self._with_arrived(published)
         await self._producer.send(self._route.state_record(published))
         await self._producer.settle()
+
+    def _with_arrived(self, published: Published) -> Published:
+        topic = self._route.settings.topic
+        arrived = {partition: offset for (where, partition), offset in self._producer.arrived.items() if where == topic}
+        return replace(published, reached={**published.reached, **arrived})
 
     async def check(self) -> None:
         """Raises BrokerError when no broker answers."""

@@ -2,30 +2,47 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from xzepr.core.errors import Unavailable
-from xzepr.features.stream import dead_letter_store, relay_store
+from xzepr.core.errors import Problem, Unavailable
+from xzepr.features.stream import dead_letter_store, relay_store, store
 from xzepr.features.stream.dead_letter_store import Open
+from xzepr.features.stream.model import Cursor, Head, Message, Origin
 from xzepr.features.stream.published import Published, RelayState
 from xzepr.features.stream.relay_store import RouteRow
 from xzepr.infra.db import Connection, Database, refusals
 
 _SECONDS = 10.0
-"""A database that does not answer for this long is treated as away; its side of a cut connection may keep the lock
-longer, and then nobody relays until it notices."""
+"""A database that does not answer for this long is treated as away."""
+_SILENT_SECONDS = 10.0
+"""The database takes the seat from who says nothing for this long: its process is frozen, its host or its network has
+gone. It may still believe that it leads; Kafka fences it."""
+_BEAT_SECONDS = 2.5
 
 
 @asynccontextmanager
 async def seat(db: Database, route: str) -> AsyncGenerator["Seat"]:
     """A seat, not yet taken. Inside, a lost connection raises Unavailable; whoever held the seat has lost it then."""
     async with refusals():
-        connection = await db.connect("relay")
+        connection = await db.connect("relay", idle_seconds=_SILENT_SECONDS)
+        alive = asyncio.create_task(_show_life(connection))
         try:
             yield Seat(connection, route)
         finally:
+            alive.cancel()
+            await asyncio.gather(alive, return_exceptions=True)
             await connection.close()
+
+
+async def _show_life(connection: Connection) -> None:
+    """Says something now and then, also while its owner waits for brokers; until the connection is lost, which its
+    owner finds out."""
+    with suppress(Problem):
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            async with refusals(), _promptly():
+                await relay_store.check(connection)
 
 
 @asynccontextmanager
@@ -60,6 +77,32 @@ class Seat:
             row = await relay_store.row(self._connection, self._route)
         assert row is not None, "describe comes first"
         return row
+
+    async def following(self, cursor: Cursor, limit: int) -> list[Message]:
+        """Up to `limit` messages after a cursor; none where the stream does not hold it."""
+        async with _promptly():
+            return await store.following(self._connection, cursor.position, cursor.tail, limit)
+
+    async def message(self, position: int) -> Message | None:
+        """The message at a position."""
+        async with _promptly():
+            found = await store.after(self._connection, position - 1, 1)
+        return found[0] if found and found[0].position == position else None
+
+    async def id_at(self, position: int) -> str | None:
+        """The id of the message there (0: of the hub); None where there is none."""
+        async with _promptly():
+            return await store.id_at(self._connection, position)
+
+    async def head(self) -> Head:
+        """The newest entry of the stream."""
+        async with _promptly():
+            return await store.head(self._connection)
+
+    async def origin(self) -> Origin:
+        """What the stream follows on."""
+        async with _promptly():
+            return await store.origin(self._connection)
 
     async def describe(self, state: RelayState, detail: str) -> None:
         """Tells every process and the command line what the relay is doing."""

@@ -96,6 +96,17 @@ class RefusedError(BrokerError):
         self.reason = reason
 
 
+class LostError(Exception):
+    """A partition ends before a message that had arrived in it: its topic was made anew, or brokers lost its end."""
+
+    def __init__(self, topic: str, partition: int, reached: int) -> None:
+        """`reached` is the offset of that message."""
+        super().__init__(f"partition {partition} of topic {topic} ends before offset {reached}, which it had reached")
+        self.topic = topic
+        self.partition = partition
+        self.reached = reached
+
+
 class InvalidRecordError(BrokerResponseError):
     """What aiokafka takes for an unknown error: a broker's own check of the record failed."""
 
@@ -130,7 +141,7 @@ async def call(cluster: Cluster, what: str, seconds: float | None = None) -> Asy
     try:
         async with asyncio.timeout(limit):
             yield
-    except (BrokerError, TopicError):
+    except (BrokerError, LostError, TopicError):
         raise
     except asyncio.CancelledError:
         task = asyncio.current_task()

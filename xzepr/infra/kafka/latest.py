@@ -1,4 +1,4 @@
-"""The newest value of a key in a compacted topic of one partition, read to the topic's end."""
+"""Ends of topics, and the newest value of a key in a compacted topic of one partition, read to its end."""
 
 import asyncio
 from contextlib import suppress
@@ -10,6 +10,18 @@ from xzepr.infra.kafka.cluster import BrokerError, Cluster, call
 
 _TAIL = 2_000
 """Whoever writes this key wrote lately: its newest value is nearly always among the newest entries."""
+
+
+async def ends(cluster: Cluster, topic: str, partitions: int) -> dict[int, int]:
+    """The offset of the next message of each of a topic's partitions, which has so many. Raises BrokerError."""
+    async with call(cluster, f"find the ends of topic {topic}"):
+        consumer = _consumer(cluster, "read_uncommitted")
+        try:
+            await consumer.start()
+            found = await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
+        finally:
+            await _stop(cluster, consumer)
+    return {partition.partition: offset for partition, offset in found.items()}
 
 
 async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None:
@@ -25,9 +37,9 @@ async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None
             await committed.start()
             committed.assign([partition])
             tail = max(begin, end - _TAIL)
-            value = await _read(committed, partition, tail, end, key)
-            if value is None and tail > begin:
-                value = await _read(committed, partition, begin, tail, key)
+            found, value = await _read(committed, partition, tail, end, key)
+            if not found and tail > begin:
+                _, value = await _read(committed, partition, begin, tail, key)
             return value
         finally:
             await _stop(cluster, committed)
@@ -65,13 +77,16 @@ async def _stop(cluster: Cluster, consumer: Any) -> None:
             await consumer.stop()
 
 
-async def _read(consumer: Any, partition: TopicPartition, start: int, end: int, key: bytes) -> bytes | None:
-    """The newest value among the offsets from `start` up to and without `end`."""
-    value: bytes | None = None
+async def _read(
+    consumer: Any, partition: TopicPartition, start: int, end: int, key: bytes
+) -> tuple[bool, bytes | None]:
+    """Whether the key is among the offsets from `start` up to and without `end`, and its newest value there: None where
+    it was taken back."""
+    found, value = False, None
     consumer.seek(partition, start)
     while await consumer.position(partition) < end:
         fetched = await consumer.getmany(partition, timeout_ms=20)
         for record in fetched.get(partition, ()):
             if record.key == key and record.offset < end:
-                value = record.value
-    return value
+                found, value = True, record.value
+    return found, value
