@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.support.hub import MANAGER, execute, kinds, new_event, new_group, new_receiver, running_hub, until
+from tests.support.silence import network
 from tests.support.wire import Cut, Wire, wire
 from xzepr.core.errors import Conflict, Unavailable
 from xzepr.features.events.model import Recorded
@@ -57,6 +58,19 @@ async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is
         the_wire.cut = Cut.SILENT
         recorded = await hub.recorder.record(MANAGER, new_event(build))
         assert the_wire.was_cut.is_set()
+        assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
+        assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
+
+
+async def test_who_asks_what_became_of_it_and_hears_nothing_asks_again(database_url: str):
+    need_socket(database_url)
+    brief = {"lock_timeout_seconds": 0.5, "statement_timeout_seconds": 0.5}
+    async with network(database_url) as (url, net), running_hub(url, database=brief) as hub:
+        build = await new_receiver(hub)
+        net.hush_next("xzepr hub recorder", b"COMMIT\x00")
+        net.hush_next("xzepr hub recorder settling")
+        recorded = await hub.recorder.record(MANAGER, new_event(build))
+        assert net.was_hushed
         assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
 

@@ -14,6 +14,8 @@ class Line:
     def __init__(self, startup: bytes) -> None:
         self.startup = startup
         self.silent = False
+        self.last_words: bytes | None = None
+        """The line falls silent behind these."""
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carries one direction until that end hangs up; what is said after the line fell silent is lost."""
@@ -21,6 +23,7 @@ class Line:
             while chunk := await reader.read(1 << 16):
                 if not self.silent:
                     writer.write(chunk)
+                    self.silent = self.last_words is not None and self.last_words in chunk
         writer.close()
 
 
@@ -30,7 +33,7 @@ class Network:
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
         self._lines = set[Line]()
-        self._deaf: bytes | None = None
+        self._next: dict[bytes, bytes] = {}
 
     def hush(self, application: str) -> int:
         """The connections that are open now under that name fall silent for good; says how many."""
@@ -39,14 +42,15 @@ class Network:
             line.silent = True
         return len(lines)
 
-    def hush_next(self, application: str) -> None:
-        """The next connection under that name falls silent as soon as it is open."""
-        self._deaf = _named(application)
+    def hush_next(self, application: str, last_words: bytes = b"Z\x00\x00\x00\x05I") -> None:
+        """The next connection under that name falls silent behind these bytes, by itself as soon as it is open
+        (ReadyForQuery, idle)."""
+        self._next[_named(application)] = last_words
 
     @property
     def was_hushed(self) -> bool:
-        """Whether the connection of `hush_next` has come."""
-        return self._deaf is None
+        """Whether each connection of `hush_next` has come."""
+        return not self._next
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until both ends have hung up."""
@@ -54,19 +58,11 @@ class Network:
         line = Line(await reader.read(1 << 16))
         self._lines.add(line)
         up_writer.write(line.startup)
-        if self._deaf is not None and self._deaf in line.startup:
-            self._deaf = None
-            await self._open(line, up_reader, writer)
+        for name in [name for name in self._next if name in line.startup]:
+            line.last_words = self._next.pop(name)
         with suppress(asyncio.CancelledError):  # cancelled only when the test's loop ends
             await asyncio.gather(line.pump(reader, up_writer), line.pump(up_reader, writer))
         self._lines.discard(line)
-
-    async def _open(self, line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        greeting = b""
-        while not greeting.endswith(b"Z\x00\x00\x00\x05I"):  # ReadyForQuery, idle
-            greeting += await reader.read(1 << 16)
-        writer.write(greeting)
-        line.silent = True
 
 
 def _named(application: str) -> bytes:

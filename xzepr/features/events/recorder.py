@@ -234,8 +234,9 @@ class Recorder:
         while True:
             try:
                 connection = await self._db.connect("recorder settling")
-                async with refusals(), connection, connection.transaction(), self._stream.turn(connection, SYSTEM):
-                    return bool(await store.existing(connection, ids))
+                with given_up_after(connection, self._db.lock_seconds + _ANSWER_SECONDS):
+                    async with refusals(), connection, connection.transaction(), self._stream.turn(connection, SYSTEM):
+                        return bool(await store.existing(connection, ids))
             except Problem:
                 if time.monotonic() > deadline:
                     raise
