@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults.checker import check
+from tests.support.faults.checker import Verdict, check
 from tests.support.faults.evidence import Evidence, GateAnswer
 from tests.support.faults.findings import GATE, LOST, ORDER, OTHER, REFUSED, REPEATED
 from tests.support.faults.gates import gates_at_the_end, replay
@@ -162,6 +162,11 @@ GATE_NOW = GateAnswer("g", UNIT, True, at(7))
 )
 def test_what_is_wrong_is_found(doctored: Callable[[Evidence], Evidence], kind: str) -> None:
     assert check(doctored(truth())).count(kind) > 0
+
+
+def test_many_findings_of_one_kind_do_not_hide_one_of_another() -> None:
+    verdict = Verdict([*((OTHER, f"number {number}") for number in range(100)), (LOST, "the only one")])
+    assert verdict.told(3) == ["lost: the only one", "other: number 0", "other: number 1"]
 
 
 def test_what_nobody_was_asked_is_not_missed() -> None:

@@ -24,6 +24,15 @@ class Verdict:
         """How many findings of a kind there are."""
         return sum(1 for found, _ in self.findings if found == kind)
 
+    def told(self, most: int) -> list[str]:
+        """So many findings in words, in turn of each kind: a thousand of one do not hide one of another."""
+        turns = Counter[str]()
+        placed: list[tuple[int, str]] = []
+        for kind, text in self.findings:
+            placed.append((turns[kind], f"{kind}: {text}"))
+            turns[kind] += 1
+        return [text for _, text in sorted(placed)[:most]]
+
 
 def check(evidence: Evidence) -> Verdict:
     """Looks at everything there is."""

@@ -13,7 +13,7 @@ import pytest
 from tests.support.faults import evidence
 from tests.support.faults.checker import Verdict, check
 from tests.support.faults.evidence import Evidence
-from tests.support.faults.findings import LOST, REPEATED, Finding
+from tests.support.faults.findings import LOST, REPEATED
 from tests.support.faults.gardener import Gardener
 from tests.support.faults.ledger import EVERYTHING, Attendance
 from tests.support.faults.report import FaultReport, keep
@@ -130,7 +130,7 @@ class FaultRun:
         found = await self.evidence()
         verdict = check(found)
         keep(self._report(found, verdict), node)
-        assert not verdict.findings, _told(self.fault, verdict.findings, self)
+        assert not verdict.findings, _told(verdict, self)
         self._assert_it_was_tried(found)
         return verdict
 
@@ -167,7 +167,7 @@ class FaultRun:
             messages=len(found.messages),
             attached=sum(one.attendance.attached for one in self.subscribers),
             troubles=ledger.troubles,
-            findings=[f"{kind}: {text}" for kind, text in verdict.findings[:20]],
+            findings=verdict.told(20),
         )
 
 
@@ -189,7 +189,8 @@ async def under_fault(
     return run
 
 
-def _told(fault: str, findings: list[Finding], run: FaultRun) -> str:
-    some = "\n".join(f"  {kind}: {text}" for kind, text in findings[:30])
+def _told(verdict: Verdict, run: FaultRun) -> str:
+    some = "".join(f"  {line}\n" for line in verdict.told(30))
     said = "".join(line for hub in run.stage.hubs for line in hub.lines[-40:])
-    return f"{fault} (seed {run.seed}): {len(findings)} promises broken\n{some}\nlast words of the hubs:\n{said}"
+    count = len(verdict.findings)
+    return f"{run.fault} (seed {run.seed}): {count} promises broken\n{some}last words of the hubs:\n{said}"
