@@ -8,7 +8,7 @@ import structlog
 
 from xzepr.core.errors import Problem
 from xzepr.features.stream.processes import SERVE, WORK, Progress, forget_silent
-from xzepr.features.stream.published import RelayState
+from xzepr.features.stream.published import RelayStatus
 from xzepr.hub import Core, Hub
 
 _HOUSEKEEPING_SECONDS = 60.0
@@ -85,7 +85,7 @@ async def _describe(hub: Core, role: str, queue: Callable[[], int]) -> None:
                     role,
                     feed=hub.feed.head.position,
                     slowest=hub.feed.slowest,
-                    relay=hub.relay.status,
+                    relay=_relay(hub),
                     queue=queue(),
                 )
             hub.metrics.queued(queue())
@@ -94,6 +94,12 @@ async def _describe(hub: Core, role: str, queue: Callable[[], int]) -> None:
     finally:
         with suppress(Problem, TimeoutError):
             await hub.process.leave(hub.db)
+
+
+def _relay(hub: Core) -> RelayStatus | None:
+    """Whoever leaves Kafka to others tells of its relay only where it knows brokers: a route waits for those others."""
+    kafka = hub.settings.kafka
+    return hub.relay.status if kafka.enabled or kafka.brokers else None
 
 
 def _measure(hub: Core) -> None:
@@ -105,8 +111,7 @@ def _measure(hub: Core) -> None:
     metrics.relay_became(relay.route, relay.state)
     if lags.relay is not None and hub.settings.kafka.brokers:
         metrics.relay_lagged(relay.route, *_behind(lags.relay))
-    if relay.state is not RelayState.STANDBY and relay.dead_letters is not None:
-        metrics.dead_letters_wait(relay.route, relay.dead_letters)
+        metrics.dead_letters_wait(relay.route, lags.dead_letters)
 
 
 def _behind(progress: Progress | None) -> tuple[int, float]:

@@ -18,7 +18,7 @@ STATUS = """
 {
   streamStatus {
     position cursor time deadLetters
-    routes { route state published lag lagSeconds led leader }
+    routes { route state detail since published lag lagSeconds led leader updatedAt deadLetters }
     processes {
       id host pid role version startedAt seenAt silentSeconds recorderQueue
       feed { position lag lagSeconds } slowestSubscriber { position lag lagSeconds }
@@ -76,13 +76,15 @@ async def test_the_status_tells_who_is_connected_and_how_far_the_slowest_is(data
         await until(nobody_is_left)
 
 
+@pytest.mark.parametrize("led", [True, False], ids=["led before", "never led"])
 @pytest.mark.parametrize(("age", "kafka"), [(0, "healthy"), (120, "degraded")])
 async def test_a_process_beside_the_relay_says_degraded_when_messages_wait_for_long(
-    database_url: str, age: int, kafka: str
+    database_url: str, age: int, kafka: str, led: bool
 ) -> None:
-    await execute(
-        database_url, "INSERT INTO relay_routes (route, state, detail) VALUES (%s, 'following', '')", (ROUTE,)
-    )
+    if led:
+        await execute(
+            database_url, "INSERT INTO relay_routes (route, state, detail) VALUES (%s, 'following', '')", (ROUTE,)
+        )
     async with hub(database_url, enabled=False, brokers=["127.0.0.1:1"]) as (ask, port), httpx2.AsyncClient() as client:
         await ask.receiver()
         await execute(database_url, "UPDATE messages SET time = time - %s * interval '1 second'", (age,))
@@ -94,6 +96,35 @@ async def test_a_process_beside_the_relay_says_degraded_when_messages_wait_for_l
         await until(measured)
         answer = await client.get(f"http://127.0.0.1:{port}/health")
         assert (answer.status_code, answer.json()["components"]["kafka"]) == (200, kafka)
+        metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert f'xzepr_relay_lag_messages{{route="{ROUTE}"}} 1.0' in metrics
         [route] = (await status(ask))["routes"]
         assert (route["lag"], route["led"], route["leader"]) == (1, False, None)
         assert route["lagSeconds"] >= age
+        assert (route["state"], "no process has led it yet" in route["detail"]) == (
+            ("FOLLOWING", False) if led else ("STANDBY", True)
+        )
+
+
+async def test_who_leaves_kafka_to_others_and_knows_no_brokers_waits_for_nobody(database_url: str) -> None:
+    async with hub(database_url, enabled=False) as (ask, port), httpx2.AsyncClient() as client:
+        await ask.receiver()
+
+        async def described() -> bool:
+            return bool((await status(ask))["processes"])
+
+        await until(described)
+        told = await status(ask)
+        assert (told["routes"], told["processes"][0]["relay"]) == ([], None)
+        assert "kafka" not in (await client.get(f"http://127.0.0.1:{port}/health")).json()["components"]
+
+
+async def test_routes_are_told_by_name_whether_or_not_one_was_ever_led(database_url: str) -> None:
+    for name in ("a", "z"):
+        await execute(database_url, "INSERT INTO relay_routes (route, state) VALUES (%s, 'following')", (name,))
+    async with hub(database_url, enabled=False, brokers=["127.0.0.1:1"]) as (ask, _):
+
+        async def told() -> bool:
+            return [route["route"] for route in (await status(ask))["routes"]] == ["a", ROUTE, "z"]
+
+        await until(told)

@@ -40,7 +40,12 @@ async def shown(db: Database, condition: Callable[[Sequence[ProcessStatus]], boo
 
 
 async def described(
-    db: Database, one: ThisProcess, *, feed: int | None = 0, slowest: int | None = None, relay: RelayStatus = IDLE
+    db: Database,
+    one: ThisProcess,
+    *,
+    feed: int | None = 0,
+    slowest: int | None = None,
+    relay: RelayStatus | None = IDLE,
 ) -> ThisProcess:
     """The process, after it has described itself."""
     await one.describe(db, processes.SERVE, feed=feed, slowest=slowest, relay=relay, queue=0)
@@ -204,6 +209,103 @@ async def test_a_routes_lag_is_what_its_leader_measured_for_as_long_as_it_is_hea
         assert seconds == pytest.approx(300, abs=5)
 
 
+async def test_a_route_that_none_ever_led_lags_by_the_whole_stream_where_a_process_has_brokers(
+    database_url: str,
+) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        await age(database_url, 100)
+        one = await described(stream.db, ThisProcess())
+        assert one.lags.relay is not None
+        assert (one.lags.relay.position, one.lags.relay.lag) == (0, 5)
+        assert one.lags.relay.lag_seconds == pytest.approx(500, abs=5)
+        [awaited] = await processes.awaited_routes(stream.db, SYSTEM)
+        [process] = await processes.statuses(stream.db, SYSTEM)
+        assert (awaited.route, awaited.since, awaited.lag) == (ROUTE, process.started_at, 5)
+        assert awaited.lag_seconds == pytest.approx(500, abs=5)
+        assert await routes.statuses(stream.db, SYSTEM) == []
+        await _route(database_url, 2)
+        await described(stream.db, one)
+        assert (one.lags.relay.position, one.lags.relay.lag) == (2, 3)
+        assert await processes.awaited_routes(stream.db, SYSTEM) == [], "a process led it"
+
+
+async def test_a_route_that_begins_late_lags_by_what_retention_has_left_for_it(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        await age(database_url, 100)
+        await execute(database_url, "DELETE FROM messages WHERE position < 3")
+        one = await described(stream.db, ThisProcess())
+        assert one.lags.relay is not None
+        assert (one.lags.relay.position, one.lags.relay.lag) == (0, 2), "the third is the mark of what is gone"
+        assert one.lags.relay.lag_seconds == pytest.approx(200, abs=5)
+        await _route(database_url, 0)
+        assert [(lag, round(seconds, -1)) for _, _, _, lag, seconds in await _lags(stream)] == [(2, 200)]
+
+
+NO_BROKERS = replace(IDLE, state=RelayState.WAITING_FOR_BROKERS, detail="kafka.brokers is not set")
+
+
+@pytest.mark.parametrize("relay", [NO_BROKERS, None], ids=["that would relay", "that leaves it to others"])
+async def test_no_route_waits_for_a_process_without_brokers(database_url: str, relay: RelayStatus | None) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        one = await described(stream.db, ThisProcess(), relay=relay)
+        assert one.lags.relay is None
+        assert await processes.awaited_routes(stream.db, SYSTEM) == []
+        [status] = await processes.statuses(stream.db, SYSTEM)
+        assert (status.relay is None) == (relay is None)
+
+
+async def test_a_route_that_none_ever_led_is_forgotten_with_the_last_process_that_has_brokers_for_it(
+    database_url: str,
+) -> None:
+    async with opened(database_url) as stream:
+        first, second = ThisProcess(), ThisProcess()
+        for one in (first, second):
+            await described(stream.db, one)
+        await first.leave(stream.db)
+        assert [one.route for one in await processes.awaited_routes(stream.db, SYSTEM)] == [ROUTE]
+        await execute(database_url, "UPDATE processes SET seen_at = seen_at - interval '11 s'")
+        assert await processes.awaited_routes(stream.db, SYSTEM) == []
+
+
+async def test_a_leaders_position_from_before_the_database_was_restored_hides_no_lag(database_url: str) -> None:
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        await age(database_url, 100)
+        await _route(database_url, 2)
+        leading = replace(IDLE, state=RelayState.FOLLOWING, position=9, leads=True)
+        leader = await described(stream.db, ThisProcess(), relay=leading)
+        [(_, who, position, count, seconds)] = await _lags(stream)
+        assert (who, position, count) == (leader.id, 2, 3)
+        assert seconds == pytest.approx(300, abs=5)
+        await execute(database_url, "UPDATE relay_routes SET published_position = 9")
+        [(_, _, position, count, _)] = await _lags(stream)
+        assert (position, count) == (0, 5), "what the route remembers is of that stream as well"
+
+
+async def test_dead_letters_are_the_same_in_every_process_while_brokers_are_away(database_url: str) -> None:
+    away = {"brokers": ["127.0.0.1:1"], "topic": ROUTE, "timeout_seconds": 1}
+    leaves_it = away | {"enabled": False}
+    async with running_hub(database_url, kafka=away) as one, running_hub(database_url, kafka=leaves_it) as other:
+
+        async def told(count: int) -> bool:
+            line = f'xzepr_relay_dead_letters{{route="{ROUTE}"}} {count}.0'
+            return all(line in hub.metrics.render().decode() for hub in (one, other))
+
+        await until(lambda: told(0))
+        await execute(
+            database_url,
+            "INSERT INTO dead_letters (route, position, message_id, reason) SELECT %s, n, n, 'too large' "
+            "FROM generate_series(1, 5) AS n",
+            (ROUTE,),
+        )
+        await until(lambda: told(5))
+        await execute(database_url, "UPDATE dead_letters SET dropped_at = now(), dropped_by = 'ada' WHERE position > 2")
+        await until(lambda: told(2))
+
+
 async def _lags(stream: Stream) -> list[tuple[str, str | None, int, int, float]]:
     async with stream.db.read() as connection:
         rows = await relay_store.lags(connection, processes.SHOWN_SECONDS)
@@ -292,3 +394,5 @@ async def test_only_administrators_of_the_stream_see_processes(database_url: str
     async with opened(database_url) as stream:
         with pytest.raises(Forbidden):
             await processes.statuses(stream.db, nobody)
+        with pytest.raises(Forbidden):
+            await processes.awaited_routes(stream.db, nobody)

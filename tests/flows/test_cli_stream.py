@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -17,19 +18,26 @@ from xzepr.infra.crypto import create_key_pair
 TOPIC = "somewhere.else"
 
 
-@pytest.fixture
-def operator(database_url: str, stranger: Person, tmp_path: Path) -> Iterator[Person]:
+@contextmanager
+def operating(database_url: str, person: Person, folder: Path, **environ: str) -> Generator[Person]:
     """The admin of a hub of the test's own, on a database that the test can reach too."""
-    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    private, public = folder / "private.pem", folder / "public.pem"
     create_key_pair(private, public)
     keys = {"XZEPR__JWT__PRIVATE_KEY_PATH": str(private), "XZEPR__JWT__PUBLIC_KEY_PATH": str(public)}
-    hub = ServedHub.start(tmp_path / "data", "--database-url", database_url, environ=keys)
+    hub = ServedHub.start(folder / "data", "--database-url", database_url, environ=keys | environ)
     try:
-        stranger.hub = hub.url
-        stranger.log_in("admin", hub.admin_password)
-        yield stranger
+        person.hub = hub.url
+        person.log_in("admin", hub.admin_password)
+        yield person
     finally:
         hub.stop()
+
+
+@pytest.fixture
+def operator(database_url: str, stranger: Person, tmp_path: Path) -> Iterator[Person]:
+    """The admin of a hub that names no brokers."""
+    with operating(database_url, stranger, tmp_path) as person:
+        yield person
 
 
 def stop_a_route(database_url: str, *, topic: str = TOPIC) -> None:
@@ -77,6 +85,26 @@ def test_the_status_tells_the_head_and_each_route(operator: Person, database_url
     cells = line.split("\t")
     assert cells[:4] == [TOPIC, "stopped", "0", "1"]
     assert (cells[6], cells[8]) == ("nobody", "Kafka was wiped")
+
+
+def test_the_status_of_a_hub_without_brokers_says_so(operator: Person) -> None:
+    told = operator("stream", "status")
+    assert "no process that is heard of has kafka.brokers: history waits for them" in told.err
+    assert "\tserve\t" in told.out
+
+
+def test_the_status_tells_a_route_that_has_brokers_and_was_never_led(
+    database_url: str, stranger: Person, tmp_path: Path
+) -> None:
+    kafka = {"XZEPR__KAFKA__ENABLED": "false", "XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TOPIC": TOPIC}
+    with operating(database_url, stranger, tmp_path, **kafka) as person:
+        receiver(person)
+        told = person("stream", "status")
+    [line] = [line for line in told.out.splitlines() if line.startswith(TOPIC)]
+    cells = line.split("\t")
+    assert (cells[:4], cells[6]) == ([TOPIC, "standby", "0", "1"], "nobody")
+    assert cells[8] == "no process has led it yet: `xzepr work` does, or a server without --no-relay"
+    assert told.err == ""
 
 
 def test_a_stopped_route_is_told_where_to_go_on(operator: Person, database_url: str) -> None:

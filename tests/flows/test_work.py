@@ -69,6 +69,30 @@ async def test_it_may_be_started_first_and_goes_to_the_database_of_the_data_fold
             hub.stop()
 
 
+async def test_a_route_waits_for_it_from_the_start_of_the_server_that_leaves_kafka_to_it(folder: Path) -> None:
+    kafka = {"XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TIMEOUT_SECONDS": "1"}
+    hub = ServedHub.start(folder / "data", "--no-relay", environ=kafka)
+    try:
+        client = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD)
+        await client.receiver("build")
+        lag = 'xzepr_relay_lag_messages{route="xzepr.events"} 1.0'
+        await until(lambda: lag in answer(f"{hub.url}/metrics")[1], SECONDS)
+
+        async def led() -> list[tuple[str, int, bool]]:
+            routes = (await client("{ streamStatus { routes { state lag led } } }")).data["streamStatus"]["routes"]
+            return [(route["state"], route["lag"], route["led"]) for route in routes]
+
+        assert await led() == [("STANDBY", 1, False)]
+        with working(folder / "data", environ=kafka):
+
+            async def so() -> bool:
+                return await led() == [("WAITING_FOR_BROKERS", 1, True)]
+
+            await until(so, SECONDS)
+    finally:
+        hub.stop()
+
+
 @pytest.mark.slow
 async def test_it_finds_the_database_again_when_the_server_was_killed_and_started_again(folder: Path) -> None:
     deep = folder / ("d" * 90)  # the socket is then in a temporary folder, another one at each start

@@ -31,7 +31,7 @@ fragment Progress on StreamProgress { position lag lagSeconds }
 """
 _ROUND_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
-_NO_ROUTE = "no relay has led a route yet: the hub was started without kafka.brokers, and history waits for them"
+_NO_ROUTE = "no relay has led a route yet, and no process that is heard of has kafka.brokers: history waits for them"
 
 Sheet = tuple[tuple[str, ...], list[tuple[object, ...]]]
 """The headings and the rows of a table."""

@@ -10,6 +10,9 @@ from xzepr.api.graphql.processes import HubProcess, RelayStateType
 from xzepr.api.graphql.scalars import Position
 from xzepr.core.actor import Permission
 from xzepr.features.stream import processes, routes
+from xzepr.features.stream.processes import NEVER_LED, AwaitedRoute
+from xzepr.features.stream.published import RelayState
+from xzepr.features.stream.routes import RouteStatus
 
 
 @strawberry.type(description="One route of the stream into Kafka, as its relay last described it.")
@@ -43,7 +46,10 @@ class StreamStatus:
         description="The oldest cursor to go on from: everything after it is there. An older one has expired."
     )
     time: datetime | None = strawberry.field(description="When the newest message was announced.")
-    routes: list[RelayRoute] = strawberry.field(description="Every route that a relay ever led, by name.")
+    routes: list[RelayRoute] = strawberry.field(
+        description="Every route that a relay ever led, and those that processes have brokers for and none has led yet "
+        "(`STANDBY`), by name."
+    )
     dead_letters: int = strawberry.field(description="Messages that no one has dropped, of all routes.")
     processes: list[HubProcess] = strawberry.field(description="Those that run, oldest first.")
 
@@ -77,6 +83,7 @@ class RelayQueries:
     @staticmethod
     async def stream_status(info: Info) -> StreamStatus | None:
         hub = info.context.hub
+        awaited = await processes.awaited_routes(hub.db, info.context.actor)
         statuses = await routes.statuses(hub.db, info.context.actor)
         present = await processes.statuses(hub.db, info.context.actor)
         head, origin = await hub.stream.head(), await hub.stream.origin()
@@ -85,10 +92,32 @@ class RelayQueries:
             cursor=str(head.cursor),
             oldest_cursor=str(origin.cursor),
             time=await hub.stream.time_at(head.position),
-            routes=statuses,  # pyright: ignore[reportArgumentType] resolved from RouteStatus
+            routes=_by_name(awaited, statuses),  # pyright: ignore[reportArgumentType] resolved from RouteStatus
             dead_letters=sum(one.dead_letters for one in statuses),
             processes=present,  # pyright: ignore[reportArgumentType] resolved from ProcessStatus
         )
+
+
+def _by_name(awaited: list[AwaitedRoute], statuses: list[RouteStatus]) -> list[RouteStatus]:
+    # A route may have found a leader between the two questions.
+    found = {one.route: _awaited(one) for one in awaited} | {one.route: one for one in statuses}
+    return sorted(found.values(), key=lambda one: one.route)
+
+
+def _awaited(one: AwaitedRoute) -> RouteStatus:
+    return RouteStatus(
+        route=one.route,
+        state=RelayState.STANDBY,
+        detail=NEVER_LED,
+        since=one.since,
+        published=0,
+        lag=one.lag,
+        lag_seconds=one.lag_seconds,
+        led=False,
+        leader=None,
+        updated_at=one.time,
+        dead_letters=0,
+    )
 
 
 @strawberry.type

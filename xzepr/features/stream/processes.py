@@ -25,6 +25,8 @@ WORK = "work"
 
 SHOWN_SECONDS = 10.0
 """A process that has been silent for longer is taken for gone."""
+NEVER_LED = "no process has led it yet: `xzepr work` does, or a server without --no-relay"
+"""What an operator is told of a route that only waits for a process to lead it."""
 _KEPT_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 _PARTING_SECONDS = 1.0
@@ -89,7 +91,24 @@ class Lags:
     feed: Progress | None = None
     slowest_subscriber: Progress | None = None
     relay: Progress | None = None
-    """Of the route that this process would lead, whoever leads it; None before it was ever led."""
+    """Of the route that this process would lead, whoever leads it; None while none ever did and none has brokers."""
+    dead_letters: int = 0
+    """Messages of that route that the brokers refused and nobody has dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedRoute:
+    """A route that processes have brokers for and none has led yet: nothing of it is in Kafka."""
+
+    route: str
+    since: datetime
+    """Since when there has been such a process."""
+    time: datetime
+    """When this was so."""
+    lag: int
+    """Messages that will be published."""
+    lag_seconds: float
+    """Age of the oldest of them; 0 when there is none."""
 
 
 class ThisProcess:
@@ -104,10 +123,11 @@ class ThisProcess:
         self._began = time.monotonic()
 
     async def describe(
-        self, db: Database, role: str, *, feed: int | None, slowest: int | None, relay: RelayStatus, queue: int
+        self, db: Database, role: str, *, feed: int | None, slowest: int | None, relay: RelayStatus | None, queue: int
     ) -> None:
-        """Writes how things are here, and measures `lags`; positions are None where there is none. Raises Problem or
-        TimeoutError when the database does not take it within a few seconds: nothing depends on it."""
+        """Writes how things are here, and measures `lags`; positions are None where there is none, and `relay` is where
+        this process neither relays nor knows brokers. Raises Problem or TimeoutError when the database does not take it
+        within a few seconds: nothing depends on it."""
         clients = self.clients()
         said = Said(
             id=self.id,
@@ -118,10 +138,10 @@ class ThisProcess:
             up_seconds=time.monotonic() - self._began,
             feed_position=feed,
             slowest_position=slowest,
-            relay_route=relay.route,
-            relay_state=relay.state.value,
-            relay_leads=relay.leads,
-            relay_position=relay.position if relay.leads else None,
+            relay_route=relay and relay.route,
+            relay_state=relay and relay.state.value,
+            relay_leads=relay is not None and relay.leads,
+            relay_position=relay.position if relay is not None and relay.leads else None,
             websockets=clients.websockets,
             event_streams=clients.event_streams,
             subscriptions=clients.subscriptions,
@@ -130,8 +150,12 @@ class ThisProcess:
         async with asyncio.timeout(_ANSWER_SECONDS), db.read() as connection:
             row = await process_store.describe(connection, said)
             lags = await relay_store.lags(connection, SHOWN_SECONDS)
-        routes = {one.route: Progress(one.position, one.lag, one.lag_seconds) for one in lags}
-        self.lags = Lags(_feed(row), _slowest(row), routes.get(relay.route))
+        ours = next((one for one in lags if one.route == said.relay_route), None)
+        if ours is None:
+            self.lags = Lags(_feed(row), _slowest(row))
+        else:
+            progress = Progress(ours.position, ours.lag, ours.lag_seconds)
+            self.lags = Lags(_feed(row), _slowest(row), progress, ours.dead_letters)
 
     async def leave(self, db: Database) -> None:
         """Removes what was written, because this process ends. Raises as `describe` does."""
@@ -145,6 +169,18 @@ async def statuses(db: Database, actor: Actor) -> list[ProcessStatus]:
     async with db.read() as connection:
         rows = await process_store.rows(connection, SHOWN_SECONDS)
     return [_status(row) for row in rows]
+
+
+async def awaited_routes(db: Database, actor: Actor) -> list[AwaitedRoute]:
+    """The routes that only wait for a process to lead them, by name. Needs stream:admin."""
+    actor.must(Permission.STREAM_ADMIN)
+    async with db.read() as connection:
+        lags = await relay_store.lags(connection, SHOWN_SECONDS)
+    return [
+        AwaitedRoute(one.route, one.awaited_since, one.time, one.lag, one.lag_seconds)
+        for one in lags
+        if one.awaited_since is not None
+    ]
 
 
 async def forget_silent(db: Database) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 from psycopg.rows import class_row, scalar_row
 
@@ -32,11 +33,41 @@ class RouteLag:
     """How far a route is behind the stream."""
 
     route: str
+    awaited_since: datetime | None
+    """Since when a process has had brokers for it; None once one has led it."""
     leader: str | None
     """Which process leads it, where one has said so lately."""
     position: int
+    time: datetime
+    """When it was there."""
     lag: int
     lag_seconds: float
+    dead_letters: int
+    """Messages that were refused and not dropped."""
+
+
+# A process that waits for brokers and does not lead has none named. The oldest message, unless it is the first, is the
+# mark that retention has left: a route that begins follows on it.
+_KNOWN: LiteralString = """
+    WITH heard AS (
+        SELECT * FROM processes WHERE seen_at > clock_timestamp() - %(seconds)s::float * interval '1 second'
+    ), stream AS (
+        SELECT coalesce((SELECT position FROM messages ORDER BY position DESC LIMIT 1), 0) AS head,
+               coalesce(nullif((SELECT position FROM messages ORDER BY position LIMIT 1), 1), 0) AS origin
+    ), named AS (
+        SELECT route, published_position, NULL::timestamptz AS awaited_since FROM relay_routes
+        UNION ALL
+        SELECT relay_route, 0, min(started_at) FROM heard
+        WHERE (relay_leads OR relay_state <> 'waiting_for_brokers')
+          AND NOT EXISTS (SELECT FROM relay_routes WHERE route = relay_route)
+        GROUP BY relay_route
+    ), known AS (
+        SELECT route, awaited_since, head, position, greatest(position, origin) AS after
+        FROM stream, named, LATERAL (
+            SELECT CASE WHEN published_position <= head THEN published_position ELSE 0 END AS position
+        ) AS remembered
+    )
+"""
 
 
 async def try_lead(connection: Connection, route: str) -> bool:
@@ -85,35 +116,31 @@ async def rows(connection: Connection) -> list[RouteRow]:
 
 
 async def lags(connection: Connection, seconds: float) -> list[RouteLag]:
-    """How far each route is behind: as its leader measured it where one has spoken within so many seconds, else by what
-    the route remembers, which may be a second old. One row of the stream's primary key is read for each route."""
+    """How far each route is behind, by name: as its leader measured it where one has spoken within so many seconds,
+    else by what the route remembers, which may be a second old, or from the stream's beginning where none ever led it.
+    A position past the stream's end is of a stream that a restore has replaced, and counts for nothing."""
     cursor = await connection.cursor(row_factory=class_row(RouteLag)).execute(
-        """
-        SELECT r.route, leader.id AS leader, at.position,
-               greatest(0, at.head_position - at.position) AS lag,
-               greatest(0, coalesce(extract(epoch FROM at.time - at.waiting_since), 0))::float AS lag_seconds
-        FROM relay_routes AS r
+        _KNOWN
+        + """
+        SELECT k.route, k.awaited_since, leader.id AS leader, at.position, at.time, at.head - at.after AS lag,
+               greatest(0, coalesce(extract(epoch FROM at.time - at.waiting_since), 0))::float AS lag_seconds,
+               (SELECT count(*) FROM dead_letters AS d WHERE d.route = k.route AND d.dropped_at IS NULL) AS dead_letters
+        FROM known AS k
         LEFT JOIN LATERAL (
-            SELECT * FROM processes AS p
-            WHERE p.relay_route = r.route AND p.relay_leads
-              AND p.seen_at > clock_timestamp() - %s::float * interval '1 second'
-            ORDER BY p.seen_at DESC LIMIT 1
+            SELECT * FROM heard AS p WHERE p.relay_route = k.route AND p.relay_leads ORDER BY p.seen_at DESC LIMIT 1
         ) AS leader ON true
         CROSS JOIN LATERAL (
-            SELECT leader.relay_position AS position, leader.head_position, leader.seen_at AS time,
-                   leader.relay_waiting_since AS waiting_since
-            WHERE leader.relay_position IS NOT NULL
+            SELECT leader.relay_position AS position, leader.relay_position AS after, leader.head_position AS head,
+                   leader.seen_at AS time, leader.relay_waiting_since AS waiting_since
+            WHERE leader.relay_position <= leader.head_position
             UNION ALL
-            SELECT r.published_position,
-                   coalesce((SELECT m.position FROM messages AS m ORDER BY m.position DESC LIMIT 1), 0),
-                   clock_timestamp(),
-                   (SELECT m.time FROM messages AS m WHERE m.position > r.published_position
-                    ORDER BY m.position LIMIT 1)
-            WHERE leader.relay_position IS NULL
+            SELECT k.position, k.after, k.head, clock_timestamp(),
+                   (SELECT m.time FROM messages AS m WHERE m.position > k.after ORDER BY m.position LIMIT 1)
+            WHERE (leader.relay_position <= leader.head_position) IS NOT TRUE
         ) AS at
-        ORDER BY r.route
+        ORDER BY k.route
         """,
-        (seconds,),
+        {"seconds": seconds},
     )
     return await cursor.fetchall()
 
