@@ -11,20 +11,23 @@ import pytest
 class Line:
     """One connection; `startup` holds its application name."""
 
-    def __init__(self, startup: bytes) -> None:
+    def __init__(self, startup: bytes, up: asyncio.StreamWriter) -> None:
         self.startup = startup
+        self.up = up
         self.silent = False
         self.last_words: bytes | None = None
         """The line falls silent behind these."""
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carries one direction until that end hangs up; what is said after the line fell silent is lost."""
+        """Carries one direction until that end hangs up; what is said after the line fell silent is lost, and a client
+        does not hear that the server hung up either."""
         with suppress(ConnectionError):
             while chunk := await reader.read(1 << 16):
                 if not self.silent:
                     writer.write(chunk)
                     self.silent = self.last_words is not None and self.last_words in chunk
-        writer.close()
+        if not self.silent or writer is self.up:
+            writer.close()
 
 
 class Network:
@@ -55,7 +58,7 @@ class Network:
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until both ends have hung up."""
         up_reader, up_writer = await asyncio.open_unix_connection(self._socket_path)
-        line = Line(await reader.read(1 << 16))
+        line = Line(await reader.read(1 << 16), up_writer)
         self._lines.add(line)
         up_writer.write(line.startup)
         for name in [name for name in self._next if name in line.startup]:
@@ -63,6 +66,7 @@ class Network:
         with suppress(asyncio.CancelledError):  # cancelled only when the test's loop ends
             await asyncio.gather(line.pump(reader, up_writer), line.pump(up_reader, writer))
         self._lines.discard(line)
+        writer.close()
 
 
 def _named(application: str) -> bytes:
