@@ -27,6 +27,13 @@ def subscriber_got(**wrong: object) -> Callable[[Evidence], Evidence]:
     return lambda found: replace(found, attendances=[one])
 
 
+def checkpoint(count: int, cursor: str, wish: Wish = GATES) -> Callable[[Evidence], Evidence]:
+    """One that came when a subscriber to gates had so many messages."""
+    one = attendance(4, 6, 8, 10, wish=wish)
+    one.checkpoints.append((count, cursor))
+    return lambda found: replace(found, attendances=[one])
+
+
 def subscriber_refused(found: Evidence) -> Evidence:
     one = attendance(*range(2, HEAD + 1))
     one.refusal = "STREAM_DIVERGED"
@@ -56,6 +63,10 @@ def nobody_followed(found: Evidence) -> Evidence:
         (subscriber_of(5, 6, 6, wish=FAILURES), REPEATED),
         (subscriber_of(4, 6, 10, wish=GATES), LOST),
         (subscriber_of(4, 8, 6, 10, wish=GATES), ORDER),
+        (checkpoint(0, "4-id-4"), ORDER),
+        (checkpoint(1, "6-id-6"), ORDER),
+        (checkpoint(2, "5-id-5"), ORDER),
+        (checkpoint(1, "5-id-6"), OTHER),
     ],
 )
 def test_what_is_wrong_is_found(doctored: Callable[[Evidence], Evidence], kind: str) -> None:
@@ -74,6 +85,13 @@ def test_what_is_wrong_is_found(doctored: Callable[[Evidence], Evidence], kind: 
 )
 def test_who_has_a_filter_gets_what_it_lets_through(wish: Wish, positions: tuple[int, ...]) -> None:
     assert check(subscriber_of(*positions, wish=wish)(truth())).findings == []
+
+
+@pytest.mark.parametrize(
+    ("count", "cursor"), [(0, "1-id-1"), (0, "3-id-3"), (1, "4-id-4"), (1, "5-id-5"), (4, "10-id-10")]
+)
+def test_a_checkpoint_may_be_wherever_everything_before_it_was_there(count: int, cursor: str) -> None:
+    assert check(checkpoint(count, cursor)(truth())).findings == []
 
 
 def test_a_group_matches_no_filter_on_success() -> None:

@@ -1,10 +1,11 @@
 """What subscribers must have got: every message that they asked for once, in order, and as it is."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tests.support.faults.evidence import Evidence, StoredEvent, StoredMessage
-from tests.support.faults.findings import OTHER, REFUSED, Finding, each_once
-from tests.support.faults.ledger import EVERYTHING, Attendance, Seen
+from tests.support.faults.findings import ORDER, OTHER, REFUSED, Finding, each_once
+from tests.support.faults.ledger import EVERYTHING, Attendance, Seen, position_of
 
 
 def subscribers_got_all(evidence: Evidence) -> Iterator[Finding]:
@@ -37,6 +38,17 @@ def followed(
             told = Seen(message.position, message.id, message.kind, _event_id(message, by_position))
             if said != told:
                 yield OTHER, f"{one.name} got {said}, and it is {told}"
+    yield from _checkpoints(one, wanted, truth)
+
+
+def _checkpoints(one: Attendance, wanted: Sequence[int], truth: Mapping[int, StoredMessage]) -> Iterator[Finding]:
+    """Each says that everything up to it was there, and names a message of the stream."""
+    for count, cursor in one.checkpoints:
+        position = position_of(cursor)
+        if count != bisect_right(wanted, position):
+            yield ORDER, f"{one.name} had {count} of {bisect_right(wanted, position)} at the checkpoint {cursor}"
+        if position in truth and not cursor.endswith(f"-{truth[position].id[-8:]}"):
+            yield OTHER, f"{one.name} got the checkpoint {cursor}, and there is {truth[position].id}"
 
 
 def _asked_for(one: Attendance, message: StoredMessage | None, events: Mapping[int, StoredEvent]) -> bool:

@@ -131,6 +131,8 @@ class Attendance:
     attached: int = 0
     """How many connections it had."""
     wish: Wish = EVERYTHING
+    checkpoints: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """How many messages it had when each checkpoint came, and its cursor."""
     from_checkpoints: int = 0
     """How often it came back with the cursor of a checkpoint that was further than its last message."""
     troubles: dict[str, int] = field(default_factory=dict[str, int])

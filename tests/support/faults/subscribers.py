@@ -95,6 +95,7 @@ class Subscriber:
         frame = payload["data"]["stream"]
         self.cursor = frame["cursor"]
         if frame["__typename"] == "Checkpoint":
+            self.attendance.checkpoints.append((len(self.attendance.seen), self.cursor))
             return
         event = frame.get("event")
         self.attendance.seen.append(
