@@ -219,15 +219,17 @@ async def test_a_route_that_none_ever_led_lags_by_the_whole_stream_where_a_proce
         assert one.lags.relay is not None
         assert (one.lags.relay.position, one.lags.relay.lag) == (0, 5)
         assert one.lags.relay.lag_seconds == pytest.approx(500, abs=5)
-        [awaited] = await processes.awaited_routes(stream.db, SYSTEM)
+        [awaited] = await routes.statuses(stream.db, SYSTEM)
         [process] = await processes.statuses(stream.db, SYSTEM)
         assert (awaited.route, awaited.since, awaited.lag) == (ROUTE, process.started_at, 5)
         assert awaited.lag_seconds == pytest.approx(500, abs=5)
-        assert await routes.statuses(stream.db, SYSTEM) == []
+        assert (awaited.state, awaited.led, awaited.published) == (RelayState.STANDBY, False, 0)
+        assert "no process has led it yet" in awaited.detail
         await _route(database_url, 2)
         await described(stream.db, one)
         assert (one.lags.relay.position, one.lags.relay.lag) == (2, 3)
-        assert await processes.awaited_routes(stream.db, SYSTEM) == [], "a process led it"
+        [led] = await routes.statuses(stream.db, SYSTEM)
+        assert "no process" not in led.detail, "a process led it"
 
 
 async def test_a_route_that_begins_late_lags_by_what_retention_has_left_for_it(database_url: str) -> None:
@@ -252,7 +254,7 @@ async def test_no_route_waits_for_a_process_without_brokers(database_url: str, r
         await append(stream, 5)
         one = await described(stream.db, ThisProcess(), relay=relay)
         assert one.lags.relay is None
-        assert await processes.awaited_routes(stream.db, SYSTEM) == []
+        assert await routes.statuses(stream.db, SYSTEM) == []
         [status] = await processes.statuses(stream.db, SYSTEM)
         assert (status.relay is None) == (relay is None)
 
@@ -265,9 +267,9 @@ async def test_a_route_that_none_ever_led_is_forgotten_with_the_last_process_tha
         for one in (first, second):
             await described(stream.db, one)
         await first.leave(stream.db)
-        assert [one.route for one in await processes.awaited_routes(stream.db, SYSTEM)] == [ROUTE]
+        assert [one.route for one in await routes.statuses(stream.db, SYSTEM)] == [ROUTE]
         await execute(database_url, "UPDATE processes SET seen_at = seen_at - interval '11 s'")
-        assert await processes.awaited_routes(stream.db, SYSTEM) == []
+        assert await routes.statuses(stream.db, SYSTEM) == []
 
 
 async def test_a_leaders_position_from_before_the_database_was_restored_hides_no_lag(database_url: str) -> None:
@@ -395,4 +397,4 @@ async def test_only_administrators_of_the_stream_see_processes(database_url: str
         with pytest.raises(Forbidden):
             await processes.statuses(stream.db, nobody)
         with pytest.raises(Forbidden):
-            await processes.awaited_routes(stream.db, nobody)
+            await routes.statuses(stream.db, nobody)

@@ -120,7 +120,7 @@ def test_any_worker_shows_what_all_of_them_did(tmp_path: Path) -> None:
     assert shown["xzepr_relay_state", "following", "route"] == 1
     assert shown["xzepr_relay_state", "route", "standby"] == 1
     assert shown["xzepr_relay_lag_messages", "route"] == 2, "said last"
-    assert shown["xzepr_relay_dead_letters", "route"] == 4, "said by the one that knows"
+    assert shown["xzepr_relay_dead_letters", "route"] == 4, "counted in the database"
 
 
 def test_a_worker_that_is_started_again_counts_on_and_stands_anew(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def _dead_letters(client: Client, route: str, dropped: bool) -> Iterator[dict[st
 
 
 def _only_route(client: Client) -> str:
-    routes = [str(one["route"]) for one in client.ask(_ROUTES)["streamStatus"]["routes"]]
+    found = client.ask(_ROUTES)["streamStatus"]["routes"]
+    routes = [str(one["route"]) for one in found if one["state"] != "STANDBY"]  # which none has led yet
     if len(routes) == 1:
         return routes[0]
     if routes:

@@ -10,9 +10,6 @@ from xzepr.api.graphql.processes import HubProcess, RelayStateType
 from xzepr.api.graphql.scalars import Position
 from xzepr.core.actor import Permission
 from xzepr.features.stream import processes, routes
-from xzepr.features.stream.processes import NEVER_LED, AwaitedRoute
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.routes import RouteStatus
 
 
 @strawberry.type(description="One route of the stream into Kafka, as its relay last described it.")
@@ -83,7 +80,6 @@ class RelayQueries:
     @staticmethod
     async def stream_status(info: Info) -> StreamStatus | None:
         hub = info.context.hub
-        awaited = await processes.awaited_routes(hub.db, info.context.actor)
         statuses = await routes.statuses(hub.db, info.context.actor)
         present = await processes.statuses(hub.db, info.context.actor)
         head, origin = await hub.stream.head(), await hub.stream.origin()
@@ -92,32 +88,10 @@ class RelayQueries:
             cursor=str(head.cursor),
             oldest_cursor=str(origin.cursor),
             time=await hub.stream.time_at(head.position),
-            routes=_by_name(awaited, statuses),  # pyright: ignore[reportArgumentType] resolved from RouteStatus
+            routes=statuses,  # pyright: ignore[reportArgumentType] resolved from RouteStatus
             dead_letters=sum(one.dead_letters for one in statuses),
             processes=present,  # pyright: ignore[reportArgumentType] resolved from ProcessStatus
         )
-
-
-def _by_name(awaited: list[AwaitedRoute], statuses: list[RouteStatus]) -> list[RouteStatus]:
-    # A route may have found a leader between the two questions.
-    found = {one.route: _awaited(one) for one in awaited} | {one.route: one for one in statuses}
-    return sorted(found.values(), key=lambda one: one.route)
-
-
-def _awaited(one: AwaitedRoute) -> RouteStatus:
-    return RouteStatus(
-        route=one.route,
-        state=RelayState.STANDBY,
-        detail=NEVER_LED,
-        since=one.since,
-        published=0,
-        lag=one.lag,
-        lag_seconds=one.lag_seconds,
-        led=False,
-        leader=None,
-        updated_at=one.time,
-        dead_letters=0,
-    )
 
 
 @strawberry.type

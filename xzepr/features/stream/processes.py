@@ -25,8 +25,6 @@ WORK = "work"
 
 SHOWN_SECONDS = 10.0
 """A process that has been silent for longer is taken for gone."""
-NEVER_LED = "no process has led it yet: `xzepr work` does, or a server without --no-relay"
-"""What an operator is told of a route that only waits for a process to lead it."""
 _KEPT_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 _PARTING_SECONDS = 1.0
@@ -96,21 +94,6 @@ class Lags:
     """Messages of that route that the brokers refused and nobody has dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitedRoute:
-    """A route that processes have brokers for and none has led yet: nothing of it is in Kafka."""
-
-    route: str
-    since: datetime
-    """Since when there has been such a process."""
-    time: datetime
-    """When this was so."""
-    lag: int
-    """Messages that will be published."""
-    lag_seconds: float
-    """Age of the oldest of them; 0 when there is none."""
-
-
 class ThisProcess:
     """The process that this is: what it is called, and what it last measured."""
 
@@ -169,18 +152,6 @@ async def statuses(db: Database, actor: Actor) -> list[ProcessStatus]:
     async with db.read() as connection:
         rows = await process_store.rows(connection, SHOWN_SECONDS)
     return [_status(row) for row in rows]
-
-
-async def awaited_routes(db: Database, actor: Actor) -> list[AwaitedRoute]:
-    """The routes that only wait for a process to lead them, by name. Needs stream:admin."""
-    actor.must(Permission.STREAM_ADMIN)
-    async with db.read() as connection:
-        lags = await relay_store.lags(connection, SHOWN_SECONDS)
-    return [
-        AwaitedRoute(one.route, one.awaited_since, one.time, one.lag, one.lag_seconds)
-        for one in lags
-        if one.awaited_since is not None
-    ]
 
 
 async def forget_silent(db: Database) -> None:

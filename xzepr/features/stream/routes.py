@@ -9,7 +9,10 @@ from xzepr.core.ids import new_id
 from xzepr.features.stream import relay_store, store
 from xzepr.features.stream.processes import SHOWN_SECONDS
 from xzepr.features.stream.published import RelayState
+from xzepr.features.stream.relay_store import RouteLag, RouteRow
 from xzepr.infra.db import Database
+
+_NEVER_LED = "no process has led it yet: `xzepr work` does, or a server without --no-relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +39,45 @@ class RouteStatus:
 
 
 async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
-    """Every route that a relay ever led, by name. Needs stream:admin."""
+    """Every route that a relay ever led, and those that processes have brokers for and none has led yet (standby), by
+    name. Needs stream:admin."""
     actor.must(Permission.STREAM_ADMIN)
     async with db.read() as connection:
-        rows = await relay_store.rows(connection)
-        lags = {one.route: one for one in await relay_store.lags(connection, SHOWN_SECONDS)}
-    return [
-        RouteStatus(
-            route=row.route,
-            state=RelayState(row.state),
-            detail=row.detail,
-            since=row.since,
-            published=lags[row.route].position,
-            lag=lags[row.route].lag,
-            lag_seconds=lags[row.route].lag_seconds,
-            updated_at=row.updated_at,
-            led=row.led,
-            leader=lags[row.route].leader if row.led else None,
-            dead_letters=row.dead_letters,
-        )
-        for row in rows
-    ]
+        lags = await relay_store.lags(connection, SHOWN_SECONDS)
+        rows = {one.route: one for one in await relay_store.rows(connection)}
+    return [_never_led(lag) if (row := rows.get(lag.route)) is None else _status(row, lag) for lag in lags]
+
+
+def _status(row: RouteRow, lag: RouteLag) -> RouteStatus:
+    return RouteStatus(
+        route=row.route,
+        state=RelayState(row.state),
+        detail=row.detail,
+        since=row.since,
+        published=lag.position,
+        lag=lag.lag,
+        lag_seconds=lag.lag_seconds,
+        updated_at=row.updated_at,
+        led=row.led,
+        leader=lag.leader if row.led else None,
+        dead_letters=row.dead_letters,
+    )
+
+
+def _never_led(lag: RouteLag) -> RouteStatus:
+    return RouteStatus(
+        route=lag.route,
+        state=RelayState.STANDBY,
+        detail=_NEVER_LED,
+        since=lag.awaited_since or lag.time,
+        published=0,
+        lag=lag.lag,
+        lag_seconds=lag.lag_seconds,
+        updated_at=lag.time,
+        led=False,
+        leader=None,
+        dead_letters=0,
+    )
 
 
 async def resume(
