@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xzepr.features.stream import store
 from xzepr.features.stream.model import Cursor, Message
-from xzepr.infra.db import APART_CONNECTIONS, Database
+from xzepr.infra.db import APART_CONNECTIONS, ConnectionLost, Database, given_up_after
 
 _PORTION = 50
 """Messages of one read. It is about what one turn sends, so that a subscriber who is where nobody else is reads little
@@ -15,6 +15,8 @@ _BYTES = 16 * 1024 * 1024
 """About how much is remembered of what was read."""
 _KEY_BYTES = 512
 """That remembering one message takes beside the message, about."""
+_SILENT_SECONDS = 5.0
+"""How long one read may take. A connection that has fallen silent must not keep its place for longer."""
 
 
 class Backlog:
@@ -24,13 +26,15 @@ class Backlog:
     under way once. Nobody keeps a portion: who stalls holds the message in hand.
     """
 
-    def __init__(self, db: Database, *, most_bytes: int = _BYTES) -> None:
+    def __init__(self, db: Database, *, most_bytes: int = _BYTES, silent_seconds: float = _SILENT_SECONDS) -> None:
         self._db = db
         self._most_bytes = most_bytes
+        self._silent_seconds = silent_seconds
         self._places = asyncio.Semaphore(APART_CONNECTIONS)
         self._next: dict[Cursor, Message] = {}
         self._portions = deque[Sequence[tuple[Cursor, Message]]]()
         self._bytes = 0
+        self._histories = 0
         self._reading: dict[Cursor, asyncio.Task[Sequence[Message]]] = {}
 
     def at_hand(self, cursor: Cursor) -> Message | None:
@@ -53,13 +57,24 @@ class Backlog:
         self._next.clear()
         self._portions.clear()
         self._bytes = 0
+        self._histories += 1
 
     async def _read(self, cursor: Cursor) -> Sequence[Message]:
         limit = _PORTION - cursor.position % _PORTION  # so that who is near at hand comes to read the same portions
-        async with self._places, self._db.read_apart() as connection:
-            messages = await store.following(connection, cursor.position, cursor.tail, limit)
-        self._keep(cursor, messages)
+        async with self._places:
+            history = self._histories
+            try:
+                messages = await self._following(cursor, limit)
+            except ConnectionLost:
+                messages = await self._following(cursor, 1)  # perhaps it was too much for a slow connection
+        if history == self._histories:
+            self._keep(cursor, messages)
         return messages
+
+    async def _following(self, cursor: Cursor, limit: int) -> Sequence[Message]:
+        async with self._db.read_apart() as connection:
+            with given_up_after(connection, self._silent_seconds):
+                return await store.following(connection, cursor.position, cursor.tail, limit)
 
     def _done(self, cursor: Cursor, task: "asyncio.Task[Sequence[Message]]") -> None:
         del self._reading[cursor]
