@@ -7,10 +7,13 @@ import time
 import pytest
 
 from tests.support.accounts import Server, server
+from tests.support.hub import MANAGER, messages, new_event, new_receiver, running_hub, until
 from tests.support.silence import network
 from xzepr.core.actor import Actor, ActorKind, permissions_of
 from xzepr.core.errors import InvalidToken, Unavailable
 from xzepr.features.auth.model import CreatedApiKey, NewApiKey
+from xzepr.features.stream.backlog import Backlog
+from xzepr.features.stream.model import Cursor
 from xzepr.infra.db import Database
 from xzepr.settings import DatabaseSettings
 
@@ -111,3 +114,40 @@ async def test_a_credential_is_known_although_a_connection_has_fallen_silent(dat
         assert net.hush(f"xzepr test {which}") > 0
         async with asyncio.timeout(6):  # a try that is silent, and one that finds the other connections silent
             assert (await one.auth.authenticate(key.secret)).name == "ada"
+
+
+# The stream ---------------------------------------------------------------------------------------
+
+
+async def test_the_feed_goes_on_although_connections_have_fallen_silent(database_url: str):
+    async with network(database_url) as (url, net), running_hub(url) as hub, running_hub(database_url) as other:
+        await new_receiver(other)
+        await until(lambda: hub.feed.head.position == 1)
+        await asyncio.gather(*(hub.stream.head() for _ in range(8)))  # all connections are trusted
+        assert net.hush("xzepr hub feed") == 1
+        assert net.hush("xzepr hub pool") > 0
+        begun = time.monotonic()
+        sure = asyncio.create_task(hub.feed.make_sure())
+        await new_receiver(other, "later")
+        await until(lambda: hub.feed.head.position == 2)
+        await sure
+        assert time.monotonic() - begun < 6
+
+
+async def test_a_read_of_the_past_goes_on_over_another_connection(database_url: str):
+    async with running_hub(database_url) as hub:
+        build = await new_receiver(hub)
+        await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(120)])
+        said = await messages(hub)
+    async with network(database_url) as (url, net):
+        db = Database(url, DatabaseSettings(), name="test")
+        await db.open()
+        backlog = Backlog(db, silent_seconds=0.5)
+        first = Cursor.of(1, said[0].id)
+        assert await backlog.read(first) == (said[1], True)
+        assert net.hush("xzepr test apart") == 1
+        places = [said[n].cursor for n in range(0, 120, 10)]
+        async with asyncio.timeout(SOON):
+            found = await asyncio.gather(*(backlog.read(place) for place in places))
+        assert [message for message, _ in found] == [said[n + 1] for n in range(0, 120, 10)]
+        await db.close()

@@ -1,6 +1,7 @@
 """Following the stream: a checkpoint first, then everything once and in order, whoever is slow or away."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
@@ -8,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.support.faults.database import database_server
 from tests.support.hub import (
     MANAGER,
     VIEWER,
@@ -20,8 +22,9 @@ from tests.support.hub import (
     terminate,
     until,
 )
+from tests.support.postgres import temporary_folder
 from xzepr.core.actor import ANONYMOUS, Actor, Permission
-from xzepr.core.errors import StreamDiverged, Unauthenticated
+from xzepr.core.errors import StreamDiverged, Unauthenticated, Unavailable
 from xzepr.features.groups.model import GroupChange
 from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream.kinds import Kind
@@ -257,3 +260,59 @@ async def _fail(hub: Hub) -> None:
     async with hub.stream.write(MANAGER) as tx:
         tx.append(Kind.RECEIVER_CREATED)
         raise RuntimeError
+
+
+async def test_thousands_come_back_at_once_and_take_no_connection_from_requests(database_url: str):
+    async with running_hub(database_url, stream={"ring_size": 100}, database={"max_connections": 2}) as hub:
+        build = await new_receiver(hub)
+        await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(300)])
+        said = await messages(hub)
+        await until(lambda: hub.feed.head.position == len(said))
+        busy = [asyncio.create_task(_keep_busy(hub)) for _ in range(6)]
+        await asyncio.sleep(0.3)
+        begun = time.monotonic()
+        places = [nothing_yet(hub), *(message.cursor for message in said)]
+        firsts = await asyncio.gather(*(_first(hub, places[n % len(places)]) for n in range(3000)))
+        assert firsts == [places[n % len(places)] for n in range(3000)]
+        assert time.monotonic() - begun < 10
+        for task in busy:
+            task.cancel()
+        await asyncio.wait(busy)
+
+
+async def _keep_busy(hub: Hub) -> None:
+    async with hub.db.read() as connection:
+        await connection.execute("SELECT pg_sleep(30)")
+
+
+async def _first(hub: Hub, after: Cursor) -> Cursor:
+    async with following(hub, after) as frames:
+        return await checkpoint(frames)
+
+
+async def test_who_has_begun_waits_for_the_database_and_who_comes_meanwhile_is_told():
+    with temporary_folder() as folder:
+        async with (
+            database_server(folder / "database") as server,
+            running_hub(server.url, stream={"ring_size": 2}, database={"connection_timeout_seconds": 1}) as hub,
+        ):
+            build = await new_receiver(hub)
+            await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(120)])
+            said = await messages(hub)
+            await until(lambda: hub.feed.head.position == len(said))
+            async with following(hub, nothing_yet(hub), checkpoint_seconds=0.2) as behind:
+                found = await take(behind, 60)
+                await server.stop()
+                while True:
+                    one = await frame(behind)
+                    if isinstance(one, Checkpoint):
+                        break
+                    found.append(one)
+                for _ in range(3):
+                    assert await checkpoint(behind) == found[-1].cursor, "nothing is said to be seen that was not"
+                async with following(hub, said[-1].cursor) as late:
+                    with pytest.raises(Unavailable) as refusal:
+                        await frame(late)
+                assert refusal.value.retry_after is not None
+                await server.start()
+                assert found + await take(behind, len(said) - len(found)) == said

@@ -10,23 +10,27 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import structlog
 
-from xzepr.core.errors import CursorExpired, Problem, StreamDiverged
+from xzepr.core.errors import CursorExpired, Problem, StreamDiverged, Unavailable
 from xzepr.features.stream import store
 from xzepr.features.stream.backlog import Backlog
 from xzepr.features.stream.model import Cursor, Head, Message, Origin
-from xzepr.features.stream.service import Stream, WriteTransaction
+from xzepr.features.stream.service import Stream, WriteTransaction, verify
 from xzepr.features.stream.turns import Turn, Turns
-from xzepr.infra.db import Connection, Database, refusals
+from xzepr.infra.db import Connection, Database, given_up_after, refusals
 
 _MOST_MESSAGES = 1000
 _FEW_MESSAGES = 100
 _READ_BYTES = 8 * 1024 * 1024
 """About how much one read brings; the next one asks for fewer messages when they are large."""
 _RING_BYTES = 64 * 1024 * 1024
+_SILENT_SECONDS = 3.0
+"""How long one statement of the feed may take before its connection is given up, and another opened."""
+_PATIENCE_SECONDS = 8.0
+"""How long somebody waits for what is asked for them: over a connection that has fallen silent, and over another."""
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -60,6 +64,12 @@ class Feed:
         """Of all who read here."""
         self._started = asyncio.Event()
         self._sure_at = 0.0
+        self._looks = 0
+        self._looked = 0
+        """The last look at the head that was answered, of so many that began."""
+        self._wanted = 0
+        self._answered: asyncio.Future[None] | None = None
+        self._idle: asyncio.Timeout | None = None
         self._readers = set[Reader]()
         self.breaks = 0
         """How often the stream was found to be another than what this process had read of it: its database was
@@ -114,7 +124,11 @@ class Feed:
                 return self._in_ring(cursor.position + 1)
             if (message := self._backlog.at_hand(cursor)) is not None:
                 return message
-            message, read_for_us = await self._backlog.read(cursor)
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    message, read_for_us = await self._backlog.read(cursor)
+            except TimeoutError:  # it is read all the same
+                raise Unavailable("the database does not answer", retry_after=1) from None
             if read_for_us or message is None:
                 turn.begin()  # the time went to the database
                 return message
@@ -128,6 +142,39 @@ class Feed:
     def _in_ring(self, position: int) -> Message | None:
         return self._ring[position - self._ring[0].position] if position <= self.head.position else None
 
+    async def make_sure(self) -> None:
+        """Returns once it was noticed whether the database no longer holds what was read from it: it was restored, or
+        another has taken over that lacks the newest messages; or retention took what this process was too late to
+        read. All who ask meanwhile share the next look, which begins after they came. Raises Unavailable."""
+        wanted = self._looks + 1
+        self._wanted = max(self._wanted, wanted)
+        if self._idle is not None and not self._idle.expired():
+            self._idle.reschedule(0)
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while self._looked < wanted:
+                    if self._answered is None or self._answered.done():
+                        self._answered = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._answered)
+        except TimeoutError:
+            raise Unavailable("the database does not answer", retry_after=1) from None
+
+    async def verify(self, cursor: Cursor) -> None:
+        """As `Stream.verify`, for who is to go on from there: a cursor that the ring knows costs nothing, and one
+        behind it no more than reading what follows. Await `make_sure` first, if the ring is to be trusted."""
+        known = self._tail_at(cursor.position)
+        if known is None and cursor.position < self.head.position and self._backlog.at_hand(cursor) is None:
+            message, _ = await self._backlog.read(cursor)
+            known = None if message is None else cursor.tail
+        if known != cursor.tail:
+            await self._stream.verify(cursor)
+
+    def _tail_at(self, position: int) -> str | None:
+        if position == self.head.position:
+            return self.head.cursor.tail
+        first = self._ring[0].position if self._ring else self.head.position
+        return self._ring[position - first].cursor.tail if first <= position < self.head.position else None
+
     async def run(self) -> None:
         """Follows the stream until cancelled; a lost database connection is opened again with a growing pause."""
         pause = 0.1
@@ -135,43 +182,61 @@ class Feed:
             try:
                 connection = await self._db.connect("feed")
                 async with connection, refusals():
-                    await connection.execute(f"LISTEN {store.CHANNEL}")
-                    await self._open()
+                    with given_up_after(connection, _SILENT_SECONDS):
+                        await connection.execute(f"LISTEN {store.CHANNEL}")
+                        await self._open(connection)
                     pause = 0.1
                     await self._follow(connection)
             except (Problem, OSError) as error:
                 _log.warning("feed.interrupted", error=str(error), retry_seconds=pause)
+                self._portion = max(1, self._portion // 2)  # perhaps it was too much for a slow connection
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
 
-    async def _open(self) -> None:
+    async def _open(self, connection: Connection) -> None:
         if self._head is None:
-            self._head = await self._stream.head()
+            self._head = await store.head(connection)
             self._started.set()
-        else:
-            await self.make_sure()
+        self._sure_at = 0.0
 
     async def _follow(self, connection: Connection) -> None:
+        """Reads over the connection on which it listens: one that has fallen silent is noticed by the next look, and
+        requests cannot take it."""
         while True:
-            if time.monotonic() - self._sure_at >= self._poll_seconds:
-                await self.make_sure()
-            await self._read()
-            with suppress(TimeoutError):
-                async for _ in connection.notifies(timeout=self._poll_seconds, stop_after=1):
-                    pass
+            if self._wanted > self._looked or time.monotonic() - self._sure_at >= self._poll_seconds:
+                await self._look(connection)
+            else:
+                await self._read(connection)
+            if self._wanted <= self._looked:
+                await self._listen(connection)
 
-    async def make_sure(self) -> None:
-        """Notices that the database no longer holds what was read from it: it was restored, or another has taken over
-        that lacks the newest messages; or retention took what this process was too late to read."""
-        head = self.head
+    async def _listen(self, connection: Connection) -> None:
+        """Returns when somebody announced something or wants to be sure, or after a while."""
         try:
-            await self._stream.verify(head.cursor)
-        except CursorExpired:
-            self._begin_at(await self._stream.origin(), instead_of=head)
-        except StreamDiverged:
-            self._begin_at(await self._stream.head(), instead_of=head)
-            _log.error("feed.diverged", read_up_to=str(head.cursor), stream_ends_at=str(self.head.cursor))
+            async with asyncio.timeout(self._poll_seconds) as self._idle:
+                async for _ in connection.notifies(stop_after=1):
+                    pass
+        except TimeoutError:
+            return
+        finally:
+            self._idle = None
+
+    async def _look(self, connection: Connection) -> None:
+        self._looks += 1
+        look, head = self._looks, self.head
+        with given_up_after(connection, _SILENT_SECONDS):
+            try:
+                await verify(connection, head.cursor)
+            except CursorExpired:
+                self._begin_at(await store.origin(connection), instead_of=head)
+            except StreamDiverged:
+                self._begin_at(await store.head(connection), instead_of=head)
+                _log.error("feed.diverged", read_up_to=str(head.cursor), stream_ends_at=str(self.head.cursor))
         self._sure_at = time.monotonic()
+        await self._read(connection)
+        self._looked = look
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
 
     def _begin_at(self, place: Head | Origin, *, instead_of: Head) -> None:
         """Forgets what was read, and goes on after that place; nothing is left to do where somebody else has."""
@@ -186,8 +251,8 @@ class Feed:
             forget()
         self._wake()
 
-    async def _read(self) -> None:
-        while messages := await self._stream.following(self.head.cursor, self._portion):
+    async def _read(self, connection: Connection) -> None:
+        while messages := await self._following(connection):
             whole = len(messages) == self._portion
             # What this process committed meanwhile is in the ring already.
             fresh = [message for message in messages if message.position > self.head.position]
@@ -197,6 +262,11 @@ class Feed:
                 break
             size = sum(message.size for message in messages)
             self._portion = max(1, min(_MOST_MESSAGES, self._portion * _READ_BYTES // size))
+
+    async def _following(self, connection: Connection) -> Sequence[Message]:
+        cursor = self.head.cursor
+        with given_up_after(connection, _SILENT_SECONDS):
+            return await store.following(connection, cursor.position, cursor.tail, self._portion)
 
     def offer(self, tx: WriteTransaction) -> None:
         """Takes messages that this process has just committed, if they follow on what the feed has seen; else they

@@ -12,7 +12,10 @@ from xzepr.core.paging import Page, PageRequest
 from xzepr.features.stream import rules, store
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Event, Head, Message, Origin, StreamFilter
-from xzepr.infra.db import Connection, Database
+from xzepr.infra.db import Connection, Database, given_up_after
+
+_VERIFY_SECONDS = 3.0
+"""Two rows are read; a connection that says nothing for so long has fallen silent."""
 
 
 class WriteTransaction:
@@ -148,7 +151,8 @@ class Stream:
         """Raises StreamDiverged when this stream does not hold the cursor's message at the cursor's position, and
         CursorExpired when retention has taken messages after it."""
         async with self.db.read() as connection:
-            await _verify(connection, cursor)
+            with given_up_after(connection, _VERIFY_SECONDS):
+                await verify(connection, cursor)
 
     async def make_partitions(self, size: int) -> None:
         """Makes partitions of `size` positions ahead, until the newest one is untouched."""
@@ -175,14 +179,15 @@ class Stream:
             start = None if after is None else after.position
             found = await store.page(connection, start, replace(wanted, kinds=kinds), first + 1)
             if after is not None:
-                await _verify(connection, after)  # behind the read, so that retention cannot come between
+                await verify(connection, after)  # behind the read, so that retention cannot come between
         found = [message for message in found if message.position <= head.position]
         items = found[:first]
         has_next = len(found) > first
         return Page(items, has_next), items[-1].cursor if has_next else head.cursor
 
 
-async def _verify(connection: Connection, cursor: Cursor) -> None:
+async def verify(connection: Connection, cursor: Cursor) -> None:
+    """What `Stream.verify` does, on a connection of the caller's."""
     found = await store.id_at(connection, cursor.position)
     if found is not None and Cursor.of(cursor.position, found) == cursor:
         return
