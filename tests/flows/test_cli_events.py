@@ -1,8 +1,11 @@
 """`xzepr events`: recorded once, listed as asked for, and followed over lost connections."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support.person import Person, Running
+from tests.support.postgres import temporary_folder
 from tests.support.server import ServedHub
 
 UNIT = ("app", "1.0", "1", "linux", "rpm")
@@ -167,3 +170,28 @@ def test_tail_goes_on_after_the_hub_was_killed(own_hub: list[ServedHub], strange
     third = person.record("r", *UNIT)["cursor"]
     tail.until(lambda tail: len(tail.out) == 2)
     assert [_cursor(line) for line in tail.out] == [second, third]
+
+
+@pytest.fixture
+def small_hub() -> Iterator[ServedHub]:
+    """A hub that takes one subscription."""
+    with temporary_folder() as folder:
+        hub = ServedHub.start(folder / "data", environ={"XZEPR__STREAM__MAX_SUBSCRIPTIONS": "1"})
+        yield hub
+        hub.stop()
+
+
+def test_tail_waits_for_a_place_on_a_full_hub(small_hub: ServedHub, stranger: Person) -> None:
+    person = stranger
+    person.hub = small_hub.url
+    person.log_in("admin", small_hub.admin_password)
+    receiver(person, "r")
+    first = person.record("r", *UNIT)["cursor"]
+    one = person.start("events", "tail", "--after", first, "--json")
+    second = person.record("r", *UNIT)["cursor"]
+    one.until(lambda tail: len(tail.out) == 1)
+    other = person.start("events", "tail", "--after", first, "--json")
+    other.until(lambda tail: any("trying again" in line for line in tail.err))
+    one.process.kill()
+    other.until(lambda tail: len(tail.out) == 1)
+    assert _cursor(other.out[0]) == second

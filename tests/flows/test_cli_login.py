@@ -54,7 +54,8 @@ def test_a_token_that_the_hub_does_not_take_says_what_to_do(admin: Person) -> No
     admin.sessions_file.write_bytes(orjson.dumps(saved))
     done = admin("events", "list")
     assert done.code == 1
-    assert done.err.endswith(f": run `xzepr login --hub {admin.hub}`\n")
+    remedy = f"run `xzepr login --hub {admin.hub}`, or put an API key into XZEPR_API_KEY, which outlasts a login"
+    assert done.err.endswith(f": {remedy}\n")
     assert done.err.count("\n") == 1
 
 

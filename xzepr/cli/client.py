@@ -22,7 +22,8 @@ HubUrl = Annotated[str, typer.Option("--hub", envvar="XZEPR_HUB", metavar="URL",
 _SECONDS = 60.0
 _NOT_TAKEN = frozenset({"UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"})
 _NO_SUCH_PAGE = 404  # never the status of a GraphQL answer
-_PASSING = frozenset({"OVERLOADED", "RATE_LIMITED", "TIMEOUT", "UNAVAILABLE", "REQUEST_TIMEOUT"})
+_PASSING = frozenset({"TIMEOUT", "REQUEST_TIMEOUT"})
+"""What passes although the hub cannot say when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Complaint:
     code: str
     message: str
     field: str | None
+    retry_after: float | None = None
+    """Seconds after which the same call may succeed; None where waiting does not help."""
 
     def __str__(self) -> str:
         """The message, with the field before it unless the message names it."""
@@ -50,7 +53,12 @@ class Refused(CannotStart):
     @property
     def passing(self) -> bool:
         """Whether the same call may succeed in a while."""
-        return all(complaint.code in _PASSING for complaint in self.complaints)
+        return all(one.retry_after is not None or one.code in _PASSING for one in self.complaints)
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which it may; 0 where the hub does not say."""
+        return max((one.retry_after or 0.0 for one in self.complaints), default=0.0)
 
 
 class Unreachable(CannotStart):
@@ -126,10 +134,14 @@ class Client:
 def _complaints(errors: object) -> Iterable[Complaint]:
     for error in cast("list[Any]", errors):
         match error:
-            case {"message": str(message), "extensions": {"code": str(code), "field": str(field)}}:
-                yield Complaint(code, message, field or None)
-            case {"message": str(message), "extensions": {"code": str(code)}}:
-                yield Complaint(code, message, None)
+            case {"message": str(message), "extensions": {"code": str(code)} as more}:
+                field, seconds = more.get("field"), more.get("retryAfter")
+                yield Complaint(
+                    code,
+                    message,
+                    field if isinstance(field, str) and field else None,
+                    float(seconds) if isinstance(seconds, int | float) else None,
+                )
             case _:
                 yield Complaint("INTERNAL", "the hub gave an error without a message", None)
 

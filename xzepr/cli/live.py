@@ -20,6 +20,7 @@ _ID = "1"
 _OPEN_SECONDS = 10.0
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _TOKEN_NOT_TAKEN = 4403
+_MOST_SECONDS = 15.0
 
 
 class Lost(Exception):
@@ -164,7 +165,7 @@ class Follower:
                 self.close()
                 if isinstance(error, Refused) and not error.passing:
                     raise
-                yield from self._back_off(str(error), patience)
+                yield from self._back_off(error, patience)
                 continue
             if frame is not None:
                 self._failures = 0
@@ -178,10 +179,12 @@ class Follower:
             self._subscription = Subscription(self._client, self._document, variables, open_seconds=open_seconds)
         return self._subscription
 
-    def _back_off(self, why: str, patience: Callable[[], float | None]) -> Generator[None]:
+    def _back_off(self, why: Lost | Refused, patience: Callable[[], float | None]) -> Generator[None]:
         """0.25 s, doubled with each failure up to 15 s, and half of it by chance, so that a hub that comes back is not
-        met by all its clients at once."""
-        pause = min(0.25 * 2**self._failures, 15.0) * random.uniform(0.5, 1)  # noqa: S311 - not a secret
+        met by all its clients at once; and no less than the hub asked for."""
+        pause = min(0.25 * 2**self._failures, _MOST_SECONDS) * random.uniform(0.5, 1)  # noqa: S311 - not a secret
+        if isinstance(why, Refused):
+            pause += min(why.retry_after, _MOST_SECONDS)
         self._failures += 1
         self._notice(f"{why}; trying again")
         end = time.monotonic() + pause

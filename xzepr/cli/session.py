@@ -60,7 +60,7 @@ def credential(hub: str) -> Credential:
         raise CannotStart(f"you are not logged in to {hub}: {again}, or put an API key into {API_KEY}")
     if login.expires_at <= now():
         raise CannotStart(f"the login of {login.username} to {hub} has expired: {again}")
-    return Credential(login.token, again)
+    return Credential(login.token, f"{again}, or put an API key into {API_KEY}, which outlasts a login")
 
 
 def _login(saved: object) -> Login | None:

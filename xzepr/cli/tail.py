@@ -61,7 +61,8 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Follow the stream until Ctrl-C: messages of every kind that you may read. A lost connection is made again, and
-    goes on after the last message without a gap or a repeat."""
+    goes on after the last message without a gap or a repeat; a hub that has no room is waited for. It ends with its
+    credential: a login lasts some minutes, so to follow for longer, put an API key into XZEPR_API_KEY."""
     if after is not None and from_start:
         raise CannotStart("--after and --from-start are two answers to one question: choose one")
     kinds = [_kind(one) for one in kind] if kind else None
