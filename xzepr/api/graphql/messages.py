@@ -16,6 +16,9 @@ from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Problem
 
 SUBPROTOCOL = "graphql-transport-ws"
+MAX_ID_CHARS = 255
+"""Of an operation's id, which every answer repeats."""
+_MAX_PAYLOAD_DEPTH = exact_json.MAX_WRITE_DEPTH - 1
 
 BAD_REQUEST = 4400
 UNAUTHORIZED = 4401
@@ -80,9 +83,8 @@ ClientMessage = Init | Ping | Pong | Subscribe | Complete
 
 def message_of(text: str) -> ClientMessage:
     """The message in a text frame. Raises CloseSocket with 4400 when it is none of the protocol's."""
-    refusal: InvalidInput | None = None
     try:
-        value = exact_json.loads(text)
+        value, refusal = exact_json.loads(text), None
     except InvalidInput as problem:
         value, refusal = _altered(text, problem), altered(problem)
     except ValueError as error:
@@ -90,8 +92,15 @@ def message_of(text: str) -> ClientMessage:
     if not isinstance(value, dict):
         raise CloseSocket(BAD_REQUEST, "a message must be a JSON object")
     message = cast(JsonObject, value)
-    kind = message.get("type")
-    match kind:
+    if message.get("type") == "subscribe":
+        return _subscribe(message, refusal)
+    if refusal is not None:  # a ping is answered with its own payload or not at all
+        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {refusal.message}")
+    return _other(message)
+
+
+def _other(message: JsonObject) -> ClientMessage:
+    match message.get("type"):
         case "connection_init":
             return Init(_payload(message))
         case "ping":
@@ -99,11 +108,9 @@ def message_of(text: str) -> ClientMessage:
         case "pong":
             _payload(message)
             return Pong()
-        case "subscribe":
-            return _subscribe(message, refusal)
         case "complete":
             return Complete(_id(message))
-        case str():
+        case str() as kind:
             raise CloseSocket(BAD_REQUEST, f"clients do not send messages of type {kind!r}")
         case _:
             raise CloseSocket(BAD_REQUEST, "a message must have a 'type', a text")
@@ -147,11 +154,18 @@ def _id(message: JsonObject) -> str:
     id = message.get("id")
     if not isinstance(id, str) or not id:
         raise CloseSocket(BAD_REQUEST, f"{message['type']!r} needs an 'id', a text that is not empty")
+    if len(id) > MAX_ID_CHARS:
+        raise CloseSocket(BAD_REQUEST, f"an 'id' has at most {MAX_ID_CHARS} characters")
     return id
 
 
 def _payload(message: JsonObject) -> JsonObject | None:
     payload = message.get("payload")
-    if payload is not None and not isinstance(payload, dict):
+    if payload is None:
+        return None
+    if not isinstance(payload, dict):
         raise CloseSocket(BAD_REQUEST, f"the 'payload' of {message['type']!r} must be an object")
-    return cast("JsonObject | None", payload)
+    members = cast(JsonObject, payload)
+    if exact_json.depth(members) > _MAX_PAYLOAD_DEPTH:
+        raise CloseSocket(BAD_REQUEST, f"the 'payload' of {message['type']!r} is nested too deeply")
+    return members
