@@ -69,7 +69,7 @@ class GraphQLOverHTTP:
             raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
         accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
         credential = credentials_of(request.headers)
-        if request.method == "GET" and (ticket := ticket_in(request.scope["query_string"])) is not None:
+        if (ticket := ticket_in(request.scope["query_string"])) is not None:
             return await self._ticketed(request, request_id, ticket, alone=credential is None, accepted=accepted)
         actor = await actor_of(credential, self.service.authenticate)
         asked = query_of(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
@@ -87,6 +87,8 @@ class GraphQLOverHTTP:
         self, request: Request, request_id: str, ticket: str, *, alone: bool, accepted: tuple[str, ...]
     ) -> ASGIApp:
         """The one thing that a ticket opens: an event stream of a subscription, by GET."""
+        if request.method != "GET":
+            raise InvalidToken("a ticket opens an event stream by GET, and nothing else")
         if not alone:
             raise InvalidToken("a ticket and another credential were presented: send one")
         if EVENTS not in accepted:

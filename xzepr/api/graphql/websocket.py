@@ -15,10 +15,12 @@ from xzepr.api.errors import ConnectionsFull, Draining, OriginNotAllowed
 from xzepr.api.graphql import messages
 from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.connection import Connection, SocketLimits
+from xzepr.api.graphql.http import ticket_in
 from xzepr.api.graphql.operations import GraphQLService
 from xzepr.api.graphql.sessions import Sessions
 from xzepr.api.hosts import AllowedOrigins
 from xzepr.api.middleware import refuse
+from xzepr.core.errors import InvalidToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,13 @@ class GraphQLOverWebSocket:
         if not self.origins.allow(headers.get("origin"), headers.get("host", "")):
             return await refuse(OriginNotAllowed(), scope, receive, send)
         try:
+            if ticket_in(scope["query_string"]) is not None:
+                raise InvalidToken("a ticket opens an event stream by GET, and nothing else")
             if self.service.drain.begun:
                 raise Draining
             with self.capacity.connection("websocket"):
                 await self._serve(WebSocket(scope, receive, send))
-        except (ConnectionsFull, Draining) as problem:
+        except (ConnectionsFull, Draining, InvalidToken) as problem:
             await refuse(problem, scope, receive, send)
         return None
 
