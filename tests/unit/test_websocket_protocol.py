@@ -1,0 +1,163 @@
+"""uvicorn's WebSocket as the hub changes it, on a transport that takes what the test says."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from xzepr.cli.protocols import WebSocketConnection
+
+HANDSHAKE = (
+    b"GET /graphql HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+TEXT, PING, CLOSE, LAST = 0x01, 0x09, 0x08, 0x80
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written, and says that it is full when the test does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.reads = True
+        self.ended = self.closed = self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+
+def frame(opcode: int, payload: bytes = b"", *, claimed: int | None = None) -> bytes:
+    """A masked frame, last of its message unless the opcode says otherwise."""
+    length = len(payload) if claimed is None else claimed
+    head = bytes([0x80 | length]) if length < 126 else b"\xff" + length.to_bytes(8, "big")
+    return bytes([opcode]) + head + bytes(4) + payload
+
+
+async def opened(app: ASGIApp) -> tuple[WebSocketConnection, Wire]:
+    """A connection after its handshake."""
+    config = uvicorn.Config(app, log_config=None, lifespan="off", ws_ping_interval=None, ws_max_size=1_000_000)
+    config.load()
+    wire = Wire()
+    connection = WebSocketConnection(config, ServerState(), {})
+    connection.connection_made(wire)
+    connection.data_received(HANDSHAKE)
+    while b"101 Switching" not in wire.written:
+        await asyncio.sleep(0)
+    wire.written.clear()
+    return connection, wire
+
+
+async def _listen(_: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def test_pings_that_come_while_the_client_does_not_read_are_answered_with_one_pong() -> None:
+    connection, wire = await opened(_listen)
+    connection.pause_writing()
+    for number in range(100):
+        connection.data_received(b"".join(frame(LAST | PING, b"%d" % (number * 100 + at)) for at in range(100)))
+    assert not wire.written
+    assert wire.reads
+    connection.resume_writing()
+    assert wire.written == b"\x8a\x049999"
+    connection.data_received(frame(LAST | PING, b"x"))
+    assert wire.written == b"\x8a\x049999\x8a\x01x"
+
+
+async def test_a_close_behind_pings_that_wait_is_answered() -> None:
+    connection, wire = await opened(_listen)
+    connection.pause_writing()
+    connection.data_received(frame(LAST | PING, b"x") + frame(LAST | CLOSE, (1000).to_bytes(2, "big")))
+    assert wire.written == b"\x88\x02\x03\xe8"
+    assert wire.closed
+    connection.resume_writing()
+    assert wire.written == b"\x88\x02\x03\xe8"
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"])
+async def test_a_message_in_many_pieces_is_not_kept_in_as_many(piece: bytes) -> None:
+    heard = asyncio.get_running_loop().create_future()
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        heard.set_result(await receive())
+
+    connection, _ = await opened(app)
+    connection.data_received(frame(TEXT, b"begin"))
+    connection.data_received(frame(0, piece) * 20_000)
+    assert len(connection.frames) <= 1001
+    connection.data_received(frame(LAST, b"end"))
+    assert (await heard)["text"] == "begin" + piece.decode() * 20_000 + "end"
+
+
+async def _is_left(send: Callable[[], Any]) -> None:
+    with pytest.raises(OSError, match=r"^$"):
+        await send()
+
+
+async def test_who_sends_while_a_frame_beyond_the_limit_comes_meets_a_client_that_left() -> None:
+    outcome = asyncio.get_running_loop().create_future()
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        for message in ({"type": "websocket.send", "text": "x"}, {"type": "websocket.close", "code": 1000}):
+            await _is_left(lambda message=message: send(message))
+        outcome.set_result(await receive())
+
+    connection, _ = await opened(app)
+    connection.pause_writing()
+    connection.data_received(frame(LAST | TEXT, b"hello"))
+    await asyncio.sleep(0)
+    connection.data_received(frame(LAST | TEXT, claimed=1_000_001))
+    connection.resume_writing()
+    assert (await outcome)["code"] == 1009
+
+
+async def test_the_code_of_a_frame_beyond_the_limit_is_not_lost_in_a_reset() -> None:
+    connection, wire = await opened(_listen)
+    connection.linger_seconds = 0.05
+    connection.data_received(frame(LAST | TEXT, claimed=5_000_000))
+    assert wire.written[:1] == b"\x88"
+    assert wire.written[2:4] == (1009).to_bytes(2, "big")
+    assert (wire.ended, wire.closed, wire.reads) == (True, False, True)
+    written = bytes(wire.written)
+    for _ in range(50):
+        connection.data_received(b"x" * 100_000)
+    assert wire.written == written
+    await asyncio.sleep(0.1)
+    assert wire.aborted
