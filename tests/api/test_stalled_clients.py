@@ -77,14 +77,18 @@ async def _web_socket(port: int, query: str) -> AsyncGenerator[Client]:
         yield Client(id, lambda: one.close_code)
 
 
-@asynccontextmanager
-async def _event_stream(port: int, query: str) -> AsyncGenerator[Client]:
-    reader, writer = await asyncio.open_connection(sock=_narrow(port))
-    body = json.dumps({"query": query}).encode()
-    writer.write(
+def _post(request: object) -> bytes:
+    body = json.dumps(request).encode()
+    return (
         b"POST /graphql HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer good\r\nAccept: text/event-stream\r\n"
         b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     )
+
+
+@asynccontextmanager
+async def _event_stream(port: int, query: str) -> AsyncGenerator[Client]:
+    reader, writer = await asyncio.open_connection(sock=_narrow(port))
+    writer.write(_post({"query": query}))
 
     async def id() -> int | None:
         try:
@@ -139,3 +143,60 @@ async def test_who_reads_slowly_is_kept_beyond_the_limit(world: World, transport
             assert [await client.id() for _ in range(150)] == list(range(portion + 1, portion + 151))
         assert world.sent < MANY
         assert world.subscribers[transport] == 1
+
+
+LARGE = {
+    "query": "query ($n: String!) { " + " ".join(f"a{n}: hello(name: $n)" for n in range(40)) + " }",
+    "variables": {"n": "x" * 500_000},
+}
+STRICT = SocketLimits(ping_seconds=0.1, stalled_seconds=1)
+
+
+async def read_slowly(reader: asyncio.StreamReader, end: bytes) -> None:
+    """Reads a little all the time, for longer than a client may stand still and than an end is waited for; then all of
+    it, to the end."""
+    loop = asyncio.get_running_loop()
+    begun, read = loop.time(), 0
+    while loop.time() < begun + 3:
+        read += len(await reader.read(16 * 1024))
+        await asyncio.sleep(0.005)  # the kernel takes more only when a third of what it holds is read
+    assert read < 15_000_000
+    tail = b""
+    while end not in tail:
+        part = await asyncio.wait_for(reader.read(1 << 16), 5)
+        assert part, "it was cut off"
+        tail = tail[-100:] + part
+
+
+@pytest.mark.parametrize("limits", [SocketLimits(), STRICT])
+async def test_a_large_answer_over_a_slow_link_arrives_whole_over_sse(world: World, limits: SocketLimits) -> None:
+    asgi = app(world, heartbeat_seconds=limits.ping_seconds, stalled_seconds=limits.stalled_seconds)
+    async with served(asgi) as port:
+        reader, writer = await asyncio.open_connection(sock=_narrow(port), limit=16 * 1024)
+        writer.write(_post(LARGE))
+        await reader.readuntil(b"event: next\n")
+        await read_slowly(reader, b"event: complete\ndata:\n\n\r\n0\r\n\r\n")
+        writer.close()
+
+
+async def test_who_reads_steadily_is_kept_though_no_answer_goes_through_within_the_limit(world: World) -> None:
+    async with served(app(world, sockets=STRICT)) as port:
+        reader, writer = await asyncio.open_connection(sock=_narrow(port), limit=16 * 1024)
+        writer.write(
+            b"GET /graphql HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(_frame({"type": "connection_init", "payload": {"token": "good"}}))
+        for id, payload in (("a", LARGE), ("b", {"query": "{ hello }"})):
+            writer.write(_frame({"id": id, "type": "subscribe", "payload": payload}))
+        await reader.readuntil(b"connection_ack")
+        await read_slowly(reader, b'{"type":"complete","id":"b"}')
+        writer.close()
+
+
+def _frame(message: object) -> bytes:
+    """A frame as clients send it, masked with zeros."""
+    text = json.dumps(message).encode()
+    return b"\x81\xff" + len(text).to_bytes(8, "big") + bytes(4) + text

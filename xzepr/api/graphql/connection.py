@@ -1,7 +1,8 @@
 """One WebSocket that speaks graphql-transport-ws: who is at the other end, and the operations that run for them."""
 
 import asyncio
-from contextlib import ExitStack, aclosing, suppress
+from collections.abc import Generator
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.messages import CloseSocket, Complete, Init, Ping, Subscribe, message_of, server_message
 from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
-from xzepr.api.graphql.pulse import Pulse
+from xzepr.api.graphql.pulse import Pulse, unsent_in
 from xzepr.api.graphql.sessions import Session, Sessions
 from xzepr.api.middleware import drop, request_id_of
 from xzepr.core.actor import Actor
@@ -23,6 +24,8 @@ from xzepr.core.errors import InvalidToken, Problem
 
 _RENEWAL_SECONDS = 3.0
 _CLOSE_SECONDS = 2.0
+_LEAVING_SECONDS = 1.0
+_LEFT = (WebSocketDisconnect, WebSocketDisconnected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class SocketLimits:
     max_frame_bytes: int = 1024 * 1024
     max_operations: int = 100
     """Operations that run at the same time."""
+    anonymous_seconds: float = 60
+    """Who has not said who they are may only log in, and has so long."""
 
 
 class Connection:
@@ -56,37 +61,43 @@ class Connection:
         self._initialised = asyncio.Event()
         self._session: Session | None = None
         self._known = asyncio.Event()
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._operations: set[asyncio.Task[None]] = set()
+        """Each until it has ended: its last message is written, whatever the client wants of it meanwhile."""
+        self._ids: dict[str, asyncio.Task[None]] = {}
+        """Those that the client knows of."""
         self._following: set[asyncio.Task[Any]] = set()
-        self._pulse = Pulse(limits.stalled_seconds)
+        self._changing: set[asyncio.Task[Any]] = set()
+        self._pulse = Pulse(limits.stalled_seconds, unsent_in(socket.scope))
 
     async def run(self) -> None:
         """Serve until either end closes, or the client's credential holds no longer."""
-        tasks = [asyncio.create_task(loop()) for loop in (self._read, self._watch, self._must_hold, self._leave)]
+        loops = [asyncio.create_task(loop()) for loop in (self._read, self._watch, self._must_hold, self._leave)]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            self._cancel(loops)
+            await self._close(next((error for loop in loops if loop in ended and (error := loop.exception())), None))
         finally:
-            ended = [*tasks, *self._running.values()]
-            for task in ended:
-                task.cancel()
-            outcomes = await asyncio.gather(*ended, return_exceptions=True)
+            self._cancel(loops)
+            # A query may take its time to end, as where the database has fallen silent; the client need not wait.
+            await asyncio.gather(*loops, *self._operations, return_exceptions=True)
             self._held.close()
-        for error in outcomes[: len(tasks)]:
-            if isinstance(error, CloseSocket):
-                return await self._close(error)
-            if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect | WebSocketDisconnected):
-                masked(error, self._request_id)
-                return await self._close(CloseSocket(messages.INTERNAL_ERROR, "internal error"))
-        return None
 
-    async def _close(self, why: CloseSocket) -> None:
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._socket.close(why.code, why.reason)
-        except TimeoutError:  # who reads nothing takes no close frame either
-            drop(self._socket.scope)
-        except (WebSocketDisconnect, WebSocketDisconnected):
+    def _cancel(self, loops: "list[asyncio.Task[None]]") -> None:
+        for task in (*loops, *self._operations):
+            task.cancel()
+
+    async def _close(self, error: BaseException | None) -> None:
+        if error is None or isinstance(error, _LEFT):
             return
+        if not isinstance(error, CloseSocket):
+            masked(error, self._request_id)
+            error = CloseSocket(messages.INTERNAL_ERROR, "internal error")
+        with suppress(*_LEFT):
+            try:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._socket.close(error.code, error.reason)
+            except TimeoutError:  # who reads nothing takes no close frame either
+                drop(self._socket.scope)
 
     async def _read(self) -> None:
         while True:
@@ -110,7 +121,8 @@ class Connection:
             case Subscribe() as subscribe:
                 await self._subscribe(subscribe)
             case Complete(id):
-                if (task := self._running.pop(id, None)) is not None:
+                task = self._ids.pop(id, None)
+                if task is not None and task not in self._changing:  # a change goes on, and has its place till then
                     task.cancel()
             case _:  # a pong, which was heard
                 pass
@@ -125,7 +137,7 @@ class Connection:
             raise CloseSocket(messages.INIT_TIMEOUT, "connection_init did not arrive in time") from None
         while True:
             await asyncio.sleep(self._limits.ping_seconds)
-            if self._pulse.gone:
+            if self._pulse.gone():
                 raise CloseSocket(messages.GOING_AWAY, "no answer to a ping")
             if not self._pulse.waiting:
                 await self._ping()
@@ -141,15 +153,18 @@ class Connection:
 
     async def _must_hold(self) -> None:
         await self._known.wait()
-        if self._session is not None:
-            raise CloseSocket(messages.FORBIDDEN, (await self._session.over).message)
+        assert self._session is not None, "that is what is known"
+        if self._session.proof is None:
+            await asyncio.sleep(self._limits.anonymous_seconds)
+            raise CloseSocket(messages.UNAUTHORIZED, "nobody said in time who they are: connect again with credentials")
+        raise CloseSocket(messages.FORBIDDEN, (await self._session.over).message)
 
     async def _leave(self) -> None:
         """Once the process stops: lets what runs be answered, and closes. Who follows goes on elsewhere."""
         await self._drain.wait()
         for task in self._following:
             task.cancel()
-        while finishing := {task for task in self._running.values() if task not in self._following}:
+        if finishing := set(self._ids.values()) - self._following:  # what comes from now on is not begun
             await asyncio.wait(finishing)
         raise CloseSocket(messages.SERVICE_RESTART, "this server stops: connect again")
 
@@ -159,11 +174,13 @@ class Connection:
         self._initialised.set()
         try:
             credential = credentials_in(init.payload) or credentials_of(self._socket.headers)
-            self._session = self._held.enter_context(self._sessions.open(await self._sessions.prove(credential)))
+            session = self._held.enter_context(self._sessions.open(await self._sessions.prove(credential)))
+            self._held.enter_context(self._capacity.connection_of(session.actor))
         except InvalidToken as problem:
             raise CloseSocket(messages.FORBIDDEN, problem.message) from None
         except Problem as problem:
-            raise CloseSocket(messages.TRY_AGAIN_LATER, problem.message) from None
+            raise CloseSocket(messages.TRY_AGAIN_LATER, f"{problem.code}: {problem.message}") from None
+        self._session = session
         self._known.set()
         await self._say(server_message("connection_ack"))
 
@@ -195,69 +212,86 @@ class Connection:
     async def _subscribe(self, message: Subscribe) -> None:
         if self._session is None:
             raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
-        if message.id in self._running:
+        if message.id in self._ids:
             raise CloseSocket(messages.SUBSCRIBER_EXISTS, f"an operation with the id {message.id} is running")
-        if len(self._running) >= self._limits.max_operations:
+        if not await self._has_room():
             return await self._refuse(message.id, TooManyOperations(self._limits.max_operations))
         task = asyncio.create_task(self._operate(message, self._session.actor))
-        self._running[message.id] = task
-        task.add_done_callback(lambda _: self._forget(message.id, task))
+        self._ids[message.id] = task
+        self._operations.add(task)
+        task.add_done_callback(lambda _: self._forget(message.id, task))  # one that was cancelled may never have begun
         return None
 
-    def _forget(self, id: str, task: "asyncio.Task[None] | None") -> None:
-        """The id is free again, unless it already belongs to another operation."""
-        if self._running.get(id) is task:
-            del self._running[id]
+    async def _has_room(self) -> bool:
+        """Whether one more operation may run. Those that the client has just completed leave in a moment."""
+        if len(self._operations) < self._limits.max_operations:
+            return True
+        if leaving := self._operations - self._changing - set(self._ids.values()):
+            await asyncio.wait(leaving, timeout=_LEAVING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        return len(self._operations) < self._limits.max_operations
+
+    def _forget(self, id: str, task: "asyncio.Task[Any]") -> None:
+        """The operation has ended, and its id is free, unless it already belongs to another one."""
+        self._operations.discard(task)
+        if self._ids.get(id) is task:
+            del self._ids[id]
 
     async def _operate(self, message: Subscribe, actor: Actor) -> None:
         """One operation from its first message to its last. Nothing that happens in it concerns the others."""
-        id, request = message.id, message.request
-        with suppress(WebSocketDisconnect, WebSocketDisconnected):
+        id, request, task = message.id, message.request, asyncio.current_task()
+        assert task is not None, "this runs in a task"
+        with suppress(*_LEFT):
             try:
                 if isinstance(request, Problem):
                     raise request
-                await self._answer(id, request, actor)
+                if await self._answer(id, request, actor, task):
+                    await self._say(server_message("complete", id))
             except Problem as problem:
-                return await self._refuse(id, problem)
-            except (WebSocketDisconnect, WebSocketDisconnected):
+                await self._refuse(id, problem)
+            except _LEFT:
                 raise
             except Exception as error:
-                return await self._end(id, "error", [masked(error, self._request_id)])
-            return await self._end(id, "complete")
-        return None
+                await self._say(server_message("error", id, [masked(error, self._request_id)]))
+        # Before anything else runs, so that a client who hears of the end may use the id again at once.
+        self._forget(id, task)
 
-    async def _answer(self, id: str, request: GraphQLRequest, actor: Actor) -> None:
+    async def _answer(self, id: str, request: GraphQLRequest, actor: Actor, task: "asyncio.Task[Any]") -> bool:
+        """Whether the client is told of the end."""
         call = Call(actor, self._request_id)
         operation = self._service.prepare(request, actor)
         if operation.is_subscription:
-            await self._follow(id, operation, call)
-        elif self._drain.begun:
+            with _member(self._following, task):
+                return await self._follow(id, operation, call)
+        if self._drain.begun:
             raise Draining
-        else:
-            await self._next(id, await self._service.run(operation, call))
+        with _member(self._changing, task) if operation.type == "mutation" else nullcontext():
+            answer = await self._service.run(operation, call)
+        if self._ids.get(id) is not task:
+            return False
+        await self._next(id, answer)
+        return True
 
-    async def _follow(self, id: str, operation: Operation, call: Call) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "this runs in a task"
-        self._following.add(task)
-        try:
-            if self._drain.begun:  # the socket is closed in a moment, and clients subscribe again on the next one
-                await asyncio.Event().wait()
-            answers = self._service.stream(operation, call)
-            with self._capacity.subscription(call.actor, "websocket"):
-                async with aclosing(answers):
-                    async for answer in answers:
-                        await self._next(id, answer)
-        finally:
-            self._following.discard(task)
+    async def _follow(self, id: str, operation: Operation, call: Call) -> bool:
+        if self._drain.begun:  # the socket is closed in a moment, and clients subscribe again on the next one
+            return False
+        answers = self._service.stream(operation, call)
+        with self._capacity.subscription(call.actor, "websocket", operation.request):
+            async with aclosing(answers):
+                async for answer in answers:
+                    await self._next(id, answer)
+        return True
 
     async def _next(self, id: str, answer: Answer) -> None:
         await self._say(server_message("next", id, orjson.Fragment(answer.text())))
 
     async def _refuse(self, id: str, problem: Problem) -> None:
-        await self._end(id, "error", described(problem))
+        await self._say(server_message("error", id, described(problem)))
 
-    async def _end(self, id: str, kind: str, payload: list[JsonObject] | None = None) -> None:
-        # The id is free before the client hears of it, so that it may be used again at once.
-        self._forget(id, asyncio.current_task())
-        await self._say(server_message(kind, id, payload))
+
+@contextmanager
+def _member(of: "set[asyncio.Task[Any]]", task: "asyncio.Task[Any]") -> Generator[None]:
+    of.add(task)
+    try:
+        yield
+    finally:
+        of.discard(task)

@@ -16,7 +16,7 @@ from xzepr.api.errors import Draining, described, problem_response
 from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.operations import Answer, Call, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
-from xzepr.api.graphql.pulse import Pulse
+from xzepr.api.graphql.pulse import Pulse, unsent_in
 from xzepr.api.graphql.sessions import Proof, Session, Sessions
 from xzepr.api.middleware import drop
 from xzepr.core.errors import Problem
@@ -57,10 +57,12 @@ class EventStream:
         self._capacity = capacity
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent = monotonic()
+        self._stalled_seconds = stalled_seconds
         self._pulse = Pulse(stalled_seconds)
-        self._unsent = False
+        self._given_up = False
         self._drain = service.drain
         self._subscribes = operation.is_subscription
+        self._request = operation.request
         if operation.is_subscription:
             self._answers = service.stream(operation, call)
         else:
@@ -71,15 +73,17 @@ class EventStream:
         with ExitStack() as held:
             try:
                 held.enter_context(self._capacity.connection("sse"))
+                held.enter_context(self._capacity.connection_of(self._call.actor))
                 if self._subscribes:
                     if self._drain.begun:
                         raise Draining
-                    held.enter_context(self._capacity.subscription(self._call.actor, "sse"))
+                    held.enter_context(self._capacity.subscription(self._call.actor, "sse", self._request))
             except Problem as problem:
                 return await problem_response(problem)(scope, receive, send)
             session = held.enter_context(self._sessions.open(self._proof))
+            self._pulse = Pulse(self._stalled_seconds, unsent_in(scope))
             await self._serve(session, receive, send)
-        if (self._pulse.gone or self._unsent) and drop(scope):
+        if self._given_up and drop(scope):
             await _gone(receive)
         return None
 
@@ -96,7 +100,7 @@ class EventStream:
                 task.cancel()
             await asyncio.gather(writing, *others, return_exceptions=True)
         if not writing.cancelled() and writing.exception() is None:
-            await self._end(send, _COMPLETE)
+            await self._end(send, b"")
         elif session.over.done():
             await self._end(send, frame(orjson.dumps({"errors": described(session.over.result())})) + _COMPLETE)
         elif self._subscribes and self._drain.begun:
@@ -107,7 +111,7 @@ class EventStream:
             async with asyncio.timeout(_LAST_SECONDS):
                 await send({"type": "http.response.body", "body": last, "more_body": False})
         except TimeoutError:  # who reads nothing is not waited for
-            self._unsent = True
+            self._given_up = True
         except OSError:
             return
 
@@ -121,10 +125,11 @@ class EventStream:
             await self._send(send, frame(orjson.dumps({"errors": described(problem)})))
         except Exception as error:
             await self._send(send, frame(orjson.dumps({"errors": [masked(error, self._call.request_id)]})))
+        await self._send(send, _COMPLETE)  # once there is room for it: an answer may take its time over a slow link
 
     async def _keep_alive(self, send: Send) -> None:
         """Fills silences; returns when the client has read nothing for too long."""
-        while not self._pulse.gone:
+        while not self._pulse.gone():
             silence = monotonic() - self._last_sent
             if silence < self._heartbeat_seconds:
                 await asyncio.sleep(self._heartbeat_seconds - silence)
@@ -132,6 +137,7 @@ class EventStream:
                 await asyncio.sleep(self._heartbeat_seconds)
             else:
                 await self._fill(send)
+        self._given_up = True
 
     async def _fill(self, send: Send) -> None:
         with suppress(TimeoutError):  # who reads nothing is not sent more

@@ -1,0 +1,90 @@
+"""Who is slow and who is gone, for each state of a client."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from xzepr.api.graphql.pulse import Pulse, unsent_in
+
+STALLED_SECONDS = 0.1
+LITTLE, MUCH = 100, 100_000
+
+
+class Client:
+    """Takes what is written only while its buffers have room."""
+
+    def __init__(self) -> None:
+        self.unsent = 0
+        self.room = asyncio.Event()
+        self.room.set()
+        self.pulse = Pulse(STALLED_SECONDS, lambda: self.unsent)
+
+    async def write(self, size: int = LITTLE) -> None:
+        async def take() -> None:
+            await self.room.wait()
+
+        await self.pulse.write(take(), size)
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+async def test_who_answers_a_ping_is_there_and_who_could_and_does_not_is_gone(client: Client) -> None:
+    await client.write()
+    assert not client.pulse.gone()
+    client.pulse.pinged()
+    assert client.pulse.gone()
+    client.pulse.heard()
+    assert not client.pulse.gone()
+
+
+async def test_a_ping_that_may_stand_unread_behind_much_is_waited_for(client: Client) -> None:
+    await client.write(MUCH)
+    client.pulse.pinged()
+    assert not client.pulse.gone()
+    await asyncio.sleep(STALLED_SECONDS)
+    assert client.pulse.gone()
+
+
+async def test_who_takes_nothing_of_what_waits_is_gone_after_a_while(client: Client) -> None:
+    client.room.clear()
+    client.unsent = 1_000_000
+    async with asyncio.TaskGroup() as writes:
+        writing = writes.create_task(client.write())
+        await asyncio.sleep(0)
+        assert client.pulse.waiting
+        assert not client.pulse.gone()
+        await asyncio.sleep(STALLED_SECONDS)
+        assert client.pulse.gone()
+        writing.cancel()
+
+
+async def test_who_takes_some_of_what_waits_is_there_though_no_write_goes_through(client: Client) -> None:
+    client.room.clear()
+    client.unsent = 1_000_000
+    async with asyncio.TaskGroup() as writes:
+        writing = writes.create_task(client.write())
+        for _ in range(10):
+            await asyncio.sleep(STALLED_SECONDS / 2)
+            client.unsent -= 1
+            assert not client.pulse.gone()
+        writing.cancel()
+
+
+async def test_a_write_that_was_given_up_leaves_the_client_blocked_until_another_goes_through(client: Client) -> None:
+    client.room.clear()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STALLED_SECONDS):
+            await client.write()
+    assert client.pulse.gone()
+    assert not client.pulse.waiting
+    client.room.set()
+    await client.write()
+    assert not client.pulse.gone()
+
+
+def test_a_server_that_does_not_say_what_waits_has_nothing_waiting() -> None:
+    assert unsent_in({"type": "http"})() == 0
