@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from tests.support.hub import until
 from tests.support.small_graphql import BEARER, World, app, served
 from xzepr.api.drain import Drain
 from xzepr.api.health import Health, health_routes
@@ -22,6 +23,7 @@ from xzepr.api.health import Health, health_routes
 EVENTS = BEARER | {"Accept": "text/event-stream"}
 FOLLOW = "subscription { ticks(count: 1, pause: true) { id } }"
 RECORD = 'mutation { record(name: "x") }'
+INIT = '{"type": "connection_init", "payload": {"token": "good"}}'
 GRAPHQL_WS = [Subprotocol("graphql-transport-ws")]
 
 
@@ -34,7 +36,7 @@ def world() -> World:
 async def opened(port: int) -> AsyncGenerator[ClientConnection]:
     """A socket after its acknowledgement."""
     async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=GRAPHQL_WS) as socket:
-        await socket.send('{"type": "connection_init", "payload": {"token": "good"}}')
+        await socket.send(INIT)
         assert await hear(socket) == {"type": "connection_ack"}
         yield socket
 
@@ -98,6 +100,17 @@ async def test_an_operation_that_comes_meanwhile_is_refused_and_not_begun(world:
         assert await closed(socket) == 1012
     assert len(world.contexts) == before
     assert world.recorded == ["x"]
+
+
+@pytest.mark.parametrize("said", [[], [INIT]])
+async def test_a_socket_whose_client_is_not_yet_known_closes_with_1012(world: World, said: list[str]) -> None:
+    world.now["good"] = "slow"
+    async with served(app(world)) as port, connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=GRAPHQL_WS) as socket:
+        for message in said:
+            await socket.send(message)
+            await until(lambda: world.asked["good"] == 1)
+        world.drain.begin()
+        assert await closed(socket) == 1012
 
 
 async def test_new_sockets_and_streams_are_refused_with_503(world: World) -> None:

@@ -189,6 +189,11 @@ async def test_a_stream_that_breaks_ends_in_an_error_that_is_masked(world: World
         '{"type":"connection_ack"}',
         '{"type":"ping","payload":5}',
         '{"type":"pong","payload":[]}',
+        '{"type":"ping","payload":{"x":1e999}}',
+        '{"type":"ping","payload":{"x":"\\ud800"}}',
+        '{"type":"ping","payload":{"apiKey":"xzepr_\\ud800"}}',
+        '{"type":"pong","payload":{"x":123456789012345678901}}',
+        '{"type":"ping","payload":' + '{"a":' * 254 + "1" + "}" * 254 + "}",
         '{"type":"connection_init","payload":"x"}',
         '{"type":"complete"}',
         '{"type":"subscribe","payload":{"query":"{hello}"}}',
@@ -208,6 +213,13 @@ async def test_what_is_no_message_of_the_protocol_closes_with_4400(world: World,
     async with opened(world) as socket:
         await say(socket, message)
         assert await closed(socket) == 4400
+
+
+async def test_a_ping_as_deep_as_can_be_written_is_answered(world: World) -> None:
+    payload = '{"a":' * 253 + "1" + "}" * 253
+    async with opened(world) as socket:
+        await say(socket, '{"type":"ping","payload":' + payload + "}")
+        assert await asyncio.wait_for(socket.recv(), 5) == '{"type":"pong","payload":' + payload + "}"
 
 
 async def test_a_binary_frame_closes_with_4400(world: World) -> None:
@@ -402,6 +414,17 @@ async def test_pages_of_other_origins_do_not_get_a_socket(world: World) -> None:
         ):
             assert (origin, await status_of_handshake(port, {"Origin": origin})) == (origin, status)
     assert world.contexts == []
+
+
+async def test_a_ticket_opens_no_socket_whatever_comes_with_it(world: World) -> None:
+    async with served(app(world)) as port:
+        url = f"ws://127.0.0.1:{port}/graphql?ticket=ticket"
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], additional_headers=BEARER):
+                pass
+        assert refused.value.response.status_code == 401
+    assert world.tickets == {"ticket": 1}
+    assert world.asked == {}
 
 
 async def test_handshakes_for_other_hosts_are_refused(world: World) -> None:
