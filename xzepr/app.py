@@ -93,7 +93,12 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         max_frame_bytes=stream.max_frame_bytes,
         max_operations=stream.max_operations,
     )
-    places = CapacityLimits(stream.max_connections, stream.max_subscriptions, stream.max_subscriptions_per_actor)
+    places = CapacityLimits(
+        max_connections=stream.max_connections,
+        max_subscriptions=stream.max_subscriptions,
+        max_subscriptions_per_actor=stream.max_subscriptions_per_actor,
+        max_connections_per_actor=stream.max_connections_per_actor,
+    )
     sessions, capacity = Sessions(hub.auth.authenticate, hub.auth), Capacity(places, hub.metrics)
     hub.process.clients = capacity.clients
     return [

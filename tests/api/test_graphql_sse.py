@@ -173,6 +173,7 @@ async def test_a_token_that_holds_no_longer_ends_the_stream_with_its_error(
 @pytest.mark.parametrize(
     ("limits", "status", "code"),
     [
+        (CapacityLimits(max_connections_per_actor=1), 429, "TOO_MANY_CONNECTIONS"),
         (CapacityLimits(max_subscriptions_per_actor=1), 429, "TOO_MANY_SUBSCRIPTIONS"),
         (CapacityLimits(max_subscriptions=1), 503, "SUBSCRIPTIONS_FULL"),
         (CapacityLimits(max_connections=1), 503, "CONNECTIONS_FULL"),
@@ -196,6 +197,13 @@ async def test_a_refused_stream_says_which_limit_it_met_and_one_that_ended_makes
             return (await post(client, "subscription { ticks(count: 1) { id } }")).status_code == 200
 
         await until(room)
+
+
+async def test_a_subscription_that_would_keep_too_much_is_refused(client: httpx2.AsyncClient, world: World) -> None:
+    large = PAUSED | {"variables": {"x": "y" * 64 * 1024}}
+    refused = await client.post("/graphql", json=large, headers=EVENTS)
+    assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (413, "TOO_LARGE")
+    assert world.subscribers.total() == 0
 
 
 BY_TICKET = {"query": "subscription { ticks(count: 1) { id } }", "ticket": "ticket"}
@@ -231,6 +239,8 @@ async def test_a_ticket_is_no_other_credential(client: httpx2.AsyncClient, world
         ("GET", {"query": BY_TICKET["query"]}, BARE | as_header, 401),
         ("GET", {"query": BY_TICKET["query"], "token": "good"}, BARE, 401),
         ("POST", {"ticket": "ticket"}, BARE, 401),
+        ("POST", {"ticket": "ticket"}, BARE | BEARER, 401),
+        ("POST", {"ticket": "ticket"}, BEARER, 401),
     ):
         json = {"query": BY_TICKET["query"]} if method == "POST" else None
         response = await client.request(method, "/graphql", params=params, headers=headers, json=json)

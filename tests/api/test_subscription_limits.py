@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from tests.support.asking import Asking, asking
@@ -73,6 +74,20 @@ async def test_one_users_limit_counts_all_their_keys(database_url: str) -> None:
         async with socket(port, ask.secret) as first, socket(port, other) as second:
             assert await follow(first, "a") == "next"
             assert await follow(second, "a") == "TOO_MANY_SUBSCRIPTIONS"
+
+
+async def test_a_setting_limits_one_users_connections_over_both_transports(database_url: str) -> None:
+    async with hub(database_url, max_connections_per_actor=1) as (ask, port), socket(port, ask.secret):
+        async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]) as one:
+            await one.send(json.dumps({"type": "connection_init", "payload": {"apiKey": ask.secret}}))
+            with pytest.raises(ConnectionClosed):
+                await one.recv()
+        assert (one.close_code, (one.close_reason or "").partition(":")[0]) == (1013, "TOO_MANY_CONNECTIONS")
+        async with httpx2.AsyncClient() as client:
+            headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
+            refused = await client.post(f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
+        assert refused.status_code == 429
+        assert refused.json()["errors"][0]["extensions"] == {"code": "TOO_MANY_CONNECTIONS", "retryAfter": 10}
 
 
 async def test_subscribers_are_counted_by_transport_and_leave_again(database_url: str) -> None:

@@ -120,6 +120,15 @@ class TooManySubscriptions(Problem):
         super().__init__(f"you may have {limit} subscriptions on one server: end one", retry_after=10)
 
 
+class TooManyConnections(Problem):
+    """One user has as many WebSockets and event streams in this process as they may."""
+
+    code = "TOO_MANY_CONNECTIONS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"you may have {limit} open connections to one server: close one", retry_after=10)
+
+
 class SubscriptionsFull(Problem):
     """This process has as many subscriptions as it takes."""
 
@@ -186,6 +195,7 @@ STATUS: Mapping[str, int] = {
     "TIMEOUT": 504,
     "TOKEN_EXPIRED": 401,
     "TOO_LARGE": 413,
+    "TOO_MANY_CONNECTIONS": 429,
     "TOO_MANY_OPERATIONS": 429,
     "TOO_MANY_SUBSCRIPTIONS": 429,
     "UNAUTHENTICATED": 401,

@@ -84,6 +84,11 @@ class StreamSettings(Section):
     )
     max_operations: Count = Field(default=100, description="Most operations at a time on one WebSocket.")
     max_connections: Count = Field(default=10_000, description="Most WebSockets and event streams of one process.")
+    max_connections_per_actor: Count = Field(
+        default=1_000,
+        description="Most WebSockets and event streams of one user in one process; who comes without credentials "
+        "counts as one user.",
+    )
     max_subscriptions: Count = Field(default=20_000, description="Most subscriptions in one process.")
     max_subscriptions_per_actor: Count = Field(
         default=1_000, description="Most subscriptions of one user in one process, whichever tokens and keys they use."

@@ -6,8 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from xzepr.api.errors import ConnectionsFull, SubscriptionsFull, TooManySubscriptions
+from xzepr.api.errors import ConnectionsFull, SubscriptionsFull, TooManyConnections, TooManySubscriptions
+from xzepr.api.graphql.operations import GraphQLRequest
+from xzepr.core import exact_json
 from xzepr.core.actor import Actor
+from xzepr.core.errors import TooLarge
 from xzepr.features.stream.processes import Clients
 
 
@@ -32,6 +35,10 @@ class CapacityLimits:
     max_subscriptions: int = 20_000
     max_subscriptions_per_actor: int = 1_000
     """Subscriptions of one user, whichever tokens and keys they come with."""
+    max_connections_per_actor: int = 1_000
+    """WebSockets and event streams of one user; all who came without credentials are one."""
+    max_subscription_bytes: int = 64 * 1024
+    """Variables and extensions of one subscription, which are kept for as long as it lasts, as JSON."""
 
 
 class Capacity:
@@ -41,43 +48,63 @@ class Capacity:
         self._limits = limits or CapacityLimits()
         self._observe = observe
         self._connections = Counter[str]()
-        self._subscriptions = 0
-        self._of_actors = Counter[str]()
+        self._connections_of = Counter[str]()
+        self._subscriptions = Counter[str]()
+        self._subscriptions_of = Counter[str]()
 
     @contextmanager
     def connection(self, transport: str) -> Generator[None]:
         """One connection over `websocket` or `sse`. Raises ConnectionsFull."""
         if self._connections.total() >= self._limits.max_connections:
             raise ConnectionsFull(self._limits.max_connections)
-        self._connections[transport] += 1
-        try:
+        with _counted(self._connections, transport):
             yield
-        finally:
-            self._connections[transport] -= 1
 
     @contextmanager
-    def subscription(self, actor: Actor, transport: str) -> Generator[None]:
-        """One subscription of the actor. Raises TooManySubscriptions for their own, SubscriptionsFull for all."""
-        if self._of_actors[actor.id] >= self._limits.max_subscriptions_per_actor:
-            raise TooManySubscriptions(self._limits.max_subscriptions_per_actor)
-        if self._subscriptions >= self._limits.max_subscriptions:
-            raise SubscriptionsFull(self._limits.max_subscriptions)
-        self._count(actor, 1)
-        if self._observe is not None:
-            self._observe.subscriber_came(transport)
-        try:
+    def connection_of(self, actor: Actor) -> Generator[None]:
+        """That one of those connections is this actor's. Raises TooManyConnections."""
+        if self._connections_of[actor.id] >= self._limits.max_connections_per_actor:
+            raise TooManyConnections(self._limits.max_connections_per_actor)
+        with _counted(self._connections_of, actor.id):
             yield
-        finally:
-            self._count(actor, -1)
+
+    @contextmanager
+    def subscription(self, actor: Actor, transport: str, request: GraphQLRequest) -> Generator[None]:
+        """One subscription of the actor. Raises TooLarge for what they ask, TooManySubscriptions for their own,
+        SubscriptionsFull for all."""
+        self._must_be_light(request)
+        if self._subscriptions_of[actor.id] >= self._limits.max_subscriptions_per_actor:
+            raise TooManySubscriptions(self._limits.max_subscriptions_per_actor)
+        if self._subscriptions.total() >= self._limits.max_subscriptions:
+            raise SubscriptionsFull(self._limits.max_subscriptions)
+        with _counted(self._subscriptions_of, actor.id), _counted(self._subscriptions, transport):
             if self._observe is not None:
-                self._observe.subscriber_left(transport)
+                self._observe.subscriber_came(transport)
+            try:
+                yield
+            finally:
+                if self._observe is not None:
+                    self._observe.subscriber_left(transport)
 
     def clients(self) -> Clients:
         """Who is connected now."""
-        return Clients(self._connections["websocket"], self._connections["sse"], self._subscriptions)
+        return Clients(self._connections["websocket"], self._connections["sse"], self._subscriptions.total())
 
-    def _count(self, actor: Actor, one: int) -> None:
-        self._subscriptions += one
-        self._of_actors[actor.id] += one
-        if not self._of_actors[actor.id]:
-            del self._of_actors[actor.id]
+    def _must_be_light(self, request: GraphQLRequest) -> None:
+        kept = (("variables", request.variables or {}), ("extensions", request.extensions))
+        if sum(len(exact_json.dumps(value, field=name)) for name, value in kept) > self._limits.max_subscription_bytes:
+            raise TooLarge(
+                "variables and extensions of a subscription are kept while it lasts, "
+                f"and have at most {self._limits.max_subscription_bytes} bytes"
+            )
+
+
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Generator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
