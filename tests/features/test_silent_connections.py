@@ -9,7 +9,7 @@ import pytest
 from tests.support.accounts import Server, server
 from tests.support.hub import MANAGER, messages, new_event, new_receiver, running_hub, until
 from tests.support.silence import network
-from xzepr.core.actor import Actor, ActorKind, permissions_of
+from xzepr.core.actor import SYSTEM, Actor, ActorKind, permissions_of
 from xzepr.core.errors import InvalidToken, Unavailable
 from xzepr.features.auth.model import CreatedApiKey, NewApiKey
 from xzepr.features.stream.backlog import Backlog
@@ -97,6 +97,21 @@ async def test_who_keeps_all_connections_busy_does_not_keep_their_revoked_key(da
         busy = [asyncio.create_task(ask(here.db, 30)) for _ in range(100)]
         await asyncio.sleep(0.5)
         await there.auth.revoke_api_key(actor, key.key.id)
+        here.clock.time += 3  # what is remembered is too old
+        with pytest.raises(InvalidToken):
+            async with asyncio.timeout(SOON):
+                await here.auth.authenticate(key.secret)
+        for task in busy:
+            task.cancel()
+        await asyncio.wait(busy)
+
+
+async def test_nor_does_it_keep_who_is_disabled(database_url: str):
+    async with server(database_url) as here, server(database_url) as there:
+        actor, key = await key_of(here)
+        busy = [asyncio.create_task(ask(here.db, 30)) for _ in range(100)]
+        await asyncio.sleep(0.5)
+        await there.users.set_enabled(SYSTEM, actor.id, False)
         here.clock.time += 3  # what is remembered is too old
         with pytest.raises(InvalidToken):
             async with asyncio.timeout(SOON):

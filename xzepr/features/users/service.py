@@ -11,7 +11,7 @@ from xzepr.features.users.model import FirstAdmin, NewUser, User
 from xzepr.features.users.rules import MAX_PASSWORD, check_new_user, fold, is_username
 from xzepr.infra.cache import ShortMemory, Together
 from xzepr.infra.crypto import Passwords, new_password
-from xzepr.infra.db import Database
+from xzepr.infra.db import Connection, Database
 
 FRESH_SECONDS = 2.0
 """How long a process goes on believing what it read about a user: a disabled one is refused after this, everywhere."""
@@ -35,7 +35,7 @@ class Users:
         self._db = db
         self._passwords = passwords
         self._min_password = min_password
-        self._recent = ShortMemory(Together(self.by_ids).get, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock)
+        self._recent = ShortMemory(Together(self._look_up).get, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock)
 
     async def create(self, actor: Actor, new: NewUser) -> User:
         """The new user, enabled; raises InvalidInput, or Conflict when the name is taken in any spelling of case.
@@ -101,7 +101,12 @@ class Users:
     async def by_ids(self, ids: Sequence[str]) -> dict[str, User]:
         """The users of these ids that there are, by id."""
         async with self._db.read() as connection:
-            return {row.id: row.user() for row in await store.by_ids(connection, [id for id in ids if is_id(id)])}
+            return await _by_ids(connection, ids)
+
+    async def _look_up(self, ids: Sequence[str]) -> dict[str, User]:
+        # Who keeps all connections busy must not keep the hub from noticing that they are disabled.
+        async with self._db.read_reserved() as connection:
+            return await _by_ids(connection, ids)
 
     async def recent(self, user_id: str) -> User | None:
         """The user as of at most 2 s ago, for those who ask with every request; None when there is none."""
@@ -132,6 +137,10 @@ class Users:
             return  # The next login does it.
         async with self._db.write() as connection:
             await store.replace_hash(connection, row.id, row.password_hash, password_hash)
+
+
+async def _by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, User]:
+    return {row.id: row.user() for row in await store.by_ids(connection, [id for id in ids if is_id(id)])}
 
 
 def _names(roles: Sequence[Role]) -> list[str]:
