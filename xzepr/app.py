@@ -83,7 +83,7 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         partial(Context.new, hub),
         hub.metrics.operation_executed,
         drain,
-        hub.feed.turns.hurry,
+        hub.feed.readers.turns.hurry,
     )
     origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
     sockets = SocketLimits(

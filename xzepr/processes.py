@@ -84,7 +84,7 @@ async def _describe(hub: Core, role: str, queue: Callable[[], int]) -> None:
                     hub.db,
                     role,
                     feed=hub.feed.head.position,
-                    slowest=hub.feed.slowest,
+                    slowest=hub.feed.readers.slowest,
                     relay=_relay(hub),
                     queue=queue(),
                 )

@@ -1,4 +1,4 @@
-"""Creates beside subscribers that do not read, and beside subscribers that catch up from behind the ring."""
+"""Creates beside subscribers that do not read, that catch up from behind the ring, and that follow live."""
 
 import re
 import tempfile
@@ -19,7 +19,7 @@ from tests.support.crowd import crowd
 from xzepr.infra.embedded import EmbeddedPostgres
 
 MESSAGES = 30_000
-MANY = 1_000
+FEW, MANY = 9, 1_000
 CONNECTIONS = 8
 SECONDS = 4.0
 FILLING_SECONDS = 10.0
@@ -87,12 +87,16 @@ class _Bench:
         with self._crowd(MANY):
             time.sleep(FILLING_SECONDS)
             yield f"{MANY:,} that read nothing", self._figures()
-        with self._crowd(MANY, reading=True):
-            yield f"{MANY:,} that catch up", self._figures()
+        for count in (FEW, MANY):
+            with self._crowd(count, reading=True):
+                yield f"{count:,} that catch up", self._figures()
+            with self._crowd(count, reading=True, live=True):
+                yield f"{count:,} that follow", self._figures()
 
     @contextmanager
-    def _crowd(self, count: int, *, reading: bool = False) -> Generator[None]:
-        with crowd(self._port, self._client.token, self._first, count, reading=reading):
+    def _crowd(self, count: int, *, reading: bool = False, live: bool = False) -> Generator[None]:
+        after = None if live else self._first
+        with crowd(self._port, self._client.token, after, count, reading=reading):
             yield
         time.sleep(1)
 

@@ -359,21 +359,21 @@ async def test_the_slowest_subscriber_is_the_one_that_does_not_read_on(database_
         following = asyncio.create_task(feed.run())
         await feed.started()
         start = feed.head.cursor
-        assert feed.slowest is None
+        assert feed.readers.slowest is None
         quick, slow = _subscriber(stream, feed, start), _subscriber(stream, feed, start)
         for one in (quick, slow):
             await anext(one)
         await append(stream, 1200)
         assert await _read(quick, 1200) == list(range(1, 1201))
         await anext(quick)  # a checkpoint: it waits for more
-        assert feed.slowest == 0
+        assert feed.readers.slowest == 0
         assert await _read(slow, 600) == list(range(1, 601))
-        assert feed.slowest is not None
-        assert 500 <= feed.slowest <= 600
+        assert feed.readers.slowest is not None
+        assert 500 <= feed.readers.slowest <= 600
         await slow.aclose()
-        assert feed.slowest == 1200
+        assert feed.readers.slowest == 1200
         await quick.aclose()
-        assert feed.slowest is None
+        assert feed.readers.slowest is None
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 

@@ -364,7 +364,7 @@ async def test_the_feed_survives_the_end_of_its_connection(hub: Hub, database_ur
     await asyncio.wait_for(hub.feed.wait_beyond(1), 10)
     assert hub.feed.head.cursor == (await hub.stream.head()).cursor
     start = Cursor.of(0, hub.stream.hub_id)
-    with hub.feed.reading(0) as reader:
+    with hub.feed.readers.reading(0) as reader:
         first = await hub.feed.next(start, reader)
         assert first is not None
         assert [first, await hub.feed.next(first.cursor, reader)] == await messages(hub)

@@ -8,9 +8,7 @@ slow subscriber costs neither memory nor messages, and delays nobody (see `docs/
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -18,32 +16,21 @@ from xzepr.core.errors import CursorExpired, Problem, StreamDiverged, Unavailabl
 from xzepr.features.stream import store
 from xzepr.features.stream.backlog import Backlog
 from xzepr.features.stream.model import Cursor, Head, Message, Origin
+from xzepr.features.stream.readers import Reader, Readers
+from xzepr.features.stream.ring import Ring
 from xzepr.features.stream.service import Stream, WriteTransaction, verify
-from xzepr.features.stream.turns import Turn, Turns
 from xzepr.infra.db import Connection, Database, given_up_after, refusals
 
-_MOST_MESSAGES = 1000
+_MOST_MESSAGES = 200
 _FEW_MESSAGES = 100
 _READ_BYTES = 8 * 1024 * 1024
-"""About how much one read brings; the next one asks for fewer messages when they are large."""
-_RING_BYTES = 64 * 1024 * 1024
+"""About how much one read brings; the next one asks for fewer messages when they are large. The first large ones may be
+200 of 512 KiB."""
 _SILENT_SECONDS = 3.0
 """How long one statement of the feed may take before its connection is given up, and another opened."""
 _PATIENCE_SECONDS = 8.0
 """How long somebody waits for what is asked for them: over a connection that has fallen silent, and over another."""
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class Reader:
-    """Somebody who reads the stream through the feed of this process, and how far they are."""
-
-    __slots__ = ("position", "turn")
-
-    def __init__(self, position: int, turn: Turn) -> None:
-        self.position = position
-        """All up to here was read and dealt with."""
-        self.turn = turn
-        """How long they go on before others do; it begins anew when they have waited for news."""
 
 
 class Feed:
@@ -53,15 +40,12 @@ class Feed:
         self._db = db
         self._stream = stream
         self._poll_seconds = poll_seconds
-        self._ring: deque[Message] = deque()
-        self._ring_size = ring_size
-        self._ring_bytes = 0
+        self._ring = Ring(ring_size)
         self._portion = _FEW_MESSAGES
         self._head: Head | None = None
         self._moved: asyncio.Future[None] | None = None
         self._backlog = Backlog(db)
-        self.turns = Turns()
-        """Of all who read here."""
+        self.readers = Readers()
         self._started = asyncio.Event()
         self._sure_at = 0.0
         self._looks = 0
@@ -70,7 +54,6 @@ class Feed:
         self._wanted = 0
         self._answered: asyncio.Future[None] | None = None
         self._idle: asyncio.Timeout | None = None
-        self._readers = set[Reader]()
         self.breaks = 0
         """How often the stream was found to be another than what this process had read of it: its database was
         restored. Who holds a cursor asks `Stream.verify` then."""
@@ -89,21 +72,6 @@ class Feed:
         """Returns once the feed knows the head of the stream."""
         await self._started.wait()
 
-    @contextmanager
-    def reading(self, position: int) -> Generator[Reader]:
-        """A reader, counted while the block lasts; who reads says in it how far they are."""
-        reader = Reader(position, Turn(self.turns))
-        self._readers.add(reader)
-        try:
-            yield reader
-        finally:
-            self._readers.discard(reader)
-
-    @property
-    def slowest(self) -> int | None:
-        """The position of the reader that is most behind; None without readers. Looks at each: 1.5 ms for 20,000."""
-        return min((reader.position for reader in self._readers), default=None)
-
     async def wait_beyond(self, position: int) -> None:
         """Returns as soon as there is something after the position, or the stream is another."""
         await self._started.wait()
@@ -113,15 +81,21 @@ class Feed:
                 self._moved = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._moved)
 
+    async def news(self, position: int, reader: Reader) -> None:
+        """The same for a reader, with a turn."""
+        breaks = self.breaks
+        while self.head.position <= position and self.breaks == breaks:
+            await self.readers.sleep(reader)
+
     async def next(self, cursor: Cursor, reader: Reader) -> Message | None:
         """The message that follows on a cursor, when it is the reader's turn; None at the head, and where the stream no
         longer holds the cursor. Raises Unavailable."""
         turn = reader.turn
         while True:
-            if turn.is_over:
+            if turn.is_spent():
                 await turn.next(behind=self._is_behind(cursor.position))
             if not self._is_behind(cursor.position):
-                return self._in_ring(cursor.position + 1)
+                return self._ring.at(cursor.position + 1)
             if (message := self._backlog.at_hand(cursor)) is not None:
                 return message
             try:
@@ -136,11 +110,8 @@ class Feed:
             await turn.next(behind=True)
 
     def _is_behind(self, position: int) -> bool:
-        first = self._ring[0].position if self._ring else self.head.position + 1
-        return position + 1 < first
-
-    def _in_ring(self, position: int) -> Message | None:
-        return self._ring[position - self._ring[0].position] if position <= self.head.position else None
+        first = self._ring.first
+        return position + 1 < (self.head.position + 1 if first is None else first)
 
     async def make_sure(self) -> None:
         """Returns once it was noticed whether the database no longer holds what was read from it: it was restored, or
@@ -172,8 +143,8 @@ class Feed:
     def _tail_at(self, position: int) -> str | None:
         if position == self.head.position:
             return self.head.cursor.tail
-        first = self._ring[0].position if self._ring else self.head.position
-        return self._ring[position - first].cursor.tail if first <= position < self.head.position else None
+        message = self._ring.at(position)
+        return None if message is None else message.cursor.tail
 
     async def run(self) -> None:
         """Follows the stream until cancelled; a lost database connection is opened again with a growing pause."""
@@ -243,7 +214,6 @@ class Feed:
         if self._head is not instead_of:
             return
         self._ring.clear()
-        self._ring_bytes = 0
         self._backlog.forget()
         self._head = Head(place.position, place.id)
         self.breaks += 1
@@ -276,7 +246,7 @@ class Feed:
             self._go_on(tx.messages)
 
     def _go_on(self, messages: Sequence[Message]) -> None:
-        self._keep(messages)
+        self._ring.keep(messages)
         self._head = Head(messages[-1].position, messages[-1].id)
         for watcher in self.watchers:
             watcher(messages)
@@ -285,10 +255,4 @@ class Feed:
     def _wake(self) -> None:
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
-
-    def _keep(self, messages: Sequence[Message]) -> None:
-        """Puts messages into the ring, which the oldest leave."""
-        self._ring.extend(messages)
-        self._ring_bytes += sum(message.size for message in messages)
-        while len(self._ring) > self._ring_size or self._ring_bytes > _RING_BYTES:
-            self._ring_bytes -= self._ring.popleft().size
+        self.readers.wake()

@@ -3,14 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 
 from xzepr.core.actor import Actor
 from xzepr.core.clock import now
 from xzepr.core.errors import Problem
 from xzepr.features.stream import rules
-from xzepr.features.stream.feed import Feed, Reader
+from xzepr.features.stream.feed import Feed
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
+from xzepr.features.stream.readers import Reader
 from xzepr.features.stream.service import Stream
 
 _AGAIN_SECONDS = 0.1
@@ -33,7 +35,7 @@ async def follow(
         await feed.make_sure()  # of a history that is lost nobody who comes after is told anything
         await feed.verify(after)
     seen = after or feed.head.cursor
-    with feed.reading(seen.position) as reader:
+    with feed.readers.reading(seen.position) as reader:
         way = _Way(stream, feed, reader)
         yield Checkpoint(seen, now())
         spoke = time.monotonic()
@@ -84,14 +86,8 @@ class _Way:
         """Waits for news, at most so many seconds, or out the pause."""
         if pause:
             await asyncio.sleep(max(0.0, min(pause, seconds)))
+            self._reader.turn.begin()
         elif self._feed.breaks == self._breaks:
-            await _wait(self._feed, position, seconds)
-        self._reader.turn.begin()
-
-
-async def _wait(feed: Feed, position: int, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(max(seconds, 0.0)):
-            await feed.wait_beyond(position)
-    except TimeoutError:
-        return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(seconds, 0.0)):
+                    await self._feed.news(position, self._reader)

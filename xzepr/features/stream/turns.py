@@ -1,62 +1,104 @@
 """Turns on the event loop: who has much to send goes on for a moment at a time, so that nobody waits long for them.
 
 A subscriber that catches up is never short of messages, and a socket that is read takes hundreds of frames before it
-asks to wait. A thousand such subscribers would hold the loop for seconds at a time, and every create with them (see
-`docs/adr/0027-catching-up-takes-turns.md`).
+asks to wait; a thousand who follow wake up at the same moment. They would hold the loop for seconds or for tens of
+milliseconds at a time, and every create with them (see `docs/adr/0027-catching-up-takes-turns.md`).
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
-_TURN_SECONDS = 0.0005
-"""How long somebody goes on before others get their turn."""
-_PAUSE_SECONDS = 0.002
-"""Between two turns while somebody waits for an answer, who so gets about four fifths of the loop."""
-_MANY = 40
-"""So many have to wait for their turns for a whole pause. A few cannot hold the loop, and would fall behind for good
-where all that is recorded is a steady load: their pauses are as much shorter as they are fewer."""
+_ROUND_SECONDS = 0.0005
+"""How long those go on, together, who are given their turns at once."""
+_MOST_AT_ONCE = 64
+_SHARES = 1.0, 2.0
+"""While somebody waits for an answer, the pause after a round as a multiple of what the round took: who is in the ring
+has half of the loop, or would fall behind where the processor has time for all; who is behind has a third."""
+_LEAST_PAUSE_SECONDS = 0.001
+"""Timers know no shorter ones: what is less is added up until it is as long."""
 _LINGER_SECONDS = 0.005
 """Who was answered may ask again at once."""
 
+Waiting = asyncio.Future[None]
+
 
 class Turn:
-    """One subscriber's share of the loop. Who has waited for news begins with one."""
+    """One subscriber's share of the loop."""
 
-    __slots__ = ("_turns", "_until")
+    __slots__ = ("_turns", "_until", "_unused")
 
     def __init__(self, turns: "Turns") -> None:
         self._turns = turns
+        self._unused = False
         self.begin()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it is time to let others go on."""
+    def is_spent(self) -> bool:
+        """Whether it is time to let others go on: never before something was done with it."""
+        if self._unused:
+            self._unused = False
+            return False
         return time.monotonic() >= self._until
 
     def begin(self) -> None:
-        """It lasts from now on."""
-        self._until = time.monotonic() + _TURN_SECONDS
+        """It lasts from now on, without having been given: nobody was kept waiting."""
+        self._until = time.monotonic() + _ROUND_SECONDS
+
+    def given(self, *, unused: bool = False) -> None:
+        """It was given just now, and lasts as long as those of all who were given theirs together; `unused`: the next
+        thing is done with it in any case, also where others took all the time."""
+        self._until = self._turns.round_ends
+        self._unused = unused
 
     async def next(self, *, behind: bool) -> None:
         """Returns with another turn. Who is behind the ring and who is not take theirs alternately, so that the one
         kind does not wait for the other, however many they are."""
         await self._turns.wait(behind)
-        self.begin()
+        self.given()
+
+
+class _Kind:
+    """Those who wait for a turn, in the order in which they asked, and how many are given theirs at once: as many as
+    fill a round. Who has one message takes a twentieth of it, who has more takes all of it."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.waiting = deque[Waiting]()
+        self._at_once = 1
+
+    def give(self) -> bool:
+        """Gives the first few their turns; whether there was anybody. Who was cancelled has gone."""
+        given = 0
+        while self.waiting and given < self._at_once:
+            if not (mine := self.waiting.popleft()).done():
+                mine.set_result(None)
+                given += 1
+        return given > 0
+
+    def took(self, seconds: float) -> None:
+        """So long went on whoever was given their turns."""
+        if seconds < _ROUND_SECONDS / 2:
+            self._at_once = min(self._at_once * 2, _MOST_AT_ONCE)
+        elif seconds > _ROUND_SECONDS * 2:
+            self._at_once = max(self._at_once // 2, 1)
 
 
 class Turns:
-    """Gives turns, one after the other, in the order in which they were asked for."""
+    """Gives turns, one round after the other."""
 
     def __init__(self) -> None:
-        self._waiting = deque[asyncio.Future[None]](), deque[asyncio.Future[None]]()
+        self._kinds = tuple(_Kind(share) for share in _SHARES)
         """Who is in the ring, and who is behind it."""
-        self._kind = 0
+        self._last = 0
         self._gives = False
+        self._round_began = 0.0
+        self._owed = 0.0
         self._hurried = 0
         self._hurried_until = 0.0
+        self.round_ends = 0.0
+        """When those who go on now have had their time."""
 
     @contextmanager
     def hurry(self) -> Generator[None]:
@@ -70,38 +112,40 @@ class Turns:
 
     async def wait(self, behind: bool) -> None:
         """Returns when it is the caller's turn."""
-        loop = asyncio.get_running_loop()
-        mine = loop.create_future()
-        self._waiting[behind].append(mine)
-        if not self._gives:
-            self._gives = True
-            loop.call_soon(self._give)
+        mine = asyncio.get_running_loop().create_future()
+        self.queue((mine,), behind=behind)
         await mine
 
-    def _give(self) -> None:
-        """One turn: it is taken in this round of the loop or the next, and another is given in a later one."""
-        self._kind = 1 - self._kind
-        self._gives = _give_first(self._waiting[self._kind]) or _give_first(self._waiting[1 - self._kind])
+    def queue(self, waiting: Iterable[Waiting], *, behind: bool = False) -> None:
+        """Each of these is done when it is its turn."""
+        self._kinds[behind].waiting.extend(waiting)
         if not self._gives:
-            return
+            self._gives = True
+            asyncio.get_running_loop().call_soon(self._give)
+
+    def _give(self) -> None:
+        """One round. Who is given a turn goes on between the two calls that are put around them here."""
         loop = asyncio.get_running_loop()
-        if seconds := self.pause:
-            loop.call_later(seconds, self._give)
-        else:
+        loop.call_soon(self._begin)
+        for kind in (1 - self._last, self._last):
+            if self._kinds[kind].give():
+                self._last = kind
+                loop.call_soon(self._end)
+                return
+        self._gives = False
+
+    def _begin(self) -> None:
+        self._round_began = time.monotonic()
+        self.round_ends = self._round_began + _ROUND_SECONDS
+
+    def _end(self) -> None:
+        kind, now = self._kinds[self._last], time.monotonic()
+        kind.took(now - self._round_began)
+        hurried = self._hurried or now < self._hurried_until
+        self._owed = self._owed + (now - self._round_began) * kind.share if hurried else 0.0
+        loop = asyncio.get_running_loop()
+        if self._owed < _LEAST_PAUSE_SECONDS:
             loop.call_soon(self._give)
-
-    @property
-    def pause(self) -> float:
-        """Seconds from this turn to the next one; 0 while nobody waits for an answer."""
-        if not self._hurried and time.monotonic() >= self._hurried_until:
-            return 0
-        return _PAUSE_SECONDS * min(1.0, sum(map(len, self._waiting)) / _MANY)
-
-
-def _give_first(waiting: "deque[asyncio.Future[None]]") -> bool:
-    while waiting:
-        mine = waiting.popleft()
-        if not mine.done():  # who was cancelled has gone
-            mine.set_result(None)
-            return True
-    return False
+        else:
+            loop.call_later(self._owed, self._give)
+            self._owed = 0.0
