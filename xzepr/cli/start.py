@@ -15,8 +15,8 @@ from xzepr.infra.embedded import EmbeddedPostgres
 from xzepr.settings import Settings
 
 _OWN_CONNECTIONS = 9
-"""What a process holds open besides its pool: the recorder's, the feed's, the relay's, four for subscribers who catch up,
-one that requests cannot take, and one that comes and goes."""
+"""What a process holds open besides its pool: the recorder's, the feed's, the relay's, four for subscribers who catch
+up, one that requests cannot take, and one that comes and goes."""
 _UNSENT_BYTES = 128 * 1024
 """How much of what was written to a connection and not yet sent the kernel keeps; by itself it takes 4 MB for each
 client that reads nothing."""
