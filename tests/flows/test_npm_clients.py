@@ -1,4 +1,4 @@
-"""The clients that others use, with their defaults, against a served hub: they connect, follow, and come back."""
+"""The clients that others use, with their defaults unless said otherwise: they connect, follow, and come back."""
 
 import asyncio
 import shutil
@@ -10,15 +10,22 @@ from typing import Any
 
 import orjson
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_sockets
+from websockets.typing import Subprotocol
 
+from tests.support.accounts import key_pair
 from tests.support.asking import new_event
+from tests.support.balancer import balancer
 from tests.support.clients import Client
 from tests.support.postgres import temporary_folder
 from tests.support.server import ADMIN_PASSWORD, ServedHub, serving
 
 HERE = Path(__file__).parent / "npm"
 PATIENCE_SECONDS = 60
-TRANSPORTS = ("websocket", "sse", "eventsource")
+TRANSPORTS = ("websocket-alone", "sse", "eventsource")
+COMES_BACK = {1001, 1006, 1012, 1013, 4403, 4408}
+GIVES_UP = {1009, 4400, 4401, 4406, 4409, 4429, 4500}
 FIVE = range(5)
 RECORD = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { event { id } } }"
 KEY = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id } } }"
@@ -76,18 +83,22 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(clients: Path, transport: str, hub: ServedHub, *secrets: str) -> AsyncGenerator[Follower]:
-    """A client past its first frame, which says from where it follows."""
-    process = await asyncio.create_subprocess_exec(
-        "node", "follow.mjs", transport, f"{hub.url}/graphql", *secrets, cwd=clients, stdout=subprocess.PIPE
-    )
+async def running(clients: Path, *arguments: str) -> AsyncGenerator[Follower]:
+    """A script and what it says."""
+    process = await asyncio.create_subprocess_exec("node", *arguments, cwd=clients, stdout=subprocess.PIPE)
     try:
-        follower = Follower(process)
-        assert (await follower.hear())["next"]["data"]["stream"]["__typename"] == "Checkpoint"
-        yield follower
+        yield Follower(process)
     finally:
         process.kill()
         await process.wait()
+
+
+@asynccontextmanager
+async def following(clients: Path, transport: str, url: str, *secrets: str) -> AsyncGenerator[Follower]:
+    """A client past its first frame, which says from where it follows."""
+    async with running(clients, "follow.mjs", transport, f"{url}/graphql", *secrets) as follower:
+        assert (await follower.hear())["next"]["data"]["stream"]["__typename"] == "Checkpoint"
+        yield follower
 
 
 async def key(client: Client) -> tuple[str, str]:
@@ -121,7 +132,7 @@ async def test_a_client_comes_back_after_a_crash_or_a_stop_of_the_hub_and_has_mi
         try:
             client = await signed_in(hub)
             receiver, (secret, _) = await client.receiver("build"), await key(client)
-            async with following(clients, transport, hub, secret) as follower:
+            async with following(clients, transport, hub.url, secret) as follower:
                 before = await record(client, receiver)
                 assert await follower.events(5) == before
                 await asyncio.to_thread(end, hub)
@@ -136,7 +147,7 @@ async def test_graphql_ws_comes_back_with_another_credential_after_4403(clients:
     with serving() as hub:
         client = await signed_in(hub)
         receiver, (first, id), (second, _) = await client.receiver("build"), await key(client), await key(client)
-        async with following(clients, "websocket", hub, first, second) as follower:
+        async with following(clients, "websocket", hub.url, first, second) as follower:
             await client(REVOKE, input={"id": id})
             assert await follower.hear() == {"closed": 4403}
             recorded = await record(client, receiver)
@@ -148,7 +159,79 @@ async def test_a_stream_whose_key_was_revoked_ends_with_the_reason(clients: Path
     with serving() as hub:
         client = await signed_in(hub)
         secret, id = await key(client)
-        async with following(clients, transport, hub, secret) as follower:
+        async with following(clients, transport, hub.url, secret) as follower:
             await client(REVOKE, input={"id": id})
             assert (await follower.hear())["next"]["errors"][0]["extensions"]["code"] == "INVALID_TOKEN"
             assert await follower.hear() == {"complete": True}
+
+
+async def test_graphql_ws_comes_back_after_the_codes_that_say_so_and_gives_up_after_the_others(clients: Path) -> None:
+    left = COMES_BACK | GIVES_UP
+
+    async def serve(socket: ServerConnection) -> None:
+        assert socket.request is not None
+        code = int(socket.request.path.rpartition("/")[2])
+        await socket.recv()
+        await socket.send('{"type": "connection_ack"}')
+        id = orjson.loads(await socket.recv())["id"]
+        if code not in left:  # it has come back
+            return await socket.send(orjson.dumps({"id": id, "type": "next", "payload": {"data": None}}).decode())
+        left.remove(code)
+        if code == 1006:
+            return socket.transport.abort()
+        return await socket.close(code)
+
+    said = dict[int, bool]()
+    async with serve_sockets(serve, "127.0.0.1", 0, subprotocols=[Subprotocol("graphql-transport-ws")]) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with running(clients, "codes.mjs", url, *map(str, sorted(left))) as script:
+            while len(said) < len(COMES_BACK | GIVES_UP):
+                line = await script.hear()
+                said[line["code"]] = line["comesBack"]
+    assert said == dict.fromkeys(COMES_BACK, True) | dict.fromkeys(GIVES_UP, False)
+
+
+@pytest.fixture
+def two_hubs(database_url: str) -> Iterator[Callable[[int], ServedHub]]:
+    """Starts the first or the second of two servers on one database, again where it was."""
+    with temporary_folder() as folder:
+        pair = key_pair()
+        (folder / "private.pem").write_text(pair.private_pem)
+        (folder / "private.pem").chmod(0o600)
+        (folder / "public.pem").write_text(pair.public_pem)
+        environ = {
+            "DATABASE_URL": database_url,
+            "XZEPR__JWT__PRIVATE_KEY_PATH": str(folder / "private.pem"),
+            "XZEPR__JWT__PUBLIC_KEY_PATH": str(folder / "public.pem"),
+        }
+        hubs = dict[int, ServedHub]()
+
+        def start(number: int) -> ServedHub:
+            port = hubs[number].port if number in hubs else 0
+            hubs[number] = ServedHub.start(folder / str(number), port=port, environ=environ)
+            return hubs[number]
+
+        try:
+            yield start
+        finally:
+            for hub in hubs.values():
+                hub.stop()
+
+
+async def test_graphql_ws_goes_over_to_the_other_of_two_servers_behind_a_balancer_and_back(
+    clients: Path, two_hubs: Callable[[int], ServedHub]
+) -> None:
+    hubs = [await asyncio.to_thread(two_hubs, number) for number in (0, 1)]
+    client = await signed_in(hubs[0])
+    receiver, (secret, _) = await client.receiver("build"), await key(client)
+    async with (
+        balancer([hub.port for hub in hubs]) as before,
+        following(clients, "websocket", f"http://127.0.0.1:{before.port}", secret) as follower,
+    ):
+        for stops, stays in ((0, 1), (1, 0)):
+            stopping = asyncio.create_task(asyncio.to_thread(hubs[stops].stop))
+            recorded = await record(await signed_in(hubs[stays]), receiver)
+            assert await follower.events(5) == recorded
+            assert await stopping == 0
+            hubs[stops] = await asyncio.to_thread(two_hubs, stops)
+    assert before.refused == 0

@@ -1,5 +1,5 @@
 // Follows the stream with a client and its defaults, and writes what it hears as lines of JSON.
-// node follow.mjs websocket|sse|eventsource ADDRESS CREDENTIAL [CREDENTIAL after a reconnection]
+// node follow.mjs websocket|websocket-alone|sse|eventsource ADDRESS CREDENTIAL [CREDENTIAL after a reconnection]
 import { EventSource } from "eventsource";
 import { createClient as overSSE } from "graphql-sse";
 import { createClient as overWebSocket } from "graphql-ws";
@@ -27,13 +27,13 @@ const sink = {
   },
 };
 
-function websocket() {
+function websocket(more = {}) {
   const client = overWebSocket({
     url: url.replace(/^http/, "ws"),
     webSocketImpl: WebSocket,
     connectionParams: () => ({ token: credential() }),
-    shouldRetry: () => true, // else a connection that is refused while the hub starts again is the end, in Node
     on: { closed: (event) => say({ closed: event.code }) },
+    ...more,
   });
   client.subscribe(request, sink);
 }
@@ -74,4 +74,7 @@ async function eventsource() {
   }
 }
 
-({ websocket, sse, eventsource })[transport]();
+// With nothing before a hub that restarts: a connection that is refused meanwhile would be the end, in Node.
+const alone = () => websocket({ shouldRetry: () => true });
+
+({ websocket, "websocket-alone": alone, sse, eventsource })[transport]();
