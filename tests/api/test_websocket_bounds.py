@@ -126,13 +126,21 @@ async def test_an_operation_whose_last_message_waits_is_answered_before_the_sock
     world: World, query: str, last: str
 ) -> None:
     world.may_record.set()
+
+    async def stops_reading(message: Any) -> None:
+        if message["type"] == "next":
+            client.reads.clear()
+
     async with connected(world) as client:
-        client.reads.clear()
+        client.on_text = stops_reading
+        if last == "error":
+            client.reads.clear()
         client.ask("a", query)
         await rounds()
         world.drain.begin()
         await rounds()
         assert client.code is None
+        assert last not in client.types("a")
         client.reads.set()
         assert await client.ended() == 1012
     assert client.types("a")[-1] == last

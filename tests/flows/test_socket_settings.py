@@ -1,0 +1,105 @@
+"""What the settings of a served hub say about WebSockets, as clients meet it."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests.support.server import ServedHub, serving
+
+MAX_FRAME_BYTES = 2000
+INIT_SECONDS = 1
+PING_SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[ServedHub]:
+    environ = {
+        "XZEPR__STREAM__MAX_FRAME_BYTES": str(MAX_FRAME_BYTES),
+        "XZEPR__STREAM__CONNECTION_INIT_TIMEOUT_SECONDS": str(INIT_SECONDS),
+        "XZEPR__STREAM__PING_SECONDS": str(PING_SECONDS),
+    }
+    with serving(environ=environ) as hub:
+        yield hub
+
+
+@asynccontextmanager
+async def opened(hub: ServedHub, *, init: bool = True) -> AsyncGenerator[ClientConnection]:
+    url, protocols = hub.url.replace("http://", "ws://") + "/graphql", [Subprotocol("graphql-transport-ws")]
+    async with connect(url, subprotocols=protocols, proxy=None, ping_interval=None) as socket:
+        if init:
+            await socket.send('{"type": "connection_init"}')
+            assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+        yield socket
+
+
+async def closed(socket: ClientConnection) -> int | None:
+    """The code with which the hub closes; it must say nothing before."""
+    with pytest.raises(ConnectionClosed):
+        await asyncio.wait_for(socket.recv(), 10)
+    return socket.close_code
+
+
+def ping(size: int) -> str:
+    """One of so many bytes."""
+    frame = {"type": "ping", "payload": {"x": ""}}
+    return json.dumps(frame | {"payload": {"x": "x" * (size - len(json.dumps(frame)))}})
+
+
+@pytest.mark.parametrize("size", [MAX_FRAME_BYTES + 1, 10_000])
+async def test_a_frame_beyond_the_setting_closes_with_1009_and_no_trace_in_the_log(hub: ServedHub, size: int) -> None:
+    async with opened(hub) as socket:
+        await socket.send(ping(MAX_FRAME_BYTES))
+        assert json.loads(await socket.recv())["type"] == "pong"
+        with suppress(ConnectionClosed):  # before all of it was sent
+            await socket.send(ping(size))
+        assert await closed(socket) == 1009
+    assert "Traceback" not in "".join(hub.lines)
+
+
+async def test_the_code_reaches_who_still_sends_a_frame_beyond_the_setting(hub: ServedHub) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    writer.write(
+        b"GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\x81\xff" + (50_000_000).to_bytes(8, "big") + bytes(4))
+    for _ in range(100):
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+    said = await asyncio.wait_for(reader.read(), 5)
+    assert said[:1] == b"\x88"
+    assert said[2:4] == (1009).to_bytes(2, "big")
+    writer.close()
+
+
+async def test_who_says_nothing_is_closed_with_4408_after_the_setting(hub: ServedHub) -> None:
+    begun = time.monotonic()
+    async with opened(hub, init=False) as socket:
+        assert await closed(socket) == 4408
+    assert INIT_SECONDS <= time.monotonic() - begun < INIT_SECONDS + 2
+
+
+async def test_pings_come_as_often_as_the_setting_says_and_want_an_answer(hub: ServedHub) -> None:
+    async with opened(hub) as socket:
+        begun = time.monotonic()
+        for _ in range(2):
+            assert json.loads(await asyncio.wait_for(socket.recv(), 10)) == {"type": "ping"}
+            await socket.send('{"type": "pong"}')
+        assert 2 * PING_SECONDS - 0.5 <= time.monotonic() - begun < 2 * PING_SECONDS + 3
+        assert json.loads(await socket.recv()) == {"type": "ping"}
+        assert await closed(socket) == 1001
+
+
+async def test_frames_are_not_compressed(hub: ServedHub) -> None:
+    async with opened(hub) as socket:
+        assert socket.response is not None
+        assert "Sec-WebSocket-Extensions" not in socket.response.headers
