@@ -228,6 +228,7 @@ async def test_a_socket_is_closed_before_the_operations_that_it_cancels_have_end
         world.now["good"] = "old"
         await until(lambda: client.code is not None)
         assert client.code == 4403
+        await rounds()
         assert client.serving is not None
         assert not client.serving.done()
         may_end.set()

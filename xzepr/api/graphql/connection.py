@@ -84,7 +84,8 @@ class Connection:
 
     def _cancel(self, loops: "list[asyncio.Task[None]]") -> None:
         for task in (*loops, *self._operations):
-            task.cancel()
+            if not task.cancelling():  # a second time would break off what an operation does to end well
+                task.cancel()
 
     async def _close(self, error: BaseException | None) -> None:
         if error is None or isinstance(error, _LEFT):
