@@ -45,12 +45,10 @@ async def recording(stream: Stream, *, refused: bool = False, seconds: float = 0
                 await append_refused(stream)
             await asyncio.sleep(seconds)
 
-    task = asyncio.create_task(record())
-    try:
+    async with asyncio.TaskGroup() as group:  # who records without success ends the test
+        task = group.create_task(record())
         yield
-    finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _dead_positions(stream: Stream, settings: KafkaSettings) -> set[int]:

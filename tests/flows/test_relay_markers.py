@@ -65,7 +65,16 @@ async def _read(settings: KafkaSettings, topic: str, isolation: str) -> list[Rec
 
 async def _state_seen(settings: KafkaSettings, isolation: str) -> int:
     """The newest position in the state topic for such a reader."""
-    return max(orjson.loads(one.value)["position"] for one in await _read(settings, settings.state_topic, isolation))
+    found = await _read(settings, settings.state_topic, isolation)
+    return max((orjson.loads(one.value)["position"] for one in found), default=0)
+
+
+async def _all_is_visible(stream: Stream, settings: KafkaSettings) -> None:
+    """Returns when the markers of all that was published so far are written: none of those is to be held back."""
+    head = (await stream.head()).position
+    async with asyncio.timeout(30):
+        while await _state_seen(settings, "read_committed") < head:
+            await asyncio.sleep(0.05)
 
 
 async def _die_after_commit(deaths: Deaths, markers: Sequence[Markers]) -> None:
@@ -104,6 +113,7 @@ async def test_a_successor_waits_for_the_markers_and_then_knows_what_was_publish
             await relayed(relay, stream, 60)
         for number in range(ROUNDS):
             which = markers if number % 2 == 0 else [markers[number // 2 % 3]]
+            await _all_is_visible(stream, settings)
             await append(stream, _PORTION, keys=_PORTION)
             await _die_after_commit(deaths, which)
             if which is markers:
@@ -128,6 +138,7 @@ async def test_a_successor_whose_patience_ends_before_the_markers_come_says_so_a
         async with running(relay_of(stream, settings)) as relay:
             await append(stream, 10)
             await relayed(relay, stream, 60)
+        await _all_is_visible(stream, settings)
         await append(stream, _PORTION, keys=_PORTION)
         await _die_after_commit(Deaths(database_url, settings), markers)
         async with running(relay_of(stream, impatient)) as relay:
