@@ -135,10 +135,12 @@ async def test_an_operation_whose_last_message_waits_is_answered_before_the_sock
         client.on_text = stops_reading
         if last == "error":
             client.reads.clear()
+        before = asyncio.all_tasks()
         client.ask("a", query)
-        await rounds()
+        await until(lambda: len(asyncio.all_tasks() - before) == 1 and not client.reads.is_set())
+        await asyncio.sleep(0.1)  # its last message waits
         world.drain.begin()
-        await rounds()
+        await asyncio.sleep(2.2)  # longer than a close waits
         assert client.code is None
         assert last not in client.types("a")
         client.reads.set()
@@ -213,19 +215,23 @@ async def test_subscriptions_that_come_while_a_drain_waits_for_a_mutation_do_not
 
 
 async def test_a_socket_is_closed_before_the_operations_that_it_cancels_have_ended(world: World) -> None:
-    may_end = asyncio.Event()
+    ending, may_end = asyncio.Event(), asyncio.Event()
 
     async def takes_its_time(_: Any) -> None:
         try:
             await asyncio.Event().wait()
         finally:
+            ending.set()
             await may_end.wait()
 
     async with connected(world) as client:
         client.on_text = takes_its_time
         client.ask("a", FOLLOW)
         await until(lambda: client.types("a") == ["next"])
+        client.reads.clear()
         world.now["good"] = "old"
+        await asyncio.wait_for(ending.wait(), 5)
+        client.reads.set()
         await until(lambda: client.code is not None)
         assert client.code == 4403
         await rounds()
