@@ -23,6 +23,7 @@ from xzepr.infra.crypto import create_key_pair
 SMALL_RING = 100
 SETTINGS = {
     "XZEPR__STREAM__MAX_SUBSCRIPTIONS_PER_ACTOR": "2000",
+    "XZEPR__STREAM__MAX_CONNECTIONS_PER_ACTOR": "2000",
     "XZEPR__JWT__ACCESS_TOKEN_EXPIRATION": "3600",
 }
 MANY = """
