@@ -27,7 +27,7 @@ ROUNDS = 5
 @asynccontextmanager
 async def postgres() -> AsyncGenerator[EmbeddedPostgres]:
     """An embedded PostgreSQL as `xzepr serve` starts it: fsync on."""
-    with temporary_folder() as folder:
+    with temporary_folder(on_disk=True) as folder:
         server = await EmbeddedPostgres.start(folder / "data", say=lambda _: None)
         try:
             yield server

@@ -290,6 +290,7 @@ async def _first(hub: Hub, after: Cursor) -> Cursor:
         return await checkpoint(frames)
 
 
+@pytest.mark.slow
 async def test_who_has_begun_waits_for_the_database_and_who_comes_meanwhile_is_told():
     with temporary_folder() as folder:
         async with (

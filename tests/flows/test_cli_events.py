@@ -181,6 +181,7 @@ def small_hub() -> Iterator[ServedHub]:
         hub.stop()
 
 
+@pytest.mark.slow
 def test_tail_waits_for_a_place_on_a_full_hub(small_hub: ServedHub, stranger: Person) -> None:
     person = stranger
     person.hub = small_hub.url

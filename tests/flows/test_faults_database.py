@@ -34,7 +34,7 @@ def event(on: Stage, **more: object) -> dict[str, object]:
 
 async def test_all_connections_are_taken(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
-        folder = open.enter_context(temporary_folder())
+        folder = open.enter_context(temporary_folder(on_disk=True))
         small = {"max_connections": "60"}
         postgres = await open.enter_async_context(database_server(folder / "database", settings=small))
         on = await open.enter_async_context(stage(postgres=postgres))
@@ -62,7 +62,7 @@ async def _server(folder: Path, major: int) -> AsyncGenerator[DatabaseServer]:
 @pytest.mark.parametrize("major", [18, 15], ids=["PostgreSQL 18", "PostgreSQL 15"])
 async def test_a_writer_is_frozen_between_lock_and_commit(request: pytest.FixtureRequest, major: int) -> None:
     async with AsyncExitStack() as open:
-        folder = open.enter_context(temporary_folder())
+        folder = open.enter_context(temporary_folder(on_disk=True))
         postgres = await open.enter_async_context(_server(folder / "database", major))
         on = await open.enter_async_context(stage(postgres=postgres, environ=LIMITS))
         victims = itertools.cycle(on.hubs)
@@ -105,7 +105,7 @@ async def _others_go_on(postgres: DatabaseServer, stuck: object) -> None:
 
 async def test_the_clock_is_set_back_an_hour(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
-        folder = open.enter_context(temporary_folder())
+        folder = open.enter_context(temporary_folder(on_disk=True))
         clock = Clock(folder)
         postgres = await open.enter_async_context(database_server(folder / "database", environ=clock.environ))
         on = await open.enter_async_context(stage(postgres=postgres))

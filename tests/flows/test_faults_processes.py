@@ -96,7 +96,7 @@ async def test_broker_restarted(request: pytest.FixtureRequest) -> None:
 
 async def test_connection_cut_in_the_middle_of_commit(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
-        folder = open.enter_context(temporary_folder())
+        folder = open.enter_context(temporary_folder(on_disk=True))
         postgres = await open.enter_async_context(database_server(folder / "database"))
         url, way = await open.enter_async_context(wire(postgres.url))
         on = await open.enter_async_context(stage(postgres=postgres, database_url=url, environ=BRIEF))

@@ -88,6 +88,7 @@ async def test_who_says_nothing_is_closed_with_4408_after_the_setting(hub: Serve
     assert INIT_SECONDS <= time.monotonic() - begun < INIT_SECONDS + 2
 
 
+@pytest.mark.slow
 async def test_pings_come_as_often_as_the_setting_says_and_want_an_answer(hub: ServedHub) -> None:
     async with opened(hub) as socket:
         begun = time.monotonic()

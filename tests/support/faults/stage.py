@@ -167,7 +167,7 @@ async def stage(
     `environ`: more settings of the hubs; `kafka`: whether a broker is wanted.
     """
     async with AsyncExitStack() as held:
-        folder = held.enter_context(temporary_folder())
+        folder = held.enter_context(temporary_folder(on_disk=True))
         if postgres is None:
             postgres = await held.enter_async_context(database_server(folder / "database"))
         topic = f"faults-{uuid.uuid4().hex[:8]}"

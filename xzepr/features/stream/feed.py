@@ -41,6 +41,8 @@ class Feed:
         self._stream = stream
         self._poll_seconds = poll_seconds
         self._ring = Ring(ring_size)
+        self._begins_after = 0
+        """The position after which the stream begins: retention has taken what was before."""
         self._portion = _FEW_MESSAGES
         self._head: Head | None = None
         self._moved: asyncio.Future[None] | None = None
@@ -134,8 +136,8 @@ class Feed:
         """As `Stream.verify`, for who is to go on from there: a cursor that the ring knows costs nothing, and one
         behind it no more than reading what follows. Await `make_sure` first, if the ring is to be trusted."""
         known = self._tail_at(cursor.position)
-        if known is None and cursor.position < self.head.position and self._backlog.at_hand(cursor) is None:
-            message, _ = await self._backlog.read(cursor)
+        if known is None and self._begins_after <= cursor.position < self.head.position:
+            message = self._backlog.at_hand(cursor) or (await self._backlog.read(cursor))[0]
             known = None if message is None else cursor.tail
         if known != cursor.tail:
             await self._stream.verify(cursor)
@@ -203,6 +205,8 @@ class Feed:
             except StreamDiverged:
                 self._begin_at(await store.head(connection), instead_of=head)
                 _log.error("feed.diverged", read_up_to=str(head.cursor), stream_ends_at=str(self.head.cursor))
+            self._begins_after = (await store.origin(connection)).position
+        self._ring.forget_before(self._begins_after)
         self._sure_at = time.monotonic()
         await self._read(connection)
         self._looked = look

@@ -34,6 +34,11 @@ class Ring:
         while len(self._messages) > self._size or self._bytes > _BYTES:
             self._bytes -= self._messages.popleft().size
 
+    def forget_before(self, position: int) -> None:
+        """Lets go of older messages: nobody is to go on from there."""
+        while self._messages and self._messages[0].position < position:
+            self._bytes -= self._messages.popleft().size
+
     def clear(self) -> None:
         """Forgets everything: the stream is another."""
         self._messages.clear()
