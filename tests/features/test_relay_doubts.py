@@ -13,6 +13,7 @@ from tests.support.relay import (
     append,
     append_event,
     assert_exactly_once,
+    configure_topic,
     consume,
     delete_topics,
     kafka_settings,
@@ -135,6 +136,33 @@ async def test_an_instruction_that_cannot_be_obeyed_is_not_tried_without_a_pause
                 tries.add(status.updated_at)
                 await asyncio.sleep(0.01)
     assert len(tries) <= 3, "what was said before, and of one try"
+
+
+async def test_an_instruction_that_comes_while_the_reason_goes_away_is_obeyed_at_once(
+    kafka: str, database_url: str
+) -> None:
+    opens, may_open = list[int](), asyncio.Event()
+
+    async def open_late(cluster: Cluster, transactional_id: str | None, max_bytes: int) -> Producer:
+        opens.append(1)
+        await may_open.wait()
+        return await Producer.open(cluster, transactional_id, max_bytes)
+
+    settings = kafka_settings(kafka)
+    async with Topics(Cluster((kafka,), 10)) as topics:
+        await topics.create(NewTopicSpec(settings.state_topic, 1, 1, {"cleanup.policy": "delete"}))
+    async with opened(database_url) as stream:
+        await append(stream, 5)
+        async with running(relay_of(stream, settings, open_late)) as relay:
+            await _stopped(relay, "cleanup.policy=delete")
+            await asyncio.to_thread(configure_topic, kafka, settings.state_topic, "cleanup.policy", "compact")
+            await until(lambda: bool(opens))
+            await routes.resume(stream.db, SYSTEM, settings.topic, at=3)
+            may_open.set()
+            await relayed(relay, stream)
+            assert len(opens) == 2, "it was open already, and began anew"
+    received = await asyncio.to_thread(consume, kafka, settings.topic)
+    assert sorted(one.position for one in received) == [4, 5]
 
 
 class _Slow(Producer):

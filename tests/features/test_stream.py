@@ -230,7 +230,7 @@ async def _varied(hub: Hub) -> tuple[list[Message], dict[str, str]]:
 
 
 def _maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.none() | strategy
+    return st.none() | st.none() | strategy  # or hardly any filter lets something through
 
 
 FILTERS = st.builds(

@@ -232,12 +232,19 @@ class Database:
         (0: it never does)."""
         async with refusals():
             connection = await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
-            await self._limit(connection)
-            if idle_seconds:
-                milliseconds = str(int(idle_seconds * 1000))
-                with given_up_after(connection, _CHECK_SECONDS):
-                    await connection.execute("SELECT set_config('idle_session_timeout', %s, false)", (milliseconds,))
+            try:
+                await self._limit(connection)
+                if idle_seconds:
+                    await _end_when_idle(connection, idle_seconds)
+            except BaseException:
+                await connection.close()
+                raise
             return connection
+
+
+async def _end_when_idle(connection: Connection, seconds: float) -> None:
+    with given_up_after(connection, _CHECK_SECONDS):
+        await connection.execute("SELECT set_config('idle_session_timeout', %s, false)", (str(int(seconds * 1000)),))
 
 
 class _Pool(AsyncConnectionPool[Connection]):

@@ -1,7 +1,7 @@
 """One WebSocket that speaks graphql-transport-ws: who is at the other end, and the operations that run for them."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +67,7 @@ class Connection:
         """Those that the client knows of."""
         self._following: set[asyncio.Task[Any]] = set()
         self._changing: set[asyncio.Task[Any]] = set()
+        self._cancelled: set[asyncio.Task[Any]] = set()
         self._pulse = Pulse(limits.stalled_seconds, unsent_in(socket.scope))
 
     async def run(self) -> None:
@@ -74,18 +75,19 @@ class Connection:
         loops = [asyncio.create_task(loop()) for loop in (self._read, self._watch, self._must_hold, self._leave)]
         try:
             ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            self._cancel(loops)
+            self._cancel((*loops, *self._operations))
             await self._close(next((error for loop in loops if loop in ended and (error := loop.exception())), None))
         finally:
-            self._cancel(loops)
+            self._cancel((*loops, *self._operations))
             # A query may take its time to end, as where the database has fallen silent; the client need not wait.
             await asyncio.gather(*loops, *self._operations, return_exceptions=True)
             self._held.close()
 
-    def _cancel(self, loops: "list[asyncio.Task[None]]") -> None:
-        for task in (*loops, *self._operations):
-            if not task.cancelling():  # a second time would break off what an operation does to end well
-                task.cancel()
+    def _cancel(self, tasks: "Iterable[asyncio.Task[Any]]") -> None:
+        """Each once: a second time would break off what an operation does to end well."""
+        for task in {*tasks} - self._cancelled:
+            task.cancel()
+        self._cancelled.update(tasks)
 
     async def _close(self, error: BaseException | None) -> None:
         if error is None or isinstance(error, _LEFT):
@@ -124,7 +126,7 @@ class Connection:
             case Complete(id):
                 task = self._ids.pop(id, None)
                 if task is not None and task not in self._changing:  # a change goes on, and has its place till then
-                    task.cancel()
+                    self._cancel((task,))
             case _:  # a pong, which was heard
                 pass
 
@@ -163,8 +165,7 @@ class Connection:
     async def _leave(self) -> None:
         """Once the process stops: lets what runs be answered, and closes. Who follows goes on elsewhere."""
         await self._drain.wait()
-        for task in self._following:
-            task.cancel()
+        self._cancel(self._following)
         if finishing := set(self._ids.values()) - self._following:  # what comes from now on is not begun
             await asyncio.wait(finishing)
         raise CloseSocket(messages.SERVICE_RESTART, "this server stops: connect again")
@@ -234,6 +235,7 @@ class Connection:
     def _forget(self, id: str, task: "asyncio.Task[Any]") -> None:
         """The operation has ended, and its id is free, unless it already belongs to another one."""
         self._operations.discard(task)
+        self._cancelled.discard(task)
         if self._ids.get(id) is task:
             del self._ids[id]
 

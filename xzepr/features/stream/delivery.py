@@ -63,6 +63,7 @@ class Delivery:
         letters = await ours.dead_letters(passage.so_far.position)
         self.waiting = letters.count
         if letters.position is None or letters.retry_id is None:
+            self._pause_seconds = self._poll_seconds
             self._look_again_after(self._poll_seconds)
             return False
         message = await ours.message(letters.position)

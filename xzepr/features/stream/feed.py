@@ -100,16 +100,19 @@ class Feed:
                 return self._ring.at(cursor.position + 1)
             if (message := self._backlog.at_hand(cursor)) is not None:
                 return message
-            try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    message, read_for_us = await self._backlog.read(cursor)
-            except TimeoutError:  # it is read all the same
-                raise Unavailable("the database does not answer", retry_after=1) from None
+            message, read_for_us = await self._read_behind(cursor)
             if read_for_us or message is None:
                 turn.begin()  # the time went to the database
                 return message
             # All who waited for the same read would go on in the same round of the loop.
             await turn.next(behind=True)
+
+    async def _read_behind(self, cursor: Cursor) -> tuple[Message | None, bool]:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await self._backlog.read(cursor)
+        except TimeoutError:  # it is read all the same
+            raise Unavailable("the database does not answer", retry_after=1) from None
 
     def _is_behind(self, position: int) -> bool:
         first = self._ring.first
@@ -137,7 +140,7 @@ class Feed:
         behind it no more than reading what follows. Await `make_sure` first, if the ring is to be trusted."""
         known = self._tail_at(cursor.position)
         if known is None and self._begins_after <= cursor.position < self.head.position:
-            message = self._backlog.at_hand(cursor) or (await self._backlog.read(cursor))[0]
+            message = self._backlog.at_hand(cursor) or (await self._read_behind(cursor))[0]
             known = None if message is None else cursor.tail
         if known != cursor.tail:
             await self._stream.verify(cursor)

@@ -30,7 +30,6 @@ class Readers:
         self._here = set[Reader]()
         self._asleep = dict[Waiting, None]()
         """In the order in which they began to wait."""
-        self._woken_in_turns = False
 
     @contextmanager
     def reading(self, position: int) -> Generator[Reader]:
@@ -53,10 +52,10 @@ class Readers:
         mine: Waiting = asyncio.get_running_loop().create_future()
         self._asleep[mine] = None
         try:
-            await mine
+            in_turn = await mine
         finally:
             self._asleep.pop(mine, None)
-        if self._woken_in_turns:
+        if in_turn:
             reader.turn.given(unused=True)
         else:
             reader.turn.begin()
@@ -64,10 +63,9 @@ class Readers:
     def wake(self) -> None:
         """There is news."""
         asleep, self._asleep = self._asleep, {}
-        self._woken_in_turns = len(asleep) > _FEW
-        if self._woken_in_turns:
+        if len(asleep) > _FEW:
             self.turns.queue(asleep)
             return
         for one in asleep:
             if not one.done():
-                one.set_result(None)
+                one.set_result(False)

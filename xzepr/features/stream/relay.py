@@ -76,6 +76,7 @@ class Relay:
             self._route.name, settings.max_transaction_messages, most_refused=most_refused, poll_seconds=poll_seconds
         )
         self._tried: str | None = None
+        self._idle_looks = 0
         self._noted: Published | None = None
         self._noted_at = 0.0
         self._answered_at = 0.0
@@ -158,20 +159,24 @@ class Relay:
         self.status = replace(self.status, position=None)
         row = await ours.row()
         self._tried = row.resume_id
-        passage = await Passage.open(self._route, await self._fit(ours), self._open_producer)
+        passage = await Passage.open(self._route, await self._fit(row), self._open_producer)
         try:
             await self._place(ours, passage, row)
             await self._describe(ours, RelayState.FOLLOWING, self._promise)
+            if (await ours.row()).resume_id not in (None, self._tried):
+                return  # it came while the route was stopped, and is obeyed now or would be much later
             while True:
                 await self._move(ours, passage)
                 pause.reset()
         finally:
             await passage.close()
 
-    async def _fit(self, ours: Seat) -> Fit:
+    async def _fit(self, row: RouteRow) -> Fit:
         """What the topic takes. It must be there if anything was published, unless that is to be done again."""
-        row = await ours.row()
         return await self._route.prepare(row.published_position if row.resume_id is None else 0)
+
+    async def _fit_now(self, ours: Seat) -> Fit:
+        return await self._fit(await ours.row())
 
     async def _place(self, ours: Seat, passage: Passage, row: RouteRow) -> None:
         """Finds where to go on: as instructed, else where Kafka says, if the database agrees. Raises StoppedError."""
@@ -215,24 +220,33 @@ class Relay:
 
     async def _move(self, ours: Seat, passage: Passage) -> None:
         """Publishes what there is, or waits until there may be something."""
-        sent_again = await self._delivery.send_again(ours, passage, lambda: self._fit(ours))
+        sent_again = await self._delivery.send_again(ours, passage, lambda: self._fit_now(ours))
         self.status = replace(self.status, dead_letters=self._delivery.waiting)
         published = passage.so_far
         messages = await self._read(ours, published.cursor)
         if not messages and not sent_again:
             await self._verify(ours, published)
             await self._stay_sure(ours, passage, published)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
-                    await self._wait_beyond(published.position)
+            await self._wait(published.position)
         if not messages:
             return
+        self._idle_looks = 0
         last = messages[-1]
         await self._delivery.send(passage, messages, replace(published, position=last.position, id=last.id))
         self._answered_at = time.monotonic()
         self.status = replace(self.status, position=last.position)
         if not published.position or time.monotonic() - self._noted_at > self._poll_seconds:
             await self._note(ours, passage.so_far)
+
+    async def _wait(self, position: int) -> None:
+        """Returns when there may be something after a position. Where there is said to be, again and again, and is not,
+        it waits all the same: the feed may not know yet that the database was restored."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_seconds):
+                await self._wait_beyond(position)
+                self._idle_looks += 1
+                if self._idle_looks > 1:
+                    await asyncio.sleep(self._poll_seconds)
 
     async def _read(self, ours: Seat, after: Cursor) -> Sequence[Message]:
         """The next portion. It is read in parts, since the messages to come may be larger than those before."""

@@ -31,12 +31,15 @@ async def follow(
     rules.check_filter(wanted)
     wanted = replace(wanted, kinds=rules.readable(actor, wanted.kinds))
     await feed.started()
+    breaks = feed.breaks
     if after is not None:
         await feed.make_sure()  # of a history that is lost nobody who comes after is told anything
         await feed.verify(after)
     seen = after or feed.head.cursor
     with feed.readers.reading(seen.position) as reader:
-        way = _Way(stream, feed, reader)
+        way = _Way(stream, feed, reader, breaks)
+        if after is not None:
+            await reader.turn.next(behind=False)  # a thousand who come back are verified at the same moment
         yield Checkpoint(seen, now())
         spoke = time.monotonic()
         while True:
@@ -59,11 +62,12 @@ class _Way:
 
     __slots__ = ("_breaks", "_feed", "_reader", "_stream")
 
-    def __init__(self, stream: Stream, feed: Feed, reader: Reader) -> None:
+    def __init__(self, stream: Stream, feed: Feed, reader: Reader, breaks: int) -> None:
+        """`breaks`: those of the feed when the subscriber's cursor was not yet verified."""
         self._stream = stream
         self._feed = feed
         self._reader = reader
-        self._breaks = feed.breaks
+        self._breaks = breaks
 
     async def next(self, seen: Cursor) -> tuple[Message | None, float]:
         """The message that follows, or None and how many seconds to wait before asking again: 0 for news."""
@@ -86,7 +90,6 @@ class _Way:
         """Waits for news, at most so many seconds, or out the pause."""
         if pause:
             await asyncio.sleep(max(0.0, min(pause, seconds)))
-            self._reader.turn.begin()
         elif self._feed.breaks == self._breaks:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(seconds, 0.0)):

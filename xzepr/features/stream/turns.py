@@ -19,10 +19,13 @@ _SHARES = 1.0, 2.0
 has half of the loop, or would fall behind where the processor has time for all; who is behind has a third."""
 _LEAST_PAUSE_SECONDS = 0.001
 """Timers know no shorter ones: what is less is added up until it is as long."""
+_MOST_PAUSE_SECONDS = 0.05
+"""Also after a process stood still in the middle of a round, as a frozen one does."""
 _LINGER_SECONDS = 0.005
 """Who was answered may ask again at once."""
 
-Waiting = asyncio.Future[None]
+Waiting = asyncio.Future[bool]
+"""Done when somebody may go on: True when that is a turn that was given."""
 
 
 class Turn:
@@ -73,7 +76,7 @@ class _Kind:
         given = 0
         while self.waiting and given < self._at_once:
             if not (mine := self.waiting.popleft()).done():
-                mine.set_result(None)
+                mine.set_result(True)
                 given += 1
         return given > 0
 
@@ -112,7 +115,7 @@ class Turns:
 
     async def wait(self, behind: bool) -> None:
         """Returns when it is the caller's turn."""
-        mine = asyncio.get_running_loop().create_future()
+        mine: Waiting = asyncio.get_running_loop().create_future()
         self.queue((mine,), behind=behind)
         await mine
 
@@ -147,5 +150,5 @@ class Turns:
         if self._owed < _LEAST_PAUSE_SECONDS:
             loop.call_soon(self._give)
         else:
-            loop.call_later(self._owed, self._give)
+            loop.call_later(min(self._owed, _MOST_PAUSE_SECONDS), self._give)
             self._owed = 0.0

@@ -105,18 +105,22 @@ class Producer:
         there before; then nothing of the transaction may be committed."""
         sent, self._sent = self._sent, []
         newest: dict[tuple[str, int], int] = {}
+        vague = set[tuple[str, int]]()
         async with self._call("send"):
             for topic, future in sent:
                 try:
                     there = await future
                 except REFUSALS as error:
                     raise refusal(topic, error) from error
-                if there.offset >= 0:  # brokers do not say it of what a try that was not answered had delivered
-                    place = (topic, there.partition)
-                    newest[place] = max(there.offset, newest.get(place, 0))
-                    if there.offset <= self.arrived.get(place, -1):
-                        raise LostError(*place, self.arrived[place])
-        self.arrived.update(newest)
+                place = (topic, there.partition)
+                if there.offset < 0:  # of what a try that was not answered had delivered brokers do not say where,
+                    vague.add(place)  # and the client counts on from that
+                if place in vague:
+                    continue
+                newest[place] = max(there.offset, newest.get(place, 0))
+                if there.offset <= self.arrived.get(place, -1):
+                    raise LostError(*place, self.arrived[place])
+        self.arrived.update((place, offset) for place, offset in newest.items() if place not in vague)
 
     async def commit(self) -> None:
         """Commits. After a BrokerError nobody knows whether it did: the next producer will read it in the state."""
