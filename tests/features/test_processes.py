@@ -97,7 +97,8 @@ async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_remov
                 (seconds, one.id),
             )
         found = await processes.statuses(stream.db, SYSTEM)
-        assert {one.id: round(one.silent_seconds) for one in found} == {silent[0].id: 0, silent[8].id: 8}
+        assert [one.id for one in found] == [silent[0].id, silent[8].id]
+        assert 6 < found[1].silent_seconds - found[0].silent_seconds <= 8
         await processes.forget_silent(stream.db)
         rows = await execute(database_url, "SELECT id FROM processes")
         assert {str(id) for (id,) in rows} == {silent[seconds].id for seconds in (0, 8, 11)}
