@@ -88,13 +88,13 @@ async def test_a_process_has_the_role_that_its_command_gives_it(database_url: st
 
 async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_removed(database_url: str) -> None:
     async with opened(database_url) as stream:
-        silent = {seconds: ThisProcess() for seconds in (0, 8, 11, 61)}
-        for seconds, one in silent.items():
-            await described(stream.db, one)
+        silent = {}
+        for seconds in (0, 8, 11, 61):  # each begins after the one before has been seen: that is their order
+            silent[seconds] = await described(stream.db, ThisProcess())
             await execute(
                 database_url,
                 "UPDATE processes SET seen_at = seen_at - %s * interval '1 second' WHERE id = %s",
-                (seconds, one.id),
+                (seconds, silent[seconds].id),
             )
         found = await processes.statuses(stream.db, SYSTEM)
         assert [one.id for one in found] == [silent[0].id, silent[8].id]
