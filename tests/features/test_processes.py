@@ -88,7 +88,7 @@ async def test_a_process_has_the_role_that_its_command_gives_it(database_url: st
 
 async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_removed(database_url: str) -> None:
     async with opened(database_url) as stream:
-        silent = {}
+        silent: dict[int, ThisProcess] = {}
         for seconds in (0, 8, 11, 61):  # each begins after the one before has been seen: that is their order
             silent[seconds] = await described(stream.db, ThisProcess())
             await execute(
