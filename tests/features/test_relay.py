@@ -46,7 +46,7 @@ async def test_a_consumer_gets_every_message_once_and_in_order(kafka: str, datab
                 await append(stream, 10)
             await relayed(relay, stream)
             assert relay.status.state is RelayState.FOLLOWING
-            assert relay.status.lag(1200) == 0
+            assert relay.status.position == 1200
             await until(lambda: relay.status.state is RelayState.FOLLOWING)
             [status] = await routes.statuses(stream.db, SYSTEM)
             assert (status.route, status.state, status.led) == (settings.topic, RelayState.FOLLOWING, True)

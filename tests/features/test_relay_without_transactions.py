@@ -87,6 +87,7 @@ async def test_a_refused_message_is_a_dead_letter_here_too(kafka: str, database_
         await append(stream, 30)
         async with running(relay_of(stream, settings)) as relay:
             await relayed(relay, stream)
-            await until(lambda: relay.status.dead_letters == 1)
+            [status] = await routes.statuses(stream.db, SYSTEM)
+            assert status.dead_letters == 1
     positions = {one.position for one in await asyncio.to_thread(consume, kafka, settings.topic)}
     assert positions == set(range(1, 62)) - {refused.position}

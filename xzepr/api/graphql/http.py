@@ -26,6 +26,7 @@ from xzepr.api.errors import (
 from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
+from xzepr.api.graphql.pulse import Pulse, unsent_in
 from xzepr.api.graphql.sessions import Proof, Sessions
 from xzepr.api.graphql.sse import EventStream
 from xzepr.api.middleware import request_id_of
@@ -80,7 +81,7 @@ class GraphQLOverHTTP:
         media_type = _type_for(operation, accepted)
         if media_type == EVENTS:
             proof = None if credential is None else self.sessions.proven(credential, actor)
-            return self._event_stream(operation, call, proof)
+            return self._event_stream(request.scope, operation, call, proof)
         return _response(await self.service.run(operation, call), media_type)
 
     async def _ticketed(
@@ -98,9 +99,9 @@ class GraphQLOverHTTP:
         if not operation.is_subscription:
             raise InvalidToken("a ticket opens a subscription and nothing else")
         call = Call(proof.actor, request_id, request.headers.get("last-event-id") or None)
-        return self._event_stream(operation, call, proof)
+        return self._event_stream(request.scope, operation, call, proof)
 
-    def _event_stream(self, operation: Operation, call: Call, proof: Proof | None) -> EventStream:
+    def _event_stream(self, scope: Scope, operation: Operation, call: Call, proof: Proof | None) -> EventStream:
         return EventStream(
             self.service,
             operation,
@@ -109,7 +110,7 @@ class GraphQLOverHTTP:
             sessions=self.sessions,
             capacity=self.capacity,
             heartbeat_seconds=self.heartbeat_seconds,
-            stalled_seconds=self.stalled_seconds,
+            pulse=Pulse(self.stalled_seconds, unsent_in(scope)),
         )
 
 

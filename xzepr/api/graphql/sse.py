@@ -16,7 +16,7 @@ from xzepr.api.errors import Draining, described, problem_response
 from xzepr.api.graphql.capacity import Capacity
 from xzepr.api.graphql.operations import Answer, Call, GraphQLService, Operation
 from xzepr.api.graphql.problems import masked
-from xzepr.api.graphql.pulse import Pulse, unsent_in
+from xzepr.api.graphql.pulse import Pulse
 from xzepr.api.graphql.sessions import Proof, Session, Sessions
 from xzepr.api.middleware import drop
 from xzepr.core.errors import Problem
@@ -49,7 +49,7 @@ class EventStream:
         sessions: Sessions,
         capacity: Capacity,
         heartbeat_seconds: float,
-        stalled_seconds: float,
+        pulse: Pulse,
     ) -> None:
         self._call = call
         self._proof = proof
@@ -57,8 +57,7 @@ class EventStream:
         self._capacity = capacity
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent = monotonic()
-        self._stalled_seconds = stalled_seconds
-        self._pulse = Pulse(stalled_seconds)
+        self._pulse = pulse
         self._given_up = False
         self._drain = service.drain
         self._subscribes = operation.is_subscription
@@ -81,7 +80,6 @@ class EventStream:
             except Problem as problem:
                 return await problem_response(problem)(scope, receive, send)
             session = held.enter_context(self._sessions.open(self._proof))
-            self._pulse = Pulse(self._stalled_seconds, unsent_in(scope))
             await self._serve(session, receive, send)
         if self._given_up and drop(scope):
             await _gone(receive)

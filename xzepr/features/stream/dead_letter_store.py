@@ -25,13 +25,12 @@ class DeadLetterRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
-    """How many wait for an administrator or for the relay, and which the relay is to send next."""
+class Due:
+    """A dead letter that is to be sent again."""
 
-    count: int
-    position: int | None
-    message_id: str | None
-    retry_id: str | None
+    position: int
+    message_id: str
+    retry_id: str
 
 
 async def bury(connection: Connection, route: str, position: int, message_id: str, reason: str) -> None:
@@ -55,23 +54,17 @@ async def positions_after(connection: Connection, route: str, position: int) -> 
     return set(await cursor.fetchall())
 
 
-async def waiting(connection: Connection, route: str, published: int) -> Open:
-    """What is open on the route, and the first of those that are to be sent again at or before a position."""
-    cursor = await connection.cursor(row_factory=class_row(Open)).execute(
+async def due(connection: Connection, route: str, published: int) -> Due | None:
+    """The first of those that the route is to send again, at or before a position."""
+    cursor = await connection.cursor(row_factory=class_row(Due)).execute(
         """
-        SELECT (SELECT count(*) FROM dead_letters WHERE route = %(route)s AND dropped_at IS NULL) AS count,
-               next.position, next.message_id, next.retry_id
-        FROM (SELECT) AS always LEFT JOIN LATERAL (
-            SELECT position, message_id, retry_id FROM dead_letters
-            WHERE route = %(route)s AND dropped_at IS NULL AND retry_id IS NOT NULL AND position <= %(published)s
-            ORDER BY position LIMIT 1
-        ) AS next ON true
+        SELECT position, message_id, retry_id FROM dead_letters
+        WHERE route = %s AND dropped_at IS NULL AND retry_id IS NOT NULL AND position <= %s
+        ORDER BY position LIMIT 1
         """,
-        {"route": route, "published": published},
+        (route, published),
     )
-    row = await cursor.fetchone()
-    assert row is not None, "the outer side of the join has a row"
-    return row
+    return await cursor.fetchone()
 
 
 async def arrived(connection: Connection, retry_id: str) -> None:

@@ -35,8 +35,6 @@ class Delivery:
         self._look_at = 0.0
         self._pause_seconds = poll_seconds
         self._succeeding = False
-        self.waiting = 0
-        """Dead letters that nobody has dropped, as of the last look."""
         self.left_out: set[int] = set()
         """Positions that are passed over."""
 
@@ -60,23 +58,22 @@ class Delivery:
         becomes of it, the stream goes on before the next one is tried."""
         if time.monotonic() < self._look_at:
             return False
-        letters = await ours.dead_letters(passage.so_far.position)
-        self.waiting = letters.count
-        if letters.position is None or letters.retry_id is None:
+        due = await ours.due(passage.so_far.position)
+        if due is None:
             self._pause_seconds = self._poll_seconds
             self._look_again_after(self._poll_seconds)
             return False
-        message = await ours.message(letters.position)
-        if message is None or message.id != letters.message_id:
-            await ours.bury(letters.position, letters.message_id or "", "the stream no longer holds it")
+        message = await ours.message(due.position)
+        if message is None or message.id != due.message_id:
+            await ours.bury(due.position, due.message_id, "the stream no longer holds it")
             return True
         succeeding = self._succeeding
         self._look_again_after(self._pause_seconds)
         self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
         if not succeeding:  # whoever asks has perhaps mended the topic, and the message now fits with its data
             passage.fits(await fit())
-        await self._publish(passage, [message], replace(passage.so_far, retry_id=letters.retry_id), again=True)
-        await ours.arrived(letters.retry_id)
+        await self._publish(passage, [message], replace(passage.so_far, retry_id=due.retry_id), again=True)
+        await ours.arrived(due.retry_id)
         self._look_at, self._pause_seconds, self._succeeding = 0.0, self._poll_seconds, True
         return True
 

@@ -33,14 +33,8 @@ class RelayStatus:
     since: datetime
     position: int | None
     """Everything up to here is in Kafka, or a dead letter; None before this process has read it there."""
-    dead_letters: int | None = None
-    """Messages that the brokers refused and nobody has dropped; None before this process has led."""
     leads: bool = False
     """Whether this process is the one that relays, or would if brokers let it."""
-
-    def lag(self, head: int) -> int | None:
-        """Messages that are not in Kafka yet, for the position of the stream's head."""
-        return None if self.position is None else max(0, head - self.position)
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,6 @@ class Relay:
     async def _move(self, ours: Seat, passage: Passage) -> None:
         """Publishes what there is, or waits until there may be something."""
         sent_again = await self._delivery.send_again(ours, passage, lambda: self._fit_now(ours))
-        self.status = replace(self.status, dead_letters=self._delivery.waiting)
         published = passage.so_far
         messages = await self._read(ours, published.cursor)
         if not messages and not sent_again:

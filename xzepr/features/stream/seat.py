@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from xzepr.core.errors import Problem
 from xzepr.features.stream import dead_letter_store, relay_store, store
-from xzepr.features.stream.dead_letter_store import Open
+from xzepr.features.stream.dead_letter_store import Due
 from xzepr.features.stream.model import Cursor, Head, Message, Origin
 from xzepr.features.stream.published import Published, RelayState
 from xzepr.features.stream.relay_store import RouteRow
@@ -130,10 +130,10 @@ class Seat:
         with _promptly(self._connection):
             return await dead_letter_store.positions_after(self._connection, self._route, after)
 
-    async def dead_letters(self, published: int) -> Open:
-        """How many there are, and which is to be sent again next."""
+    async def due(self, published: int) -> Due | None:
+        """The dead letter that is to be sent again next, if there is one."""
         with _promptly(self._connection):
-            return await dead_letter_store.waiting(self._connection, self._route, published)
+            return await dead_letter_store.due(self._connection, self._route, published)
 
     async def arrived(self, retry_id: str) -> None:
         """Forgets a dead letter that is in Kafka now."""
