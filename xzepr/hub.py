@@ -55,13 +55,19 @@ class Hub(Core):
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, database_url: str, keys: KeyPair, metrics: Metrics | None = None
+        cls,
+        settings: Settings,
+        database_url: str,
+        keys: KeyPair,
+        metrics: Metrics | None = None,
+        passwords: Passwords | None = None,
     ) -> AsyncGenerator["Hub"]:
         """A hub on a migrated database. Its loops do not run yet: see `processes.py`. Raises Unavailable when the
-        database cannot be reached. Its metrics are its own unless some are given."""
+        database cannot be reached. Its metrics, and what hashes its passwords, are its own unless some are given;
+        passwords that are given are closed with it."""
         async with AsyncExitStack() as opened:
             core = await opened.enter_async_context(open_core(settings, database_url, metrics))
-            passwords = Passwords()
+            passwords = passwords or Passwords()
             opened.callback(passwords.close)
             yield cls._assemble(core, passwords, keys)
 

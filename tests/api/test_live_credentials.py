@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from tests.support.accounts import key_pair
+from tests.support.hub import hub_on
 from tests.support.small_graphql import served
 from xzepr.app import create_app
 from xzepr.core.actor import SYSTEM, Actor, ActorKind, Role, permissions_of
@@ -49,9 +49,9 @@ class Processes:
 @asynccontextmanager
 async def two_processes(database_url: str, **settings: Any) -> AsyncGenerator[Processes]:
     """As two `xzepr serve` on one database, in this process."""
-    given, keys = Settings.model_validate(SETTINGS | settings), key_pair()
+    given = Settings.model_validate(SETTINGS | settings)
     async with AsyncExitStack() as open:
-        hubs = [await open.enter_async_context(Hub.open(given, database_url, keys)) for _ in range(2)]
+        hubs = [await open.enter_async_context(hub_on(given, database_url)) for _ in range(2)]
         for hub in hubs:
             await open.enter_async_context(running(hub))
         ports = [await open.enter_async_context(served(create_app(hub))) for hub in hubs]

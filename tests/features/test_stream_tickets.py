@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.accounts import key_pair
-from tests.support.hub import execute
+from tests.support.hub import execute, hub_on
 from xzepr.core.actor import ANONYMOUS, SYSTEM, Actor, Permission, Role
 from xzepr.core.errors import InvalidToken, TokenExpired, Unauthenticated
 from xzepr.features.auth.model import NewApiKey, TicketHolder
@@ -22,7 +21,7 @@ PASSWORD = "correct horse battery"
 @pytest.fixture
 async def hub(database_url: str) -> AsyncIterator[Hub]:
     given = Settings.model_validate({"database": {"min_connections": 1, "max_connections": 4}})
-    async with Hub.open(given, database_url, key_pair()) as one:
+    async with hub_on(given, database_url) as one:
         await one.users.create(SYSTEM, NewUser("root", PASSWORD, (Role.ADMIN,)))
         await one.users.create(SYSTEM, NewUser("ada", PASSWORD, (Role.EVENT_VIEWER,)))
         yield one
@@ -40,7 +39,7 @@ async def test_a_ticket_stands_for_who_asked_once_also_in_another_process(hub: H
     actor = await ada(hub)
     ticket = await hub.auth.create_stream_ticket(actor)
     assert timedelta(seconds=28) < ticket.expires_at - datetime.now(UTC) < timedelta(seconds=32)
-    async with Hub.open(hub.settings, database_url, key_pair()) as other:
+    async with hub_on(hub.settings, database_url) as other:
         holder = await other.auth.redeem_stream_ticket(ticket.text)
         stands_for = await other.auth.actor_by_ticket(holder)
         assert (stands_for, stands_for.ends_at) == (actor, actor.ends_at)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from tests.support.accounts import key_pair
+from tests.support.hub import hub_on
 from xzepr.app import create_app
 from xzepr.core.actor import SYSTEM, Actor, ActorKind, Permission, Role, permissions_of
 from xzepr.features.auth.model import NewApiKey
@@ -132,8 +132,8 @@ async def asking(
     rewired: Callable[[Hub], Hub] = lambda hub: hub,
 ) -> AsyncGenerator[Asking]:
     """Asks a hub on this database while the block lasts. `rewired` may put something between its parts."""
-    async with Hub.open(Settings.model_validate(settings or {}), database_url, key_pair()) as opened, running(opened):
-        hub = rewired(opened)
+    async with hub_on(Settings.model_validate(settings or {}), database_url) as one, running(one):
+        hub = rewired(one)
         user = await hub.users.create(SYSTEM, NewUser(ADMIN, PASSWORD, (Role.ADMIN,)))
         admin = Actor(ActorKind.USER, user.id, user.username, permissions_of(user.roles))
         secret = (await hub.auth.create_api_key(admin, NewApiKey("all"))).secret

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import structlog
 
-from tests.support.accounts import key_pair
+from tests.support.accounts import key_pair, quick_passwords
 from xzepr.core.actor import Actor, ActorKind, Permission, Role, permissions_of
 from xzepr.features.events.model import NewEvent
 from xzepr.features.groups.model import Group, NewGroup
@@ -32,6 +32,12 @@ def actor(id: str, *permissions: Permission) -> Actor:
     return Actor(ActorKind.USER, id, id, frozenset(permissions))
 
 
+def hub_on(settings: Settings, database_url: str) -> AbstractAsyncContextManager[Hub]:
+    """A hub whose loops do not run, with the test process's keys, and passwords whose hashes cost next to nothing: two
+    of the usual ones are a third of a second of both processors."""
+    return Hub.open(settings, database_url, key_pair(), passwords=quick_passwords())
+
+
 @asynccontextmanager
 async def running_hub(database_url: str, **sections: dict[str, Any]) -> AsyncGenerator[Hub]:
     """A hub with these settings (`recorder={"queue_size": 1}`), its loops running."""
@@ -39,7 +45,7 @@ async def running_hub(database_url: str, **sections: dict[str, Any]) -> AsyncGen
     structlog.configure(processors=[structlog.processors.add_log_level, plain])  # others draw tracebacks for seconds
     given: dict[str, Any] = {**sections}
     given["database"] = {"min_connections": 1, "max_connections": 8, **sections.get("database", {})}
-    async with Hub.open(Settings.model_validate(given), database_url, key_pair()) as hub, running(hub):
+    async with hub_on(Settings.model_validate(given), database_url) as hub, running(hub):
         yield hub
 
 

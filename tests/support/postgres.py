@@ -43,7 +43,7 @@ class Databases:
         name = f"xzepr_test_{os.getpid()}_{next(self._numbers)}"
         url = _with_database(self.user_url, name)
         owner = conninfo_to_dict(url).get("user") or self._admin_name()
-        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}")
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy OWNER {}")
         self._run(create.format(sql.Identifier(name), sql.Identifier(template), sql.Identifier(str(owner))))
         try:
             yield url

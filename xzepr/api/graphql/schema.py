@@ -1,5 +1,7 @@
 """The schema: what every feature adds to its three roots."""
 
+from functools import cache
+
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
@@ -35,8 +37,9 @@ class Subscription(StreamSubscription):
     """Follows."""
 
 
+@cache
 def build() -> strawberry.Schema:
-    """The main schema, made to be executed fast; building it opens nothing."""
+    """The main schema, made to be executed fast; there is one in a process, and building it opens nothing."""
     schema = described()
     install(core_schema(schema))
     return schema
