@@ -129,7 +129,7 @@ class _Screen:
 
 
 def sheets(found: JsonObject) -> Iterator[Sheet]:
-    """The status as tables: the stream, its routes, the processes."""
+    """The status as tables that fit a terminal of 80 columns: the stream, its routes, the processes."""
     oldest = found["oldestCursor"]
     yield (
         ("stream", "position", "cursor", "time"),
@@ -139,55 +139,42 @@ def sheets(found: JsonObject) -> Iterator[Sheet]:
         ],
     )
     leaders = {one["leader"] for one in found["routes"]}
-    names = {one["id"]: f"{one['host']}:{one['pid']}" for one in found["processes"]}
+    names = {one["id"]: _name(one) for one in found["processes"]}
+    routes, running = found["routes"], found["processes"]
     yield (
-        ("route", "state", "published", "lag", "behind", "dead", "leader", "since", "detail"),
-        [_route(one, names) for one in found["routes"]],
+        ("route", "state", "published", "lag", "behind", "dead", "leader"),
+        [_route(one, names) for one in routes],
     )
+    yield ("route", "since", "detail"), [(one["route"], _second(one["since"]), one["detail"]) for one in routes]
+    yield ("process", "role", "up", "seen", "queue", "relay"), [_process(one, leaders) for one in running]
     yield (
-        (
-            "process",
-            "role",
-            "up",
-            "seen",
-            "feed",
-            "lag",
-            "behind",
-            "ws",
-            "sse",
-            "subs",
-            "slowest",
-            "behind",
-            "queue",
-            "relay",
-        ),
-        [_process(one, leaders) for one in found["processes"]],
+        ("process", "feed", "lag", "behind", "ws", "sse", "subs", "slowest", "behind"),
+        [_followers(one) for one in running],
     )
 
 
 def _route(one: JsonObject, names: dict[str, str]) -> tuple[object, ...]:
     leader = names.get(one["leader"], "silent") if one["led"] else "nobody"
-    return (
-        one["route"],
-        str(one["state"]).lower(),
-        one["published"],
-        one["lag"],
-        duration(one["lagSeconds"]),
-        one["deadLetters"],
-        leader,
-        _second(one["since"]),
-        one["detail"],
-    )
+    behind = duration(one["lagSeconds"])
+    return one["route"], _words(one["state"]), one["published"], one["lag"], behind, one["deadLetters"], leader
 
 
 def _process(one: JsonObject, leaders: set[str | None]) -> tuple[object, ...]:
-    feed, slowest, clients, relay = one["feed"], one["slowestSubscriber"], one["clients"], one["relay"]
-    up = datetime.fromisoformat(one["seenAt"]) - datetime.fromisoformat(one["startedAt"])
+    up, relay = datetime.fromisoformat(one["seenAt"]) - datetime.fromisoformat(one["startedAt"]), one["relay"]
     return (
-        f"{one['host']}:{one['pid']}",
+        _name(one),
         one["role"],
         duration(up.total_seconds() + one["silentSeconds"]),
         f"{duration(one['silentSeconds'])} ago",
+        one["recorderQueue"],
+        "leads" if one["id"] in leaders else (relay and not relay["leads"] and _words(relay["state"])) or None,
+    )
+
+
+def _followers(one: JsonObject) -> tuple[object, ...]:
+    feed, slowest, clients = one["feed"], one["slowestSubscriber"], one["clients"]
+    return (
+        _name(one),
         feed and feed["position"],
         feed and feed["lag"],
         feed and duration(feed["lagSeconds"]),
@@ -196,9 +183,16 @@ def _process(one: JsonObject, leaders: set[str | None]) -> tuple[object, ...]:
         clients["subscriptions"],
         slowest and slowest["lag"],
         slowest and duration(slowest["lagSeconds"]),
-        one["recorderQueue"],
-        "leads" if one["id"] in leaders else (relay and not relay["leads"] and str(relay["state"]).lower()) or None,
     )
+
+
+def _name(process: JsonObject) -> str:
+    return f"{process['host']}:{process['pid']}"
+
+
+def _words(state: str) -> str:
+    """`waiting for brokers` of `WAITING_FOR_BROKERS`."""
+    return state.lower().replace("_", " ")
 
 
 def _second(time: str | None) -> str | None:
