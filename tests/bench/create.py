@@ -9,7 +9,7 @@ import orjson
 from tests.bench import stage
 from tests.bench.client import CREATE, EVENT, Client
 from tests.bench.load import Measured, Target, press
-from tests.support.kafka import free_port
+from tests.support.kafka import free_ports
 from xzepr.infra.embedded import EmbeddedPostgres
 
 CONNECTIONS = 64
@@ -23,7 +23,7 @@ def measure(server: EmbeddedPostgres) -> list[list[str]]:
     folder = Path(tempfile.mkdtemp(prefix="xzepr-bench-hub-"))
     with stage.hub(bare, folder) as port:
         receiver = Client(port).gate()[0]
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     with (
         stage.hub(url, folder) as hub_port,
         stage.child(["tests.bench.rivals", "insert", str(ports[0]), plain, "r"], ports[0], "/", {}),

@@ -11,9 +11,12 @@ from tests.support.hub import MANAGER, execute, kinds, new_event, new_group, new
 from tests.support.silence import network
 from tests.support.wire import Cut, Wire, wire
 from xzepr.core.errors import Conflict, Unavailable
+from xzepr.features.events import recorder
 from xzepr.features.events.model import Recorded
 from xzepr.features.stream.kinds import Kind
 from xzepr.hub import Hub
+
+BRIEF = {"lock_timeout_seconds": 1, "statement_timeout_seconds": 2}
 
 
 def need_socket(database_url: str) -> None:
@@ -50,11 +53,14 @@ async def test_what_was_committed_though_nobody_heard_is_answered_as_recorded(
     assert (await hub.recorder.record(MANAGER, news[0])).repeated
 
 
-async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is_told(database_url: str):
+async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is_told(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
     need_socket(database_url)
-    brief = {"lock_timeout_seconds": 0.5, "statement_timeout_seconds": 0.5}
-    async with wire(database_url) as (url, the_wire), running_hub(url, database=brief) as hub:
-        build = await new_receiver(hub)
+    monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
+    async with running_hub(database_url) as patient:
+        build = await new_receiver(patient)
+    async with wire(database_url) as (url, the_wire), running_hub(url, database=BRIEF) as hub:
         the_wire.cut = Cut.SILENT
         recorded = await hub.recorder.record(MANAGER, new_event(build))
         assert the_wire.was_cut.is_set()
@@ -62,11 +68,14 @@ async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
 
 
-async def test_who_asks_what_became_of_it_and_hears_nothing_asks_again(database_url: str):
+async def test_who_asks_what_became_of_it_and_hears_nothing_asks_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
     need_socket(database_url)
-    brief = {"lock_timeout_seconds": 0.5, "statement_timeout_seconds": 0.5}
-    async with network(database_url) as (url, net), running_hub(url, database=brief) as hub:
-        build = await new_receiver(hub)
+    monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
+    async with running_hub(database_url) as patient:
+        build = await new_receiver(patient)
+    async with network(database_url) as (url, net), running_hub(url, database=BRIEF) as hub:
         net.hush_next("xzepr hub recorder", b"COMMIT\x00")
         net.hush_next("xzepr hub recorder settling", b"pg_advisory_xact_lock")
         recorded = await hub.recorder.record(MANAGER, new_event(build))

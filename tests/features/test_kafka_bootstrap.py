@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from tests.support.kafka import free_port
+from tests.support.kafka import free_ports
 from xzepr.infra.kafka.bootstrap import hindrance
 from xzepr.infra.kafka.cluster import Cluster, Security
 
@@ -30,13 +30,13 @@ async def somebody(*, silent: bool) -> AsyncGenerator[str]:
 
 
 async def test_brokers_that_are_not_there_are_named_with_the_one_reason():
-    places = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    places = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
     assert await hindrance(Cluster(places, 5)) == f"{', '.join(places)}: Connection refused"
 
 
 async def test_each_broker_has_its_own_reason():
     async with somebody(silent=False) as rude, somebody(silent=True) as mute:
-        told = await hindrance(Cluster((rude, mute), 0.5))
+        told = await hindrance(Cluster((rude, mute), 3))
     assert told.startswith(f"{rude}: hangs up, ")
     assert told.endswith(f"; {mute}: no answer")
 
@@ -49,6 +49,6 @@ async def test_who_speaks_no_tls_is_not_taken_for_absent():
 
 
 async def test_of_many_brokers_the_first_few_are_asked():
-    places = tuple(f"127.0.0.1:{free_port()}" for _ in range(5))
+    places = tuple(f"127.0.0.1:{port}" for port in free_ports(5))
     told = await hindrance(Cluster(places, 5))
     assert [place in told for place in places] == [True, True, True, False, False]

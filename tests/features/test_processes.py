@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from tests.support.hub import execute, new_event, new_receiver, running_hub, until
+from tests.support.hub import execute, hub_on, new_event, new_receiver, running_hub, until
 from tests.support.relay import append, kafka_settings, opened
 from xzepr import __version__
 from xzepr.core.actor import SYSTEM
@@ -24,6 +24,7 @@ from xzepr.features.stream.service import Stream
 from xzepr.features.stream.subscription import follow
 from xzepr.infra.db import Database
 from xzepr.processes import running
+from xzepr.settings import Settings
 
 ROUTE = "somewhere.else"
 IDLE = RelayStatus(ROUTE, RelayState.STANDBY, "another process relays", now(), None)
@@ -62,8 +63,12 @@ async def age(database_url: str, seconds: int) -> None:
     )
 
 
-async def test_processes_on_one_database_know_one_another_until_they_end(database_url: str) -> None:
+async def test_processes_on_one_database_know_one_another_until_they_end(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_PARTING_SECONDS", 20.0)
     async with running_hub(database_url) as one:
+        await shown(one.db)  # it begins before the other: that is their order
         async with running_hub(database_url) as other:
             await new_receiver(one)
             both = await shown(other.db, lambda found: [p.feed and p.feed.position for p in found] == [1, 1])
@@ -86,10 +91,15 @@ async def test_a_process_has_the_role_that_its_command_gives_it(database_url: st
     assert roles == {hub.process.id: "serve", again.process.id: "work"}
 
 
-async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_removed(database_url: str) -> None:
+async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_removed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SHOWN_SECONDS": 10.0, "_KEPT_SECONDS": 60.0}.items():
+        assert getattr(processes, name) == value
+        monkeypatch.setattr(processes, name, 100 * value)  # a second more or less makes no difference
     async with opened(database_url) as stream:
         silent: dict[int, ThisProcess] = {}
-        for seconds in (0, 8, 11, 61):  # each begins after the one before has been seen: that is their order
+        for seconds in (0, 800, 1100, 6100):  # each begins after the one before has been seen: that is their order
             silent[seconds] = await described(stream.db, ThisProcess())
             await execute(
                 database_url,
@@ -97,38 +107,61 @@ async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_remov
                 (seconds, silent[seconds].id),
             )
         found = await processes.statuses(stream.db, SYSTEM)
-        assert [one.id for one in found] == [silent[0].id, silent[8].id]
-        assert 6 < found[1].silent_seconds - found[0].silent_seconds <= 8
+        assert [one.id for one in found] == [silent[0].id, silent[800].id]
+        assert 700 < found[1].silent_seconds - found[0].silent_seconds <= 800
         await processes.forget_silent(stream.db)
         rows = await execute(database_url, "SELECT id FROM processes")
-        assert {str(id) for (id,) in rows} == {silent[seconds].id for seconds in (0, 8, 11)}
+        assert {str(id) for (id,) in rows} == {silent[seconds].id for seconds in (0, 800, 1100)}
 
 
-async def test_a_row_that_a_crash_of_the_database_took_is_made_anew_and_began_when_it_did(database_url: str) -> None:
-    async with running_hub(database_url) as hub:
-        [before] = await shown(hub.db)
-        await asyncio.sleep(0.5)
-        await execute(database_url, "TRUNCATE processes")
-        [after] = await shown(hub.db)
+async def test_a_row_that_a_crash_of_the_database_took_is_made_anew_and_began_when_it_did(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hub_on(Settings(), database_url) as hub:
+        monkeypatch.setattr(hub.process, "_began", time.monotonic() - 3600)
+        async with running(hub):
+            [before] = await shown(hub.db)
+            await execute(database_url, "TRUNCATE processes")
+            [after] = await shown(hub.db)
     assert after.id == before.id
     assert after.seen_at > before.seen_at
-    assert abs((after.started_at - before.started_at).total_seconds()) < 0.2
+    for one in (before, after):
+        assert (one.seen_at - one.started_at).total_seconds() == pytest.approx(3600, abs=60)
 
 
-async def test_a_database_that_takes_no_descriptions_delays_nothing_else(database_url: str) -> None:
-    async with running_hub(database_url) as hub:
+async def test_a_database_that_takes_no_descriptions_delays_nothing_else(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_ANSWER_SECONDS", 60.0)
+    patient = {"lock_timeout_seconds": 60, "statement_timeout_seconds": 60}
+    async with running_hub(database_url, database=patient) as hub:
         receiver = await new_receiver(hub)
         [before] = await shown(hub.db)
         async with await psycopg.AsyncConnection.connect(database_url) as other:
             await other.execute("LOCK TABLE processes")
-            await asyncio.sleep(1.5)  # it describes itself once a second, and now waits
-            began = time.monotonic()
+            waiting: list[tuple[object, ...]] = []
+
+            async def waits() -> bool:
+                waiting[:] = await _descriptions_that_wait(database_url)
+                return bool(waiting)
+
+            await until(waits)
             await hub.recorder.record(SYSTEM, new_event(receiver))
             await hub.feed.wait_beyond(1)
-            assert time.monotonic() - began < 1
+            assert await _descriptions_that_wait(database_url) == waiting, "neither waited for it to end"
             await other.rollback()
         [after] = await shown(hub.db, lambda found: any(one.seen_at > before.seen_at for one in found))
         assert after.id == before.id
+
+
+async def _descriptions_that_wait(database_url: str) -> list[tuple[object, ...]]:
+    return await execute(
+        database_url,
+        """
+        SELECT pid, query_start FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO processes%'
+        """,
+    )
 
 
 async def test_lag_is_counted_in_messages_and_timed_by_the_oldest_that_waits(database_url: str) -> None:

@@ -35,11 +35,19 @@ from xzepr.settings import DatabaseSettings
 
 KEEP = timedelta(hours=1)
 ROUTE = "xzepr.events"
+_LOCK_SECONDS = 60.0
+"""Whoever waits for a lock waits so long, where nothing shorter is said."""
 
 
 @asynccontextmanager
 async def _opened(database_url: str) -> AsyncGenerator[Stream]:
-    db = Database(database_url, DatabaseSettings(min_connections=1, max_connections=8), name="test")
+    settings = DatabaseSettings(
+        min_connections=1,
+        max_connections=8,
+        lock_timeout_seconds=_LOCK_SECONDS,
+        statement_timeout_seconds=2 * _LOCK_SECONDS,
+    )
+    db = Database(database_url, settings, name="test")
     await db.open()
     try:
         yield await Stream.open(db)
@@ -95,8 +103,8 @@ async def _publish(stream: Stream, route: str, position: int, updated: str = "0 
         )
 
 
-async def _within(seconds: float, call: Awaitable[object]) -> None:
-    async with asyncio.timeout(seconds):
+async def _soon(call: Awaitable[object]) -> None:
+    async with asyncio.timeout(_LOCK_SECONDS / 3):
         await call
 
 
@@ -176,9 +184,9 @@ async def test_a_partition_that_somebody_reads_is_left_until_later(stream: Strea
     async with await psycopg.AsyncConnection.connect(database_url) as reader:
         await reader.execute("SELECT count(*) FROM messages")
         with capture_logs() as logs:
-            await _within(5, _enforce(stream))
+            await _soon(_enforce(stream))
         assert [log["event"] for log in logs] == ["retention.postponed"]
-        await _within(1, _announce(stream, 1))
+        await _soon(_announce(stream, 1))
     assert await _stored(stream) == [10_000_000, 10_000_001, 10_000_002, 10_000_003]
 
 
@@ -260,7 +268,7 @@ async def test_it_waits_for_no_writer_and_no_writer_for_it(stream: Stream, datab
     await _announce(stream, 100)
     await _age(stream, 50)
     async with writer_lock_held(database_url):
-        await _within(5, _enforce(stream))
+        await _soon(_enforce(stream))
         assert await _stored(stream) == list(range(50, 101))
     await _age(stream, 60)
     async with await psycopg.AsyncConnection.connect(database_url) as other:
@@ -268,8 +276,8 @@ async def test_it_waits_for_no_writer_and_no_writer_for_it(stream: Stream, datab
         stuck = asyncio.create_task(_enforce(stream))
         await until(lambda: _row_lock_awaited(database_url))
         assert await waiting_for_locks(database_url) == 0
-        await _within(1, _announce(stream, 1))
-        await _within(1, _enforce(stream))  # another process has the turn: this one has nothing to do
+        await _soon(_announce(stream, 1))
+        await _soon(_enforce(stream))  # another process has the turn: this one has nothing to do
     await stuck
     assert await _stored(stream) == list(range(60, 102))
 

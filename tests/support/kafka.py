@@ -90,9 +90,16 @@ def _fetch(folder: Path) -> None:
 
 def free_port() -> int:
     """A loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ones: whoever asks one by one may be told the same twice."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def die_with_parent() -> None:
@@ -109,8 +116,8 @@ class Broker:
     ) -> None:
         """`properties` come after those that every broker has, and win; `formatted_with` is for the storage tool."""
         self.folder = folder
-        self.port = port or free_port()
-        self.controller = free_port()
+        ours, self.controller = free_ports(2)
+        self.port = port or ours
         self.node = 1
         self.properties = properties
         self.controllers = f"127.0.0.1:{self.controller}"

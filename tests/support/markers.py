@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from tests.support.kafka import Broker, Cluster, free_port
+from tests.support.kafka import Broker, Cluster, free_ports
 
 _WRITE_TXN_MARKERS = 27
 
@@ -24,12 +24,11 @@ class Markers:
 
     def __init__(self, broker: Broker) -> None:
         """Before the broker is started for the first time: it gets a listener for the other brokers."""
-        self._internal = free_port()
+        self._internal, self.port = free_ports(2)
         self._pass = asyncio.Event()
         self._pass.set()
         self.held = asyncio.Event()
         """Set once something waits since `hold` was called last."""
-        self.port = free_port()
         broker.properties += _LISTENERS.format(
             port=broker.port, internal=self._internal, controller=broker.controller, proxy=self.port
         )

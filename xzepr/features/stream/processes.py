@@ -111,26 +111,26 @@ class ThisProcess:
         """Writes how things are here, and measures `lags`; positions are None where there is none, and `relay` is where
         this process neither relays nor knows brokers. Raises Problem or TimeoutError when the database does not take it
         within a few seconds: nothing depends on it."""
-        clients = self.clients()
-        said = Said(
-            id=self.id,
-            host=platform.node(),
-            pid=os.getpid(),
-            role=role,
-            version=__version__,
-            up_seconds=time.monotonic() - self._began,
-            feed_position=feed,
-            slowest_position=slowest,
-            relay_route=relay and relay.route,
-            relay_state=relay and relay.state.value,
-            relay_leads=relay is not None and relay.leads,
-            relay_position=relay.position if relay is not None and relay.leads else None,
-            websockets=clients.websockets,
-            event_streams=clients.event_streams,
-            subscriptions=clients.subscriptions,
-            recorder_queue=queue,
-        )
         async with asyncio.timeout(_ANSWER_SECONDS), db.read() as connection:
+            clients = self.clients()
+            said = Said(
+                id=self.id,
+                host=platform.node(),
+                pid=os.getpid(),
+                role=role,
+                version=__version__,
+                up_seconds=time.monotonic() - self._began,  # now: waiting for a connection is no part of it
+                feed_position=feed,
+                slowest_position=slowest,
+                relay_route=relay and relay.route,
+                relay_state=relay and relay.state.value,
+                relay_leads=relay is not None and relay.leads,
+                relay_position=relay.position if relay is not None and relay.leads else None,
+                websockets=clients.websockets,
+                event_streams=clients.event_streams,
+                subscriptions=clients.subscriptions,
+                recorder_queue=queue,
+            )
             row = await process_store.describe(connection, said)
             lags = await relay_store.lags(connection, SHOWN_SECONDS)
         ours = next((one for one in lags if one.route == said.relay_route), None)
