@@ -34,6 +34,12 @@ async def here(database_url: str) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds the places of a name taken waits for one as long as it takes."""
+    monkeypatch.setattr("xzepr.features.auth.attempts._WAIT_SECONDS", 60.0)
+
+
+@pytest.fixture
 async def there(database_url: str) -> AsyncIterator[Server]:
     """Another server on the same database."""
     async with server(database_url) as other:
@@ -100,6 +106,7 @@ async def test_wrong_unknown_and_disabled_get_one_answer_for_one_hash_each(here:
     assert await attempts(here) == [(True,)] * len(tries)
 
 
+@pytest.mark.usefixtures("patience")
 async def test_of_twenty_guesses_at_once_ten_are_hashed(here: Server) -> None:
     await here.user("sam")
     assert await outcomes(here, "sam", "a wrong password", 20) == ["InvalidCredentials"] * 10 + ["RateLimited"] * 10
@@ -135,10 +142,12 @@ async def test_after_ten_failures_even_the_right_password_waits_a_minute(
         assert (await later.auth.login("sam", PASSWORD)).user.username == "sam"
 
 
+@pytest.mark.usefixtures("patience")
 async def test_unknown_names_are_limited_like_known_ones(here: Server) -> None:
     assert (await outcomes(here, "nobody", PASSWORD, 12)).count("RateLimited") == 2
 
 
+@pytest.mark.usefixtures("patience")
 async def test_many_right_logins_of_one_user_at_once_all_succeed(here: Server) -> None:
     await here.user("pipelines")
     assert await outcomes(here, "pipelines", PASSWORD, 40) == ["Session"] * 40

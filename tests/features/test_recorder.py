@@ -1,7 +1,7 @@
 """The recorder: many creates, one transaction at a time, and the truth to everyone who asked."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -101,15 +101,16 @@ async def test_an_answer_is_given_only_after_commit(hub: Hub, database_url: str)
     build = await new_receiver(hub)
     async with writer_lock_held(database_url):
         call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build)))
-        await until(lambda: _someone_waits(database_url))
+        await until(lambda: _waits("recorder", database_url))
         assert not call.done()
         assert await events_stored(database_url) == 0
     answer = await call
     assert await execute(database_url, "SELECT position FROM events WHERE id = %s", (answer.event.id,)) == [(2,)]
 
 
-async def _someone_waits(database_url: str) -> bool:
-    return await waiting_for_locks(database_url) > 0
+async def _waits(who: str, database_url: str) -> bool:
+    """Whether the recorder, with its batch in hand, or a connection of the pool waits for the lock."""
+    return await waiting_for_locks(database_url, f"xzepr hub {who}") > 0
 
 
 async def test_an_event_is_kept_as_it_was_sent(hub: Hub):
@@ -143,7 +144,7 @@ async def test_a_full_queue_refuses_at_once_and_records_nothing_of_what_it_refus
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
             first = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="first")))
-            await until(lambda: _someone_waits(database_url))
+            await until(lambda: _waits("recorder", database_url))
             waiting = await queued(hub, [new_event(build, name="second")])
             with pytest.raises(Overloaded) as refusal:
                 await hub.recorder.record_all(MANAGER, [new_event(build, name="many")] * 2)
@@ -161,20 +162,19 @@ async def test_what_waited_too_long_is_refused_and_not_recorded(database_url: st
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
             first = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="in hand")))
-            await until(lambda: _someone_waits(database_url))
-            [late] = await queued(hub, [new_event(build, name="late")])
+            await until(lambda: _waits("recorder", database_url))
             with pytest.raises(Overloaded, match="waited too long"):
-                await late
+                await hub.recorder.record(MANAGER, new_event(build, name="late"))
             assert hub.recorder.waiting == 0
         assert (await first).event.name == "in hand"
         assert await execute(database_url, "SELECT name FROM events") == [("in hand",)]
 
 
 async def test_a_lock_that_another_session_keeps_is_overload_and_nothing_is_recorded(database_url: str):
-    async with running_hub(database_url, database={"lock_timeout_seconds": 0.1}) as hub:
+    async with running_hub(database_url, database={"lock_timeout_seconds": 1}) as hub:
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
-            with pytest.raises(Overloaded) as refusal:
+            with pytest.raises(Overloaded, match="another writer holds the stream") as refusal:
                 await hub.recorder.record(MANAGER, new_event(build))
             assert refusal.value.retry_after == 1
         assert await events_stored(database_url) == 0
@@ -182,29 +182,31 @@ async def test_a_lock_that_another_session_keeps_is_overload_and_nothing_is_reco
 
 
 async def test_a_writer_that_freezes_is_ended_by_the_database_and_others_go_on(database_url: str):
-    limits = {"lock_timeout_seconds": 0.3, "statement_timeout_seconds": 0.3, "idle_in_transaction_timeout_seconds": 0.1}
+    limits = {"lock_timeout_seconds": 20, "statement_timeout_seconds": 20, "idle_in_transaction_timeout_seconds": 2}
     async with running_hub(database_url, database=limits) as hub:
         build = await new_receiver(hub)
         with pytest.raises(Unavailable):
-            await _freeze(hub, until(lambda: _was_recorded(hub, new_event(build))))
+            await _freeze(hub, new_event(build))
         assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
 
 
 async def test_who_waits_for_the_lock_ends_a_writer_that_is_stuck_and_nobody_else(database_url: str):
-    limits = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 0.8}
-    async with running_hub(database_url, database=limits) as hub:
+    async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
-        async with await psycopg.AsyncConnection.connect(database_url) as bystander, stuck(database_url) as writer:
-            await bystander.execute("SELECT pg_advisory_xact_lock(42)")
+    patience = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 60}
+    haste = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 2}
+    async with await psycopg.AsyncConnection.connect(database_url) as bystander, stuck(database_url) as writer:
+        await bystander.execute("SELECT pg_advisory_xact_lock(42)")
+        async with running_hub(database_url, database=patience) as hub:
             with pytest.raises(Overloaded):
                 await hub.recorder.record(MANAGER, new_event(build))
-            assert not writer.closed
             await writer.execute("SELECT 1")  # it is not stuck yet
+        async with running_hub(database_url, database=haste) as hub:
             await until(lambda: _was_recorded(hub, new_event(build)))
             with pytest.raises(psycopg.OperationalError):
                 await writer.execute("SELECT 1")
             await bystander.execute("SELECT 1")
-        assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
+            assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
 
 
 @asynccontextmanager
@@ -215,10 +217,11 @@ async def stuck(database_url: str) -> AsyncGenerator[psycopg.AsyncConnection[Tup
         yield writer
 
 
-async def _freeze(hub: Hub, until_then: Awaitable[None]) -> None:
+async def _freeze(hub: Hub, meanwhile: NewEvent) -> None:
+    """Says nothing in its turn until somebody else has had one, without being refused for want of the lock before."""
     async with hub.stream.write(MANAGER) as tx:
         tx.append(Kind.RECEIVER_UPDATED)
-        await until_then
+        assert await _was_recorded(hub, meanwhile)
 
 
 async def _was_recorded(hub: Hub, new: NewEvent) -> bool:
@@ -236,7 +239,7 @@ async def test_a_recorder_that_stops_finishes_the_batch_in_hand_and_refuses_what
         second = await other.__aenter__()
         async with writer_lock_held(database_url):
             first = asyncio.create_task(second.recorder.record(MANAGER, new_event(build, name="in hand")))
-            await until(lambda: _someone_waits(database_url))
+            await until(lambda: _waits("recorder", database_url))
             [waits] = await queued(second, [new_event(build, name="waits")])
             closing = asyncio.create_task(other.__aexit__(None, None, None))
             await until(lambda: closing.done() or second.recorder.waiting == 1)
@@ -251,7 +254,7 @@ async def test_a_caller_that_hangs_up_cancels_nothing(hub: Hub, database_url: st
     build = await new_receiver(hub)
     async with writer_lock_held(database_url):
         gone = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="gone")))
-        await until(lambda: _someone_waits(database_url))
+        await until(lambda: _waits("recorder", database_url))
         stays, also_gone, last = await queued(hub, [new_event(build, name=name) for name in ("stays", "also", "last")])
         gone.cancel()
         also_gone.cancel()
@@ -341,7 +344,7 @@ async def test_a_connection_that_is_ended_before_commit_recorded_nothing_and_the
     else:
         async with writer_lock_held(database_url):
             call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build)))
-            await until(lambda: _someone_waits(database_url))
+            await until(lambda: _waits("recorder", database_url))
             assert await terminate(database_url, "xzepr hub recorder") == 1
             outcome = (await asyncio.gather(call, return_exceptions=True))[0]
     assert isinstance(outcome, Unavailable), outcome
@@ -389,9 +392,9 @@ async def test_a_receiver_that_changed_after_validation_judges_again_under_the_l
         changing = asyncio.create_task(
             hub.receivers.delete(MANAGER, build.id) if what is None else hub.receivers.update(MANAGER, build.id, what)
         )
-        await until(lambda: _someone_waits(database_url))
+        await until(lambda: _waits("pool", database_url))
         call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, payload={"a": 1})))
-        await until(lambda: _both_wait(database_url))
+        await until(lambda: _waits("recorder", database_url))
     changed = await changing
     if refusal is None:
         event = (await call).event
@@ -401,10 +404,6 @@ async def test_a_receiver_that_changed_after_validation_judges_again_under_the_l
             await call
         assert refused.value.field in ("receiver_id", "payload")
         assert await events_stored(database_url) == 0
-
-
-async def _both_wait(database_url: str) -> bool:
-    return await waiting_for_locks(database_url) == 2
 
 
 async def test_a_receiver_changed_in_another_process_is_never_judged_by_what_is_remembered(database_url: str):

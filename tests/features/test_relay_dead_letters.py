@@ -156,7 +156,7 @@ async def test_what_is_refused_again_holds_up_nothing(kafka: str, database_url: 
         await _tried_again(stream, settings, 1)
         for _ in range(5):
             await append(stream, 10)
-            await relayed(relay, stream, 5)
+            await relayed(relay, stream, 20)
         again = [one.attempts for one in await _dead(stream, settings)].count(2)
         assert again < 12, "they were still being sent again"
         await _mend(kafka, settings)

@@ -45,9 +45,6 @@ async def _made_anew(kafka: str, settings: KafkaSettings) -> None:
     """The topic is deleted, and made again as brokers do where topics are created for who asks."""
     await asyncio.to_thread(delete_topics, kafka, settings.topic)
     async with Topics(Cluster((kafka,), 10)) as topics:
-        async with asyncio.timeout(20):
-            while await topics.find([settings.topic]):
-                await asyncio.sleep(0.05)
         await topics.create(NewTopicSpec(settings.topic, settings.partitions, 1))
 
 

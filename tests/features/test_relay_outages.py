@@ -1,7 +1,6 @@
 """The relay when brokers are away, topics do not fit, Kafka was wiped or the database restored."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -67,17 +66,23 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
             commits.append(len(commits))
             if len(commits) == 3:
                 await asyncio.to_thread(own_broker.kill)
+                down.set()
+                await recorded.wait()
             await super().commit()
 
     commits: list[int] = []
+    down, recorded = asyncio.Event(), asyncio.Event()
     await asyncio.to_thread(own_broker.start)
     settings = kafka_settings(own_broker.bootstrap, timeout_seconds=2, max_transaction_messages=20)
-    async with opened(database_url) as stream, running(relay_of(stream, settings, Interrupted.open)) as relay:
+    patience = {"idle_in_transaction_timeout_seconds": 60, "lock_timeout_seconds": 60}
+    async with (
+        opened(database_url, **patience) as stream,
+        running(relay_of(stream, settings, Interrupted.open)) as relay,
+    ):
         await append(stream, 500)
-        await until(lambda: len(commits) == 3)
-        began = time.monotonic()
-        await append(stream, 500)
-        assert time.monotonic() - began < 2, "the hub records on while Kafka is down"
+        await asyncio.wait_for(down.wait(), 30)
+        await asyncio.wait_for(append(stream, 500), 20)  # the hub records on, and the relay still waits for Kafka
+        recorded.set()
         await _state(relay, RelayState.WAITING_FOR_BROKERS)
         await asyncio.to_thread(own_broker.start)
         await relayed(relay, stream, 60)

@@ -336,12 +336,20 @@ async def _has_room(hub: Hub) -> bool:
         return len(await store.partition_ends(connection)) > 1
 
 
+async def _has_place_for_all(stream: Stream) -> bool:
+    """Whether three writers may write before the next partition is made."""
+    async with stream.db.read() as connection:
+        end = (await store.partition_ends(connection))[-1]
+        return end - (await store.head(connection)).position > 3
+
+
 async def test_partitions_are_made_while_writers_write(stream: Stream, database_url: str):
     await execute(database_url, _SMALL)
     await stream.make_partitions(20)
 
     async def write() -> None:
         for _ in range(20):
+            await until(lambda: _has_place_for_all(stream))
             await announce(stream)
 
     async def make() -> None:

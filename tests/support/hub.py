@@ -126,14 +126,15 @@ async def writer_lock_held(database_url: str) -> AsyncGenerator[None]:
         yield
 
 
-async def waiting_for_locks(database_url: str) -> int:
-    """How many of the hub's sessions wait for an advisory lock."""
+async def waiting_for_locks(database_url: str, application: str = "xzepr%") -> int:
+    """How many of the hub's sessions (all, or those with that application name) wait for an advisory lock."""
     rows = await execute(
         database_url,
         """
         SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
-        WHERE locktype = 'advisory' AND NOT granted AND datname = current_database() AND application_name LIKE 'xzepr%'
+        WHERE locktype = 'advisory' AND NOT granted AND datname = current_database() AND application_name LIKE %s
         """,
+        (application,),
     )
     return int(rows[0][0])
 

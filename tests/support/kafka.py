@@ -61,6 +61,10 @@ class NoBrokerError(Exception):
     """No broker can be had on this machine; the message says what is missing."""
 
 
+class BrokerStartError(Exception):
+    """A broker does not start although everything is there that it needs; the message holds what it said last."""
+
+
 def jars() -> Path:
     """The folder of Kafka's jars, fetched by Maven the first time. Raises NoBrokerError for want of java or mvn."""
     if shutil.which("java") is None:
@@ -130,7 +134,8 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def start(self, timeout: float = 60) -> None:
-        """Start and wait until it serves. Raises NoBrokerError where there is no Kafka, or it does not come up."""
+        """Start and wait until it serves. Raises NoBrokerError where there is no Kafka, BrokerStartError when
+        it does not come up."""
         self.launch()
         self.await_start(timeout)
 
@@ -167,17 +172,17 @@ class Broker:
         tool = ["java", "-cp", libs, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
         done = subprocess.run([*tool, *self.formatted_with], capture_output=True, text=True)
         if done.returncode != 0:
-            raise NoBrokerError(f"the broker's storage cannot be formatted: {(done.stdout + done.stderr)[-800:]}")
+            raise BrokerStartError(f"the broker's storage cannot be formatted: {(done.stdout + done.stderr)[-800:]}")
 
     def await_start(self, timeout: float = 60) -> None:
-        """Wait until it serves; raises NoBrokerError when it does not."""
+        """Wait until it serves; raises BrokerStartError when it does not."""
         process, log = self._process, self.folder / "broker.log"
         assert process is not None, "launch it first"
         end = time.monotonic() + timeout
         while not re.search(rb"Kafka Server started", log.read_bytes()):
             if process.poll() is not None or time.monotonic() > end:
                 self.kill()
-                raise NoBrokerError(f"the broker did not start: {log.read_text()[-800:]}")
+                raise BrokerStartError(f"the broker did not start: {log.read_text()[-800:]}")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -341,8 +346,8 @@ def main() -> None:
             sys.stdout.write(f"{address}; Ctrl-C stops it\n")
             sys.stdout.flush()
             signal.pause()
-    except NoBrokerError as missing:
-        sys.exit(f"Kafka cannot run here: {missing}")
+    except (NoBrokerError, BrokerStartError) as error:
+        sys.exit(f"Kafka cannot run here: {error}")
 
 
 if __name__ == "__main__":

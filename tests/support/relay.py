@@ -36,9 +36,9 @@ def kafka_settings(bootstrap: str, **more: Any) -> KafkaSettings:
 
 
 @asynccontextmanager
-async def opened(database_url: str) -> AsyncGenerator[Stream]:
-    """The stream of a test's database."""
-    settings = DatabaseSettings(min_connections=1, max_connections=4)
+async def opened(database_url: str, **more: Any) -> AsyncGenerator[Stream]:
+    """The stream of a test's database, with these of its settings."""
+    settings = DatabaseSettings.model_validate({"min_connections": 1, "max_connections": 4, **more})
     db = Database(database_url, settings, name="test")
     await db.open()
     try:
@@ -204,10 +204,12 @@ def _to_the_end(consumer: Consumer, partitions: int, deadline: float) -> list[Re
 
 
 def delete_topics(bootstrap: str, *topics: str) -> None:
-    """Removes topics, as a cluster that lost its data has."""
+    """Removes topics, as a cluster that lost its data has, and returns when brokers say so."""
     client: Any = admin.AdminClient({"bootstrap.servers": bootstrap})
     for future in client.delete_topics(list(topics)).values():
         future.result(10)
+    while set(topics) & set(client.list_topics(timeout=10).topics):
+        time.sleep(0.05)
 
 
 def assert_exactly_once(received: Sequence[Received], head: int) -> None:
