@@ -103,7 +103,7 @@ async def test_every_sample_is_received_from_kafka_with_equal_content(database_u
     async with asking(database_url, {"kafka": brokers}) as ask:
         samples = await record_all(ask)
         count = (await ask.hub.stream.head()).position
-        await until(lambda: ask.hub.relay.status.position == count)
+        await until(lambda: ask.hub.relay.status.position == count, 60)
         received = await asyncio.to_thread(consume, kafka, f"events-{name}")
     told: dict[str, Any] = {}
     for message in received:

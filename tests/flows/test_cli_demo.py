@@ -1,10 +1,13 @@
 """`xzepr demo`: plays its pipeline, tells the truth by its exit code, and leaves nothing behind."""
 
 import signal
-import tempfile
 from pathlib import Path
 
 from tests.support.person import Person
+from tests.support.postgres import temporary_folder
+
+SECONDS = 120
+"""For a hub and its PostgreSQL to be made, to play, and to be removed."""
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -13,20 +16,18 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def test_the_demo_plays_to_its_end_and_removes_its_hub(stranger: Person) -> None:
-    with tempfile.TemporaryDirectory(prefix="demo-") as name:
-        Path(name).chmod(0o755)
-        demo = stranger.start("demo", "--json", environ={"TMPDIR": name})
-        assert demo.end() == 0, demo.err
-        assert leftovers(Path(name)) == []
+    with temporary_folder() as folder:
+        demo = stranger.start("demo", "--json", environ={"TMPDIR": str(folder)})
+        assert demo.end(SECONDS) == 0, demo.err
+        assert leftovers(folder) == []
     kinds = [line.split('"kind":"')[1].split('"')[0] for line in demo.out]
     assert kinds == [*["RECEIVER_CREATED"] * 5, "GROUP_CREATED", *["EVENT_RECORDED"] * 6, "GATE_COMPLETED"]
 
 
 def test_an_interrupted_demo_removes_its_hub_too(stranger: Person) -> None:
-    with tempfile.TemporaryDirectory(prefix="demo-") as name:
-        Path(name).chmod(0o755)
-        demo = stranger.start("demo", environ={"TMPDIR": name})
-        demo.until(lambda demo: any("answers at" in line for line in demo.out))
+    with temporary_folder() as folder:
+        demo = stranger.start("demo", environ={"TMPDIR": str(folder)})
+        demo.until(lambda demo: any("answers at" in line for line in demo.out), SECONDS)
         demo.process.send_signal(signal.SIGTERM)
-        assert demo.end() in (0, 143)
-        assert leftovers(Path(name)) == []
+        assert demo.end(SECONDS) in (0, 143)
+        assert leftovers(folder) == []

@@ -89,9 +89,10 @@ def test_fail_fast_ends_at_once_when_a_member_failed(admin: Person, gate: str) -
 def until_subscribed(hub: ServedHub) -> None:
     """Waits until somebody follows the hub's stream."""
     end = time.monotonic() + 30
-    while not re.search(r"xzepr_subscribers\S* 1\.0", httpx2.get(f"{hub.url}/metrics", trust_env=False).text):
-        assert time.monotonic() < end, "nobody subscribes"
-        time.sleep(0.05)
+    with httpx2.Client(trust_env=False, timeout=30) as http:
+        while not re.search(r"xzepr_subscribers\S* 1\.0", http.get(f"{hub.url}/metrics").text):
+            assert time.monotonic() < end, "nobody subscribes"
+            time.sleep(0.05)
 
 
 def test_waiting_gets_over_a_hub_that_was_killed(own_hub: list[ServedHub], stranger: Person) -> None:

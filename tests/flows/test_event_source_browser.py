@@ -6,7 +6,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.support.browser import IN_CHROMIUM, Colleague
 from tests.support.postgres import temporary_folder
-from tests.support.server import ServedHub
+from tests.support.server import ServedHub, held_port
 
 pytestmark = IN_CHROMIUM
 
@@ -62,8 +62,8 @@ def opened(page: Page, times: int) -> None:
 
 def test_an_event_source_comes_back_after_a_crash_with_another_ticket_and_has_missed_nothing(browser: Browser):
     addresses: list[str] = []
-    with temporary_folder() as folder:
-        hub = ServedHub.start(folder / "data")
+    with temporary_folder() as folder, held_port() as port:
+        hub = ServedHub.start(folder / "data", port=port)
         try:
             page = browser.new_page()
             page.on("request", lambda request: addresses.append(request.url))
@@ -74,7 +74,7 @@ def test_an_event_source_comes_back_after_a_crash_with_another_ticket_and_has_mi
             recorded = [colleague.record("before") for _ in range(5)]
             assert heard(page, 5) == recorded
             hub.kill()
-            hub = ServedHub.start(folder / "data", port=hub.port)
+            hub = ServedHub.start(folder / "data", port=port)
             recorded += [colleague.record("after") for _ in range(5)]
             assert heard(page, 10) == recorded
             opened(page, 2)

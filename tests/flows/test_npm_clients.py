@@ -19,7 +19,7 @@ from tests.support.asking import new_event
 from tests.support.balancer import balancer
 from tests.support.clients import Client
 from tests.support.postgres import temporary_folder
-from tests.support.server import ADMIN_PASSWORD, ServedHub, serving
+from tests.support.server import ADMIN_PASSWORD, ServedHub, held_port, serving
 
 HERE = Path(__file__).parent / "npm"
 PATIENCE_SECONDS = 60
@@ -127,8 +127,8 @@ async def signed_in(hub: ServedHub) -> Client:
 async def test_a_client_comes_back_after_a_crash_or_a_stop_of_the_hub_and_has_missed_nothing(
     clients: Path, transport: str, end: Callable[[ServedHub], object]
 ) -> None:
-    with temporary_folder() as folder:
-        hub = await asyncio.to_thread(ServedHub.start, folder / "data")
+    with temporary_folder() as folder, held_port() as port:
+        hub = await asyncio.to_thread(ServedHub.start, folder / "data", port=port)
         try:
             client = await signed_in(hub)
             receiver, (secret, _) = await client.receiver("build"), await key(client)
@@ -136,7 +136,7 @@ async def test_a_client_comes_back_after_a_crash_or_a_stop_of_the_hub_and_has_mi
                 before = await record(client, receiver)
                 assert await follower.events(5) == before
                 await asyncio.to_thread(end, hub)
-                hub = await asyncio.to_thread(ServedHub.start, folder / "data", port=hub.port)
+                hub = await asyncio.to_thread(ServedHub.start, folder / "data", port=port)
                 after = await record(client, receiver)
                 assert await follower.events(5) == after
         finally:

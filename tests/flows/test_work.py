@@ -58,13 +58,17 @@ async def test_it_may_be_started_first_and_goes_to_the_database_of_the_data_fold
             assert f"works on the hub of the data folder {folder / 'data'}" in "".join(worker.lines)
             status, text = await asyncio.to_thread(answer, worker.health)
             assert (status, '"database":"healthy"' in text) == (200, True)
-            _, metrics = await asyncio.to_thread(answer, worker.health.replace("/health", "/metrics"))
-            assert 'xzepr_relay_state{route="xzepr.events",state="waiting_for_brokers"} 1.0' in metrics
-            _, metrics = await asyncio.to_thread(answer, f"{hub.url}/metrics")
-            assert 'xzepr_relay_state{route="xzepr.events",state="standby"} 1.0' in metrics
+            waits = 'xzepr_relay_state{route="xzepr.events",state="waiting_for_brokers"} 1.0'
+            await until(lambda: waits in answer(worker.health.replace("/health", "/metrics"))[1], SECONDS)
+            leaves = 'xzepr_relay_state{route="xzepr.events",state="standby"} 1.0'
+            await until(lambda: leaves in answer(f"{hub.url}/metrics")[1], SECONDS)
             client = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD)
-            shown = (await client("{ streamStatus { processes { role } } }")).data["streamStatus"]["processes"]
-            assert sorted(process["role"] for process in shown) == ["serve", "work"]
+
+            async def both_are_there() -> bool:
+                shown = (await client("{ streamStatus { processes { role } } }")).data["streamStatus"]["processes"]
+                return sorted(process["role"] for process in shown) == ["serve", "work"]
+
+            await until(both_are_there, SECONDS)
         finally:
             hub.stop()
 
@@ -116,7 +120,7 @@ async def test_it_ends_at_once_while_it_waits_for_a_server(folder: Path) -> None
         began = time.monotonic()
         worker.process.send_signal(signal.SIGINT)
         assert worker.process.wait(SECONDS) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
 
 
 async def test_it_needs_no_keys_on_a_database_that_is_named(folder: Path, database_url: str) -> None:

@@ -23,6 +23,7 @@ QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+PATIENCE_SECONDS = 30
 LOGIN = "mutation ($input: LoginInput!) { login(input: $input) { token } }"
 RECEIVER = (
     "mutation ($input: CreateEventReceiverInput!) { createEventReceiver(input: $input) { eventReceiver { id } } }"
@@ -35,8 +36,9 @@ ME = "query { me { username } }"
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """Debian's Chromium, asked to speak to nobody by itself."""
-    from playwright.sync_api import sync_playwright  # takes a while to load, and most tests need none
+    from playwright.sync_api import expect, sync_playwright  # takes a while to load, and most tests need none
 
+    expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
         yield browser
@@ -57,7 +59,7 @@ class Colleague:
         """The whole answer to a document."""
         body = {"query": document, "variables": {"input": given} if given else {}}
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx2.post(f"{self._url}/graphql", json=body, headers=headers).json()
+        return httpx2.post(f"{self._url}/graphql", json=body, headers=headers, timeout=PATIENCE_SECONDS).json()
 
     def ask(self, document: str, given: dict[str, Any]) -> dict[str, Any]:
         """The data of an answer without errors."""
@@ -79,7 +81,7 @@ class Colleague:
     def disable(self, user_id: str, token: str) -> None:
         """Disable a user and wait until the hub refuses this token of theirs."""
         self.ask(DISABLE, {"id": user_id, "enabled": False})
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while "errors" not in self.post(ME, None, token):
             assert time.monotonic() < deadline
             time.sleep(0.1)

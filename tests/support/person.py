@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.support.postgres import temporary_folder
-from tests.support.server import ServedHub, clean_environment
+from tests.support.server import ServedHub, clean_environment, held_port
 from xzepr.__main__ import main
 from xzepr.cli.client import Client
 from xzepr.cli.session import Credential
@@ -65,14 +65,14 @@ class Running:
                 lines.append(line.rstrip("\n"))
                 self._news.notify_all()
 
-    def until(self, condition: Callable[["Running"], object]) -> None:
+    def until(self, condition: Callable[["Running"], object], seconds: float = PATIENCE_SECONDS) -> None:
         """Waits until what it has printed is so."""
         with self._news:
-            assert self._news.wait_for(lambda: condition(self), PATIENCE_SECONDS), (self.out, self.err)
+            assert self._news.wait_for(lambda: condition(self), seconds), (self.out, self.err)
 
-    def end(self) -> int:
+    def end(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Waits for its end; its exit code."""
-        code = self.process.wait(PATIENCE_SECONDS)
+        code = self.process.wait(seconds)
         for reader in self._readers:
             reader.join(PATIENCE_SECONDS)
         return code
@@ -172,8 +172,8 @@ def admin(stranger: Person, served_hub: ServedHub) -> Person:
 
 @pytest.fixture
 def own_hub() -> Iterator[list[ServedHub]]:
-    """A hub that a test may kill; the one that is to be stopped at the end comes last."""
-    with temporary_folder() as folder:
-        hubs = [ServedHub.start(folder / "data")]
+    """A hub that a test may kill and start again at its port; the one that is to be stopped at the end comes last."""
+    with temporary_folder() as folder, held_port() as port:
+        hubs = [ServedHub.start(folder / "data", port=port)]
         yield hubs
         hubs[-1].stop()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from confluent_kafka import Consumer, TopicPartition, admin
+from confluent_kafka import Consumer, IsolationLevel, TopicPartition, admin
 
 from xzepr.core.actor import SYSTEM
 from xzepr.core.ids import new_id, unit_id
@@ -164,8 +164,12 @@ class Received:
         return orjson.loads(self.value)
 
 
-def consume(bootstrap: str, topic: str, isolation: str = "read_committed", seconds: float = 30) -> list[Received]:
-    """Everything in a topic now that a consumer of that isolation level may see, by librdkafka."""
+def consume(
+    bootstrap: str, topic: str, isolation: str = "read_committed", seconds: float = 30, *, decided: bool = True
+) -> list[Received]:
+    """Everything in a topic now that a consumer of that isolation level may see, by librdkafka. A commit is accepted
+    before it can be seen: `decided` waits until no transaction is open in the topic."""
+    deadline = time.monotonic() + seconds
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -179,10 +183,27 @@ def consume(bootstrap: str, topic: str, isolation: str = "read_committed", secon
     )
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        if decided:
+            _all_decided(bootstrap, topic, len(partitions), deadline)
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        return _to_the_end(consumer, len(partitions), time.monotonic() + seconds)
+        return _to_the_end(consumer, len(partitions), deadline)
     finally:
         consumer.close()
+
+
+def _all_decided(bootstrap: str, topic: str, partitions: int, deadline: float) -> None:
+    """Returns when who reads committed may read as far as who reads everything."""
+    kafka: Any = admin  # which exports these names without saying so
+    client = kafka.AdminClient({"bootstrap.servers": bootstrap})
+    latest = {TopicPartition(topic, number): kafka.OffsetSpec.latest() for number in range(partitions)}
+
+    def ends(isolation: IsolationLevel) -> list[int]:
+        found = client.list_offsets(latest, isolation_level=isolation, request_timeout=10)
+        return [found[partition].result(10).offset for partition in latest]
+
+    while ends(IsolationLevel.READ_COMMITTED) != ends(IsolationLevel.READ_UNCOMMITTED):
+        assert time.monotonic() < deadline, "a transaction stays open"
+        time.sleep(0.02)
 
 
 def _to_the_end(consumer: Consumer, partitions: int, deadline: float) -> list[Received]:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping
@@ -41,6 +42,7 @@ class ServedHub:
     data_dir: Path
     process: "subprocess.Popen[str]"
     lines: list[str] = field(default_factory=list[str])
+    _reader: Thread | None = None
 
     @classmethod
     def start(
@@ -69,7 +71,8 @@ class ServedHub:
         )
         hub = cls("", variables["XZEPR__AUTH__ADMIN_PASSWORD"], data_dir, process)
         answers = Event()
-        Thread(target=hub._read, args=(answers,), daemon=True).start()
+        hub._reader = Thread(target=hub._read, args=(answers,), daemon=True)
+        hub._reader.start()
         if not answers.wait(START_SECONDS) or not hub.url:
             hub.kill()
             raise AssertionError("the hub did not start:\n" + "".join(hub.lines))
@@ -99,6 +102,14 @@ class ServedHub:
             self.kill()
             raise
 
+    def ended(self) -> int:
+        """Waits until it has ended and all that it said is in `lines`; gives its exit code. Not for a hub that leaves a
+        database of its own behind, which still holds its output."""
+        code = self.process.wait(STOP_SECONDS)
+        assert self._reader is not None
+        self._reader.join(STOP_SECONDS)
+        return code
+
     def kill(self) -> None:
         """Ends it at once, as a crash does."""
         self.process.kill()
@@ -114,6 +125,15 @@ def serving(*arguments: str, environ: Mapping[str, str] | None = None) -> Genera
             yield hub
         finally:
             hub.stop()
+
+
+@contextmanager
+def held_port() -> Generator[int]:
+    """A port for a hub that is started again meanwhile: nobody else is given it when the hub is away."""
+    with socket.socket() as holder:  # beside a socket that is bound and does not listen, who sets this may listen
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Thread
 
+import psycopg
+
 from tests.support.hub import until
 from tests.support.server import ServedHub, clean_environment
+from xzepr.features.stream import store
+from xzepr.infra.embedded import running_url
 
 SECONDS = 60
 
@@ -23,17 +27,40 @@ def workers_of(hub: ServedHub) -> list[int]:
     return [int(child) for child in children if b"xzepr.cli.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-@contextmanager
-def through(hub: ServedHub, worker: int) -> Generator[None]:
-    """Meanwhile whoever connects comes to this worker: the others are frozen."""
+@asynccontextmanager
+async def through(hub: ServedHub, worker: int) -> AsyncGenerator[None]:
+    """Meanwhile whoever connects comes to this worker: the others are frozen, and not while it is theirs to write."""
     others = [pid for pid in workers_of(hub) if pid != worker]
-    for pid in others:
-        os.kill(pid, signal.SIGSTOP)
+
+    def tell(number: signal.Signals) -> None:
+        for pid in others:
+            os.kill(pid, number)
+
+    async def frozen() -> bool:
+        tell(signal.SIGSTOP)
+        if await _one_may_write(hub):
+            return True
+        tell(signal.SIGCONT)
+        return False
+
     try:
+        await until(frozen, SECONDS)
         yield
     finally:
-        for pid in others:
-            os.kill(pid, signal.SIGCONT)
+        tell(signal.SIGCONT)
+
+
+async def _one_may_write(hub: ServedHub) -> bool:
+    """Whether the writer's lock can be had within a second."""
+    url = running_url(hub.data_dir)
+    assert url is not None
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("SET lock_timeout = '1s'")
+        try:
+            await store.lock(connection)
+        except psycopg.errors.LockNotAvailable:
+            return False
+    return True
 
 
 def runs(pid: int) -> bool:

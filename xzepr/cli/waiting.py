@@ -21,6 +21,8 @@ subscription ($after: String, $filter: StreamFilterInput) {
 """
 _POLL_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
+_LEAST_ANSWER_SECONDS = 5.0
+"""That the hub is given however little time is left: one that is merely slow can say."""
 
 
 class Verdict(StrEnum):
@@ -96,7 +98,7 @@ class Waiting:
 
     def _look(self) -> Outcome:
         self._asked_at = time.monotonic()
-        seconds = min(max(self._left(), 1.0), _ANSWER_SECONDS)
+        seconds = min(max(self._left(), _LEAST_ANSWER_SECONDS), _ANSWER_SECONDS)
         return Outcome.of(self._client.ask_within(seconds, _GATE, self._asked)["gate"])
 
     def _decided(self, outcome: Outcome) -> bool:

@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -110,18 +110,18 @@ async def _moved(data_dir: Path, url: str) -> None:
 
 @asynccontextmanager
 async def _working(settings: Settings, url: str, listener: socket.socket | None) -> AsyncGenerator[None]:
-    async with (
-        open_core(settings, url) as core,
-        working(core),
-        nullcontext() if listener is None else _answering(core, listener.dup()),
-    ):
-        _announce(settings, listener)
-        yield
+    async with open_core(settings, url) as core, working(core):
+        if listener is None:
+            _announce(settings, None)
+            yield
+            return
+        async with _answering(core, listener.dup(), lambda: _announce(settings, listener)):
+            yield
 
 
 @asynccontextmanager
-async def _answering(core: Core, listener: socket.socket) -> AsyncGenerator[None]:
-    """Answers on a bound socket how this process is; closes the socket."""
+async def _answering(core: Core, listener: socket.socket, listening: Callable[[], None]) -> AsyncGenerator[None]:
+    """Answers on a bound socket how this process is, and closes it; `listening` is called once it answers."""
     config = uvicorn.Config(
         create_work_app(core),
         lifespan="off",
@@ -131,7 +131,7 @@ async def _answering(core: Core, listener: socket.socket) -> AsyncGenerator[None
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
+    server = _Server(config, listening)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
@@ -143,10 +143,19 @@ async def _answering(core: Core, listener: socket.socket) -> AsyncGenerator[None
 class _Server(uvicorn.Server):
     """uvicorn without signal handlers of its own."""
 
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Signals are the command's."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says that it listens, once it does."""
+        await super().startup(sockets)
+        self._listening()
 
 
 def _announce(settings: Settings, listener: socket.socket | None) -> None:
