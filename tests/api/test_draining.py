@@ -129,15 +129,17 @@ async def test_new_sockets_and_streams_are_refused_with_503(world: World) -> Non
 
 async def test_a_stream_ends_without_complete_and_says_when_to_come_back_not_all_at_once(world: World) -> None:
     async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        following = [
-            asyncio.create_task(client.post("/graphql", json={"query": FOLLOW}, headers=EVENTS)) for _ in range(20)
-        ]
-        async with asyncio.timeout(5):
-            while world.sent < 20:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        texts = [""] * 20
+
+        async def follow(number: int) -> None:
+            async with client.stream("POST", "/graphql", json={"query": FOLLOW}, headers=EVENTS) as response:
+                async for part in response.aiter_text():
+                    texts[number] += part
+
+        following = asyncio.gather(*map(follow, range(20)))
+        await until(lambda: all("id: 1" in text for text in texts))
         world.drain.begin()
-        texts = [response.text for response in await asyncio.wait_for(asyncio.gather(*following), 5)]
+        await asyncio.wait_for(following, 5)
     ends = [re.fullmatch(r':\n\nid: 1\nevent: next\ndata: \{"data":.*\}\n\nretry: (\d+)\n\n', text) for text in texts]
     pauses = {int(end[1]) for end in ends if end}
     assert None not in ends

@@ -337,14 +337,6 @@ async def test_a_ping_is_answered_with_its_payload_even_before_init(world: World
         assert await hear(socket) == {"type": "pong"}
 
 
-async def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed(world: World) -> None:
-    async with opened(world, sockets=SocketLimits(ping_seconds=0.1)) as socket:
-        for _ in range(4):
-            assert await hear(socket) == {"type": "ping"}
-            await say(socket, {"type": "pong"})
-        assert await closed(socket) == 1001
-
-
 async def test_complete_ends_the_stream_and_frees_its_id(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))

@@ -19,6 +19,7 @@ from tests.support.hub import hub_on
 from tests.support.small_graphql import served
 from xzepr.app import create_app
 from xzepr.core.actor import SYSTEM, Actor, ActorKind, Role, permissions_of
+from xzepr.features.auth import service
 from xzepr.features.auth.model import NewApiKey
 from xzepr.features.users.model import NewUser, User
 from xzepr.hub import Hub
@@ -28,6 +29,7 @@ from xzepr.settings import Settings
 PASSWORD = "correct horse battery"
 WITHIN_SECONDS = 5.0
 FOLLOW = "subscription { stream { __typename } }"
+HOUR = 3600
 SETTINGS: dict[str, Any] = {"database": {"min_connections": 1, "max_connections": 4}, "kafka": {"enabled": False}}
 
 
@@ -111,7 +113,7 @@ async def all_are_sent_away(processes: Processes, secret: str, lose: Callable[[]
         assert [stream.status_code for stream in streams] == [200, 200]
         await lose()
         begun = time.monotonic()
-        ends = await asyncio.gather(*map(closed, sockets), *map(ended, streams))
+        ends = await asyncio.wait_for(asyncio.gather(*map(closed, sockets), *map(ended, streams)), 30)
         assert time.monotonic() - begun < WITHIN_SECONDS
     return list(ends)
 
@@ -132,26 +134,47 @@ async def test_a_disabled_user_is_sent_away_in_every_process(processes: Processe
     assert ends == [4403, 4403, "INVALID_TOKEN", "INVALID_TOKEN"]
 
 
-async def test_a_key_that_expires_closes_what_it_opened(processes: Processes) -> None:
-    ends_at = datetime.now(UTC) + timedelta(seconds=2)
+@pytest.fixture
+def put_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Puts the clock by which credentials expire so many seconds ahead of the real one."""
+    real = time.time
+
+    def put(seconds: float) -> None:
+        monkeypatch.setattr(time, "time", lambda: real() + seconds)
+        monkeypatch.setattr(service, "now", lambda: datetime.fromtimestamp(time.time(), UTC))
+
+    return put
+
+
+async def test_a_key_that_expires_closes_what_it_opened(
+    processes: Processes, put_forward: Callable[[float], None]
+) -> None:
+    async def expires() -> None:
+        put_forward(HOUR)
+
+    ends_at = datetime.now(UTC) + timedelta(seconds=HOUR)
     key = await processes.auth.create_api_key(processes.actor, NewApiKey("short", None, ends_at))
-    ends = await all_are_sent_away(
-        processes, key.secret, lambda: asyncio.sleep((ends_at - datetime.now(UTC)).total_seconds())
-    )
+    ends = await all_are_sent_away(processes, key.secret, expires)
     assert ends == [4403, 4403, "INVALID_TOKEN", "INVALID_TOKEN"]
 
 
-async def test_a_token_that_expires_closes_what_it_opened_and_a_fresh_one_goes_on(database_url: str) -> None:
-    async with two_processes(database_url, jwt={"access_token_expiration": 2}) as processes:
+async def test_a_token_that_expires_closes_what_it_opened_and_a_fresh_one_goes_on(
+    database_url: str, put_forward: Callable[[float], None]
+) -> None:
+    async with two_processes(database_url, jwt={"access_token_expiration": HOUR}) as processes:
         session = await processes.auth.login("ada", PASSWORD)
         async with following(processes.ports[1], session.token) as renewing:
 
             async def expires() -> None:
-                await asyncio.sleep(max(0.0, (session.expires_at - datetime.now(UTC)).total_seconds() - 0.5))
+                put_forward(HOUR / 2)
                 fresh = (await processes.auth.login("ada", PASSWORD)).token
                 await renewing.send(json.dumps({"type": "ping", "payload": {"token": fresh}}))
                 assert json.loads(await renewing.recv()) == {"type": "pong", "payload": {"renewed": True}}
+                put_forward(HOUR)
 
             ends = await all_are_sent_away(processes, session.token, expires)
             assert ends == [4403, 4403, "TOKEN_EXPIRED", "TOKEN_EXPIRED"]
-            assert await closed(renewing) == 4403
+            await renewing.send('{"type": "ping"}')
+            assert json.loads(await renewing.recv()) == {"type": "pong"}
+            put_forward(2 * HOUR)
+            assert await asyncio.wait_for(closed(renewing), 30) == 4403

@@ -35,6 +35,7 @@ class Client:
         self.code: int | None = None
         self.reason = ""
         self.serving: asyncio.Task[None] | None = None
+        self.answers_pings = True
         self.on_text: Callable[[Any], Awaitable[None]] = _nothing
         """Awaited with each message after it was taken, before its writer goes on."""
 
@@ -54,6 +55,8 @@ class Client:
             self.code, self.reason = message["code"], message["reason"]
         elif message["type"] == "websocket.send":
             self.heard.append(json.loads(message["text"]))
+            if self.answers_pings and self.heard[-1]["type"] == "ping":
+                self.say({"type": "pong"})
             await self.on_text(self.heard[-1])
 
     def connects(self) -> None:
@@ -239,6 +242,13 @@ async def test_a_socket_is_closed_before_the_operations_that_it_cancels_have_end
         assert not client.serving.done()
         may_end.set()
         await client.ended()
+
+
+async def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed(world: World) -> None:
+    async with connected(world, SocketLimits(ping_seconds=0.01)) as client:
+        await until(lambda: client.heard.count({"type": "ping"}) >= 4)
+        client.answers_pings = False
+        assert await client.ended() == 1001
 
 
 async def test_who_never_says_who_they_are_is_closed_after_a_while_and_who_does_is_not(world: World) -> None:

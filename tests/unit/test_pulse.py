@@ -5,10 +5,21 @@ from contextlib import suppress
 
 import pytest
 
+from xzepr.api.graphql import pulse
 from xzepr.api.graphql.pulse import Pulse, unsent_in
 
-STALLED_SECONDS = 0.1
+STALLED_SECONDS = 10.0
 LITTLE, MUCH = 100, 100_000
+
+
+class Clock:
+    """Put forward by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Client:
@@ -28,7 +39,14 @@ class Client:
 
 
 @pytest.fixture
-def client() -> Client:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    by_hand = Clock()
+    monkeypatch.setattr(pulse, "monotonic", by_hand)
+    return by_hand
+
+
+@pytest.fixture
+def client(clock: Clock) -> Client:
     return Client()
 
 
@@ -41,15 +59,15 @@ async def test_who_answers_a_ping_is_there_and_who_could_and_does_not_is_gone(cl
     assert not client.pulse.gone()
 
 
-async def test_a_ping_that_may_stand_unread_behind_much_is_waited_for(client: Client) -> None:
+async def test_a_ping_that_may_stand_unread_behind_much_is_waited_for(client: Client, clock: Clock) -> None:
     await client.write(MUCH)
     client.pulse.pinged()
     assert not client.pulse.gone()
-    await asyncio.sleep(STALLED_SECONDS)
+    clock.now += STALLED_SECONDS
     assert client.pulse.gone()
 
 
-async def test_who_takes_nothing_of_what_waits_is_gone_after_a_while(client: Client) -> None:
+async def test_who_takes_nothing_of_what_waits_is_gone_after_a_while(client: Client, clock: Clock) -> None:
     client.room.clear()
     client.unsent = 1_000_000
     async with asyncio.TaskGroup() as writes:
@@ -57,28 +75,32 @@ async def test_who_takes_nothing_of_what_waits_is_gone_after_a_while(client: Cli
         await asyncio.sleep(0)
         assert client.pulse.waiting
         assert not client.pulse.gone()
-        await asyncio.sleep(STALLED_SECONDS)
+        clock.now += STALLED_SECONDS
         assert client.pulse.gone()
         writing.cancel()
 
 
-async def test_who_takes_some_of_what_waits_is_there_though_no_write_goes_through(client: Client) -> None:
+async def test_who_takes_some_of_what_waits_is_there_though_no_write_goes_through(client: Client, clock: Clock) -> None:
     client.room.clear()
     client.unsent = 1_000_000
     async with asyncio.TaskGroup() as writes:
         writing = writes.create_task(client.write())
+        await asyncio.sleep(0)
         for _ in range(10):
-            await asyncio.sleep(STALLED_SECONDS / 2)
+            clock.now += STALLED_SECONDS / 2
             client.unsent -= 1
             assert not client.pulse.gone()
         writing.cancel()
 
 
-async def test_a_write_that_was_given_up_leaves_the_client_blocked_until_another_goes_through(client: Client) -> None:
+async def test_a_write_that_was_given_up_leaves_the_client_blocked_until_another_goes_through(
+    client: Client, clock: Clock
+) -> None:
     client.room.clear()
     with suppress(TimeoutError):
-        async with asyncio.timeout(STALLED_SECONDS):
+        async with asyncio.timeout(0):
             await client.write()
+    clock.now += STALLED_SECONDS
     assert client.pulse.gone()
     assert not client.pulse.waiting
     client.room.set()

@@ -1,6 +1,7 @@
 """Sessions: how often credentials are asked for again, whatever the number of connections that present them."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from xzepr.core.actor import Actor, ActorKind, Permission
 from xzepr.core.errors import InvalidToken, TokenExpired, Unavailable
 from xzepr.features.auth.model import TicketHolder
 
+SECONDS = 20
 ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset({Permission.EVENT_READ}))
 
 
@@ -39,6 +41,11 @@ class Authority:
     async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
         """Nobody."""
         raise InvalidToken()
+
+
+def opened_at_once(sessions: Sessions, held: ExitStack, secrets: Iterable[str]) -> list[Session]:
+    """Without asking the authority, and before a round begins."""
+    return [held.enter_context(sessions.open(sessions.proven(Credential(secret), ADA))) for secret in secrets]
 
 
 async def opened(sessions: Sessions, held: ExitStack, secret: str) -> Session:
@@ -75,14 +82,15 @@ async def test_nothing_is_asked_when_nobody_is_connected() -> None:
 
 async def test_an_expired_token_is_noticed_although_the_database_answers_nobody() -> None:
     authority = Authority()
-    sessions = Sessions(authority, authority, round_seconds=0, patience_seconds=0.01)
+    authority.answer |= {f"slow {n}": None for n in range(200)}
+    authority.answer["expired"] = TokenExpired()
+    sessions = Sessions(authority, authority, round_seconds=0, patience_seconds=0.2)
     with ExitStack() as held:
-        waiting = [await opened(sessions, held, f"slow {n}") for n in range(200)]
-        expired = await opened(sessions, held, "expired")
-        authority.answer.update({f"slow {n}": None for n in range(200)})
-        authority.answer["expired"] = TokenExpired()
-        async with asyncio.timeout(1):
+        *waiting, expired = opened_at_once(sessions, held, authority.answer)
+        async with asyncio.timeout(SECONDS):  # one after the other it would be 40 s
             assert isinstance(await expired.over, TokenExpired)
+        assert authority.asked.count("expired") == 1
+        await until(lambda: authority.asked.count("slow 199") > 1)  # nobody's patience is endless
         assert not any(session.over.done() for session in waiting)
 
 
@@ -112,24 +120,23 @@ async def test_a_database_that_is_away_ends_no_session() -> None:
 
 async def test_who_is_looked_up_beside_one_that_hangs_is_noticed_in_the_first_round() -> None:
     authority = Authority()
-    sessions = Sessions(authority, authority, round_seconds=0.5, patience_seconds=1)
+    authority.answer |= {f"key {n}": InvalidToken() for n in (1, 150, 999)}
+    authority.answer["key 0"] = None
+    sessions = Sessions(authority, authority, round_seconds=0, patience_seconds=60)
     with ExitStack() as held:
-        many = [await opened(sessions, held, f"key {n}") for n in range(1000)]
-        authority.answer["key 0"] = None
-        authority.answer |= {f"key {n}": InvalidToken() for n in (1, 150, 999)}
-        async with asyncio.timeout(1.4):
+        many = opened_at_once(sessions, held, [f"key {n}" for n in range(1000)])
+        async with asyncio.timeout(SECONDS):
             await asyncio.gather(*(many[n].over for n in (1, 150, 999)))
+        assert [authority.asked.count(f"key {n}") for n in (0, 1, 150, 999)] == [1, 1, 1, 1]
         assert sum(session.over.done() for session in many) == 3
 
 
 async def test_thousands_that_hang_do_not_keep_an_expired_token_from_being_noticed() -> None:
     authority = Authority()
+    authority.answer |= {f"slow {n}": None for n in range(5000)}
+    authority.answer["expired"] = TokenExpired()
     sessions = Sessions(authority, authority, round_seconds=0.1, patience_seconds=1)
     with ExitStack() as held:
-        for n in range(5000):
-            await opened(sessions, held, f"slow {n}")
-        expired = await opened(sessions, held, "expired")
-        authority.answer.update({f"slow {n}": None for n in range(5000)})
-        authority.answer["expired"] = TokenExpired()
-        async with asyncio.timeout(4):
+        *_, expired = opened_at_once(sessions, held, authority.answer)
+        async with asyncio.timeout(25):  # one hundred after the other it would be 50 s
             assert isinstance(await expired.over, TokenExpired)

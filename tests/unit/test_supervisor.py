@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.accounts import key_pair
+from tests.support.hub import until
 from xzepr.cli.handover import Handover, received
 from xzepr.cli.signals import Signals
 from xzepr.cli.supervisor import Spawn, Workers
@@ -51,12 +52,11 @@ async def test_a_worker_that_dies_again_and_again_is_started_at_growing_interval
     signals = Signals()
     dying = workers(1, tmp_path, spawning(ANSWER + "exit 3", started))
     running = asyncio.create_task(dying.run(signals, listener, lambda: None))
-    await asyncio.sleep(2)
+    await until(lambda: len(started) >= 5)
     signals.first.set()
     async with asyncio.timeout(SECONDS):
         await running
     pauses = [later - earlier for earlier, later in itertools.pairwise(started)]
-    assert 3 <= len(started) <= 5, pauses
     for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8), strict=False):
         assert pause >= least
 
@@ -64,13 +64,17 @@ async def test_a_worker_that_dies_again_and_again_is_started_at_growing_interval
 async def test_all_answer_is_said_once_and_when_all_do(tmp_path: Path, listener: socket.socket) -> None:
     said: list[float] = []
     signals, started = Signals(), list[float]()
-    late = workers(3, tmp_path, spawning(f"sleep 0.3; {ANSWER} sleep 0.2; exit 1", started))
+    may_end = tmp_path / "may-end"
+    script = f"sleep 0.3; {ANSWER} until [ -e {may_end} ]; do sleep 0.05; done; exit 1"
+    late = workers(3, tmp_path, spawning(script, started))
     running = asyncio.create_task(late.run(signals, listener, lambda: said.append(time.monotonic())))
-    await asyncio.sleep(2)
+    await until(lambda: bool(said))
+    assert len(started) == 3
+    may_end.touch()
+    await until(lambda: len(started) >= 9)  # all came again, and answered
     signals.first.set()
     async with asyncio.timeout(SECONDS):
         await running
-    assert len(started) > 3, "some came again"
     assert len(said) == 1
     assert said[0] - started[2] >= 0.3
 

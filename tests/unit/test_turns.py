@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from xzepr.features.stream import turns as module
 from xzepr.features.stream.turns import Turn, Turns
 
 
@@ -27,7 +29,9 @@ async def waiting(
 
 
 @asynccontextmanager
-async def crowd(turns: Turns, count: int, *, behind: bool, seconds: float) -> AsyncGenerator[list[float]]:
+async def crowd(
+    turns: Turns, count: int, *, behind: bool, seconds: float, work: Callable[[float], None] = work
+) -> AsyncGenerator[list[float]]:
     """So many who take turns without end, each of which keeps the loop busy for so long; when they took them."""
     taken: list[float] = []
 
@@ -73,10 +77,17 @@ async def test_everything_else_that_is_ready_runs_between_two_rounds():
             assert len(taken) - before <= 4, "as many as had found that they fill a round"
 
 
-async def test_who_needs_little_is_given_a_turn_together_with_others():
+async def test_who_needs_little_is_given_a_turn_together_with_others(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+
+    def work_by_hand(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     turns = Turns()
     rounds: list[int] = []
-    async with crowd(turns, 200, behind=False, seconds=0) as taken:
+    async with crowd(turns, 200, behind=False, seconds=5e-6, work=work_by_hand) as taken:
         for _ in range(30):
             before = len(taken)
             await asyncio.sleep(0)
