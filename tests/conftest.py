@@ -1,5 +1,6 @@
 """Fixtures for every test: a real PostgreSQL, and a fresh database in it for each test that asks."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,12 @@ pytest_plugins = [
     "tests.support.browser",
     "tests.support.faults.report",
 ]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: more workers than processors, since half of the time tests wait; each has a PostgreSQL."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors + (processors + 1) // 2, 12)
 
 
 @pytest.fixture(scope="session")
