@@ -14,9 +14,9 @@ from contextlib import contextmanager
 _ROUND_SECONDS = 0.0005
 """How long those go on, together, who are given their turns at once."""
 _MOST_AT_ONCE = 64
-_SHARES = 1.0, 2.0
+_SHARES = 1.0, 4.0
 """While somebody waits for an answer, the pause after a round as a multiple of what the round took: who is in the ring
-has half of the loop, or would fall behind where the processor has time for all; who is behind has a third."""
+has half of the loop, or would fall behind where the processor has time for all; who is behind has a fifth."""
 _LEAST_PAUSE_SECONDS = 0.001
 """Timers know no shorter ones: what is less is added up until it is as long."""
 _MOST_PAUSE_SECONDS = 0.05
