@@ -16,9 +16,9 @@ pytest_plugins = [
     "tests.support.hub",
     "tests.support.kafka",
     "tests.support.server",
-    "tests.support.person",
+    "tests.support.command_line",
     "tests.support.browser",
-    "tests.support.faults.report",
+    "tests.faults.runner.report",
 ]
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.support.small_graphql import World, app, served
+from tests.api.graphql_server.small_schema import World, app, served
 from xzepr.api.middleware import BodyLimit, RequestTimeout, request_id_of
 
 

@@ -15,7 +15,7 @@ import psycopg
 from tests.bench import stage
 from tests.bench.client import CREATE, EVENT, Client
 from tests.bench.load import Measured, Target, press
-from tests.support.crowd import crowd
+from tests.support.many_subscribers import crowd
 from xzepr.infra.embedded import EmbeddedPostgres
 
 MESSAGES = 30_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from graphql import build_schema, parse, validate
 
-from tests.support.console_blocks import Block, blocks, run
+from tests.contract.console_blocks import Block, blocks, run
 from tests.support.server import serving
 from xzepr.cli import FAMILIES
 from xzepr.features.stream.kinds import KINDS

@@ -14,7 +14,7 @@ from graphql import (
     build_schema,
 )
 
-from tests.support.guarded_fields import guards_of
+from tests.contract.guarded_fields import guards_of
 from xzepr.api.graphql.schema import printed
 from xzepr.core.actor import Permission, Role
 from xzepr.features.stream.kinds import KINDS, Kind

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support.asking import Asking, Json, asking, new_event
 from tests.support.hub import until
 from tests.support.relay import consume
+from tests.support.requests import Asking, Json, asking, new_event
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "cdevents"
 FILES = sorted(SAMPLES.glob("*.json"))

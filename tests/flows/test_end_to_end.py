@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.asking import UNIT, new_event
 from tests.support.clients import Client
+from tests.support.requests import UNIT, new_event
 from tests.support.server import ServedHub
 
 CREATE = """

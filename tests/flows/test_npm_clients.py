@@ -15,10 +15,10 @@ from websockets.asyncio.server import serve as serve_sockets
 from websockets.typing import Subprotocol
 
 from tests.support.accounts import key_pair
-from tests.support.asking import new_event
-from tests.support.balancer import balancer
 from tests.support.clients import Client
+from tests.support.load_balancer import balancer
 from tests.support.postgres import temporary_folder
+from tests.support.requests import new_event
 from tests.support.server import ADMIN_PASSWORD, ServedHub, held_port, serving
 
 HERE = Path(__file__).parent / "npm"

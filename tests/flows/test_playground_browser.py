@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.flows.playground_page import Visit
 from tests.support.browser import IN_CHROMIUM, ME, Colleague
-from tests.support.playground import Visit
 from tests.support.server import ServedHub, serving
 
 pytestmark = IN_CHROMIUM

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from tests.support.clients import STREAM, Client
-from tests.support.person import Person
+from tests.support.command_line import Person
 from tests.support.server import ADMIN_PASSWORD, ServedHub
 from xzepr.features.stream.retention import Retention
 from xzepr.infra.crypto import create_key_pair

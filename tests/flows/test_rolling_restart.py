@@ -18,14 +18,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from tests.support.balancer import balancer
-from tests.support.faults.evidence import Evidence
-from tests.support.faults.ledger import Entry, Json, position_of
-from tests.support.faults.plain_http import event_stream
-from tests.support.faults.run import FaultRun
-from tests.support.faults.stage import ServingHub, Stage, stage
-from tests.support.faults.subscribers import FOLLOW, Subscriber
-from tests.support.faults.writers import CREATE, TRY_AGAIN, Load, event_input
+from tests.faults.runner.evidence import Evidence
+from tests.faults.runner.ledger import Entry, Json, position_of
+from tests.faults.runner.plain_http import event_stream
+from tests.faults.runner.run import FaultRun
+from tests.faults.runner.stage import ServingHub, Stage, stage
+from tests.faults.runner.subscribers import FOLLOW, Subscriber
+from tests.faults.runner.writers import CREATE, TRY_AGAIN, Load, event_input
+from tests.support.load_balancer import balancer
 
 RESTARTS = 6
 """Three of each server."""

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 
 from tests.bench.load import Target, press
-from tests.support.asking import new_event
 from tests.support.clients import Client, Frames
-from tests.support.crowd import crowd
+from tests.support.many_subscribers import crowd
+from tests.support.requests import new_event
 from tests.support.server import ServedHub
 from xzepr.infra.crypto import create_key_pair
 

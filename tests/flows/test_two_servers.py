@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 async def started(database_url: str, receiver_id: str, open: AsyncExitStack) -> Process:
     """A reporter that is ready; it is told to end, and awaited, when the stack closes."""
-    arguments = ("-m", "tests.support.reporter", database_url, receiver_id)
+    arguments = ("-m", "tests.flows.reporting_process", database_url, receiver_id)
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=PIPE, stdout=PIPE, cwd=ROOT)
 
     async def end() -> None:

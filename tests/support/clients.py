@@ -12,7 +12,7 @@ import orjson
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.support.asking import Answer
+from tests.support.requests import Answer
 
 Json = dict[str, Any]
 

@@ -1,0 +1,203 @@
+"""Receivers, groups and accounts through GraphQL: changed, guarded by versions, refused with every reason."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from tests.support.requests import PASSWORD, Answer, Asking, asking
+
+UPDATE = """
+mutation ($input: UpdateEventReceiverInput!) {
+  updateEventReceiver(input: $input) { eventReceiver { name description schema revision resourceVersion } }
+}
+"""
+DELETE = (
+    "mutation ($input: DeleteEventReceiverInput!) { deleteEventReceiver(input: $input) { eventReceiver { name } } }"
+)
+CREATE_GROUP = """
+mutation ($input: CreateEventReceiverGroupInput!) {
+  createEventReceiverGroup(input: $input) { eventReceiverGroup { eventReceiverIds enabled } }
+}
+"""
+UPDATE_GROUP = """
+mutation ($input: UpdateEventReceiverGroupInput!) {
+  updateEventReceiverGroup(input: $input) { eventReceiverGroup { name eventReceiverIds enabled resourceVersion } }
+}
+"""
+ENABLE = """
+mutation ($input: SetEventReceiverGroupEnabledInput!) {
+  setEventReceiverGroupEnabled(input: $input) { eventReceiverGroup { enabled resourceVersion } }
+}
+"""
+DELETE_GROUP = """
+mutation ($input: DeleteEventReceiverGroupInput!) {
+  deleteEventReceiverGroup(input: $input) { eventReceiverGroup { name eventReceivers { name } } }
+}
+"""
+STREAM = """
+{ stream(first: 100) { messages {
+  kind ... on ReceiverMessage { eventReceiver { name schema } } ... on GroupMessage { eventReceiverGroup { name } }
+} } }
+"""
+NAMED = {"name": "gate", "type": "t", "version": "1", "description": "d"}
+
+
+@pytest.fixture
+async def ask(database_url: str) -> AsyncGenerator[Asking]:
+    async with asking(database_url) as one:
+        yield one
+
+
+async def head(ask: Asking) -> int:
+    return (await ask.hub.stream.head()).position
+
+
+def told(answer: Answer) -> list[tuple[str, str | None]]:
+    """Code and field of each error."""
+    return list(zip(answer.codes, answer.fields, strict=True))
+
+
+async def test_what_is_left_out_of_a_change_stays_and_another_schema_is_a_new_revision(ask: Asking) -> None:
+    id = await ask.receiver(schema={"type": "object"})
+    changed = (await ask(UPDATE, input={"id": id, "name": "new"})).data["updateEventReceiver"]["eventReceiver"]
+    assert changed == {
+        "name": "new",
+        "description": "made by a test",
+        "schema": {"type": "object"},
+        "revision": 1,
+        "resourceVersion": 2,
+    }
+    changed = (await ask(UPDATE, input={"id": id, "schema": True, "expectedVersion": 2})).data["updateEventReceiver"]
+    assert changed["eventReceiver"]["schema"] is True
+    assert (changed["eventReceiver"]["revision"], changed["eventReceiver"]["resourceVersion"]) == (2, 3)
+
+
+async def test_a_change_that_may_not_be_is_told_with_its_field_and_changes_nothing(ask: Asking) -> None:
+    id, other = await ask.receiver("used"), await ask.receiver("member")
+    await ask.event(id)
+    await ask.group(other)
+    before = await head(ask)
+    missing = "01KAG3VVVVVVVVVVVVVVVVVVVV"
+    assert told(await ask(UPDATE, input={"id": id, "name": "x", "expectedVersion": 7})) == [
+        ("CONFLICT", "expectedVersion")
+    ]
+    assert told(await ask(UPDATE, input={"id": id, "schema": None})) == [("INVALID_INPUT", "schema")]
+    assert told(await ask(UPDATE, input={"id": id, "name": " ", "version": "v" * 256})) == [
+        ("INVALID_INPUT", "name"),
+        ("INVALID_INPUT", "version"),
+    ]
+    assert told(await ask(UPDATE, input={"id": missing, "name": "x"})) == [("NOT_FOUND", "id")]
+    assert told(await ask(DELETE, input={"id": id})) == [("CONFLICT", "id")]
+    assert told(await ask(DELETE, input={"id": other})) == [("CONFLICT", "id")]
+    assert await head(ask) == before
+
+
+async def test_a_group_keeps_the_order_of_its_members_and_is_enabled_apart(ask: Asking) -> None:
+    ids = [await ask.receiver(f"r{n}") for n in range(3)]
+    group = await ask.group(*ids)
+    changed = (await ask(UPDATE_GROUP, input={"id": group, "eventReceiverIds": ids[::-1]})).data
+    assert changed["updateEventReceiverGroup"]["eventReceiverGroup"] == {
+        "name": "gate",
+        "eventReceiverIds": ids[::-1],
+        "enabled": True,
+        "resourceVersion": 2,
+    }
+    off = (await ask(ENABLE, input={"id": group, "enabled": False})).data["setEventReceiverGroupEnabled"]
+    assert off["eventReceiverGroup"] == {"enabled": False, "resourceVersion": 3}
+    stale = await ask(ENABLE, input={"id": group, "enabled": True, "expectedVersion": 2})
+    assert told(stale) == [("CONFLICT", "expectedVersion")]
+    gone = (await ask(DELETE_GROUP, input={"id": group})).data["deleteEventReceiverGroup"]["eventReceiverGroup"]
+    assert gone == {"name": "gate", "eventReceivers": [{"name": name} for name in ("r2", "r1", "r0")]}
+    assert told(await ask(DELETE_GROUP, input={"id": group})) == [("NOT_FOUND", "id")]
+
+
+async def test_the_members_that_a_group_may_not_have_are_named_by_their_places(ask: Asking) -> None:
+    id = await ask.receiver()
+    before = await head(ask)
+    for members, places in (
+        ([], ["eventReceiverIds"]),
+        ([id, id, " "], ["eventReceiverIds/1", "eventReceiverIds/2"]),
+        ([id, "nobody's", "01KAG3VVVVVVVVVVVVVVVVVVVV"], ["eventReceiverIds/1", "eventReceiverIds/2"]),
+        ([str(n) for n in range(101)], ["eventReceiverIds"]),
+    ):
+        answer = await ask(CREATE_GROUP, input={**NAMED, "eventReceiverIds": members})
+        assert told(answer) == [("INVALID_INPUT", place) for place in places]
+    assert await head(ask) == before
+
+
+async def test_the_stream_tells_things_as_they_were_then(ask: Asking) -> None:
+    id = await ask.receiver("first", schema={"title": "old", "a": 1})
+    group = await ask.group(id, name="before")
+    await ask(UPDATE, input={"id": id, "name": "second", "schema": {"title": "new"}})
+    await ask(UPDATE_GROUP, input={"id": group, "name": "after"})
+    await ask(DELETE_GROUP, input={"id": group})
+    await ask(DELETE, input={"id": id})
+    messages = (await ask(STREAM)).data["stream"]["messages"]
+    old, new = {"title": "old", "a": 1}, {"title": "new"}
+    assert messages == [
+        {"kind": "RECEIVER_CREATED", "eventReceiver": {"name": "first", "schema": old}},
+        {"kind": "GROUP_CREATED", "eventReceiverGroup": {"name": "before"}},
+        {"kind": "RECEIVER_UPDATED", "eventReceiver": {"name": "second", "schema": new}},
+        {"kind": "GROUP_UPDATED", "eventReceiverGroup": {"name": "after"}},
+        {"kind": "GROUP_DELETED", "eventReceiverGroup": {"name": "after"}},
+        {"kind": "RECEIVER_DELETED", "eventReceiver": {"name": "second", "schema": new}},
+    ]
+
+
+async def test_a_key_is_shown_once_narrowed_and_ended(ask: Asking) -> None:
+    token = await ask.token()
+    create = "mutation ($i: CreateApiKeyInput!) { createApiKey(input: $i) { secret apiKey { id name permissions } } }"
+    made = (await ask(create, secret=token, i={"name": "ci", "permissions": ["EVENT_READ"]})).data["createApiKey"]
+    assert made["secret"].startswith("xzepr_")
+    assert made["apiKey"]["permissions"] == ["EVENT_READ"]
+    listed = await ask("{ apiKeys { id name } me { username permissions } }", secret=made["secret"])
+    assert listed.data["me"] == {"username": "ada", "permissions": ["EVENT_READ"]}
+    assert made["apiKey"]["id"] in [key["id"] for key in listed.data["apiKeys"]]
+    assert made["secret"].encode() not in listed.raw
+    assert (await ask(create, i={"name": "of a key"})).codes == ["FORBIDDEN"]
+    revoke = "mutation ($i: RevokeApiKeyInput!) { revokeApiKey(input: $i) { id } }"
+    assert (await ask(revoke, secret=token, i={"id": made["apiKey"]["id"]})).data
+    after = await ask("{ me { id } }", secret=made["secret"])
+    assert (after.status, after.codes) == (401, ["INVALID_TOKEN"])
+
+
+async def test_a_user_is_made_logs_in_and_is_shut_out(ask: Asking) -> None:
+    create = "mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id username roles } } }"
+    given = {"username": "Grace", "password": PASSWORD, "roles": ["EVENT_VIEWER"]}
+    made = (await ask(create, i=given)).data["createUser"]["user"]
+    assert (made["username"], made["roles"]) == ("grace", ["EVENT_VIEWER"])
+    assert told(await ask(create, i=given)) == [("CONFLICT", "username")]
+    assert told(await ask(create, i={"username": "", "password": "x", "roles": []})) == [
+        ("INVALID_INPUT", "username"),
+        ("INVALID_INPUT", "password"),
+        ("INVALID_INPUT", "roles"),
+    ]
+    login = "mutation ($i: LoginInput!) { login(input: $i) { token expiresAt user { username } } }"
+    session = (await ask(login, secret="", i={"username": "GRACE", "password": PASSWORD})).data["login"]
+    assert (await ask("{ events { nodes { id } } }", secret=session["token"])).data
+    shut = "mutation ($i: SetUserEnabledInput!) { setUserEnabled(input: $i) { user { enabled } } }"
+    answer = await ask(shut, i={"id": made["id"], "enabled": False})
+    assert answer.data["setUserEnabled"]["user"] == {"enabled": False}
+    for wrong in ({"username": "grace", "password": PASSWORD}, {"username": "nobody", "password": PASSWORD}):
+        refused = await ask(login, secret="", i=wrong)
+        assert refused.codes == ["INVALID_CREDENTIALS"]
+    assert (await ask("{ me { id } }", secret=session["token"])).codes == ["INVALID_TOKEN"]
+
+
+async def test_a_field_that_is_missing_or_unknown_is_named_and_nothing_beside_it_is_repeated(ask: Asking) -> None:
+    login = "mutation ($i: LoginInput!) { login(input: $i) { token } }"
+    answer = await ask(login, secret="", i={"username": "ada", "passwrd": "hunter2"})
+    assert told(answer) == [("INVALID_INPUT", "password"), ("INVALID_INPUT", "passwrd")]
+    assert b"hunter2" not in answer.raw
+    many = "mutation ($i: CreateEventsInput!) { createEvents(input: $i) { results { problems { code } } } }"
+    answer = await ask(many, i={"events": [dict.fromkeys(("name", "version", "release", "platformId"), "x")]})
+    places = [f"events/0/{name}" for name in ("package", "description", "success", "eventReceiverId")]
+    assert told(answer) == [("INVALID_INPUT", place) for place in places]
+
+
+async def test_what_no_route_answers_is_told_like_every_other_problem(ask: Asking) -> None:
+    missing = await ask.http.get("/nothing")
+    assert (missing.status_code, missing.json()["errors"][0]["extensions"]["code"]) == (404, "NOT_FOUND")
+    wrong = await ask.http.post("/health")
+    assert (wrong.status_code, wrong.json()["errors"][0]["extensions"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}

@@ -1,0 +1,449 @@
+"""Events through GraphQL: recorded with their gates, repeated, refused whole, listed, and kept byte for byte."""
+
+from collections.abc import AsyncGenerator
+from itertools import product
+from typing import cast
+
+import orjson
+import pytest
+
+from tests.support.requests import UNIT, Answer, Asking, Json, asking, new_event
+from xzepr.core.exact_json import MAX_WRITE_DEPTH
+
+CREATE = """
+mutation ($input: CreateEventInput!) {
+  createEvent(input: $input) {
+    repeated cursor
+    event { id cursor payload receiverRevision eventReceiverId unit { id } }
+    gates { complete since group { id } members { state eventReceiverId event { id } } }
+  }
+}
+"""
+CREATE_MANY = """
+mutation ($input: CreateEventsInput!) {
+  createEvents(input: $input) {
+    results { recorded { repeated cursor event { id name } gates { complete } } problems { code field message } }
+  }
+}
+"""
+LIST = """
+query ($filter: EventFilterInput, $first: Int! = 50, $after: String) {
+  events(filter: $filter, first: $first, after: $after) {
+    edges { cursor node { id } } nodes { id name }
+    pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+  }
+}
+"""
+
+
+@pytest.fixture
+async def ask(database_url: str) -> AsyncGenerator[Asking]:
+    async with asking(database_url) as one:
+        yield one
+
+
+async def head(ask: Asking) -> int:
+    return (await ask.hub.stream.head()).position
+
+
+async def nothing_was_recorded(ask: Asking) -> bool:
+    return not (await ask(LIST)).data["events"]["nodes"]
+
+
+async def create(ask: Asking, receiver_id: str, **fields: object) -> Answer:
+    return await ask(CREATE, input=new_event(receiver_id, **fields))
+
+
+async def test_an_event_is_answered_with_the_gates_it_leaves(ask: Asking) -> None:
+    build, scan = await ask.receiver("build"), await ask.receiver("scan")
+    both, one = await ask.group(build, scan, name="both"), await ask.group(build, name="one")
+    await ask.group(build, name="off", enabled=False)
+    first = (await create(ask, build)).data["createEvent"]
+    assert first["repeated"] is False
+    assert first["cursor"] == first["event"]["cursor"]
+    assert first["event"]["eventReceiverId"] == build
+    assert [(gate["group"]["id"], gate["complete"]) for gate in first["gates"]] == [(both, False), (one, True)]
+    assert first["gates"][0]["since"] is None
+    assert [member["state"] for member in first["gates"][0]["members"]] == ["PASSED", "MISSING"]
+    second = (await create(ask, scan)).data["createEvent"]
+    assert [(gate["group"]["id"], gate["complete"]) for gate in second["gates"]] == [(both, True)]
+    events = [member["event"]["id"] for member in second["gates"][0]["members"]]
+    assert events == [first["event"]["id"], second["event"]["id"]]
+    third = (await create(ask, build, success=False)).data["createEvent"]
+    assert [gate["complete"] for gate in third["gates"]] == [False, False]
+    assert [member["state"] for member in third["gates"][0]["members"]] == ["FAILED", "PASSED"]
+
+
+async def test_a_repeat_is_the_first_event_and_the_same_key_with_other_content_is_a_conflict(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    first = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
+    before = await head(ask)
+    again = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
+    assert again == {**first, "repeated": True}
+    other = await create(ask, receiver, idempotencyKey="k", success=False)
+    assert (other.codes, other.fields) == (["CONFLICT"], ["idempotencyKey"])
+    assert await head(ask) == before
+
+
+async def test_of_two_mutations_in_one_document_each_has_its_own_answer(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    document = (
+        "mutation ($a: CreateEventInput!, $b: CreateEventInput!)"
+        "{ a: createEvent(input: $a) { cursor } b: createEvent(input: $b) { cursor }"
+        "  c: createEvent(input: $a) { cursor } }"
+    )
+    answer = await ask(document, a=new_event(receiver), b=new_event("nobody's"))
+    assert (answer.codes, answer.errors[0]["path"]) == (["NOT_FOUND"], ["b"])
+    listed = (await ask("{ events { nodes { cursor } } }")).data["events"]["nodes"]
+    assert answer.body["data"] == {"a": listed[1], "b": None, "c": listed[0]}
+
+
+async def test_many_events_are_each_answered_by_themselves_in_their_order(ask: Asking) -> None:
+    receiver = await ask.receiver(
+        schema={"required": ["sha"], "properties": {"sha": {}}, "additionalProperties": False}
+    )
+    await ask.group(receiver)
+    good = {"payload": {"sha": "1"}, "idempotencyKey": "k"}
+    items = [
+        new_event(receiver, name="first", **good),
+        new_event(receiver, name=" ", platformId="", payload={"sha": "1"}),
+        new_event(receiver, payload={"extra": 1}),
+        new_event("01KAG3VVVVVVVVVVVVVVVVVVVV", payload={}),
+        new_event(receiver, name="first", **good),
+        new_event(receiver, name="last", payload={"sha": "2"}, success=False),
+        new_event(receiver, name="future", payload={"sha": "3"}, createdAt="2999-01-01T00:00:00Z"),
+    ]
+    results = (await ask(CREATE_MANY, input={"events": items})).data["createEvents"]["results"]
+    assert [[(p["code"], p["field"]) for p in result["problems"]] for result in results] == [
+        [],
+        [("INVALID_INPUT", "name"), ("INVALID_INPUT", "platformId")],
+        [("INVALID_INPUT", "payload"), ("INVALID_INPUT", "payload")],
+        [("NOT_FOUND", "eventReceiverId")],
+        [],
+        [],
+        [("INVALID_INPUT", "createdAt")],
+    ]
+    recorded = [result["recorded"] and result["recorded"]["event"]["name"] for result in results]
+    assert recorded == ["first", None, None, None, "first", "last", None]
+    assert [results[at]["recorded"]["repeated"] for at in (0, 4, 5)] == [False, True, False]
+    assert results[0]["recorded"]["cursor"] == results[4]["recorded"]["cursor"]
+    listed = (await ask(LIST)).data["events"]["nodes"]
+    assert [node["name"] for node in listed] == ["last", "first"]
+
+
+async def test_every_violation_of_an_event_is_told_with_its_place_in_the_words_of_the_schema(ask: Asking) -> None:
+    schema = {"properties": {"a/b": {"type": "integer"}, "list": {"items": {"type": "string"}}}}
+    receiver = await ask.receiver(schema=schema)
+    texts = await create(ask, receiver, name="", version=" ", platformId="x" * 256, description="d" * 4001)
+    assert set(texts.codes) == {"INVALID_INPUT"}
+    assert texts.fields == ["name", "version", "platformId", "description"]
+    payload = await create(ask, receiver, payload={"a/b": "x", "list": ["y", 5]})
+    assert set(payload.codes) == {"INVALID_INPUT"}
+    assert sorted(map(str, payload.fields)) == ["payload/a~1b", "payload/list/1"]
+    assert all(error["path"] == ["createEvent"] for error in texts.errors + payload.errors)
+    assert await nothing_was_recorded(ask)
+
+
+async def test_an_event_for_a_receiver_that_is_missing_or_disabled_is_refused(ask: Asking) -> None:
+    disabled = await ask.receiver(enabled=False)
+    for receiver, code in (
+        (disabled, "CONFLICT"),
+        ("nobody's", "NOT_FOUND"),
+        ("01KAG3VVVVVVVVVVVVVVVVVVVV", "NOT_FOUND"),
+    ):
+        answer = await create(ask, receiver)
+        assert (answer.codes, answer.fields) == ([code], ["eventReceiverId"])
+    assert await nothing_was_recorded(ask)
+
+
+PAYLOADS = [
+    b'{"server":"x","artifactSize":1029354}',
+    b'{"z":1,"a":{"y":[],"b":{}},"m":null}',
+    b"[9223372036854775807,-9223372036854775808,18446744073709551615]",
+    '{"text":"ünïcode 🎉 \\"quoted\\" \\\\ \\n","":""}'.encode(),
+    b'"just text"',
+    b"true",
+    b"[1.5,0.1,1e+100,null]",
+]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+async def test_a_payload_comes_back_as_it_was_sent(ask: Asking, payload: bytes) -> None:
+    receiver = await ask.receiver()
+    event = new_event(receiver, payload=None)
+    body = orjson.dumps({"query": CREATE, "variables": {"input": {**event, "payload": orjson.Fragment(payload)}}})
+    created = await ask.send(body)
+    id = created.data["createEvent"]["event"]["id"]
+    read = await ask("query ($id: ID!) { event(id: $id) { payload } events { nodes { payload } } }", id=id)
+    expected = b'"payload":' + payload
+    assert expected in created.raw
+    assert read.raw.count(expected) == 2
+
+
+async def test_a_schema_comes_back_with_its_keys_in_order(ask: Asking) -> None:
+    schema = {
+        "type": "object",
+        "required": ["b", "a"],
+        "properties": {"b": {"maximum": 2**63}, "a": {"type": "string"}},
+    }
+    id = await ask.receiver(schema=schema)
+    read = await ask("query ($id: ID!) { eventReceiver(id: $id) { schema } }", id=id)
+    assert b'"schema":' + orjson.dumps(schema) in read.raw
+
+
+@pytest.mark.parametrize(
+    ("payload", "place"),
+    [
+        ('{"a":[0,1e400]}', "payload/a/1"),
+        ('{"a":[0,18446744073709551616]}', "payload/a/1"),
+        ('{"a":-9223372036854775809}', "payload/a"),
+        ('{"a":' + "9" * 60 + "}", "payload/a"),
+        ('{"a":' + "9" * 5000 + "}", "payload/a"),
+        ('{"a":"x\\u0000y"}', "payload/a"),
+        ('{"a":"\\ud800"}', "payload/a"),
+        ('{"a":{"k\\u0000":1}}', "payload/a/k\\u0000"),
+    ],
+)
+async def test_what_would_change_its_value_is_refused_with_its_place(ask: Asking, payload: str, place: str) -> None:
+    receiver = await ask.receiver()
+    body = orjson.dumps({"query": CREATE, "variables": {"input": {**new_event(receiver), "payload": 0}}})
+    answer = await ask.send(body.replace(b'"payload":0', b'"payload":' + payload.encode()))
+    assert (answer.status, set(answer.codes)) == (400, {"INVALID_INPUT"})
+    assert answer.fields == [place]
+    assert await nothing_was_recorded(ask)
+
+
+def as_literal(value: object) -> str:
+    """A value as GraphQL writes it: like JSON, with bare names for keys."""
+    if isinstance(value, dict):
+        return "{{{}}}".format(", ".join(f"{name}: {as_literal(entry)}" for name, entry in cast(Json, value).items()))
+    return orjson.dumps(value).decode()
+
+
+def literal(receiver: str, **texts: str) -> str:
+    """A document that creates an event, written without variables; `texts` are GraphQL literals."""
+    fields = {name: as_literal(value) for name, value in new_event(receiver).items()} | texts
+    return "mutation {{ createEvent(input: {{{}}}) {{ event {{ payload }} }} }}".format(
+        ",".join(f"{name}: {value}" for name, value in fields.items())
+    )
+
+
+@pytest.mark.parametrize(
+    ("payload", "place"),
+    [
+        ("{a: [0, 1e400]}", "payload/a/1"),
+        ("{a: [0, -1e400]}", "payload/a/1"),
+        ("{a: 18446744073709551616}", "payload/a"),
+        ("{a: -" + "9" * 60 + "}", "payload/a"),
+        ("{a: " + "9" * 5000 + "}", "payload/a"),
+        (r'{a: "x\u0000y"}', "payload/a"),
+        (r'{a: """x\u0000y"""}', None),
+    ],
+)
+async def test_literals_in_the_document_are_judged_like_variables(ask: Asking, payload: str, place: str | None) -> None:
+    receiver = await ask.receiver()
+    answer = await ask(literal(receiver, payload=payload))
+    if place is None:  # in a block string \u0000 is six characters
+        assert answer.data["createEvent"]["event"]["payload"] == {"a": r"x\u0000y"}
+        return
+    assert answer.codes == ["INVALID_INPUT"]
+    assert answer.fields == [place]
+    assert await nothing_was_recorded(ask)
+
+
+async def test_a_literal_payload_is_any_json_and_may_hold_variables(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    event = {**new_event(receiver), "payload": orjson.Fragment(b"0")}
+    fields = ",".join(f"{name}: {orjson.dumps(value).decode()}" for name, value in event.items() if name != "payload")
+    document = (
+        f"mutation ($size: Int!, $more: JSON) {{ createEvent(input: {{{fields}, payload:"
+        '{text: "x", size: $size, list: [true, null, -1, 2.5, {}], more: $more}}) { event { payload } } }'
+    )
+    answer = await ask(document, size=5, more={"b": 1, "a": 2})
+    expected = b'{"text":"x","size":5,"list":[true,null,-1,2.5,{}],"more":{"b":1,"a":2}}'
+    assert b'"payload":' + expected in answer.raw
+
+
+WITH_TEXT = [
+    'query { event(id: "%s") { id } }',
+    'query { eventReceiver(id: "%s") { id } }',
+    'query { eventReceiverGroup(id: "%s") { id } }',
+    'query { gate(groupId: "%s", unit: {name: "a", version: "b", release: "c", platformId: "d", package: "e"})'
+    "{ complete } }",
+    'query { unit(key: {name: "%s", version: "b", release: "c", platformId: "d", package: "e"}) { id } }',
+    'query { events(filter: {name: "%s"}) { nodes { id } } }',
+    'query { events(filter: {eventReceiverId: "%s"}) { nodes { id } } }',
+    'query { events(after: "%s") { nodes { id } } }',
+    'query { eventReceivers(filter: {name: "%s"}) { nodes { id } } }',
+    'query { eventReceiverGroups(filter: {type: "%s"}) { nodes { id } } }',
+    'query { eventReceiverGroups(filter: {eventReceiverId: "%s"}) { nodes { id } } }',
+    'query { stream(after: "%s") { cursor } }',
+    'query { stream(filter: {name: "%s"}) { cursor } }',
+    'query { stream(filter: {eventReceiverIds: ["%s"]}) { cursor } }',
+    'mutation { login(input: {username: "%s", password: "x"}) { token } }',
+    'mutation { login(input: {username: "x", password: "%s"}) { token } }',
+    'mutation { createUser(input: {username: "%s", password: "long enough, sure", roles: [USER]}) { user { id } } }',
+    'mutation { setUserEnabled(input: {id: "%s", enabled: false}) { user { id } } }',
+    'mutation { revokeApiKey(input: {id: "%s"}) { id } }',
+    'mutation { createApiKey(input: {name: "%s"}) { secret } }',
+    'mutation { deleteEventReceiver(input: {id: "%s"}) { eventReceiver { id } } }',
+    'mutation { deleteEventReceiverGroup(input: {id: "%s"}) { eventReceiverGroup { id } } }',
+    'mutation { updateEventReceiver(input: {id: "%s", name: "x"}) { eventReceiver { id } } }',
+    'mutation { setEventReceiverGroupEnabled(input: {id: "%s", enabled: true}) { eventReceiverGroup { id } } }',
+    'mutation { createEventReceiver(input: {name: "%s", type: "t", version: "1", description: "d", schema: {}})'
+    "{ eventReceiver { id } } }",
+    'mutation { createEventReceiver(input: {name: "n", type: "t", version: "1", description: "d",'
+    'schema: {title: "%s"}}) { eventReceiver { id } } }',
+    'mutation { createEventReceiverGroup(input: {name: "n", type: "%s", version: "1", description: "d",'
+    'eventReceiverIds: ["x"]}) { eventReceiverGroup { id } } }',
+    'mutation { createEventReceiverGroup(input: {name: "n", type: "t", version: "1", description: "d",'
+    'eventReceiverIds: ["%s"]}) { eventReceiverGroup { id } } }',
+    'mutation { createEvent(input: {name: "%s", version: "b", release: "c", platformId: "d", package: "e",'
+    'description: "d", payload: {}, success: true, eventReceiverId: "x"}) { cursor } }',
+]
+"""Documents with a text in a place where it is looked for, or kept."""
+
+
+async def test_text_that_cannot_be_kept_is_never_our_fault(ask: Asking) -> None:
+    token, before = await ask.token(), await head(ask)
+    refusals = {"INVALID_INPUT", "NOT_FOUND", "GRAPHQL_PARSE_FAILED", "INVALID_CREDENTIALS"}
+    for document in WITH_TEXT:
+        for fault in (r"\u0000", r"\uD800", r"\uDC00\uD800"):
+            answer = await ask(document % fault, secret=token)
+            assert answer.codes, document
+            assert set(answer.codes) <= refusals, (document, answer.raw)
+    assert await head(ask) == before
+
+
+async def test_a_payload_too_large_or_too_deep_is_refused(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    deep: object = 0
+    for _ in range(65):
+        deep = [deep]
+    for payload in ("x" * 524_287, deep):
+        answer = await create(ask, receiver, payload=payload)
+        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["payload"])
+    assert MAX_WRITE_DEPTH > 65
+    assert await nothing_was_recorded(ask)
+    assert (await create(ask, receiver, payload="x" * 524_286)).data
+
+
+async def test_pages_hold_every_event_once_newest_first_while_new_ones_arrive(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    ids = [(await ask.event(receiver, name=f"n{n}"))["id"] for n in range(7)]
+    seen: list[str] = []
+    after = None
+    while True:
+        page = (await ask(LIST, first=3, after=after)).data["events"]
+        assert [edge["node"]["id"] for edge in page["edges"]] == [node["id"] for node in page["nodes"]]
+        seen += [node["id"] for node in page["nodes"]]
+        info = page["pageInfo"]
+        assert info["hasPreviousPage"] is (after is not None)
+        assert [info["startCursor"], info["endCursor"]] == [page["edges"][0]["cursor"], page["edges"][-1]["cursor"]]
+        if not info["hasNextPage"]:
+            break
+        after = info["endCursor"]
+        await ask.event(receiver, name="newer")
+    assert seen == ids[::-1]
+    beyond = (await ask(LIST, after=info["endCursor"])).data["events"]
+    assert (beyond["nodes"], beyond["pageInfo"]["hasNextPage"], beyond["pageInfo"]["endCursor"]) == ([], False, None)
+
+
+LISTS = ("events", "eventReceivers", "eventReceiverGroups")
+
+
+async def test_a_page_has_from_one_to_a_hundred_entries(ask: Asking) -> None:
+    for first, field in product((0, -1, 101, 2**31 - 1), LISTS):
+        answer = await ask(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
+        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["first"])
+    for first in (0, 101):
+        answer = await ask("query ($n: Int!) { stream(first: $n) { cursor } }", n=first)
+        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["first"])
+
+
+async def test_what_is_no_cursor_of_a_list_is_refused(ask: Asking) -> None:
+    for after, field in product(("", "x", "-1", "1.5", "9" * 30, "1-ABCDEFGH", "\u0661"), LISTS):
+        answer = await ask(f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after)
+        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["after"])
+
+
+async def test_filters_let_through_what_matches_all_of_them(ask: Asking) -> None:
+    build, scan = await ask.receiver("build"), await ask.receiver("scan")
+    wanted = await ask.event(build, name="wanted", version="2", release="r", platformId="p", package="k", success=False)
+    for other in ({"version": "3"}, {"success": True}, {"package": "K"}):
+        await ask.event(build, **{"name": "wanted", "version": "2", "release": "r", "success": False, **other})
+    await ask.event(scan, name="wanted", version="2", release="r", platformId="p", package="k", success=False)
+    unit = {"name": "wanted", "version": "2", "release": "r", "platformId": "p", "package": "k"}
+    everything = {**unit, "success": False, "eventReceiverId": build}
+    for filter in (everything, {"unit": unit, "eventReceiverId": build}, {**everything, "unit": unit}):
+        assert (await ask(LIST, filter=filter)).data["events"]["nodes"] == [{"id": wanted["id"], "name": "wanted"}]
+    counts = {
+        name: len((await ask(LIST, filter={name: value})).data["events"]["nodes"])
+        for name, value in {**everything, "unit": unit}.items()
+    }
+    assert counts == {
+        "name": 5,
+        "version": 4,
+        "release": 5,
+        "platformId": 2,
+        "package": 2,
+        "success": 4,
+        "eventReceiverId": 4,
+        "unit": 2,
+    }
+    assert not (await ask(LIST, filter={"name": "wanted", "unit": UNIT})).data["events"]["nodes"]
+
+
+async def test_events_are_found_by_the_time_they_were_recorded(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    for n in range(3):
+        await ask.event(receiver, name=f"n{n}", createdAt="2001-02-03T04:05:06+02:00")
+    listed = await ask("{ events { nodes { name recordedAt createdAt } } }")
+    assert b'"createdAt":"2001-02-03T02:05:06Z"' in listed.raw
+    times = {node["name"]: node["recordedAt"] for node in listed.data["events"]["nodes"]}
+    for filter, names in (
+        ({"recordedFrom": times["n1"]}, ["n2", "n1"]),
+        ({"recordedBefore": times["n1"]}, ["n0"]),
+        ({"recordedFrom": times["n1"], "recordedBefore": times["n2"]}, ["n1"]),
+        ({"recordedFrom": times["n2"], "recordedBefore": times["n0"]}, []),
+    ):
+        nodes = (await ask(LIST, filter=filter)).data["events"]["nodes"]
+        assert [node["name"] for node in nodes] == names
+
+
+NO_TIMES = [
+    *("yesterday", "2026-11-20", "2026-11-20T21:15:27", "", 5, True, {"a": 1}),
+    *("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"),
+]
+
+
+async def test_what_is_no_time_is_refused(ask: Asking) -> None:
+    receiver = await ask.receiver()
+    for time in NO_TIMES:
+        answer = await create(ask, receiver, createdAt=time)
+        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["createdAt"]), answer.raw
+        answer = await ask(LIST, filter={"recordedFrom": time})
+        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["recordedFrom"]), answer.raw
+        answer = await ask(f"{{ events(filter: {{recordedFrom: {as_literal(time)}}}) {{ nodes {{ id }} }} }}")
+        assert answer.codes == ["GRAPHQL_VALIDATION_FAILED"], answer.raw
+    assert await nothing_was_recorded(ask)
+
+
+async def test_an_event_from_the_future_is_refused(ask: Asking) -> None:
+    answer = await create(ask, await ask.receiver(), createdAt="2999-01-01T00:00:00Z")
+    assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["createdAt"])
+    assert await nothing_was_recorded(ask)
+
+
+async def test_a_payload_may_be_null_where_the_schema_says_so_and_may_not_be_left_out(ask: Asking) -> None:
+    receiver = await ask.receiver(schema={"type": "null"})
+    made = await create(ask, receiver, payload=None)
+    assert made.data["createEvent"]["event"]["payload"] is None
+    assert b'"payload":null' in made.raw
+    before = await head(ask)
+    without = {name: value for name, value in new_event(receiver).items() if name != "payload"}
+    refused = await ask(CREATE, input=without)
+    assert (refused.codes, refused.fields) == (["INVALID_INPUT"], ["payload"])
+    refused = await ask(CREATE_MANY, input={"events": [new_event(receiver, payload=None), without]})
+    assert (refused.codes, refused.fields) == (["INVALID_INPUT"], ["events/1/payload"])
+    assert await head(ask) == before

@@ -1,0 +1,135 @@
+"""However many rows an operation shows, it sends the same few statements."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.api.graphql.statement_counter import CountedDatabase
+from tests.support.requests import UNIT, Asking, Json, asking, new_event
+
+MANY = "mutation ($input: CreateEventsInput!) { createEvents(input: $input) { results { problems { message } } } }"
+
+
+class Counter:
+    """A hub, and how many statements an operation takes."""
+
+    def __init__(self, ask: Asking, database: CountedDatabase) -> None:
+        self.ask = ask
+        self._database = database
+
+    async def __call__(self, query: str, **variables: Any) -> tuple[Json, int]:
+        """The data, and the number of statements."""
+        self._database.statements.clear()
+        answer = await self.ask(query, **variables)
+        return answer.data, len(self._database.statements)
+
+
+@asynccontextmanager
+async def counting(database_url: str) -> AsyncGenerator[Counter]:
+    database = CountedDatabase(database_url)
+    await database.open()
+    try:
+        async with asking(database_url, rewired=database.rewired) as ask:
+            yield Counter(ask, database)
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+async def count(database_url: str) -> AsyncGenerator[Counter]:
+    async with counting(database_url) as one:
+        yield one
+
+
+async def populate(ask: Asking, receivers: int, groups: int, units: int) -> tuple[list[str], list[str]]:
+    """Receivers that have all reported on all the units, and groups of all of them."""
+    ids = [await ask.receiver(f"r{n}") for n in range(receivers)]
+    gates = [await ask.group(*ids, name=f"g{n}") for n in range(groups)]
+    events = [new_event(id, version=str(unit)) for unit in range(units) for id in ids]
+    results = (await ask(MANY, input={"events": events})).data["createEvents"]["results"]
+    assert not any(result["problems"] for result in results)
+    return ids, gates
+
+
+QUERIES = {
+    "events with their receivers and groups": (
+        "{ events(first: 100) { nodes { eventReceiver { name groups { name eventReceivers { name } } } } } }",
+        3,
+    ),
+    "receivers with their newest events": (
+        "{ eventReceivers { nodes { one: events(first: 1) { nodes { id } } "
+        "two: events(first: 2) { nodes { id eventReceiver { id } } } } } }",
+        3,
+    ),
+    "events with their units' timelines": (
+        "{ events(first: 100) { nodes { unit { events(first: 3) { nodes { id } pageInfo { hasNextPage } } } } } }",
+        2,
+    ),
+    "units with their gates and the events of members": (
+        "{ events(first: 100) { nodes { unit { gates { complete group { name } "
+        "members { state event { id } eventReceiver { name } } } } } } }",
+        5,
+    ),
+    "groups with members": (
+        "{ eventReceiverGroups { nodes { eventReceivers { name groups { id } } } } }",
+        3,
+    ),
+    "the stream": (
+        "{ stream(first: 100) { messages { ... on EventRecorded { event { eventReceiver { name } } } "
+        "... on GroupCreated { eventReceiverGroup { eventReceivers { name } } } } } }",
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", QUERIES)
+async def test_the_number_of_statements_does_not_grow_with_the_rows(count: Counter, what: str) -> None:
+    query, statements = QUERIES[what]
+    await populate(count.ask, receivers=1, groups=1, units=1)
+    _, few = await count(query)
+    await populate(count.ask, receivers=5, groups=4, units=10)
+    _, many = await count(query)
+    assert (few, many) == (statements, statements)
+
+
+async def test_one_group_of_twenty_members_reads_them_together(count: Counter) -> None:
+    ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
+    data, statements = await count(
+        "query ($id: ID!) { eventReceiverGroup(id: $id) { eventReceivers { id } } }", id=group
+    )
+    assert [receiver["id"] for receiver in data["eventReceiverGroup"]["eventReceivers"]] == ids
+    assert statements == 2
+
+
+async def test_a_gate_reads_all_events_of_its_members_together(count: Counter) -> None:
+    ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
+    gate = (
+        "query ($id: ID!, $unit: UnitInput!) { gate(groupId: $id, unit: $unit) "
+        "{ complete members { state event { eventReceiverId } eventReceiver { id } } } }"
+    )
+    data, statements = await count(gate, id=group, unit={**UNIT, "version": "0"})
+    assert data["gate"]["complete"] is True
+    assert [member["event"]["eventReceiverId"] for member in data["gate"]["members"]] == ids
+    assert statements == 4
+
+
+async def test_a_timeline_read_with_others_is_the_one_read_alone(count: Counter) -> None:
+    await populate(count.ask, receivers=2, groups=1, units=3)
+    shown = "nodes { id } pageInfo { hasNextPage endCursor }"
+    page = f"events(first: 2, after: $after) {{ {shown} }}"
+    together = f"query ($after: String) {{ eventReceivers {{ nodes {{ id {page} }} }} }}"
+    alone = (
+        "query ($id: ID!, $after: String) {"
+        f"  events(filter: {{eventReceiverId: $id}}, first: 2, after: $after) {{ {shown} }} }}"
+    )
+    for after in (None, "7", "5", "1"):
+        for receiver in (await count(together, after=after))[0]["eventReceivers"]["nodes"]:
+            assert receiver["events"] == (await count(alone, id=receiver["id"], after=after))[0]["events"]
+
+
+async def test_one_row_that_fails_leaves_the_others_their_batch(count: Counter) -> None:
+    await populate(count.ask, receivers=3, groups=1, units=1)
+    answer = await count.ask("{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } groups { id } } } }")
+    assert set(answer.codes) == {"INVALID_INPUT"}

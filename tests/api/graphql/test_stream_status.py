@@ -1,0 +1,130 @@
+"""`streamStatus`: the stream, its routes and the hub's processes, as administrators ask for them; and `/health`."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.api.graphql_server.small_schema import served
+from tests.api.graphql_server.test_subscription_limits import FOLLOW, follow, socket
+from tests.support.hub import execute, until
+from tests.support.requests import Asking, asking
+from xzepr.app import create_app
+
+ROUTE = "somewhere.else"
+STATUS = """
+{
+  streamStatus {
+    position cursor time deadLetters
+    routes { route state detail since published lag lagSeconds led leader updatedAt deadLetters }
+    processes {
+      id host pid role version startedAt seenAt silentSeconds recorderQueue
+      feed { position lag lagSeconds } slowestSubscriber { position lag lagSeconds }
+      clients { websockets eventStreams subscriptions } relay { route state leads }
+    }
+  }
+}
+"""
+
+
+@asynccontextmanager
+async def hub(database_url: str, **kafka: Any) -> AsyncGenerator[tuple[Asking, int]]:
+    """A served hub with these settings of `kafka`, and its port."""
+    settings = {"kafka": {"topic": ROUTE, **kafka}, "database": {"min_connections": 1, "max_connections": 4}}
+    async with asking(database_url, settings) as ask, served(create_app(ask.hub)) as port:
+        yield ask, port
+
+
+async def status(ask: Asking) -> Any:
+    """What administrators are told."""
+    return (await ask(STATUS)).data["streamStatus"]
+
+
+async def test_the_status_tells_who_is_connected_and_how_far_the_slowest_is(database_url: str) -> None:
+    async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
+        assert (await status(ask))["time"] is None
+        await ask.receiver()
+        headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
+        stream = client.stream("POST", f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
+        async with socket(port, ask.secret) as one, stream:
+            for id in ("a", "b"):
+                assert await follow(one, id) == "next"
+
+            async def counted() -> bool:
+                [process] = (await status(ask))["processes"]
+                return process["clients"] == {"websockets": 1, "eventStreams": 1, "subscriptions": 3}
+
+            await until(counted)
+            told = await status(ask)
+            [process] = told["processes"]
+            assert process["id"] == ask.hub.process.id
+            assert process["role"] == "serve"
+            assert process["feed"] == process["slowestSubscriber"] == {"position": 1, "lag": 0, "lagSeconds": 0.0}
+            assert process["relay"] == {"route": ROUTE, "state": "WAITING_FOR_BROKERS", "leads": False}
+            assert (told["position"], told["routes"], told["deadLetters"]) == (1, [], 0)
+            assert told["time"] is not None
+            metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            assert 'xzepr_connections{transport="websocket"} 1.0' in metrics
+            assert 'xzepr_connections{transport="sse"} 1.0' in metrics
+
+        async def nobody_is_left() -> bool:
+            [process] = (await status(ask))["processes"]
+            return process["slowestSubscriber"] is None and set(process["clients"].values()) == {0}
+
+        await until(nobody_is_left)
+
+
+@pytest.mark.parametrize("led", [True, False], ids=["led before", "never led"])
+@pytest.mark.parametrize(("age", "kafka"), [(0, "healthy"), (120, "degraded")])
+async def test_a_process_beside_the_relay_says_degraded_when_messages_wait_for_long(
+    database_url: str, age: int, kafka: str, led: bool
+) -> None:
+    if led:
+        await execute(
+            database_url, "INSERT INTO relay_routes (route, state, detail) VALUES (%s, 'following', '')", (ROUTE,)
+        )
+    async with hub(database_url, enabled=False, brokers=["127.0.0.1:1"]) as (ask, port), httpx2.AsyncClient() as client:
+        await ask.receiver()
+        await execute(database_url, "UPDATE messages SET time = time - %s * interval '1 second'", (age,))
+
+        async def measured() -> bool:
+            lag = ask.hub.process.lags.relay
+            return lag is not None and lag.lag == 1 and lag.lag_seconds >= age
+
+        await until(measured)
+        answer = await client.get(f"http://127.0.0.1:{port}/health")
+        assert (answer.status_code, answer.json()["components"]["kafka"]) == (200, kafka)
+        metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert f'xzepr_relay_lag_messages{{route="{ROUTE}"}} 1.0' in metrics
+        [route] = (await status(ask))["routes"]
+        assert (route["lag"], route["led"], route["leader"]) == (1, False, None)
+        assert route["lagSeconds"] >= age
+        assert (route["state"], "no process has led it yet" in route["detail"]) == (
+            ("FOLLOWING", False) if led else ("STANDBY", True)
+        )
+
+
+async def test_who_leaves_kafka_to_others_and_knows_no_brokers_waits_for_nobody(database_url: str) -> None:
+    async with hub(database_url, enabled=False) as (ask, port), httpx2.AsyncClient() as client:
+        await ask.receiver()
+
+        async def described() -> bool:
+            return bool((await status(ask))["processes"])
+
+        await until(described)
+        told = await status(ask)
+        assert (told["routes"], told["processes"][0]["relay"]) == ([], None)
+        assert "kafka" not in (await client.get(f"http://127.0.0.1:{port}/health")).json()["components"]
+
+
+async def test_routes_are_told_by_name_whether_or_not_one_was_ever_led(database_url: str) -> None:
+    for name in ("a", "z"):
+        await execute(database_url, "INSERT INTO relay_routes (route, state) VALUES (%s, 'following')", (name,))
+    async with hub(database_url, enabled=False, brokers=["127.0.0.1:1"]) as (ask, _):
+
+        async def told() -> bool:
+            return [route["route"] for route in (await status(ask))["routes"]] == ["a", ROUTE, "z"]
+
+        await until(told)

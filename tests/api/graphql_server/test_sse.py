@@ -1,0 +1,256 @@
+"""GraphQL over server-sent events, on a real server: framing, resuming, heartbeat, and ends of every kind."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.api.graphql_server.small_schema import BEARER, World, app, served
+from tests.support.hub import until
+from xzepr.api.graphql.capacity import CapacityLimits
+
+EVENTS = BEARER | {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def client(world: World) -> AsyncGenerator[httpx2.AsyncClient]:
+    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as one:
+        yield one
+
+
+async def post(client: httpx2.AsyncClient, query: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+    return await client.post("/graphql", json={"query": query}, headers=EVENTS | (headers or {}))
+
+
+def nexts(response: httpx2.Response) -> list[Any]:
+    lines = response.text.splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+async def test_a_subscription_is_framed_with_its_cursors_and_completed(client: httpx2.AsyncClient) -> None:
+    response = await post(client, "subscription { ticks(count: 2) { id } }")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert response.text == (
+        ":\n\n"
+        'id: 1\nevent: next\ndata: {"data":{"ticks":{"id":1}}}\n\n'
+        'id: 2\nevent: next\ndata: {"data":{"ticks":{"id":2}}}\n\n'
+        "event: complete\ndata:\n\n"
+    )
+
+
+async def test_a_subscription_by_get_resumes_where_last_event_id_says(client: httpx2.AsyncClient, world: World) -> None:
+    response = await client.get(
+        "/graphql",
+        params={"query": 'subscription { ticks(count: 1, after: "3") { id } }'},
+        headers=EVENTS | {"Last-Event-ID": "41"},
+    )
+    assert nexts(response) == [{"data": {"ticks": {"id": 42}}}]
+    assert [context.last_event_id for context in world.contexts] == ["41", None]
+
+
+async def test_every_message_has_loaders_of_its_own(client: httpx2.AsyncClient, world: World) -> None:
+    await post(client, "subscription { ticks(count: 3) { square } }")
+    assert world.loads == [[1], [2], [3]]
+    assert len(world.contexts) == 4
+
+
+async def test_queries_and_mutations_work_over_an_event_stream_too(client: httpx2.AsyncClient) -> None:
+    for query, data in (
+        ("{ hello }", {"hello": "hello world"}),
+        ('mutation { login(name: "a") }', {"login": "token of a"}),
+    ):
+        response = await post(client, query)
+        assert nexts(response) == [{"data": data}]
+        assert response.text.endswith("event: complete\ndata:\n\n")
+
+
+async def test_what_is_refused_before_the_stream_begins_has_its_status(client: httpx2.AsyncClient) -> None:
+    for query, status, headers in (
+        ("subscription { nothing }", 400, {}),
+        ("subscription { ticks(count: 99999999999) { id } }", 400, {}),
+        ("subscription {", 400, {}),
+        ("subscription { ticks { id } }", 401, {"Authorization": ""}),
+        ("subscription { ticks { id } }", 401, {"Authorization": "Bearer old"}),
+    ):
+        assert (await post(client, query, headers)).status_code == status
+
+
+async def test_a_stream_that_cannot_begin_or_go_on_ends_with_its_errors(client: httpx2.AsyncClient) -> None:
+    for query, code, before in (
+        ('subscription { ticks(after: "1000") { id } }', "STREAM_DIVERGED", 0),
+        ("subscription { refused }", "NOT_FOUND", 0),
+        ("subscription { breaking }", "INTERNAL", 1),
+    ):
+        response = await post(client, query)
+        assert response.status_code == 200
+        assert "hunter2" not in response.text
+        assert [error["extensions"]["code"] for error in nexts(response)[before]["errors"]] == [code]
+        assert response.text.endswith("event: complete\ndata:\n\n")
+
+
+async def test_silence_is_filled_with_comments_and_a_reader_who_leaves_ends_the_stream(world: World) -> None:
+    asgi = app(world, heartbeat_seconds=0.05)
+    async with (
+        served(asgi) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        client.stream(
+            "POST",
+            "/graphql",
+            json={"query": "subscription { ticks(count: 1, pause: true) { id } }"},
+            headers=EVENTS,
+        ) as response,
+    ):
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            if text.count(":\n\n") >= 4:
+                break
+        assert not world.closed_stream.is_set()
+        await response.aclose()
+        await asyncio.wait_for(world.closed_stream.wait(), 5)
+    assert ("subscription", "ok") in world.observed
+
+
+async def test_a_mutation_goes_on_when_its_reader_leaves(world: World) -> None:
+    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with client.stream("POST", "/graphql", json={"query": 'mutation { record(name: "x") }'}, headers=EVENTS):
+            await asyncio.wait_for(world.recording.wait(), 5)
+        world.may_record.set()
+        await asyncio.wait_for(world.heard.wait(), 5)
+    assert world.recorded == ["x"]
+
+
+async def test_a_stream_outlives_the_time_limit_of_requests(world: World) -> None:
+    asgi = app(world, heartbeat_seconds=0.05, timeout_seconds=1)
+    async with (
+        served(asgi) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        client.stream(
+            "POST", "/graphql", json={"query": "subscription { ticks(pause: true) { id } }"}, headers=EVENTS
+        ) as response,
+    ):
+        began, text = time.monotonic(), ""
+        async for part in response.aiter_text():
+            text += part
+            if time.monotonic() > began + 1.1:
+                break
+        else:
+            pytest.fail("it ended")
+    assert text.count("event: next") == 3
+
+
+PAUSED = {"query": "subscription { ticks(count: 1, pause: true) { id } }"}
+
+
+@pytest.mark.parametrize(("became", "code"), [("old", "TOKEN_EXPIRED"), ("revoked", "INVALID_TOKEN")])
+async def test_a_token_that_holds_no_longer_ends_the_stream_with_its_error(
+    client: httpx2.AsyncClient, world: World, became: str, code: str
+) -> None:
+    async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            if '"id":1' in text and not world.now:
+                assert world.subscribers == {"sse": 1}
+                world.now["good"] = became
+    last = text.split("\n\n")[-3:]
+    assert last[0].startswith("event: next\ndata: ")
+    assert json.loads(last[0].removeprefix("event: next\ndata: "))["errors"][0]["extensions"]["code"] == code
+    assert last[1:] == ["event: complete\ndata:", ""]
+    await asyncio.wait_for(world.closed_stream.wait(), 5)
+    await until(lambda: world.subscribers["sse"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "code"),
+    [
+        (CapacityLimits(max_connections_per_actor=1), 429, "TOO_MANY_CONNECTIONS"),
+        (CapacityLimits(max_subscriptions_per_actor=1), 429, "TOO_MANY_SUBSCRIPTIONS"),
+        (CapacityLimits(max_subscriptions=1), 503, "SUBSCRIPTIONS_FULL"),
+        (CapacityLimits(max_connections=1), 503, "CONNECTIONS_FULL"),
+    ],
+)
+async def test_a_refused_stream_says_which_limit_it_met_and_one_that_ended_makes_room(
+    world: World, limits: CapacityLimits, status: int, code: str
+) -> None:
+    async with (
+        served(app(world, capacity=limits)) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:
+            assert response.status_code == 200
+            refused = await post(client, PAUSED["query"])
+            assert refused.status_code == status
+            assert refused.headers["Retry-After"] == "10"
+            assert refused.json()["errors"][0]["extensions"] == {"code": code, "retryAfter": 10}
+
+        async def room() -> bool:
+            return (await post(client, "subscription { ticks(count: 1) { id } }")).status_code == 200
+
+        await until(room)
+
+
+async def test_a_subscription_that_would_keep_too_much_is_refused(client: httpx2.AsyncClient, world: World) -> None:
+    large = PAUSED | {"variables": {"x": "y" * 64 * 1024}}
+    refused = await client.post("/graphql", json=large, headers=EVENTS)
+    assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (413, "TOO_LARGE")
+    assert world.subscribers.total() == 0
+
+
+BY_TICKET = {"query": "subscription { ticks(count: 1) { id } }", "ticket": "ticket"}
+BARE = {"Accept": "text/event-stream"}
+
+
+async def test_a_ticket_opens_one_event_stream_and_resumes_it(client: httpx2.AsyncClient, world: World) -> None:
+    response = await client.get("/graphql", params=BY_TICKET, headers=BARE | {"Last-Event-ID": "41"})
+    assert nexts(response) == [{"data": {"ticks": {"id": 42}}}]
+    again = await client.get("/graphql", params=BY_TICKET, headers=BARE)
+    assert (again.status_code, again.json()["errors"][0]["extensions"]["code"]) == (401, "INVALID_TOKEN")
+    assert len([context for context in world.contexts if context.last_event_id]) == 1
+
+
+async def test_a_stream_opened_by_a_ticket_ends_with_the_credential_that_asked_for_it(
+    client: httpx2.AsyncClient, world: World
+) -> None:
+    async with client.stream("GET", "/graphql", params=BY_TICKET | PAUSED, headers=BARE) as response:
+        text = ""
+        async for part in response.aiter_text():
+            text += part
+            world.now["good"] = "old"
+    assert '"code":"TOKEN_EXPIRED"' in text
+    assert text.endswith("event: complete\ndata:\n\n")
+
+
+async def test_a_ticket_is_no_other_credential(client: httpx2.AsyncClient, world: World) -> None:
+    as_header = {"Authorization": "Bearer ticket"}
+    for method, params, headers, status in (
+        ("GET", BY_TICKET, {"Accept": "application/json"}, 401),
+        ("GET", BY_TICKET, BARE | BEARER, 401),
+        ("GET", BY_TICKET, BARE | as_header, 401),
+        ("GET", {"query": BY_TICKET["query"]}, BARE | as_header, 401),
+        ("GET", {"query": BY_TICKET["query"], "token": "good"}, BARE, 401),
+        ("POST", {"ticket": "ticket"}, BARE, 401),
+        ("POST", {"ticket": "ticket"}, BARE | BEARER, 401),
+        ("POST", {"ticket": "ticket"}, BEARER, 401),
+    ):
+        json = {"query": BY_TICKET["query"]} if method == "POST" else None
+        response = await client.request(method, "/graphql", params=params, headers=headers, json=json)
+        assert (response.status_code, response.headers["content-type"][:16]) == (status, "application/grap")
+    assert world.tickets == {"ticket": 1}
+    for query in ("{ hello }", 'mutation { login(name: "a") }'):
+        world.tickets["ticket"] = 1
+        response = await client.get("/graphql", params={"query": query, "ticket": "ticket"}, headers=BARE)
+        assert response.status_code == 401
+    assert world.contexts == []

@@ -1,0 +1,131 @@
+"""Limits and counts of subscriptions as the settings and `/metrics` of a whole hub have them."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests.api.graphql_server.small_schema import served
+from tests.support.hub import until
+from tests.support.requests import Asking, asking
+from xzepr.app import create_app
+
+FOLLOW = "subscription { stream { __typename } }"
+
+
+@asynccontextmanager
+async def hub(database_url: str, **stream: Any) -> AsyncGenerator[tuple[Asking, int]]:
+    """A served hub with these settings of `stream`, and its port."""
+    settings = {"stream": stream, "database": {"min_connections": 1, "max_connections": 4}}
+    async with asking(database_url, settings) as ask, served(create_app(ask.hub)) as port:
+        yield ask, port
+
+
+@asynccontextmanager
+async def socket(port: int, secret: str) -> AsyncGenerator[ClientConnection]:
+    """A socket after its acknowledgement."""
+    protocols = [Subprotocol("graphql-transport-ws")]
+    async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=protocols) as one:
+        await one.send(json.dumps({"type": "connection_init", "payload": {"apiKey": secret}}))
+        assert json.loads(await one.recv()) == {"type": "connection_ack"}
+        yield one
+
+
+async def follow(socket: ClientConnection, id: str) -> str:
+    """How the hub answers another subscription: `next`, or the code of its refusal."""
+    await socket.send(json.dumps({"type": "subscribe", "id": id, "payload": {"query": FOLLOW}}))
+    while (answer := json.loads(await socket.recv()))["id"] != id:
+        pass
+    return answer["type"] if answer["type"] == "next" else answer["payload"][0]["extensions"]["code"]
+
+
+async def subscribers(port: int) -> dict[str, int]:
+    """What `/metrics` says of open subscriptions, by transport."""
+    async with httpx2.AsyncClient() as client:
+        lines = (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
+    found = [line.split() for line in lines if line.startswith("xzepr_subscribers{")]
+    return {name.split('"')[1]: int(float(value)) for name, value in found}
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"max_operations": 1}, "TOO_MANY_OPERATIONS"),
+        ({"max_subscriptions_per_actor": 1}, "TOO_MANY_SUBSCRIPTIONS"),
+        ({"max_subscriptions": 1}, "SUBSCRIPTIONS_FULL"),
+    ],
+)
+async def test_a_setting_limits_subscriptions(database_url: str, limits: dict[str, int], code: str) -> None:
+    async with hub(database_url, **limits) as (ask, port), socket(port, ask.secret) as one:
+        assert await follow(one, "a") == "next"
+        assert await follow(one, "b") == code
+        assert await subscribers(port) == {"websocket": 1}
+
+
+async def test_one_users_limit_counts_all_their_keys(database_url: str) -> None:
+    async with hub(database_url, max_subscriptions_per_actor=1) as (ask, port):
+        other = await ask.key(ask.admin.permissions)
+        async with socket(port, ask.secret) as first, socket(port, other) as second:
+            assert await follow(first, "a") == "next"
+            assert await follow(second, "a") == "TOO_MANY_SUBSCRIPTIONS"
+
+
+async def test_a_setting_limits_one_users_connections_over_both_transports(database_url: str) -> None:
+    async with hub(database_url, max_connections_per_actor=1) as (ask, port), socket(port, ask.secret):
+        async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]) as one:
+            await one.send(json.dumps({"type": "connection_init", "payload": {"apiKey": ask.secret}}))
+            with pytest.raises(ConnectionClosed):
+                await one.recv()
+        assert (one.close_code, (one.close_reason or "").partition(":")[0]) == (1013, "TOO_MANY_CONNECTIONS")
+        async with httpx2.AsyncClient() as client:
+            headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
+            refused = await client.post(f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
+        assert refused.status_code == 429
+        assert refused.json()["errors"][0]["extensions"] == {"code": "TOO_MANY_CONNECTIONS", "retryAfter": 10}
+
+
+async def test_subscribers_are_counted_by_transport_and_leave_again(database_url: str) -> None:
+    async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
+        headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
+        async with socket(port, ask.secret) as one:
+            assert await follow(one, "a") == "next"
+            assert await follow(one, "b") == "next"
+            stream = client.stream("POST", f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
+            async with stream as response:
+                assert response.status_code == 200
+                assert await subscribers(port) == {"websocket": 2, "sse": 1}
+
+        async def nobody_is_left() -> bool:
+            return await subscribers(port) == {"websocket": 0, "sse": 0}
+
+        await until(nobody_is_left)
+
+
+async def test_a_ticket_of_the_schema_opens_a_stream_of_the_hub(database_url: str) -> None:
+    async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
+        ticket = (await ask("mutation { createStreamTicket { ticket expiresAt } }")).data["createStreamTicket"][
+            "ticket"
+        ]
+        stream = client.stream(
+            "GET",
+            f"http://127.0.0.1:{port}/graphql",
+            params={"query": FOLLOW, "ticket": ticket},
+            headers={"Accept": "text/event-stream"},
+        )
+        async with stream as response:
+            assert response.status_code == 200
+            said = [line async for line in _until_data(response)]
+        assert json.loads(said[-1].removeprefix("data: ")) == {"data": {"stream": {"__typename": "Checkpoint"}}}
+
+
+async def _until_data(response: httpx2.Response) -> AsyncGenerator[str]:
+    async for line in response.aiter_lines():
+        yield line
+        if line.startswith("data: "):
+            return

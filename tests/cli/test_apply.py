@@ -1,0 +1,185 @@
+"""`xzepr apply`: what a file says becomes so, once, and a mistake in it changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Done, Person
+from tests.support.server import ROOT
+
+FILE = """
+receivers:
+  - {name: NAME-build, type: stage, version: "1", description: It was built, schema: {type: object}}
+  - name: NAME-test
+    type: stage
+    version: "1"
+    description: Tests ran
+    enabled: true
+    schema:
+      properties:
+        on: {type: boolean}
+        since: {const: 2026-11-20}
+groups:
+  - name: NAME-gate
+    type: gate
+    version: "1"
+    description: May be released
+    receivers:
+      - NAME-build
+      - {name: NAME-test, type: stage, version: "1"}
+"""
+
+CREATE = "mutation ($input: CreateEventReceiverInput!) { createEventReceiver(input: $input) { eventReceiver { id } } }"
+NAMED = "query ($name: String) { eventReceivers(filter: {name: $name}) { nodes { id } } }"
+
+
+def apply(admin: Person, text: str, *options: str) -> Done:
+    """Applies a file with this text."""
+    (admin.folder / "hub.yaml").write_text(text)
+    return admin("apply", "-f", "hub.yaml", *options)
+
+
+def actions(done: Done) -> list[str]:
+    """What was done about each thing."""
+    assert done.code == 0, done.err
+    return [one["action"] for one in done.json]
+
+
+@pytest.fixture
+def text(request: pytest.FixtureRequest) -> str:
+    """The file, with names of the test's own."""
+    return FILE.replace("NAME", request.node.name.removeprefix("test_")[:60])
+
+
+def test_a_file_is_applied_once(admin: Person, text: str) -> None:
+    assert actions(apply(admin, text, "--json")) == ["create"] * 3
+    assert actions(apply(admin, text, "--json")) == ["keep"] * 3
+
+
+def test_a_dry_run_shows_what_the_run_then_does_and_changes_nothing(admin: Person, text: str) -> None:
+    for _ in range(2):
+        assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
+    assert actions(apply(admin, text, "--json")) == ["create"] * 3
+    changed = text.replace("Tests ran", "All tests ran").replace("type: boolean", "type: string")
+    shown = apply(admin, changed, "--dry-run").out
+    assert 'description: "Tests ran" → "All tests ran"' in shown
+    assert '-      "type": "boolean"' in shown
+    assert "Would be: 0 created, 1 updated, 2 unchanged." in shown
+    assert actions(apply(admin, text, "--dry-run", "--json")) == ["keep"] * 3
+    assert actions(apply(admin, changed, "--json")) == ["keep", "update", "keep"]
+
+
+def test_the_order_of_keys_in_a_schema_is_no_difference_and_the_order_of_members_is(admin: Person, text: str) -> None:
+    text = text.replace("schema: {type: object}", "schema: {type: object, title: a}")
+    apply(admin, text)
+    assert (
+        actions(apply(admin, text.replace("type: object, title: a", "title: a, type: object"), "--json"))[0] == "keep"
+    )
+    head, members = text.split("      - ", 1)
+    one, other = members.split("      - ")
+    turned = f"{head}      - {other}      - {one}"
+    change = apply(admin, turned, "--json").json[2]
+    assert change["differences"][0]["before"] == list(reversed(change["differences"][0]["after"]))
+
+
+def test_a_member_may_be_a_receiver_that_only_the_hub_has(admin: Person, text: str) -> None:
+    receivers, groups = text.split("groups:")
+    apply(admin, receivers)
+    assert actions(apply(admin, f"groups:{groups}", "--json")) == ["create"]
+
+
+def test_a_member_that_nobody_has_is_refused_before_anything_changes(admin: Person, text: str) -> None:
+    head, members = text.split("      - ", 1)
+    done = apply(admin, f"{head}      - nobody\n      - {members}")
+    assert (done.code, done.out) == (1, "")
+    assert "hub.yaml:19: the hub has no receiver 'nobody', and the file has none" in done.err
+    assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
+
+
+def test_what_the_hub_refuses_is_named_and_the_next_run_goes_on(admin: Person, text: str) -> None:
+    done = apply(admin, text.replace("{type: boolean}", "{type: bool}"))
+    assert done.code == 1
+    assert "receiver what_the_hub_refuses" in done.err
+    assert "1 changed before it" in done.err
+    assert actions(apply(admin, text, "--json")) == ["keep", "create", "create"]
+
+
+def test_two_of_one_key_on_the_hub_are_told_apart_by_nobody(admin: Person, text: str) -> None:
+    apply(admin, text)
+    name = text.split("name: ", 1)[1].split(",")[0]
+    twin: dict[str, object] = {"name": name, "type": "stage", "version": "1", "description": "twin", "schema": {}}
+    admin.ask(CREATE, input=twin)
+    done = apply(admin, text)
+    assert done.code == 1
+    assert "the hub has 2 receivers" in done.err
+
+
+MISTAKES = {
+    "unknown key": (
+        "    enabled: true\n",
+        "    enable: true\n",
+        "7: receivers[1].enable: 'enable' is not known here: did you mean enabled?",
+    ),
+    "number for text": (
+        'version: "1"\n    description: Tests',
+        "version: 1.0\n    description: Tests",
+        '5: receivers[1].version: this must be a text: put it in quotes ("1.0")',
+    ),
+    "missing": ("    description: Tests ran\n", "", "3: receivers[1]: description is missing"),
+    "no flag": ("enabled: true", "enabled: yes", "7: receivers[1].enabled: this must be true or false"),
+    "no schema": (", schema: {type: object}", "", "2: receivers[0]: give either schema or schemaFile"),
+    "given twice": (
+        "    enabled: true\n",
+        "    enabled: true\n    enabled: true\n",
+        "8: receivers[1].enabled: this key is given twice",
+    ),
+    "member": ("      - NAME-build\n", "      - {type: x}\n", "18: groups[0].receivers[0]: name is missing"),
+    "too large": ("const: 2026-11-20", "const: 99999999999999999999999", "9: receivers[1].schema: /properties/since"),
+    "no file": (
+        "schema: {type: object}",
+        "schemaFile: none.json",
+        "2: receivers[0].schemaFile: none.json cannot be read",
+    ),
+    "itself": ("{type: object}", "&a {type: object, not: *a}", "2: receivers[0].schema.not: this contains itself"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_with_its_line_and_changes_nothing(admin: Person, mistake: str) -> None:
+    before, after, said = MISTAKES[mistake]
+    text = FILE.lstrip("\n")
+    assert before in text
+    done = apply(admin, text.replace(before, after, 1).replace("NAME", "mistaken"))
+    assert (done.code, done.out) == (1, "")
+    assert f"hub.yaml:{said}" in done.err
+    assert admin.ask(NAMED, name="mistaken-build") == {"eventReceivers": {"nodes": []}}
+
+
+def test_all_mistakes_are_told_at_once(admin: Person) -> None:
+    done = apply(admin, "receivers:\n  - {name: 1, type: a, version: b}\ngroup: []\n")
+    assert "hub.yaml has 4 mistakes:" in done.err
+    assert "did you mean groups?" in done.err
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00"])
+def test_what_is_no_hub_file_is_one_sentence(admin: Person, text: str) -> None:
+    done = apply(admin, text)
+    assert done.code == 1
+    assert done.err.startswith("xzepr: hub.yaml")
+
+
+def test_a_schema_may_be_in_a_file_beside_it(admin: Person, text: str, tmp_path: Path) -> None:
+    (tmp_path / "build.json").write_text('{"type": "object", "required": ["commit"]}')
+    told = apply(admin, text.replace("schema: {type: object}", "schemaFile: build.json"), "--json").json
+    assert {"field": "schema", "before": None, "after": {"type": "object", "required": ["commit"]}} in told[0][
+        "differences"
+    ]
+
+
+def test_the_example_of_the_documentation_applies(admin: Person) -> None:
+    page = (ROOT / "docs" / "how_to" / "apply_a_hub_file.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    printed = page.split("--dry-run\n")[1].split("$ ")[0]
+    named = example.replace("build", "documented-build").replace("test", "documented-test")
+    done = apply(admin, named, "--dry-run")
+    assert done.out.replace("documented-", "") == printed

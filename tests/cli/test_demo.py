@@ -1,0 +1,33 @@
+"""`xzepr demo`: plays its pipeline, tells the truth by its exit code, and leaves nothing behind."""
+
+import signal
+from pathlib import Path
+
+from tests.support.command_line import Person
+from tests.support.postgres import temporary_folder
+
+SECONDS = 120
+"""For a hub and its PostgreSQL to be made, to play, and to be removed."""
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What lies in a folder for temporary files."""
+    return [path.name for path in folder.glob("xzepr-*")]
+
+
+def test_the_demo_plays_to_its_end_and_removes_its_hub(stranger: Person) -> None:
+    with temporary_folder() as folder:
+        demo = stranger.start("demo", "--json", environ={"TMPDIR": str(folder)})
+        assert demo.end(SECONDS) == 0, demo.err
+        assert leftovers(folder) == []
+    kinds = [line.split('"kind":"')[1].split('"')[0] for line in demo.out]
+    assert kinds == [*["RECEIVER_CREATED"] * 5, "GROUP_CREATED", *["EVENT_RECORDED"] * 6, "GATE_COMPLETED"]
+
+
+def test_an_interrupted_demo_removes_its_hub_too(stranger: Person) -> None:
+    with temporary_folder() as folder:
+        demo = stranger.start("demo", environ={"TMPDIR": str(folder)})
+        demo.until(lambda demo: any("answers at" in line for line in demo.out), SECONDS)
+        demo.process.send_signal(signal.SIGTERM)
+        assert demo.end(SECONDS) in (0, 143)
+        assert leftovers(folder) == []

@@ -1,0 +1,198 @@
+"""`xzepr events`: recorded once, listed as asked for, and followed over lost connections."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.command_line import Person, Running
+from tests.support.postgres import temporary_folder
+from tests.support.server import ServedHub
+
+UNIT = ("app", "1.0", "1", "linux", "rpm")
+
+
+def receiver(person: Person, name: str, schema: str = "{}") -> str:
+    """The id of a new receiver."""
+    text = f'receivers: [{{name: "{name}", type: t, version: "1", description: d, schema: {schema}}}]'
+    (person.folder / "receiver.yaml").write_text(text)
+    done = person("apply", "-f", "receiver.yaml", "--json")
+    assert done.code == 0, done.err
+    return str(done.json[0]["id"])
+
+
+def event_file(person: Person, text: str) -> str:
+    """The name of a file with this text."""
+    (person.folder / "event.json").write_text(text)
+    return "event.json"
+
+
+def test_an_event_is_recorded_and_listed(admin: Person) -> None:
+    id = receiver(admin, "listed")
+    recorded = admin.record("listed", *UNIT)
+    admin.record(id, *UNIT, success=False)
+    newest, oldest = admin("events", "list", "--receiver", "listed", "--json").json
+    assert oldest["id"] == recorded["event"]["id"]
+    assert (newest["success"], newest["eventReceiver"]["name"]) == (False, "listed")
+    assert len(admin("events", "list", "--receiver", id, "--success", "--json").json) == 1
+    assert admin("events", "list", "--receiver", id, "--name", "other", "--json").json == []
+    assert admin("events", "list", "--receiver", id, "--before", newest["recordedAt"], "--json").json == [oldest]
+    assert admin("events", "list", "--receiver", id, "--limit", "1").out.split("\t")[1:3] == ["FAILED", "listed"]
+
+
+def test_more_events_than_a_page_has_are_listed(admin: Person) -> None:
+    id = receiver(admin, "many")
+    new: dict[str, object] = dict(zip(("name", "version", "release", "platformId", "package"), UNIT, strict=True))
+    events: list[dict[str, object]] = [
+        {**new, "description": "d", "payload": {}, "success": True, "eventReceiverId": id}
+    ] * 130
+    admin.ask(
+        "mutation ($events: [CreateEventInput!]!)"
+        " { createEvents(input: {events: $events}) { results { problems { code } } } }",
+        events=events,
+    )
+    found = admin("events", "list", "--receiver", id, "--limit", "120", "--json").json
+    assert len({event["id"] for event in found}) == 120
+
+
+def test_the_same_key_records_once(admin: Person) -> None:
+    receiver(admin, "once")
+    arguments = ["events", "create", "-f", "event.json", "--idempotency-key", "cli-once"]
+    event_file(
+        admin,
+        '{"receiver": {"name": "once", "type": "t"}, "name": "a", "version": "1", "release": "1", "platformId": "p", '
+        '"package": "k", "description": "d", "payload": {"n": 18446744073709551615}, "success": true}',
+    )
+    assert admin(*arguments).out.startswith("Recorded: event ")
+    assert admin(*arguments).out.startswith("Was already recorded: event ")
+    conflict = admin(*arguments, "--failure")
+    assert conflict.code == 1
+    (event,) = admin("events", "list", "--receiver", "once", "--json").json
+    assert event["payload"] == {"n": 18446744073709551615}
+
+
+def test_a_payload_that_breaks_its_schema_is_refused_with_each_place(admin: Person) -> None:
+    receiver(admin, "strict", "{properties: {size: {type: integer}, name: {type: string}}}")
+    event = (
+        '{"receiver": "strict", "name": "a", "version": "1", "release": "1", "platformId": "p", "package": "k", '
+        '"description": "d", "success": true, "payload": {"size": "x", "name": 1}}'
+    )
+    done = admin("events", "create", "-f", event_file(admin, event))
+    assert (done.code, done.out) == (1, "")
+    assert "payload/size: " in done.err
+    assert "payload/name: " in done.err
+    assert admin("events", "list", "--receiver", "strict", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "event.json is not JSON"),
+        ("[]", "event.json must hold one event"),
+        ('{"platform_id": "x"}', "did you mean platformId?"),
+        ('{"payload": 18446744073709551616}', "event.json holds what would not be kept as it is: at /payload"),
+        ('{"receiver": 5}', "receiver must be a name"),
+        ('{"receiver": "x", "eventReceiverId": "y"}', "twice"),
+        ("{}", "an event needs --name, --version, --release, --platform-id, --package, --description"),
+    ],
+)
+def test_a_file_that_is_no_event_is_refused_before_the_hub_is_asked(stranger: Person, text: str, said: str) -> None:
+    done = stranger("events", "create", "-f", event_file(stranger, text))
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
+
+
+def test_a_receiver_that_is_not_there_or_not_the_only_one_is_told(admin: Person) -> None:
+    assert "has no receiver 'nobody'" in admin("events", "list", "--receiver", "nobody").err
+    receiver(admin, "twofold")
+    (admin.folder / "receiver.yaml").write_text(
+        'receivers: [{name: twofold, type: t, version: "2", description: d, schema: {}}]'
+    )
+    admin("apply", "-f", "receiver.yaml")
+    assert "the hub has 2 receivers 'twofold'" in admin("events", "list", "--receiver", "twofold").err
+    chosen = admin("events", "list", "--receiver", "twofold", "--receiver-version", "2")
+    assert chosen.code == 0
+
+
+def test_a_key_that_may_only_create_events_needs_nothing_else(admin: Person) -> None:
+    id = receiver(admin, "narrow")
+    key = admin.ask('mutation { createApiKey(input: {name: "ci", permissions: [EVENT_CREATE]}) { secret } }')
+    done = admin.record(id, *UNIT, XZEPR_API_KEY=key["createApiKey"]["secret"])
+    assert "gates" not in done
+    assert len(admin("events", "list", "--receiver", id, "--json").json) == 1
+
+
+def test_a_name_cannot_command_the_terminal(admin: Person) -> None:
+    id = receiver(admin, "escapes")
+    admin.record(id, "a\x1b[2Jb\tc\nd", *UNIT[1:])
+    (line,) = admin("events", "list", "--receiver", id).out.splitlines()
+    assert "a\\x1b[2Jb\\tc\\nd" in line
+
+
+def test_tail_tells_of_its_kinds_and_filters_only(admin: Person) -> None:
+    id = receiver(admin, "tailed")
+    tail = admin.start("events", "tail", "--from-start", "--kind", "event.recorded", "--receiver", id, "--json")
+    other = receiver(admin, "not-tailed")
+    cursors = [admin.record(one, *UNIT)["cursor"] for one in (id, other, id)]
+    tail.until(lambda tail: len(tail.out) == 2)
+    assert [_cursor(line) for line in tail.out] == [cursors[0], cursors[2]]
+    again = admin("events", "tail", "--after", cursors[0], "--receiver", id, "--limit", "1", "--json")
+    assert (again.code, _cursor(again.out)) == (0, cursors[2])
+
+
+def test_a_cursor_of_another_stream_is_refused(admin: Person) -> None:
+    receiver(admin, "head")
+    done = admin("events", "tail", "--after", "1-AAAAAAAA")
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+
+
+def test_an_unknown_kind_is_refused_with_the_nearest(admin: Person) -> None:
+    assert "did you mean event.recorded?" in admin("events", "tail", "--kind", "event.record").err
+
+
+def _cursor(line: str) -> str:
+    return line.split('"cursor":"', 1)[1].split('"', 1)[0]
+
+
+def test_tail_goes_on_after_the_hub_was_killed(own_hub: list[ServedHub], stranger: Person) -> None:
+    person, hub = stranger, own_hub[0]
+    person.hub = hub.url
+    person.log_in("admin", hub.admin_password)
+    receiver(person, "r")
+    first = person.record("r", *UNIT)["cursor"]
+    tail: Running = person.start("events", "tail", "--after", first, "--json")
+    second = person.record("r", *UNIT)["cursor"]
+    tail.until(lambda tail: len(tail.out) == 1)
+    hub.kill()
+    tail.until(lambda tail: any("trying again" in line for line in tail.err))
+    own_hub.append(ServedHub.start(hub.data_dir, port=hub.port))
+    person.log_in("admin", hub.admin_password)
+    third = person.record("r", *UNIT)["cursor"]
+    tail.until(lambda tail: len(tail.out) == 2)
+    assert [_cursor(line) for line in tail.out] == [second, third]
+
+
+@pytest.fixture
+def small_hub() -> Iterator[ServedHub]:
+    """A hub that takes one subscription."""
+    with temporary_folder() as folder:
+        hub = ServedHub.start(folder / "data", environ={"XZEPR__STREAM__MAX_SUBSCRIPTIONS": "1"})
+        yield hub
+        hub.stop()
+
+
+@pytest.mark.slow
+def test_tail_waits_for_a_place_on_a_full_hub(small_hub: ServedHub, stranger: Person) -> None:
+    person = stranger
+    person.hub = small_hub.url
+    person.log_in("admin", small_hub.admin_password)
+    receiver(person, "r")
+    first = person.record("r", *UNIT)["cursor"]
+    one = person.start("events", "tail", "--after", first, "--json")
+    second = person.record("r", *UNIT)["cursor"]
+    one.until(lambda tail: len(tail.out) == 1)
+    other = person.start("events", "tail", "--after", first, "--json")
+    other.until(lambda tail: any("trying again" in line for line in tail.err))
+    one.process.kill()
+    other.until(lambda tail: len(tail.out) == 1)
+    assert _cursor(other.out[0]) == second

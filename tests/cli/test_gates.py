@@ -1,0 +1,140 @@
+"""`xzepr gates`: what a unit has passed, and the exit codes by which a pipeline waits."""
+
+import re
+import time
+
+import httpx2
+import pytest
+
+from tests.support.command_line import Person
+from tests.support.server import ServedHub
+
+REST = ("1.0", "1", "linux", "rpm")
+
+
+@pytest.fixture
+def gate(admin: Person, request: pytest.FixtureRequest) -> str:
+    """A group named for the test, of receivers `<it>-a` and `<it>-b`; its name."""
+    return make_gate(admin, request.node.name.removeprefix("test_")[:80])
+
+
+def make_gate(admin: Person, name: str) -> str:
+    """Makes such a group."""
+    receivers = "\n".join(
+        f"  - {{name: {name}-{end}, type: t, version: '1', description: d, schema: {{}}}}" for end in "ab"
+    )
+    group = f"  - {{name: {name}, type: t, version: '1', description: d, receivers: [{name}-a, {name}-b]}}"
+    (admin.folder / "hub.yaml").write_text(f"receivers:\n{receivers}\ngroups:\n{group}\n")
+    done = admin("apply", "-f", "hub.yaml")
+    assert done.code == 0, done.err
+    return name
+
+
+def test_a_gate_is_shown_with_each_member(admin: Person, gate: str) -> None:
+    admin.record(f"{gate}-a", gate, *REST)
+    (shown,) = admin("gates", "show", gate, *REST, "--json").json["gates"]
+    assert [member["state"] for member in shown["members"]] == ["PASSED", "MISSING"]
+    admin.record(f"{gate}-b", gate, *REST, success=False)
+    lines = admin("gates", "show", gate, *REST).out.splitlines()
+    assert lines[0] == f"{gate} (t 1): not complete"
+    assert [line.split("\t")[0] for line in lines[1:]] == ["PASSED", "FAILED"]
+
+
+def test_a_mistyped_unit_is_shown_its_neighbours(admin: Person, gate: str) -> None:
+    admin.record(f"{gate}-a", gate, *REST)
+    shown = admin("gates", "show", gate, "1.1", *REST[1:], "--json").json
+    assert (shown["reported"], shown["gates"]) == (False, [])
+    assert [(one["unit"]["version"], one["differsIn"]) for one in shown["near"]] == [("1.0", "version")]
+    text = admin("gates", "show", gate, "1.1", *REST[1:]).out
+    assert f"{gate} 1.0 1 linux rpm\tversion 1.0" in text
+
+
+def test_a_named_group_is_shown_where_nothing_was_reported(admin: Person, gate: str) -> None:
+    (shown,) = admin("gates", "show", gate, *REST, "--group", gate, "--json").json["gates"]
+    assert [member["state"] for member in shown["members"]] == ["MISSING", "MISSING"]
+
+
+def test_waiting_ends_as_soon_as_the_gate_is_complete(admin: Person, gate: str) -> None:
+    admin.record(f"{gate}-a", gate, *REST)
+    waiting = admin.start("gates", "wait", gate, gate, *REST, "--timeout", "60", "--json")
+    began = time.monotonic()
+    admin.record(f"{gate}-b", gate, *REST, success=False)
+    admin.record(f"{gate}-b", gate, *REST)
+    assert waiting.end() == 0
+    assert time.monotonic() - began < 30
+    assert '"outcome": "COMPLETE"' in "\n".join(waiting.out)
+
+
+def test_a_complete_gate_is_not_waited_for(admin: Person, gate: str) -> None:
+    for end in "ab":
+        admin.record(f"{gate}-{end}", gate, *REST)
+    assert admin("gates", "wait", gate, gate, *REST, "--timeout", "0").code == 0
+
+
+def test_at_the_time_out_a_missing_member_is_2_and_a_failed_one_1(admin: Person, gate: str) -> None:
+    wait = ("gates", "wait", gate, gate, *REST, "--timeout", "0.2")
+    assert admin(*wait).code == 2
+    admin.record(f"{gate}-a", gate, *REST, success=False)
+    assert admin(*wait).code == 1
+
+
+def test_fail_fast_ends_at_once_when_a_member_failed(admin: Person, gate: str) -> None:
+    waiting = admin.start("gates", "wait", gate, gate, *REST, "--timeout", "600", "--fail-fast")
+    admin.record(f"{gate}-a", gate, *REST)
+    admin.record(f"{gate}-b", gate, *REST, success=False)
+    assert waiting.end() == 1
+    assert admin("gates", "wait", gate, gate, *REST, "--timeout", "600", "--fail-fast").code == 1
+
+
+def until_subscribed(hub: ServedHub) -> None:
+    """Waits until somebody follows the hub's stream."""
+    end = time.monotonic() + 30
+    with httpx2.Client(trust_env=False, timeout=30) as http:
+        while not re.search(r"xzepr_subscribers\S* 1\.0", http.get(f"{hub.url}/metrics").text):
+            assert time.monotonic() < end, "nobody subscribes"
+            time.sleep(0.05)
+
+
+def test_waiting_gets_over_a_hub_that_was_killed(own_hub: list[ServedHub], stranger: Person) -> None:
+    person, hub = stranger, own_hub[0]
+    person.hub = hub.url
+    person.log_in("admin", hub.admin_password)
+    gate = make_gate(person, "g")
+    person.record("g-a", gate, *REST)
+    waiting = person.start("gates", "wait", gate, gate, *REST, "--timeout", "120")
+    until_subscribed(hub)
+    hub.kill()
+    waiting.until(lambda waiting: any("trying again" in line for line in waiting.err))
+    own_hub.append(ServedHub.start(hub.data_dir, port=hub.port))
+    person.log_in("admin", hub.admin_password)
+    person.record("g-b", gate, *REST)
+    assert waiting.end() == 0
+
+
+def test_a_hub_that_is_away_at_the_time_out_cannot_say(own_hub: list[ServedHub], stranger: Person) -> None:
+    person, hub = stranger, own_hub[0]
+    person.hub = hub.url
+    person.log_in("admin", hub.admin_password)
+    gate = make_gate(person, "g")
+    waiting = person.start("gates", "wait", gate, gate, *REST, "--timeout", "8")
+    until_subscribed(hub)
+    hub.kill()
+    assert (waiting.end(), waiting.out) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [
+        (("no such group",), {}),
+        (("01M7XY3DDWCTA4M1M7NHWDSN8B",), {}),
+        (("any", "--hub", "http://127.0.0.1:9"), {"XZEPR_API_KEY": "xzepr_" + "0" * 64}),
+        (("any",), {"XZEPR_API_KEY": "xzepr_" + "0" * 64}),
+        (("any", "--tiemout", "3"), {}),
+    ],
+)
+def test_a_hub_that_cannot_say_is_3(admin: Person, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
+    group, *options = arguments
+    done = admin("gates", "wait", group, "n", *REST, "--timeout", "5", *options, environ=environ)
+    assert (done.code, done.out) == (3, "")
+    assert done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,214 @@
+"""`xzepr stream`: what is known of the relay, telling a stopped route how to go on, and dead letters."""
+
+import signal
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import psycopg
+import pytest
+
+from tests.support.command_line import Person
+from tests.support.server import ServedHub
+from xzepr.cli.stream_status import duration
+from xzepr.infra.crypto import create_key_pair
+
+TOPIC = "somewhere.else"
+
+
+@contextmanager
+def operating(database_url: str, person: Person, folder: Path, **environ: str) -> Generator[Person]:
+    """The admin of a hub of the test's own, on a database that the test can reach too."""
+    private, public = folder / "private.pem", folder / "public.pem"
+    create_key_pair(private, public)
+    keys = {"XZEPR__JWT__PRIVATE_KEY_PATH": str(private), "XZEPR__JWT__PUBLIC_KEY_PATH": str(public)}
+    hub = ServedHub.start(folder / "data", "--database-url", database_url, environ=keys | environ)
+    try:
+        person.hub = hub.url
+        person.log_in("admin", hub.admin_password)
+        yield person
+    finally:
+        hub.stop()
+
+
+@pytest.fixture
+def operator(database_url: str, stranger: Person, tmp_path: Path) -> Iterator[Person]:
+    """The admin of a hub that names no brokers."""
+    with operating(database_url, stranger, tmp_path) as person:
+        yield person
+
+
+def stop_a_route(database_url: str, *, topic: str = TOPIC) -> None:
+    """Writes what a relay writes that stopped; nobody leads this one, so its instruction stays."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO relay_routes (route, state, detail) VALUES (%s, 'stopped', 'Kafka was wiped')", (topic,)
+        )
+
+
+def refuse(database_url: str, *positions: int) -> None:
+    """Writes what a relay writes that met messages which Kafka refuses."""
+    with psycopg.connect(database_url) as connection:
+        for position in positions:
+            connection.execute(
+                "INSERT INTO dead_letters (route, position, message_id, reason) VALUES (%s, %s, %s, 'too large')",
+                (TOPIC, position, f"id-{position}"),
+            )
+
+
+def instructions(database_url: str) -> list[tuple[str, int | None]]:
+    """Each route with the position after which it was told to go on."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT route, resume_after FROM relay_routes WHERE state = 'stopped' ORDER BY route")
+        return [(str(route), after) for route, after in rows.fetchall()]
+
+
+def receiver(person: Person) -> None:
+    """Makes the stream one message long."""
+    text = 'receivers: [{name: r, type: t, version: "1", description: d, schema: {}}]'
+    (person.folder / "hub.yaml").write_text(text)
+    assert person("apply", "-f", "hub.yaml").code == 0
+
+
+def cells_of(name: str, out: str) -> list[list[str]]:
+    """The rows that begin with that, of every table."""
+    return [row for row in (line.split("\t") for line in out.splitlines()) if row[0] == name]
+
+
+def test_the_status_tells_the_head_and_each_route(operator: Person, database_url: str) -> None:
+    receiver(operator)
+    stop_a_route(database_url)
+    told = operator("stream", "status", "--json").json
+    assert told["position"] == 1
+    (route,) = (one for one in told["routes"] if one["route"] == TOPIC)
+    assert (route["state"], route["detail"], route["published"], route["lag"]) == ("STOPPED", "Kafka was wiped", 0, 1)
+    assert (route["led"], route["leader"]) == (False, None)
+    assert 0 < route["lagSeconds"] < 60
+    reached, why = cells_of(TOPIC, operator("stream", "status").out)
+    assert (reached[:4], reached[6]) == ([TOPIC, "stopped", "0", "1"], "nobody")
+    assert why[2] == "Kafka was wiped"
+
+
+def test_the_status_of_a_hub_without_brokers_says_so(operator: Person) -> None:
+    told = operator("stream", "status")
+    assert "no process that is heard of has kafka.brokers: history waits for them" in told.err
+    assert "\tserve\t" in told.out
+
+
+def test_the_status_tells_a_route_that_has_brokers_and_was_never_led(
+    database_url: str, stranger: Person, tmp_path: Path
+) -> None:
+    kafka = {"XZEPR__KAFKA__ENABLED": "false", "XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TOPIC": TOPIC}
+    with operating(database_url, stranger, tmp_path, **kafka) as person:
+        receiver(person)
+        told = person("stream", "status")
+    reached, why = cells_of(TOPIC, told.out)
+    assert (reached[:4], reached[6]) == ([TOPIC, "standby", "0", "1"], "nobody")
+    assert why[2] == "no process has led it yet: `xzepr work` does, or a server without --no-relay"
+    assert told.err == ""
+
+
+def test_a_stopped_route_is_told_where_to_go_on(operator: Person, database_url: str) -> None:
+    receiver(operator)
+    stop_a_route(database_url)
+    done = operator("stream", "resume", "--at", "1")
+    assert (done.code, done.out) == (0, f"Route {TOPIC} goes on after position 1 within a second or two.\n")
+    assert instructions(database_url) == [(TOPIC, 1)]
+    assert operator("stream", "resume", "--republish-from", "1", "--route", TOPIC, "--json").json["after"] == 0
+    assert instructions(database_url) == [(TOPIC, 0)]
+
+
+def test_what_cannot_be_resumed_is_refused_and_nobody_is_told(operator: Person, database_url: str) -> None:
+    assert "no route is stopped" in operator("stream", "resume", "--at", "0").err
+    stop_a_route(database_url)
+    assert "the stream has positions" in operator("stream", "resume", "--at", "5").err
+    assert "there is no route 'none'" in operator("stream", "resume", "--at", "0", "--route", "none").err
+    assert "give either --at" in operator("stream", "resume", "--at", "0", "--republish-from", "1").err
+    stop_a_route(database_url, topic="another")
+    assert "choose one with --route" in operator("stream", "resume", "--at", "0").err
+    assert instructions(database_url) == [("another", None), (TOPIC, None)]
+
+
+def test_dead_letters_are_shown_sent_again_and_dropped(operator: Person, database_url: str) -> None:
+    assert "no relay has led a route" in operator("stream", "dead").err
+    stop_a_route(database_url)
+    refuse(database_url, *range(1, 104))
+    assert cells_of(TOPIC, operator("stream", "status").out)[0][5] == "103"
+    lines = [line.split("\t") for line in operator("stream", "dead").out.splitlines()]
+    assert [line[0] for line in lines] == [str(position) for position in range(103, 0, -1)]
+    assert (lines[0][1], lines[0][2], lines[0][4]) == ("waiting", "1", "too large")
+    assert operator("stream", "drop", "1", "3").out == "2 dropped.\n"
+    assert operator("stream", "retry", "2", "--json").json == {"count": 1}
+    states = {one["position"]: (one["state"], one["by"]) for one in operator("stream", "dead", "--json").json}
+    assert (states[2], states[4]) == (("RETRYING", "admin"), ("WAITING", None))
+    dropped = operator("stream", "dead", "--dropped", "--json").json
+    assert [(one["position"], one["state"], one["by"]) for one in dropped] == [
+        (3, "DROPPED", "admin"),
+        (1, "DROPPED", "admin"),
+    ]
+    assert operator("stream", "drop", "--all", "--route", TOPIC).out == "100 dropped.\n"
+
+
+def test_what_is_no_dead_letter_is_named_and_nothing_becomes_of_the_others(operator: Person, database_url: str) -> None:
+    stop_a_route(database_url)
+    refuse(database_url, 1, 2)
+    for command in ("retry", "drop"):
+        assert "there is no dead letter '3'" in operator("stream", command, "1", "3").err
+        assert "give either positions or --all" in operator("stream", command).err
+        assert "give either positions or --all" in operator("stream", command, "1", "--all").err
+        assert "there is no route 'none'" in operator("stream", command, "1", "--route", "none").err
+    assert {one["state"] for one in operator("stream", "dead", "--json").json} == {"WAITING"}
+
+
+def test_it_takes_an_administrator_of_the_stream(admin: Person) -> None:
+    password = "a password for a manager"
+    admin("users", "create", "cli-manager", "--role", "event_manager", "--password-stdin", stdin=password)
+    admin.log_in("cli-manager", password)
+    of_a_route = (("resume", "--at", "0"), ("dead",), ("retry", "--all"), ("drop", "--all"))
+    for command in (("status",), *((*words, "--route", TOPIC) for words in of_a_route)):
+        done = admin("stream", *command)
+        assert (done.code, done.err) == (1, "xzepr: this needs the permission stream:admin\n")
+
+
+def test_each_process_is_shown_with_its_feed_and_its_subscribers(operator: Person) -> None:
+    receiver(operator)
+    tail = operator.start("events", "tail")
+    deadline = time.monotonic() + 30
+    while not (found := operator("stream", "status", "--json").json["processes"][0])["clients"]["subscriptions"]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    assert found["role"] == "serve"
+    assert found["feed"] == found["slowestSubscriber"] == {"position": 1, "lag": 0, "lagSeconds": 0.0}
+    process, followers = cells_of(f"{found['host']}:{found['pid']}", operator("stream", "status").out)
+    assert (process[1], process[4:]) == ("serve", ["0", "waiting for brokers"])
+    assert followers[1:] == ["1", "0", "0 s", "1", "0", "1", "0", "0 s"]
+    tail.process.terminate()
+
+
+@pytest.mark.slow
+def test_a_watch_survives_a_restart_of_the_hub_and_says_so(own_hub: list[ServedHub], stranger: Person) -> None:
+    first = own_hub[0]
+    stranger.hub = first.url
+    stranger.log_in("admin", first.admin_password)
+    watch = stranger.start("stream", "status", "--watch", "--json")
+    watch.until(lambda said: len(said.out) >= 2)
+    first.kill()
+    watch.until(lambda said: any("cannot be reached" in line for line in said.err))
+    seen = len(watch.out)
+    own_hub.append(ServedHub.start(first.data_dir, port=first.port))
+    watch.until(lambda said: len(said.out) > seen)
+    ids = [orjson.loads(line)["processes"][-1]["id"] for line in (watch.out[0], watch.out[-1])]
+    assert ids[0] != ids[1]
+    assert sum("trying again" in line for line in watch.err) == 1, "it says so once"
+    watch.process.send_signal(signal.SIGINT)
+    assert watch.end() == 130
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0 s"), (0.04, "0 s"), (0.44, "0.4 s"), (45, "45 s"), (720, "12 min"), (18_000, "5 h"), (260_000, "3 d")],
+)
+def test_a_duration_is_told_in_the_unit_that_a_person_would_choose(seconds: float, told: str) -> None:
+    assert duration(seconds) == told

@@ -1,0 +1,139 @@
+"""A COMMIT whose answer never came: the recorder finds out what became of it, and says the truth."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from tests.support.commit_proxy import Cut, Wire, wire
+from tests.support.hub import MANAGER, execute, kinds, new_event, new_group, new_receiver, running_hub, until
+from tests.support.silent_proxy import network
+from xzepr.core.errors import Conflict, Unavailable
+from xzepr.features.events import recorder
+from xzepr.features.events.model import Recorded
+from xzepr.features.stream.kinds import Kind
+from xzepr.hub import Hub
+
+BRIEF = {"lock_timeout_seconds": 1, "statement_timeout_seconds": 2}
+
+
+def need_socket(database_url: str) -> None:
+    if "host=%2F" not in database_url:
+        pytest.skip("the wire carries to a Unix socket, and XZEPR_TEST_DATABASE_URL names another kind of address")
+
+
+@pytest.fixture
+async def cut_off(database_url: str) -> AsyncIterator[tuple[Hub, Wire]]:
+    """A hub whose connections go over a wire that can be cut."""
+    need_socket(database_url)
+    async with wire(database_url) as (url, the_wire), running_hub(url) as hub:
+        yield hub, the_wire
+
+
+async def test_what_was_committed_though_nobody_heard_is_answered_as_recorded(
+    cut_off: tuple[Hub, Wire], database_url: str
+):
+    hub, wire = cut_off
+    build = await new_receiver(hub)
+    gate = await new_group(hub, build)
+    wire.cut = Cut.AFTER_COMMIT
+    news = [new_event(build, name=f"u{n}", key=f"k{n % 2}") for n in range(3)]
+    recorded, other, conflict = await hub.recorder.record_all(MANAGER, news)
+    assert wire.was_cut.is_set()
+    assert isinstance(recorded, Recorded)
+    assert isinstance(other, Recorded)
+    assert isinstance(conflict, Conflict), "those that were refused are told why"
+    assert await execute(database_url, "SELECT id FROM events ORDER BY position") == [
+        (recorded.event.id,),
+        (other.event.id,),
+    ]
+    assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED] * 2
+    assert (await hub.recorder.record(MANAGER, news[0])).repeated
+
+
+async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is_told(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    need_socket(database_url)
+    monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
+    async with running_hub(database_url) as patient:
+        build = await new_receiver(patient)
+    async with wire(database_url) as (url, the_wire), running_hub(url, database=BRIEF) as hub:
+        the_wire.cut = Cut.SILENT
+        recorded = await hub.recorder.record(MANAGER, new_event(build))
+        assert the_wire.was_cut.is_set()
+        assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
+        assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
+
+
+async def test_who_asks_what_became_of_it_and_hears_nothing_asks_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    need_socket(database_url)
+    monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
+    async with running_hub(database_url) as patient:
+        build = await new_receiver(patient)
+    async with network(database_url) as (url, net), running_hub(url, database=BRIEF) as hub:
+        net.hush_next("xzepr hub recorder", b"COMMIT\x00")
+        net.hush_next("xzepr hub recorder settling", b"pg_advisory_xact_lock")
+        recorded = await hub.recorder.record(MANAGER, new_event(build))
+        assert net.was_hushed
+        assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
+        assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
+
+
+async def test_what_never_reached_the_server_is_answered_as_not_recorded(cut_off: tuple[Hub, Wire], database_url: str):
+    hub, wire = cut_off
+    build = await new_receiver(hub)
+    wire.cut = Cut.BEFORE_COMMIT
+    with pytest.raises(Unavailable, match="not recorded") as refusal:
+        await hub.recorder.record(MANAGER, new_event(build))
+    assert refusal.value.retry_after is not None
+    assert wire.was_cut.is_set()
+    assert await execute(database_url, "SELECT count(*) FROM events") == [(0,)]
+    assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == 2
+
+
+async def test_a_commit_that_is_still_under_way_is_waited_for(cut_off: tuple[Hub, Wire], database_url: str):
+    hub, wire = cut_off
+    build = await new_receiver(hub)
+    await execute(
+        database_url,
+        """
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION wait()
+        """,
+    )
+    async with held(database_url):
+        wire.cut = Cut.UNANSWERED
+        call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build)))
+        await wire.was_cut.wait()
+        await until(lambda: _settles(database_url))
+        assert not call.done(), "nobody can know yet"
+    recorded = await call
+    assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
+
+
+async def _settles(database_url: str) -> bool:
+    """Whether the recorder waits behind the old backend to learn what became of it."""
+    rows = await execute(
+        database_url,
+        """
+        SELECT count(*) FROM pg_stat_activity JOIN pg_locks USING (pid)
+        WHERE datname = current_database() AND application_name = 'xzepr hub recorder settling' AND NOT granted
+        """,
+    )
+    return rows == [(1,)]
+
+
+@asynccontextmanager
+async def held(database_url: str) -> AsyncGenerator[None]:
+    """Meanwhile no COMMIT ends."""
+    connection = await psycopg.AsyncConnection.connect(database_url, autocommit=True)
+    async with connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(42)")
+        yield

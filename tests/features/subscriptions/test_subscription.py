@@ -1,0 +1,319 @@
+"""Following the stream: a checkpoint first, then everything once and in order, whoever is slow or away."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
+from typing import TypeAlias
+
+import pytest
+
+from tests.faults.runner.database import database_server
+from tests.support.hub import (
+    MANAGER,
+    VIEWER,
+    actor,
+    messages,
+    new_event,
+    new_group,
+    new_receiver,
+    running_hub,
+    terminate,
+    until,
+)
+from tests.support.postgres import temporary_folder
+from xzepr.core.actor import ANONYMOUS, Actor, Permission
+from xzepr.core.errors import StreamDiverged, Unauthenticated, Unavailable
+from xzepr.features.groups.model import GroupChange
+from xzepr.features.receivers.model import Receiver
+from xzepr.features.stream.kinds import Kind
+from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
+from xzepr.features.stream.subscription import follow
+from xzepr.hub import Hub
+
+Frames: TypeAlias = AsyncGenerator[Message | Checkpoint, None]
+ALL = StreamFilter()
+
+
+@asynccontextmanager
+async def following(
+    hub: Hub,
+    after: Cursor | None = None,
+    wanted: StreamFilter = ALL,
+    *,
+    actor: Actor = VIEWER,
+    checkpoint_seconds: float = 60,
+) -> AsyncGenerator[Frames]:
+    """A subscriber, ended with the block."""
+    frames = follow(hub.stream, hub.feed, actor, after, wanted, checkpoint_seconds=checkpoint_seconds)
+    async with aclosing(frames):
+        yield frames
+
+
+async def frame(frames: Frames) -> Message | Checkpoint:
+    return await asyncio.wait_for(anext(frames), 20)
+
+
+async def take(frames: Frames, count: int) -> list[Message]:
+    """The next messages, with the checkpoints between them left out."""
+    found: list[Message] = []
+    while len(found) < count:
+        if isinstance(one := await frame(frames), Message):
+            found.append(one)
+    return found
+
+
+async def checkpoint(frames: Frames) -> Cursor:
+    """The cursor of the next frame, which is a checkpoint."""
+    one = await frame(frames)
+    assert isinstance(one, Checkpoint)
+    return one.cursor
+
+
+def nothing_yet(hub: Hub) -> Cursor:
+    return Cursor.of(0, hub.stream.hub_id)
+
+
+async def test_the_first_frame_is_a_checkpoint_and_now_is_that_frame(hub: Hub):
+    await new_receiver(hub)
+    await until(lambda: hub.feed.head.position == 1)
+    async with following(hub) as frames:
+        first = await frame(frames)
+        assert isinstance(first, Checkpoint)
+        assert first.cursor == (await hub.stream.head()).cursor
+        made = await new_receiver(hub, "later")
+        [message] = await take(frames, 1)
+        assert message.receiver_id == made.id
+
+
+async def test_the_first_frame_of_an_empty_stream_can_be_gone_on_from(hub: Hub):
+    async with following(hub) as frames:
+        first = await frame(frames)
+    await new_receiver(hub)
+    async with following(hub, first.cursor) as frames:
+        assert (await frame(frames)).cursor == first.cursor
+        assert [message.position for message in await take(frames, 1)] == [1]
+
+
+async def test_what_is_replayed_and_what_is_live_join_without_a_gap_or_a_repeat(database_url: str):
+    async with running_hub(database_url, stream={"ring_size": 50}) as hub:
+        build = await new_receiver(hub)
+        await new_group(hub, build)
+        await hub.recorder.record_all(MANAGER, [new_event(build, name=f"old-{n}") for n in range(300)])
+        writers = [asyncio.create_task(_write(hub, build, number)) for number in range(3)]
+        starts = [nothing_yet(hub), (await messages(hub))[99].cursor]
+        seen = await asyncio.gather(*(_all_after(hub, start, 2 + 600 + 3 * 200) for start in starts * 4))
+        await asyncio.gather(*writers)
+        everything = await messages(hub)
+        for start, found in zip(starts * 4, seen, strict=True):
+            assert found == everything[start.position :]
+
+
+async def _write(hub: Hub, build: Receiver, number: int) -> None:
+    for n in range(100):
+        await hub.recorder.record(MANAGER, new_event(build, name=f"new-{number}-{n}"))
+
+
+async def _all_after(hub: Hub, start: Cursor, last: int) -> list[Message]:
+    async with following(hub, start) as frames:
+        return await take(frames, last - start.position)
+
+
+async def test_going_on_after_any_frame_gives_exactly_what_follows(hub: Hub):
+    build = await new_receiver(hub)
+    await new_group(hub, build)
+    await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(20)])
+    everything = await messages(hub)
+    await until(lambda: hub.feed.head.position == len(everything))
+    for message in everything[:-1]:
+        async with following(hub, message.cursor) as frames:
+            assert await take(frames, 1) == [everything[message.position]]
+
+
+async def test_silence_is_filled_with_checkpoints_that_move_on(hub: Hub):
+    build = await new_receiver(hub)
+    wanted = StreamFilter(kinds=frozenset({Kind.GROUP_CREATED}))
+    async with following(hub, nothing_yet(hub), wanted, checkpoint_seconds=0.05) as frames:
+        cursors = [(await frame(frames)).cursor]
+        while cursors[-1].position < 1:
+            cursors.append(await checkpoint(frames))
+        recorded = await hub.recorder.record(MANAGER, new_event(build))
+        while cursors[-1] != recorded.cursor:
+            cursors.append(await checkpoint(frames))  # what the filter leaves out is silence
+    assert all(before.position <= after.position for before, after in pairwise(cursors))
+
+
+async def test_who_is_sent_messages_is_sent_no_checkpoints(hub: Hub):
+    build = await new_receiver(hub)
+    await until(lambda: hub.feed.head.position == 1)
+    async with following(hub, checkpoint_seconds=30) as frames:
+        await frame(frames)
+        for _ in range(20):
+            recorded = await hub.recorder.record(MANAGER, new_event(build))
+            assert await frame(frames) == (await messages(hub, recorded.event.position - 1))[0]
+
+
+async def test_kinds_that_the_actor_may_not_read_are_skipped_silently(hub: Hub):
+    build = await new_receiver(hub)
+    group = await new_group(hub, build)
+    await hub.recorder.record(MANAGER, new_event(build))
+    await hub.groups.update(MANAGER, group.id, GroupChange(name="x"))
+    last = await new_receiver(hub)
+    start = nothing_yet(hub)
+    reads = {
+        Permission.RECEIVER_READ: [Kind.RECEIVER_CREATED, Kind.RECEIVER_CREATED],
+        Permission.GROUP_READ: [Kind.GROUP_CREATED, Kind.GROUP_UPDATED],
+        Permission.EVENT_READ: [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED],
+    }
+    for permission, expected in reads.items():
+        async with following(hub, start, actor=actor("one", permission), checkpoint_seconds=0.1) as frames:
+            assert [message.kind for message in await take(frames, 2)] == expected
+            while not isinstance(rest := await frame(frames), Checkpoint) or rest.cursor.position < last.position:
+                assert isinstance(rest, Checkpoint)
+    asked = StreamFilter(kinds=frozenset({Kind.GROUP_CREATED}))
+    async with following(hub, start, asked, actor=actor("x", Permission.EVENT_READ), checkpoint_seconds=0.05) as frames:
+        assert all([isinstance(await frame(frames), Checkpoint) for _ in range(3)])
+
+
+async def test_who_is_not_signed_in_follows_nothing(hub: Hub):
+    async with following(hub, actor=ANONYMOUS) as frames:
+        with pytest.raises(Unauthenticated):
+            await frame(frames)
+
+
+async def test_a_filter_lets_through_what_it_names(hub: Hub):
+    build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
+    group = await new_group(hub, build)
+    answers = [
+        await hub.recorder.record(MANAGER, new_event(r, name=name, success=ok))
+        for r, name, ok in ((build, "a", True), (scan, "a", True), (build, "b", False), (build, "a", False))
+    ]
+    everything = await messages(hub)
+    for wanted in (
+        StreamFilter(receiver_ids=frozenset({scan.id})),
+        StreamFilter(group_ids=frozenset({group.id})),
+        StreamFilter(name="a", success=True),
+        StreamFilter(unit_id=answers[2].event.unit_id),
+    ):
+        page, _ = await hub.stream.page(VIEWER, None, wanted, 100)
+        assert 0 < len(page.items) < len(everything)
+        async with following(hub, nothing_yet(hub), wanted) as frames:
+            assert await take(frames, len(page.items)) == page.items
+
+
+async def test_a_cursor_of_another_stream_is_refused_before_anything_is_sent(hub: Hub):
+    await new_receiver(hub)
+    for cursor in (Cursor(1, "ABCDEFGH"), Cursor(2, "ABCDEFGH"), Cursor(0, "ABCDEFGH")):
+        async with following(hub, cursor) as frames:
+            with pytest.raises(StreamDiverged):
+                await frame(frames)
+
+
+async def test_a_subscriber_that_falls_behind_the_ring_misses_nothing_and_delays_nobody(database_url: str):
+    async with running_hub(database_url, stream={"ring_size": 5}) as hub:
+        build = await new_receiver(hub)
+        await until(lambda: hub.feed.head.position == 1)
+        async with following(hub) as slow, following(hub) as quick:
+            await frame(slow)
+            await frame(quick)
+            for n in range(30):
+                await hub.recorder.record(MANAGER, new_event(build, name=f"u{n}"))
+                await take(quick, 1)
+            everything = await messages(hub, 1)
+            assert await take(slow, 30) == everything
+
+
+async def test_subscribers_go_on_after_the_feeds_connection_was_ended(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    await until(lambda: hub.feed.head.position == 1)
+    async with following(hub) as frames:
+        await frame(frames)
+        assert await terminate(database_url, "xzepr hub feed") == 1
+        await hub.recorder.record(MANAGER, new_event(build))
+        assert await take(frames, 1) == await messages(hub, 1)
+
+
+async def test_a_subscriber_of_one_process_sees_what_another_records(database_url: str):
+    async with running_hub(database_url) as here, running_hub(database_url) as there:
+        build = await new_receiver(here)
+        await asyncio.wait_for(there.feed.wait_beyond(0), 10)
+        async with following(there) as frames:
+            await frame(frames)
+            for n in range(20):
+                recorded = await here.recorder.record(MANAGER, new_event(build, name=f"u{n}"))
+                [message] = await take(frames, 1)
+                assert message.event == recorded.event
+
+
+async def test_nothing_that_was_rolled_back_is_ever_sent(hub: Hub):
+    async with following(hub) as frames:
+        await frame(frames)
+        with pytest.raises(RuntimeError):
+            await _fail(hub)
+        made = await new_receiver(hub)
+        [message] = await take(frames, 1)
+        assert (message.position, message.receiver_id) == (1, made.id)
+
+
+async def _fail(hub: Hub) -> None:
+    async with hub.stream.write(MANAGER) as tx:
+        tx.append(Kind.RECEIVER_CREATED)
+        raise RuntimeError
+
+
+async def test_thousands_come_back_at_once_and_take_no_connection_from_requests(database_url: str):
+    async with running_hub(database_url, stream={"ring_size": 100}, database={"max_connections": 2}) as hub:
+        build = await new_receiver(hub)
+        await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(300)])
+        said = await messages(hub)
+        await until(lambda: hub.feed.head.position == len(said))
+        busy = [asyncio.create_task(_keep_busy(hub)) for _ in range(6)]
+        await asyncio.sleep(0.3)
+        begun = time.monotonic()
+        places = [nothing_yet(hub), *(message.cursor for message in said)]
+        firsts = await asyncio.gather(*(_first(hub, places[n % len(places)]) for n in range(3000)))
+        assert firsts == [places[n % len(places)] for n in range(3000)]
+        assert time.monotonic() - begun < 10
+        for task in busy:
+            task.cancel()
+        await asyncio.wait(busy)
+
+
+async def _keep_busy(hub: Hub) -> None:
+    async with hub.db.read() as connection:
+        await connection.execute("SELECT pg_sleep(30)")
+
+
+async def _first(hub: Hub, after: Cursor) -> Cursor:
+    async with following(hub, after) as frames:
+        return await checkpoint(frames)
+
+
+@pytest.mark.slow
+async def test_who_has_begun_waits_for_the_database_and_who_comes_meanwhile_is_told():
+    with temporary_folder() as folder:
+        async with (
+            database_server(folder / "database") as server,
+            running_hub(server.url, stream={"ring_size": 2}, database={"connection_timeout_seconds": 1}) as hub,
+        ):
+            build = await new_receiver(hub)
+            await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(120)])
+            said = await messages(hub)
+            await until(lambda: hub.feed.head.position == len(said))
+            async with following(hub, nothing_yet(hub), checkpoint_seconds=0.2) as behind:
+                found = await take(behind, 60)
+                await server.stop()
+                while True:
+                    one = await frame(behind)
+                    if isinstance(one, Checkpoint):
+                        break
+                    found.append(one)
+                for _ in range(3):
+                    assert await checkpoint(behind) == found[-1].cursor, "nothing is said to be seen that was not"
+                async with following(hub, said[-1].cursor) as late:
+                    with pytest.raises(Unavailable) as refusal:
+                        await frame(late)
+                assert refusal.value.retry_after is not None
+                await server.start()
+                assert found + await take(behind, len(said) - len(found)) == said

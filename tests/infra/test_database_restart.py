@@ -1,0 +1,68 @@
+"""A database that goes away and comes back: who waits for it goes on at once, and what the pool held is no burden."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.faults.runner.database import DatabaseServer, database_server
+from tests.support.postgres import temporary_folder
+from xzepr.infra import db as infra_db
+from xzepr.infra.db import Database
+from xzepr.settings import DatabaseSettings
+
+SOON = 20.0
+"""Seconds; without what is tried here it takes a minute, or fails."""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[DatabaseServer]:
+    with temporary_folder() as folder:
+        async with database_server(folder / "database", migrated=False) as server:
+            yield server
+
+
+@pytest.fixture
+async def db(server: DatabaseServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    monkeypatch.setattr(infra_db, "_TRUSTED_FOR_SECONDS", 0.0)
+    settings = DatabaseSettings(min_connections=2, max_connections=8, connection_timeout_seconds=60)
+    one = Database(server.url, settings, name="test")
+    await one.open()
+    yield one
+    await one.close()
+
+
+async def ask(db: Database, seconds: float = 0) -> float:
+    """When the answer came."""
+    async with db.read() as connection:
+        await connection.execute("SELECT pg_sleep(%s)", (seconds,))
+    return time.monotonic()
+
+
+async def fill(db: Database, connections: int) -> None:
+    """Has the pool hold so many: it grows while somebody waits."""
+    async with AsyncExitStack() as held:
+        for _ in range(connections):
+            await held.enter_async_context(db.read())
+
+
+async def test_who_waits_for_the_database_goes_on_as_soon_as_it_is_back(server: DatabaseServer, db: Database):
+    await server.stop()
+    waiting = [asyncio.create_task(ask(db)) for _ in range(3)]
+    await asyncio.sleep(1.5)
+    assert not any(task.done() for task in waiting)
+    await server.start()
+    back = time.monotonic()
+    assert max(await asyncio.gather(*waiting)) - back < SOON
+
+
+async def test_connections_that_a_restart_broke_cost_readers_no_pauses(server: DatabaseServer, db: Database):
+    await fill(db, 8)
+    await server.crash()
+    await server.start()
+    back = time.monotonic()
+    for _ in range(3):
+        await ask(db)
+    assert time.monotonic() - back < SOON

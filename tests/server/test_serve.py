@@ -1,0 +1,283 @@
+"""`xzepr serve` as an operator meets it: what it says, how it ends, and what it survives."""
+
+import asyncio
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.accounts import key_pair
+from tests.support.clients import Client
+from tests.support.hub import until
+from tests.support.postgres import FAST, temporary_folder
+from tests.support.requests import new_event
+from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment
+from xzepr.infra.embedded import EmbeddedPostgres
+from xzepr.infra.migrate import migrate
+
+SECONDS = 60
+CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor event { id } } }"
+
+
+@pytest.fixture
+def folder() -> Generator[Path]:
+    with temporary_folder() as one:
+        yield one
+
+
+@pytest.fixture
+def keys(folder: Path) -> dict[str, str]:
+    """The variables that name a key pair, as `xzepr keys init` prints them."""
+    pair = key_pair()
+    (folder / "private.pem").write_text(pair.private_pem)
+    (folder / "public.pem").write_text(pair.public_pem)
+    (folder / "private.pem").chmod(0o600)
+    return {
+        "XZEPR__JWT__PRIVATE_KEY_PATH": str(folder / "private.pem"),
+        "XZEPR__JWT__PUBLIC_KEY_PATH": str(folder / "public.pem"),
+    }
+
+
+def serve(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    """`xzepr serve` with nothing set but this, its two streams apart."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "xzepr", "serve", "--data-dir", str(folder / "data"), *arguments],
+        cwd=folder,
+        env={**clean_environment(), **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def refused(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+    """What a start that must fail says, in one line, without a traceback."""
+    process = serve(folder, *arguments, environ=environ)
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1, out + err
+    assert "Traceback" not in out + err
+    lines = [line for line in err.splitlines() if line.startswith("xzepr: ")]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+@contextmanager
+def served(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Generator[ServedHub]:
+    """A hub that answers, ended as Ctrl-C does."""
+    hub = ServedHub.start(folder / "data", *arguments, environ=environ)
+    try:
+        yield hub
+    finally:
+        hub.stop()
+
+
+def read_until_ready(process: "subprocess.Popen[str]") -> str:
+    """What a hub prints until it has said all about itself."""
+    assert process.stdout is not None
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line)
+        if line.lstrip().startswith("Kafka"):
+            break
+    return "".join(said)
+
+
+def end(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
+    """Ends it by a signal, which must be a clean end; gives what it still says."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, out + err
+    assert "Traceback" not in out + err
+    return out + err
+
+
+def database_pid(folder: Path) -> int:
+    """The process of a hub's own PostgreSQL."""
+    return int((folder / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_first_start_says_where_everything_is_and_the_second_finds_it(folder: Path) -> None:
+    process = serve(folder, "--port", "0")
+    said = read_until_ready(process)
+    url = re.search(r"answers at (http://127\.0\.0\.1:\d+)\n", said)
+    assert url, said
+    assert f"{url[1]}/graphql/playground" in said
+    assert f"data folder  {folder / 'data'}\n" in said
+    kept = folder / "data" / "admin-password"
+    assert str(kept) in said
+    password = kept.read_text().strip()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert password not in said
+    database = database_pid(folder)
+    assert asyncio.run(Client(url[1]).logged_in("admin", password)).token
+    said += end(process, signal.SIGINT)
+    assert not runs(database)
+    assert password not in said
+
+    before = kept.stat().st_mtime_ns
+    process = serve(folder, "--port", "0")
+    again = read_until_ready(process)
+    url = re.search(r"answers at (http://\S+)", again)
+    assert url, again
+    assert "password" not in again
+    assert kept.stat().st_mtime_ns == before
+    database = database_pid(folder)
+    assert asyncio.run(Client(url[1]).logged_in("admin", password)).token
+    end(process, signal.SIGTERM)
+    assert not runs(database)
+
+
+def test_a_start_that_is_ended_leaves_no_database(folder: Path) -> None:
+    process = serve(folder, "--port", "0")
+    pid_file = folder / "data" / "postgres" / "postmaster.pid"
+    asyncio.run(until(lambda: pid_file.exists() and bool(pid_file.read_text().strip()), SECONDS))
+    database = database_pid(folder)
+    end(process, signal.SIGINT)
+    assert not runs(database)
+
+
+def test_a_taken_port_is_one_sentence_and_starts_no_database(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(folder, "--port", str(port))
+    assert f"127.0.0.1:{port}" in said
+    assert "--port" in said
+    assert not (folder / "data").exists()
+
+
+def test_an_address_that_is_not_here_is_one_sentence(folder: Path) -> None:
+    assert "192.0.2.1" in refused(folder, "--port", "0", "--host", "192.0.2.1")
+    assert "no-such-host.invalid" in refused(folder, "--port", "0", "--host", "no-such-host.invalid")
+
+
+def test_a_data_folder_in_use_is_one_sentence_and_harms_nobody(folder: Path) -> None:
+    with served(folder) as hub:
+        said = refused(folder, "--port", "0")
+        assert f"in use by another xzepr server (pid {hub.process.pid})" in said
+        assert httpx2.get(f"{hub.url}/health", trust_env=False).json()["status"] == "healthy"
+
+
+def test_an_external_database_needs_its_schema_and_keys(
+    folder: Path, empty_database_url: str, keys: dict[str, str]
+) -> None:
+    environ = {"DATABASE_URL": empty_database_url}
+    assert "`xzepr migrate`" in refused(folder, "--port", "0", environ={**environ, **keys})
+    migrate(empty_database_url, say=print)
+    assert "`xzepr keys init`" in refused(folder, "--port", "0", environ=environ)
+    assert not (folder / "data").exists()
+
+
+def test_a_database_that_does_not_answer_is_one_sentence(folder: Path, keys: dict[str, str]) -> None:
+    environ = {"DATABASE_URL": "postgresql://xzepr:hunter2@127.0.0.1:1/xzepr", **keys}
+    said = refused(folder, "--port", "0", environ=environ)
+    assert "127.0.0.1" in said
+    assert "hunter2" not in said
+
+
+def test_health_answers_get_and_head(folder: Path) -> None:
+    with served(folder, environ={"XZEPR__TELEMETRY__TRACING_ENABLED": "1"}) as hub, _client(hub) as http:
+        for path in ("/health", "/health/live", "/health/ready", "/metrics", "/", "/graphql/playground"):
+            got, head = http.get(path), http.head(path)
+            assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
+        assert http.get("/health", headers={"Host": "evil.example"}).status_code == 421
+        assert http.get("/nothing").status_code == 404
+        assert http.post("/health").status_code == 405
+        assert "server" not in http.get("/health").headers
+
+
+@contextmanager
+def _client(hub: ServedHub) -> Generator[httpx2.Client]:
+    with httpx2.Client(base_url=hub.url, trust_env=False, timeout=SECONDS) as http:
+        yield http
+
+
+def test_a_hub_that_was_killed_is_taken_over_by_the_next_start(folder: Path) -> None:
+    first = ServedHub.start(folder / "data")
+    database = database_pid(folder)
+
+    async def record() -> str:
+        client = await Client(first.url).logged_in("admin", ADMIN_PASSWORD)
+        answer = await client(CREATE, input=new_event(await client.receiver("build")))
+        return answer.data["createEvent"]["event"]["id"]
+
+    id = asyncio.run(record())
+    first.kill()
+    with served(folder) as second:
+        assert database_pid(folder) != database
+        assert not runs(database)
+
+        async def read() -> str:
+            client = await Client(second.url).logged_in("admin", ADMIN_PASSWORD)
+            return (await client("query ($id: ID!) { event(id: $id) { id } }", id=id)).data["event"]["id"]
+
+        assert asyncio.run(read()) == id
+
+
+async def test_an_event_through_one_server_is_seen_by_a_subscriber_of_the_other(
+    database_url: str, keys: dict[str, str]
+) -> None:
+    with temporary_folder() as one, temporary_folder() as other:
+        environ = {"DATABASE_URL": database_url, **keys}
+        with served(one, environ=environ) as left, served(other, environ=environ) as right:
+            here = await Client(left.url).logged_in("admin", left.admin_password)
+            there = Client(right.url, here.token)  # one key pair: a token of either is good at both
+            receiver = await here.receiver("build")
+            async with there.socket(kinds=["EVENT_RECORDED"]) as frames:
+                await frames.next()
+                created = (await here(CREATE, input=new_event(receiver))).data["createEvent"]
+                frame = await frames.message()
+            assert (frame["event"]["id"], frame["cursor"]) == (created["event"]["id"], created["cursor"])
+            assert not (one / "data" / "postgres").exists()
+
+
+async def test_the_database_may_go_away_and_come_back_without_a_restart(keys: dict[str, str]) -> None:
+    with temporary_folder() as database, temporary_folder() as folder:
+        server = await EmbeddedPostgres.start(database / "data", say=print, settings=FAST)
+        await asyncio.to_thread(migrate, server.url, say=print)
+        with served(folder, environ={"DATABASE_URL": server.url, **keys}) as hub:
+            client = await Client(hub.url).logged_in("admin", hub.admin_password)
+            receiver = await client.receiver("build")
+            async with client.socket(kinds=["EVENT_RECORDED"]) as frames:
+                await frames.next()
+                await server.stop()
+                async with httpx2.AsyncClient(base_url=hub.url, trust_env=False, timeout=SECONDS) as http:
+                    assert (await http.get("/health/ready")).status_code == 503
+                    assert (await http.get("/health/live")).status_code == 200
+                away = await client(CREATE, input=new_event(receiver))
+                assert away.codes[0] in ("UNAVAILABLE", "OVERLOADED"), away.raw
+                assert away.errors[0]["extensions"]["retryAfter"]
+                server = await EmbeddedPostgres.start(database / "data", say=print, settings=FAST)
+                try:
+                    back = await created_at_last(client, receiver)
+                    assert (await frames.message())["event"]["id"] == back["event"]["id"]
+                    listed = (await client("{ events { nodes { id } } }")).data["events"]["nodes"]
+                    assert listed == [{"id": back["event"]["id"]}]
+                finally:
+                    hub.stop()
+                    await server.stop()
+
+
+async def created_at_last(client: Client, receiver: str) -> dict[str, Any]:
+    """The event that is recorded once the database answers again."""
+    async with asyncio.timeout(SECONDS):
+        while (answer := await client(CREATE, input=new_event(receiver))).errors:
+            assert answer.codes[0] in ("UNAVAILABLE", "OVERLOADED"), answer.raw
+            await asyncio.sleep(answer.errors[0]["extensions"]["retryAfter"] / 10)
+    return answer.data["createEvent"]

@@ -1,0 +1,284 @@
+"""`xzepr serve --workers`: one hub in several processes behind one port, as clients and operators meet it."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from tests.support.clients import Client
+from tests.support.hub import until
+from tests.support.postgres import temporary_folder
+from tests.support.process_stalls import lateness
+from tests.support.requests import new_event
+from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment, held_port, serving
+from tests.support.workers import runs, through, workers_of
+
+CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor event { id } } }"
+KEY = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id } } }"
+REVOKE = "mutation ($input: RevokeApiKeyInput!) { revokeApiKey(input: $input) { id } }"
+ME = "{ me { username } }"
+SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ServedHub]:
+    """A hub with two workers for the tests that leave it as it is."""
+    with serving("--workers", "2") as hub:
+        yield hub
+
+
+async def admin_of(hub: ServedHub) -> Client:
+    return await Client(hub.url).logged_in("admin", hub.admin_password)
+
+
+async def metrics_of(hub: ServedHub) -> dict[tuple[str, ...], float]:
+    """What a scrape finds, by name and sorted values of its labels."""
+    async with httpx2.AsyncClient(trust_env=False, timeout=SECONDS) as http:
+        text = (await http.get(f"{hub.url}/metrics")).text
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
+
+
+async def test_subscribers_of_either_worker_see_in_order_what_the_other_records(shared: ServedHub) -> None:
+    client = await admin_of(shared)
+    receiver = await client.receiver("ordered")
+    one, other = workers_of(shared)
+    async with AsyncExitStack() as open:
+        async with through(shared, one):
+            here = await open.enter_async_context(client.socket(kinds=["EVENT_RECORDED"]))
+            await here.next()
+        async with through(shared, other):
+            there = await open.enter_async_context(client.events(kinds=["EVENT_RECORDED"]))
+            await there.next()
+        created: list[str] = []
+        for worker in (one, other) * 3:
+            async with through(shared, worker):
+                for _ in range(5):
+                    answer = await client(CREATE, input=new_event(receiver))
+                    created.append(answer.data["createEvent"]["cursor"])
+        seen_here, seen_there = await here.messages(len(created)), await there.messages(len(created))
+    assert [frame["cursor"] for frame in seen_here] == created
+    assert [frame["cursor"] for frame in seen_there] == created
+
+
+async def test_a_key_works_at_the_other_worker_at_once_and_its_end_closes_sockets_at_both(shared: ServedHub) -> None:
+    client = await admin_of(shared)
+    one, other = workers_of(shared)
+    async with through(shared, one):
+        made = (await client(KEY, input={"name": "for both"})).data["createApiKey"]
+    holder = Client(shared.url, made["secret"])
+    async with through(shared, other):
+        assert (await holder(ME)).data["me"]["username"] == "admin"
+    async with AsyncExitStack() as open:
+        sockets: list[Any] = []
+        for worker in (one, other):
+            async with through(shared, worker):
+                url = shared.url.replace("http://", "ws://") + "/graphql"
+                socket = await open.enter_async_context(
+                    connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None)
+                )
+                await socket.send(json.dumps({"type": "connection_init", "payload": {"token": made["secret"]}}))
+                assert '"connection_ack"' in str(await socket.recv())
+                sockets.append(socket)
+        async with through(shared, one):
+            assert (await client(REVOKE, input={"id": made["apiKey"]["id"]})).data
+        began = time.monotonic()
+        async with lateness() as late:
+            for socket in sockets:
+                async with asyncio.timeout(SECONDS):
+                    await socket.wait_closed()
+                assert socket.close_code == 4403
+        assert time.monotonic() - began < 5 + late.seconds
+
+
+async def test_a_write_that_is_repeated_through_the_other_worker_is_recorded_once(shared: ServedHub) -> None:
+    client = await admin_of(shared)
+    receiver = await client.receiver("repeated")
+    event = new_event(receiver) | {"idempotencyKey": "the same"}
+    answers: list[Any] = []
+    for worker in workers_of(shared):
+        async with through(shared, worker):
+            answers.append((await client(CREATE, input=event)).data["createEvent"])
+    assert answers[0] == answers[1]
+    again = await asyncio.gather(*(client(CREATE, input=event | {"idempotencyKey": "at once"}) for _ in range(8)))
+    assert len({answer.data["createEvent"]["event"]["id"] for answer in again}) == 1
+    listed = await client("query ($id: ID!) { events(filter: { eventReceiverId: $id }) { nodes { id } } }", id=receiver)
+    assert len(listed.data["events"]["nodes"]) == 2
+
+
+async def test_a_scrape_of_either_worker_shows_both(shared: ServedHub) -> None:
+    client = await admin_of(shared)
+    receiver = await client.receiver("counted")
+    before = (await metrics_of(shared)).get(("xzepr_events_total", "true"), 0)
+    async with AsyncExitStack() as open:
+        for worker in workers_of(shared):
+            async with through(shared, worker):
+                await (await open.enter_async_context(client.socket())).next()
+                await client(CREATE, input=new_event(receiver))
+        await asyncio.sleep(1.5)  # gauges are a second old
+        scrapes: list[dict[tuple[str, ...], float]] = []
+        for worker in workers_of(shared):
+            async with through(shared, worker):
+                scrapes.append(await metrics_of(shared))
+    head = (await client("{ streamStatus { position } }")).data["streamStatus"]["position"]
+    for scrape in scrapes:
+        assert scrape["xzepr_events_total", "true"] == before + 2
+        assert scrape["xzepr_subscribers", "websocket"] == 2
+        assert scrape["xzepr_stream_head_position",] == head
+        assert scrape["xzepr_relay_state", "waiting_for_brokers", "xzepr.events"] == 2
+        assert scrape["xzepr_worker_starts_total",] == 2
+
+
+def test_no_secret_is_on_a_command_line(shared: ServedHub) -> None:
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (shared.process.pid, *workers_of(shared))]
+    assert len(lines) == 3
+    for line in lines:
+        assert b"postgresql:" not in line
+        assert b"PRIVATE" not in line
+        assert ADMIN_PASSWORD.encode() not in line
+
+
+def test_answers_is_said_once_after_every_worker(shared: ServedHub) -> None:
+    text = "".join(shared.lines)
+    assert text.count("answers at http://") == 1
+    assert len(re.findall(r"worker\.answers", text[: text.index("answers at")])) == 2
+
+
+def database_pid(folder: Path) -> int:
+    """The process of a hub's own PostgreSQL."""
+    return int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+
+
+@pytest.mark.slow
+async def test_a_worker_that_is_killed_is_started_again_while_the_other_serves() -> None:
+    with serving("--workers", "2") as hub:
+        client = await admin_of(hub)
+        victim, other = workers_of(hub)
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: not runs(victim), SECONDS)
+        assert (await client(ME)).data["me"]["username"] == "admin"
+        await until(lambda: len(workers_of(hub)) == 2 and "".join(hub.lines).count("worker.answers") == 3, SECONDS)
+        assert other in workers_of(hub)
+        (line,) = [line for line in hub.lines if "worker.ended" in line]
+        assert "SIGKILL" in line
+        assert str(victim) in line
+        assert (await metrics_of(hub))["xzepr_worker_starts_total",] == 3
+
+
+@pytest.mark.slow
+async def test_workers_and_database_end_with_a_supervisor_that_is_killed() -> None:
+    with temporary_folder() as folder, held_port() as port:
+        hub = ServedHub.start(folder / "data", "--workers", "2", port=port)
+        workers, database = workers_of(hub), database_pid(hub.data_dir)
+        hub.kill()
+        await until(lambda: not any(runs(pid) for pid in (*workers, database)), SECONDS)
+        again = ServedHub.start(folder / "data", "--workers", "2", port=port)
+        assert again.stop() == 0
+
+
+@contextmanager
+def in_a_group(folder: Path) -> Generator["subprocess.Popen[str]"]:
+    """A hub with two workers that answers, in a process group of its own, as a terminal makes one."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xzepr", "serve", "--data-dir", str(folder / "data"), "--port", "0", "--workers", "2"],
+        cwd=folder,
+        env={**clean_environment(), "XZEPR__AUTH__ADMIN_PASSWORD": ADMIN_PASSWORD},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    assert process.stdout is not None
+    try:
+        while "Kafka" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_in_order_and_without_a_trace() -> None:
+    with temporary_folder() as folder, in_a_group(folder) as process:
+        children = children_of(process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to all of the group
+        said, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, said
+        assert len(children) == 3
+        assert not any(runs(pid) for pid in children)
+        assert "Traceback" not in said
+        assert "worker.ended" not in said
+        # PostgreSQL was stopped, after the workers: it logs a fast shutdown of its own and no client that went away.
+        log = (folder / "data" / "postgres.log").read_text()
+        assert "database system is shut down" in log
+        assert "terminating connection due to administrator command" not in log
+
+
+@pytest.mark.slow
+def test_the_second_signal_does_not_wait_for_a_worker_that_is_stuck() -> None:
+    with temporary_folder() as folder, in_a_group(folder) as process:
+        children = children_of(process)
+        stuck = next(pid for pid in children if b"cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(stuck, signal.SIGSTOP)
+        os.kill(process.pid, signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        began = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+        assert time.monotonic() - began < 8
+        assert not any(runs(pid) for pid in children)
+
+
+@pytest.mark.slow
+async def test_requests_in_progress_at_both_workers_are_answered_when_the_hub_is_told_to_stop() -> None:
+    with serving("--workers", "2") as hub:
+        client = await admin_of(hub)
+        receiver = await client.receiver("drained")
+        answered: list[str] = []
+
+        async def record() -> None:
+            # On one connection until it is closed: a failure would be a request that was accepted and dropped.
+            async with httpx2.AsyncClient(trust_env=False, timeout=SECONDS) as http:
+                while True:
+                    body = {"query": CREATE, "variables": {"input": new_event(receiver)}}
+                    answer = await http.post(f"{hub.url}/graphql", json=body, headers=client.headers)
+                    answered.append(answer.json()["data"]["createEvent"]["event"]["id"])
+                    if answer.headers.get("connection") == "close":
+                        return
+
+        tasks = [asyncio.create_task(record()) for _ in range(8)]
+        await until(lambda: len(answered) > 50, SECONDS)
+        hub.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(SECONDS):
+            await asyncio.gather(*tasks)
+        assert await asyncio.to_thread(hub.process.wait, SECONDS) == 0
+        with temporary_folder():
+            again = ServedHub.start(hub.data_dir)
+            try:
+                client = await admin_of(again)
+                for id in answered[-8:]:
+                    found = await client("query ($id: ID!) { event(id: $id) { id } }", id=id)
+                    assert found.data["event"]["id"] == id
+            finally:
+                again.stop()
