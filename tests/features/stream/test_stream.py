@@ -379,7 +379,7 @@ async def test_the_feed_survives_the_end_of_its_connection(hub: Hub, database_ur
 
 
 async def test_the_feed_hears_of_messages_at_once_and_not_by_its_clock(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 600}) as hub:
+    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub:
         for position in range(1, 6):
             await new_receiver(hub)
             await asyncio.wait_for(hub.feed.wait_beyond(position - 1), 5)

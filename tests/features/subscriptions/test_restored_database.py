@@ -83,7 +83,7 @@ async def test_who_saw_what_was_lost_is_told_and_who_did_not_goes_on(database_ur
 
 
 async def test_what_was_written_meanwhile_in_another_process_is_not_taken_for_what_follows(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 600}) as hub, running_hub(database_url) as other:
+    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
         await written(hub, 10)
         async with following(hub) as frames:
             await restore(database_url, 6)
@@ -95,7 +95,7 @@ async def test_what_was_written_meanwhile_in_another_process_is_not_taken_for_wh
 
 
 async def test_what_this_process_commits_after_a_history_it_has_not_read_does_not_hide_the_break(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 600}) as hub, running_hub(database_url) as other:
+    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
         await written(hub, 10)
         async with following(hub) as frames:
             await restore(database_url, 6)
@@ -110,7 +110,7 @@ async def test_what_this_process_commits_after_a_history_it_has_not_read_does_no
 
 
 async def test_who_reads_behind_the_ring_is_told_as_well(database_url: str):
-    async with running_hub(database_url, stream={"ring_size": 2, "poll_seconds": 600}) as hub:
+    async with running_hub(database_url, stream={"ring_size": 2, "poll_seconds": 1e9}) as hub:
         await written(hub, 70)
         seventh = (await messages(hub))[6].cursor
         async with following(hub, seventh) as frames:
@@ -122,7 +122,7 @@ async def test_who_reads_behind_the_ring_is_told_as_well(database_url: str):
 
 
 async def test_who_comes_after_the_restore_is_told_nothing_of_what_is_lost(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 600}) as hub:
+    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub:
         await written(hub, 10)
         sixth = (await messages(hub))[5].cursor
         await restore(database_url, 6)

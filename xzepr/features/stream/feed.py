@@ -7,6 +7,7 @@ slow subscriber costs neither memory nor messages, and delays nobody (see `docs/
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -49,7 +50,7 @@ class Feed:
         self._backlog = Backlog(db)
         self.readers = Readers()
         self._started = asyncio.Event()
-        self._sure_at = 0.0
+        self._sure_at = -math.inf
         self._looks = 0
         self._looked = 0
         """The last look at the head that was answered, of so many that began."""
@@ -173,7 +174,7 @@ class Feed:
         if self._head is None:
             self._head = await store.head(connection)
             self._started.set()
-        self._sure_at = 0.0
+        self._sure_at = -math.inf
 
     async def _follow(self, connection: Connection) -> None:
         """Reads over the connection on which it listens: one that has fallen silent is noticed by the next look, and

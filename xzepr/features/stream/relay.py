@@ -6,6 +6,7 @@ the process that holds a lock in the database runs it; fencing covers a holder t
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -78,8 +79,8 @@ class Relay:
         self._tried: str | None = None
         self._idle_looks = 0
         self._noted: Published | None = None
-        self._noted_at = 0.0
-        self._answered_at = 0.0
+        self._noted_at = -math.inf
+        self._answered_at = -math.inf
         self.status = RelayStatus(self._route.name, RelayState.STANDBY, "starting", now(), None)
         """What it is doing now."""
 
