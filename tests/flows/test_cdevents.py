@@ -73,7 +73,7 @@ def text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-async def test_every_sample_is_read_back_with_equal_content(database_url: str) -> None:
+async def test_samples_are_read_back_unchanged(database_url: str) -> None:
     async with asking(database_url) as ask:
         samples = await record_all(ask)
         assert len(samples) == len(FILES) == 24
@@ -83,7 +83,7 @@ async def test_every_sample_is_read_back_with_equal_content(database_url: str) -
         }
 
 
-async def test_a_sample_is_refused_by_the_receiver_of_another_type(database_url: str) -> None:
+async def test_sample_is_rejected_by_other_receivers(database_url: str) -> None:
     async with asking(database_url) as ask:
         await record_all(ask)
         receivers = (await ask("{ eventReceivers(first: 100) { nodes { id name } } }")).data["eventReceivers"]["nodes"]
@@ -97,7 +97,7 @@ async def test_a_sample_is_refused_by_the_receiver_of_another_type(database_url:
 
 
 @pytest.mark.kafka
-async def test_every_sample_is_received_from_kafka_with_equal_content(database_url: str, kafka: str) -> None:
+async def test_samples_arrive_unchanged_in_kafka(database_url: str, kafka: str) -> None:
     name = uuid.uuid4().hex[:12]
     brokers = {"brokers": [kafka], "topic": f"events-{name}", "state_topic": f"relay-{name}", "timeout_seconds": 10}
     async with asking(database_url, {"kafka": brokers}) as ask:

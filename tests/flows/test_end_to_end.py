@@ -31,7 +31,7 @@ async def report(client: Client, receiver: str, **fields: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("transport", ["socket", "events"])
-async def test_from_a_login_to_the_frames_of_a_subscriber(client: Client, transport: str) -> None:
+async def test_subscriber_receives_reported_events(client: Client, transport: str) -> None:
     build, scan = await client.receiver("build"), await client.receiver("scan")
     group = await client.group(build, scan)
     follow = client.socket if transport == "socket" else client.events
@@ -55,7 +55,7 @@ async def test_from_a_login_to_the_frames_of_a_subscriber(client: Client, transp
 
 
 @pytest.mark.parametrize("transport", ["socket", "events"])
-async def test_who_comes_back_goes_on_after_their_cursor_and_then_live(client: Client, transport: str) -> None:
+async def test_returning_subscriber_resumes_after_its_cursor(client: Client, transport: str) -> None:
     receiver = await client.receiver("resumed")
     before = [await report(client, receiver, version=str(n)) for n in range(4)]
     follow = client.socket if transport == "socket" else client.events
@@ -68,7 +68,7 @@ async def test_who_comes_back_goes_on_after_their_cursor_and_then_live(client: C
     assert [frame["event"]["id"] for frame in missed] == [one["event"]["id"] for one in (*before[2:], live)]
 
 
-async def test_last_event_id_resumes_and_outranks_after(client: Client) -> None:
+async def test_last_event_id_overrides_after(client: Client) -> None:
     receiver = await client.receiver("sse")
     before = [await report(client, receiver, version=str(n)) for n in range(3)]
     wanted = {"filter": {"eventReceiverIds": [receiver]}, "kinds": ["EVENT_RECORDED"]}
@@ -76,7 +76,7 @@ async def test_last_event_id_resumes_and_outranks_after(client: Client) -> None:
         assert (await frames.message())["event"]["id"] == before[2]["event"]["id"]
 
 
-async def test_the_pages_of_the_stream_hold_what_subscribers_see(client: Client) -> None:
+async def test_stream_pages_hold_every_message(client: Client) -> None:
     receiver = await client.receiver("paged")
     start = (await report(client, receiver))["cursor"]
     cursors = [(await report(client, receiver, version=str(n)))["cursor"] for n in range(5)]
@@ -94,7 +94,7 @@ async def test_the_pages_of_the_stream_hold_what_subscribers_see(client: Client)
     assert empty == {"cursor": after, "hasNext": False, "messages": []}
 
 
-async def test_a_cursor_of_another_stream_is_told_as_such(client: Client) -> None:
+async def test_cursor_of_another_stream_is_rejected(client: Client) -> None:
     cursor = (await report(client, await client.receiver("diverged")))["cursor"]
     position, _, tail = cursor.partition("-")
     for other in (f"{position}-{tail[::-1]}", f"{10**9}-{tail}", "0-AAAAAAAA"):
@@ -104,7 +104,7 @@ async def test_a_cursor_of_another_stream_is_told_as_such(client: Client) -> Non
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["after"])
 
 
-async def test_a_unit_tells_its_timeline_and_its_gates(client: Client) -> None:
+async def test_unit_shows_its_timeline_with_gates(client: Client) -> None:
     build, scan = await client.receiver("build"), await client.receiver("scan")
     group = await client.group(build, scan)
     key = {**UNIT, "name": Path(__file__).name}

@@ -60,7 +60,7 @@ def opened(page: Page, times: int) -> None:
     page.wait_for_function("times => window.opened >= times && window.heard.length", arg=times, timeout=30_000)
 
 
-def test_an_event_source_comes_back_after_a_crash_with_another_ticket_and_has_missed_nothing(browser: Browser):
+def test_event_source_resumes_after_a_crash(browser: Browser):
     addresses: list[str] = []
     with temporary_folder() as folder, held_port() as port:
         hub = ServedHub.start(folder / "data", port=port)
@@ -92,7 +92,7 @@ def _recorded_while_away(page: Page, colleague: Colleague, recorded: list[str]) 
     assert heard(page, 15) == recorded
 
 
-def test_a_ticket_opens_one_stream_and_the_browser_is_told_so(browser: Browser):
+def test_ticket_opens_only_one_stream(browser: Browser):
     with temporary_folder() as folder:
         hub = ServedHub.start(folder / "data")
         try:

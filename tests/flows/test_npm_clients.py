@@ -124,7 +124,7 @@ async def signed_in(hub: ServedHub) -> Client:
         ("eventsource", ServedHub.stop),
     ],
 )
-async def test_a_client_comes_back_after_a_crash_or_a_stop_of_the_hub_and_has_missed_nothing(
+async def test_client_resumes_after_a_restart_of_the_hub(
     clients: Path, transport: str, end: Callable[[ServedHub], object]
 ) -> None:
     with temporary_folder() as folder, held_port() as port:
@@ -143,7 +143,7 @@ async def test_a_client_comes_back_after_a_crash_or_a_stop_of_the_hub_and_has_mi
             hub.stop()
 
 
-async def test_graphql_ws_comes_back_with_another_credential_after_4403(clients: Path) -> None:
+async def test_graphql_ws_changes_credential_after_4403(clients: Path) -> None:
     with serving() as hub:
         client = await signed_in(hub)
         receiver, (first, id), (second, _) = await client.receiver("build"), await key(client), await key(client)
@@ -155,7 +155,7 @@ async def test_graphql_ws_comes_back_with_another_credential_after_4403(clients:
 
 
 @pytest.mark.parametrize("transport", ["sse", "eventsource"])
-async def test_a_stream_whose_key_was_revoked_ends_with_the_reason(clients: Path, transport: str) -> None:
+async def test_revoked_key_ends_the_stream_with_the_reason(clients: Path, transport: str) -> None:
     with serving() as hub:
         client = await signed_in(hub)
         secret, id = await key(client)
@@ -165,7 +165,7 @@ async def test_a_stream_whose_key_was_revoked_ends_with_the_reason(clients: Path
             assert await follower.hear() == {"complete": True}
 
 
-async def test_graphql_ws_comes_back_after_the_codes_that_say_so_and_gives_up_after_the_others(clients: Path) -> None:
+async def test_graphql_ws_reconnects_after_listed_codes_only(clients: Path) -> None:
     left = COMES_BACK | GIVES_UP
 
     async def serve(socket: ServerConnection) -> None:
@@ -218,7 +218,7 @@ def two_hubs(database_url: str) -> Iterator[Callable[[int], ServedHub]]:
                 hub.stop()
 
 
-async def test_graphql_ws_goes_over_to_the_other_of_two_servers_behind_a_balancer_and_back(
+async def test_graphql_ws_switches_servers_behind_a_balancer(
     clients: Path, two_hubs: Callable[[int], ServedHub]
 ) -> None:
     hubs = [await asyncio.to_thread(two_hubs, number) for number in (0, 1)]

@@ -50,7 +50,7 @@ def visit(browser: Browser, hub: ServedHub) -> Iterator[Visit]:
     assert visit.complaints == []
 
 
-def test_the_examples_lead_from_a_receiver_to_a_complete_gate(visit: Visit):
+def test_examples_lead_to_a_complete_gate(visit: Visit):
     visit.sign_in()
     visit.execute()
     receiver = visit.answered_id()
@@ -78,14 +78,14 @@ def test_the_examples_lead_from_a_receiver_to_a_complete_gate(visit: Visit):
     assert visit.answered_id() == event
 
 
-def test_signed_in_a_visitor_runs_an_operation(visit: Visit):
+def test_signed_in_user_runs_an_operation(visit: Visit):
     visit.sign_in()
     visit.write(ME)
     visit.execute()
     expect(visit.answer).to_contain_text(re.compile(r'"username":\s"admin"'))
 
 
-def test_a_wrong_password_is_said_and_signs_nobody_in(visit: Visit):
+def test_wrong_password_is_reported(visit: Visit):
     visit.fill_in("admin", "wrong")
     expect(visit.dialog.get_by_role("alert")).to_have_text("user name or password is wrong")
     expect(visit.dialog).to_be_visible()
@@ -93,7 +93,7 @@ def test_a_wrong_password_is_said_and_signs_nobody_in(visit: Visit):
     expect(visit.status).to_have_text("Not signed in")
 
 
-def test_an_api_key_signs_in_too(visit: Visit, colleague: Colleague):
+def test_api_key_signs_in(visit: Visit, colleague: Colleague):
     visit.page.get_by_text("API key").click()
     secret = colleague.ask(KEY, {"name": "for the playground"})["createApiKey"]["secret"]
     visit.page.get_by_role("textbox", name="API key").fill(secret)
@@ -101,20 +101,20 @@ def test_an_api_key_signs_in_too(visit: Visit, colleague: Colleague):
     expect(visit.status).to_have_text("Signed in as admin by API key")
 
 
-def test_nothing_asks_for_the_schema_before_somebody_signed_in(visit: Visit):
+def test_schema_is_not_requested_before_sign_in(visit: Visit):
     visit.decline()
     visit.page.get_by_role("button", name="Show Documentation Explorer").click()
     expect(visit.page.get_by_text("No GraphQL schema available")).to_be_visible()
     assert f"{visit.hub}/graphql" not in visit.addresses
 
 
-def test_the_schema_of_the_hub_is_shown_to_who_signed_in(visit: Visit):
+def test_schema_is_shown_after_sign_in(visit: Visit):
     visit.sign_in()
     visit.page.get_by_role("button", name="Show Documentation Explorer").click()
     expect(visit.page.get_by_role("link", name="EventReceiverGroup", exact=True)).to_be_visible()
 
 
-def test_a_subscription_shows_what_another_client_records(visit: Visit, colleague: Colleague):
+def test_subscription_shows_events_of_another_client(visit: Visit, colleague: Colleague):
     visit.sign_in()
     visit.show("Watch")
     visit.execute()
@@ -125,7 +125,7 @@ def test_a_subscription_shows_what_another_client_records(visit: Visit, colleagu
     assert [token for token in visit.tokens for frame in visit.sent if token in frame and "connection_init" in frame]
 
 
-def test_signing_out_ends_the_subscription_and_forgets_the_token(visit: Visit, colleague: Colleague):
+def test_sign_out_ends_the_subscription(visit: Visit, colleague: Colleague):
     visit.sign_in()
     visit.show("Watch")
     visit.execute()
@@ -143,7 +143,7 @@ def test_signing_out_ends_the_subscription_and_forgets_the_token(visit: Visit, c
 
 
 @pytest.mark.parametrize("document", [ME, "subscription { stream { cursor } }"], ids=["query", "subscription"])
-def test_a_session_that_the_hub_ended_asks_to_sign_in_again(
+def test_ended_session_asks_for_sign_in(
     visit: Visit, colleague: Colleague, document: str, request: pytest.FixtureRequest
 ):
     name, password = f"guest-of-a-{request.node.callspec.id}", "a password of their own"
@@ -160,7 +160,7 @@ def test_a_session_that_the_hub_ended_asks_to_sign_in_again(
     visit.complaints.clear()
 
 
-def test_neither_token_nor_documents_outlive_the_page(visit: Visit):
+def test_browser_keeps_neither_token_nor_documents(visit: Visit):
     visit.sign_in()
     visit.write('query Secretive { me { username } } # "hunter2"')
     visit.execute()

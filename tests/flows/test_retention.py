@@ -74,7 +74,7 @@ def _told(late: Late, errors: list[dict[str, Any]]) -> None:
     assert late.oldest in error["message"]
 
 
-async def test_every_transport_tells_the_oldest_cursor_and_goes_on_from_it(late: Late, stranger: Person) -> None:
+async def test_every_transport_reports_the_oldest_cursor(late: Late, stranger: Person) -> None:
     await _by_pages(late)
     _told(late, await _refused_socket(late))
     _told(late, await _refused_events(late, None, late.expired))

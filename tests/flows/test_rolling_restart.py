@@ -207,7 +207,7 @@ async def restart(hub: ServingHub) -> float:
     return stopped
 
 
-async def test_a_rolling_restart_loses_repeats_and_refuses_nothing(request: pytest.FixtureRequest) -> None:
+async def test_rolling_restart_loses_no_event(request: pytest.FixtureRequest) -> None:
     async with stage(kafka=False) as on, balancer(on.ports) as before:
         parts = {one.name: getattr(on, one.name) for one in fields(Stage)}
         run = RollingRestart(Behind(**parts, balancer_port=before.port))

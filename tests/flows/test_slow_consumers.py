@@ -101,9 +101,7 @@ async def positions(frames: Frames, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("transport", ["socket", "events"])
-async def test_who_did_not_read_for_a_while_is_sent_everything_once_and_in_order(
-    database_url: str, tmp_path: Path, transport: str
-):
+async def test_paused_reader_receives_everything_in_order(database_url: str, tmp_path: Path, transport: str):
     async with AsyncExitStack() as open:
         stage = await open.enter_async_context(Stage.set(database_url, tmp_path, ring_size=SMALL_RING))
         follow = stage.client.socket if transport == "socket" else stage.client.events
@@ -116,7 +114,7 @@ async def test_who_did_not_read_for_a_while_is_sent_everything_once_and_in_order
         assert await positions(frozen, 2_000) == list(range(2, 2_002))
 
 
-async def test_who_is_behind_the_ring_reads_through_connections_of_their_own(database_url: str, tmp_path: Path):
+async def test_catch_up_uses_separate_connections(database_url: str, tmp_path: Path):
     async with Stage.set(database_url, tmp_path, ring_size=SMALL_RING) as stage:
         await stage.report(2_000)
         before, most = stage.connections("pool"), 0
@@ -130,7 +128,7 @@ async def test_who_is_behind_the_ring_reads_through_connections_of_their_own(dat
 
 
 @pytest.mark.slow
-async def test_a_minute_without_reading_while_a_hundred_thousand_pass(database_url: str, tmp_path: Path):
+async def test_minute_without_reading_costs_little_memory(database_url: str, tmp_path: Path):
     count = 100_000
     async with AsyncExitStack() as open:
         stage = await open.enter_async_context(Stage.set(database_url, tmp_path))
@@ -155,9 +153,7 @@ async def test_a_minute_without_reading_while_a_hundred_thousand_pass(database_u
 
 
 @pytest.mark.slow
-async def test_creates_go_on_beside_a_thousand_that_read_nothing_and_a_thousand_that_catch_up(
-    database_url: str, tmp_path: Path
-):
+async def test_creates_stay_fast_beside_slow_subscribers(database_url: str, tmp_path: Path):
     async with Stage.set(database_url, tmp_path) as stage:
         await stage.report(30_000)
         first, port, token = await stage.first(), stage.hub.port, stage.client.token

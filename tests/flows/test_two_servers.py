@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.hub import MANAGER, VIEWER, messages, new_group, new_receiver, running_hub
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
-from xzepr.features.stream.subscription import follow
+from xzepr.features.subscriptions.service import follow
 from xzepr.hub import Hub
 
 ROUNDS = 100
@@ -48,7 +48,7 @@ async def report(process: Process, unit: str) -> tuple[int, int]:
     return int(position), int(complete)
 
 
-async def test_a_gate_that_two_servers_complete_at_the_same_moment_completes_once(database_url: str):
+async def test_concurrent_completion_completes_a_gate_once(database_url: str):
     async with AsyncExitStack() as open:
         hub = await open.enter_async_context(running_hub(database_url))
         build, scan = await new_receiver(hub), await new_receiver(hub, "scan")

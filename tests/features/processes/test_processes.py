@@ -15,13 +15,15 @@ from xzepr import __version__
 from xzepr.core.actor import SYSTEM
 from xzepr.core.clock import now
 from xzepr.core.errors import Forbidden
-from xzepr.features.stream import processes, relay_store, routes
-from xzepr.features.stream.feed import Feed
+from xzepr.features.processes import service as processes
+from xzepr.features.processes.service import ProcessStatus, ThisProcess
+from xzepr.features.relay import service as routes
+from xzepr.features.relay import store as relay_store
+from xzepr.features.relay.model import LEADER_SILENT_SECONDS, RelayState, RelayStatus
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
-from xzepr.features.stream.processes import ProcessStatus, ThisProcess
-from xzepr.features.stream.published import RelayState, RelayStatus
 from xzepr.features.stream.service import Stream
-from xzepr.features.stream.subscription import follow
+from xzepr.features.subscriptions.feed import Feed
+from xzepr.features.subscriptions.service import follow
 from xzepr.infra.db import Database
 from xzepr.processes import running
 from xzepr.settings import Settings
@@ -63,9 +65,7 @@ async def age(database_url: str, seconds: int) -> None:
     )
 
 
-async def test_processes_on_one_database_know_one_another_until_they_end(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_processes_list_each_other_until_they_end(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_PARTING_SECONDS", 20.0)
     async with running_hub(database_url) as one:
         await shown(one.db)  # it begins before the other: that is their order
@@ -83,7 +83,7 @@ async def test_processes_on_one_database_know_one_another_until_they_end(
         assert [found.id for found in await processes.statuses(one.db, SYSTEM)] == [one.process.id]
 
 
-async def test_a_process_has_the_role_that_its_command_gives_it(database_url: str) -> None:
+async def test_process_reports_the_role_of_its_command(database_url: str) -> None:
     async with running_hub(database_url) as hub:
         again = replace(hub, process=ThisProcess())
         async with running(again, role=processes.WORK):
@@ -91,10 +91,8 @@ async def test_a_process_has_the_role_that_its_command_gives_it(database_url: st
     assert roles == {hub.process.id: "serve", again.process.id: "work"}
 
 
-async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_removed(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"SHOWN_SECONDS": 10.0, "_KEPT_SECONDS": 60.0}.items():
+async def test_silent_process_is_hidden_then_removed(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LEADER_SILENT_SECONDS": 10.0, "_KEPT_SECONDS": 60.0}.items():
         assert getattr(processes, name) == value
         monkeypatch.setattr(processes, name, 100 * value)  # a second more or less makes no difference
     async with opened(database_url) as stream:
@@ -114,9 +112,7 @@ async def test_who_is_silent_for_ten_seconds_is_not_shown_and_for_a_minute_remov
         assert {str(id) for (id,) in rows} == {silent[seconds].id for seconds in (0, 800, 1100)}
 
 
-async def test_a_row_that_a_crash_of_the_database_took_is_made_anew_and_began_when_it_did(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lost_process_row_is_recreated_with_its_start(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with hub_on(Settings(), database_url) as hub:
         monkeypatch.setattr(hub.process, "_began", time.monotonic() - 3600)
         async with running(hub):
@@ -129,9 +125,7 @@ async def test_a_row_that_a_crash_of_the_database_took_is_made_anew_and_began_wh
         assert (one.seen_at - one.started_at).total_seconds() == pytest.approx(3600, abs=60)
 
 
-async def test_a_database_that_takes_no_descriptions_delays_nothing_else(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_blocked_process_report_delays_nothing_else(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_ANSWER_SECONDS", 60.0)
     patient = {"lock_timeout_seconds": 60, "statement_timeout_seconds": 60}
     async with running_hub(database_url, database=patient) as hub:
@@ -164,7 +158,7 @@ async def _descriptions_that_wait(database_url: str) -> list[tuple[object, ...]]
     )
 
 
-async def test_lag_is_counted_in_messages_and_timed_by_the_oldest_that_waits(database_url: str) -> None:
+async def test_lag_is_measured_from_the_oldest_waiting_message(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
@@ -182,7 +176,7 @@ async def test_lag_is_counted_in_messages_and_timed_by_the_oldest_that_waits(dat
         assert one.lags.slowest_subscriber is None
 
 
-async def test_lag_in_seconds_survives_that_retention_took_what_waited(database_url: str) -> None:
+async def test_lag_seconds_survive_retention(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
@@ -192,7 +186,7 @@ async def test_lag_in_seconds_survives_that_retention_took_what_waited(database_
         assert one.lags.feed.lag_seconds == pytest.approx(200, abs=5)
 
 
-async def test_a_clock_that_was_set_back_makes_no_negative_lag(database_url: str) -> None:
+async def test_clock_set_back_gives_no_negative_lag(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 2)
         await age(database_url, -3600)
@@ -208,7 +202,7 @@ async def _route(database_url: str, published: int) -> None:
     )
 
 
-async def test_a_route_that_nobody_leads_lags_by_what_it_remembers(database_url: str) -> None:
+async def test_leaderless_route_lags_by_its_stored_position(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
@@ -224,7 +218,7 @@ async def test_a_route_that_nobody_leads_lags_by_what_it_remembers(database_url:
         assert (status.lag, status.lag_seconds) == (0, 0.0)
 
 
-async def test_a_routes_lag_is_what_its_leader_measured_for_as_long_as_it_is_heard_of(database_url: str) -> None:
+async def test_route_lag_is_that_of_its_live_leader(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
@@ -243,7 +237,7 @@ async def test_a_routes_lag_is_what_its_leader_measured_for_as_long_as_it_is_hea
         assert seconds == pytest.approx(300, abs=5)
 
 
-async def test_a_route_that_none_ever_led_lags_by_the_whole_stream_where_a_process_has_brokers(
+async def test_never_led_route_lags_by_the_whole_stream(
     database_url: str,
 ) -> None:
     async with opened(database_url) as stream:
@@ -266,7 +260,7 @@ async def test_a_route_that_none_ever_led_lags_by_the_whole_stream_where_a_proce
         assert "no process" not in led.detail, "a process led it"
 
 
-async def test_a_route_that_begins_late_lags_by_what_retention_has_left_for_it(database_url: str) -> None:
+async def test_new_route_lags_by_the_remaining_messages(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
@@ -283,7 +277,7 @@ NO_BROKERS = replace(IDLE, state=RelayState.WAITING_FOR_BROKERS, detail="kafka.b
 
 
 @pytest.mark.parametrize("relay", [NO_BROKERS, None], ids=["that would relay", "that leaves it to others"])
-async def test_no_route_waits_for_a_process_without_brokers(database_url: str, relay: RelayStatus | None) -> None:
+async def test_process_without_brokers_adds_no_route(database_url: str, relay: RelayStatus | None) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         one = await described(stream.db, ThisProcess(), relay=relay)
@@ -293,7 +287,7 @@ async def test_no_route_waits_for_a_process_without_brokers(database_url: str, r
         assert (status.relay is None) == (relay is None)
 
 
-async def test_a_route_that_none_ever_led_is_forgotten_with_the_last_process_that_has_brokers_for_it(
+async def test_never_led_route_ends_with_its_last_process(
     database_url: str,
 ) -> None:
     async with opened(database_url) as stream:
@@ -306,7 +300,7 @@ async def test_a_route_that_none_ever_led_is_forgotten_with_the_last_process_tha
         assert await routes.statuses(stream.db, SYSTEM) == []
 
 
-async def test_a_leaders_position_from_before_the_database_was_restored_hides_no_lag(database_url: str) -> None:
+async def test_leader_position_before_a_restore_hides_no_lag(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
@@ -321,7 +315,7 @@ async def test_a_leaders_position_from_before_the_database_was_restored_hides_no
         assert (position, count) == (0, 5), "what the route remembers is of that stream as well"
 
 
-async def test_dead_letters_are_the_same_in_every_process_while_brokers_are_away(database_url: str) -> None:
+async def test_every_process_reports_the_same_dead_letters(database_url: str) -> None:
     away = {"brokers": ["127.0.0.1:1"], "topic": ROUTE, "timeout_seconds": 1}
     leaves_it = away | {"enabled": False}
     async with running_hub(database_url, kafka=away) as one, running_hub(database_url, kafka=leaves_it) as other:
@@ -344,11 +338,11 @@ async def test_dead_letters_are_the_same_in_every_process_while_brokers_are_away
 
 async def _lags(stream: Stream) -> list[tuple[str, str | None, int, int, float]]:
     async with stream.db.read() as connection:
-        rows = await relay_store.lags(connection, processes.SHOWN_SECONDS)
+        rows = await relay_store.lags(connection, LEADER_SILENT_SECONDS)
     return [(row.route, row.leader, row.position, row.lag, row.lag_seconds) for row in rows]
 
 
-async def test_while_brokers_are_away_the_routes_lag_grows(database_url: str) -> None:
+async def test_route_lag_grows_while_brokers_are_down(database_url: str) -> None:
     away = {"brokers": ["127.0.0.1:1"], "topic": ROUTE, "timeout_seconds": 1}
     async with running_hub(database_url, kafka=away) as hub:
         await new_receiver(hub)
@@ -369,7 +363,7 @@ async def test_while_brokers_are_away_the_routes_lag_grows(database_url: str) ->
 
 
 @pytest.mark.kafka
-async def test_the_leader_is_named_and_its_routes_lag_is_its_own(kafka: str, database_url: str) -> None:
+async def test_route_status_names_its_leader(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka).model_dump(mode="python")
     async with running_hub(database_url, kafka=settings) as one, running_hub(database_url, kafka=settings) as other:
         for number in range(20):
@@ -387,27 +381,27 @@ async def test_the_leader_is_named_and_its_routes_lag_is_its_own(kafka: str, dat
         assert leader == route.leader
 
 
-async def test_the_slowest_subscriber_is_the_one_that_does_not_read_on(database_url: str) -> None:
+async def test_slowest_subscriber_is_the_one_not_reading(database_url: str) -> None:
     async with opened(database_url) as stream:
         feed = Feed(stream.db, stream, ring_size=10, poll_seconds=0.05)
         following = asyncio.create_task(feed.run())
         await feed.started()
         start = feed.head.cursor
-        assert feed.readers.slowest is None
+        assert feed.subscribers.slowest is None
         quick, slow = _subscriber(stream, feed, start), _subscriber(stream, feed, start)
         for one in (quick, slow):
             await anext(one)
         await append(stream, 1200)
         assert await _read(quick, 1200) == list(range(1, 1201))
         await anext(quick)  # a checkpoint: it waits for more
-        assert feed.readers.slowest == 0
+        assert feed.subscribers.slowest == 0
         assert await _read(slow, 600) == list(range(1, 601))
-        assert feed.readers.slowest is not None
-        assert 500 <= feed.readers.slowest <= 600
+        assert feed.subscribers.slowest is not None
+        assert 500 <= feed.subscribers.slowest <= 600
         await slow.aclose()
-        assert feed.readers.slowest == 1200
+        assert feed.subscribers.slowest == 1200
         await quick.aclose()
-        assert feed.readers.slowest is None
+        assert feed.subscribers.slowest is None
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
@@ -425,7 +419,7 @@ async def _read(subscriber: AsyncGenerator[Message | Checkpoint, None], count: i
     return positions
 
 
-async def test_only_administrators_of_the_stream_see_processes(database_url: str) -> None:
+async def test_only_stream_administrators_see_processes(database_url: str) -> None:
     nobody = replace(SYSTEM, permissions=frozenset())
     async with opened(database_url) as stream:
         with pytest.raises(Forbidden):

@@ -24,7 +24,7 @@ from tests.support.relay import (
     running,
     until,
 )
-from xzepr.features.stream.published import RelayState
+from xzepr.features.relay.model import RelayState
 from xzepr.settings import KafkaSettings
 
 pytestmark = pytest.mark.kafka
@@ -136,9 +136,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 @pytest.mark.parametrize("mechanism", _MECHANISMS)
-async def test_a_relay_with_password_and_certificate_delivers_each_message_once(
-    guarded: Guarded, database_url: str, mechanism: str
-) -> None:
+async def test_authenticated_relay_delivers_exactly_once(guarded: Guarded, database_url: str, mechanism: str) -> None:
     settings = guarded.settings(sasl_mechanism=mechanism)
     async with opened(database_url) as stream:
         await append(stream, 300)
@@ -162,7 +160,7 @@ async def test_a_relay_with_password_and_certificate_delivers_each_message_once(
     ],
     ids=["password", "user", "authority", "no certificate", "no password", "file"],
 )
-async def test_who_is_not_let_in_is_told_why_waits_and_follows_once_the_settings_are_right(
+async def test_rejected_relay_waits_for_correct_settings(
     guarded: Guarded, database_url: str, wrong: dict[str, object], reason: str
 ) -> None:
     right = guarded.settings(timeout_seconds=3)

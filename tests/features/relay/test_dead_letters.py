@@ -22,10 +22,11 @@ from tests.support.relay import (
 from xzepr.core.actor import ANONYMOUS, SYSTEM
 from xzepr.core.errors import InvalidInput, NotFound, Unauthenticated
 from xzepr.core.paging import PageRequest
-from xzepr.features.stream import dead_letters, routes
-from xzepr.features.stream.dead_letters import DeadLetter, DeadLetterState
+from xzepr.features.relay import dead_letters
+from xzepr.features.relay import service as routes
+from xzepr.features.relay.dead_letters import DeadLetter, DeadLetterState
+from xzepr.features.relay.model import RelayState
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.published import RelayState
 from xzepr.features.stream.service import Stream
 from xzepr.infra.kafka.cluster import BrokerError, Cluster
 from xzepr.infra.kafka.producer import Producer
@@ -61,9 +62,7 @@ async def _mend(kafka: str, settings: KafkaSettings) -> None:
     await asyncio.to_thread(configure_topic, kafka, settings.topic, "max.message.bytes", "1000000")
 
 
-async def test_refused_messages_are_left_out_and_all_others_arrive_once_and_in_order(
-    kafka: str, database_url: str
-) -> None:
+async def test_rejected_messages_are_skipped(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     await small_topic(settings)
     async with opened(database_url) as stream:
@@ -92,7 +91,7 @@ async def test_refused_messages_are_left_out_and_all_others_arrive_once_and_in_o
         assert own == sorted(own)
 
 
-async def test_a_limit_that_was_lowered_meanwhile_makes_no_dead_letter(kafka: str, database_url: str) -> None:
+async def test_lowered_size_limit_creates_no_dead_letter(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
         await append(stream, 10)
@@ -106,9 +105,7 @@ async def test_a_limit_that_was_lowered_meanwhile_makes_no_dead_letter(kafka: st
     assert last.cloudevent["dataref"] == "/xzepr/receivers/r"
 
 
-async def test_a_dead_letter_that_is_sent_again_arrives_once_though_nobody_knows_whether_it_did(
-    kafka: str, database_url: str
-) -> None:
+async def test_retry_with_unknown_outcome_delivers_once(kafka: str, database_url: str) -> None:
     class Unlucky(Producer):
         """Its commits work, and the answers to them are lost while `lost` is set."""
 
@@ -145,7 +142,7 @@ async def test_a_dead_letter_that_is_sent_again_arrives_once_though_nobody_knows
     assert late.cloudevent["data"]["cursor"] == str(refused.cursor)
 
 
-async def test_what_is_refused_again_holds_up_nothing(kafka: str, database_url: str) -> None:
+async def test_failing_retries_do_not_delay_new_messages(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     await small_topic(settings)
     async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
@@ -176,9 +173,7 @@ async def _tried_again(stream: Stream, settings: KafkaSettings, count: int) -> N
             await asyncio.sleep(0.02)
 
 
-async def test_a_dropped_dead_letter_stays_out_until_somebody_thinks_better_of_it(
-    kafka: str, database_url: str
-) -> None:
+async def test_dropped_dead_letter_stays_out_until_retried(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     await small_topic(settings)
     async with opened(database_url) as stream:
@@ -202,9 +197,7 @@ async def test_a_dropped_dead_letter_stays_out_until_somebody_thinks_better_of_i
     assert sorted(one.position for one in await _received(kafka, settings)) == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_topic_that_refuses_everything_stops_the_relay_until_it_is_mended(
-    kafka: str, database_url: str
-) -> None:
+async def test_topic_that_rejects_everything_stops_the_relay(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     await small_topic(settings, max_message_bytes="100")
     async with opened(database_url) as stream:
@@ -220,9 +213,7 @@ async def test_a_topic_that_refuses_everything_stops_the_relay_until_it_is_mende
     assert sorted(one.position for one in await _received(kafka, settings)) == list(range(1, 21))
 
 
-async def test_a_state_topic_that_refuses_the_position_makes_no_message_a_dead_letter(
-    kafka: str, database_url: str
-) -> None:
+async def test_rejected_position_creates_no_dead_letter(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with Topics(Cluster((kafka,), 10)) as topics:
         config = {"cleanup.policy": "compact", "max.message.bytes": "100"}
@@ -236,7 +227,7 @@ async def test_a_state_topic_that_refuses_the_position_makes_no_message_a_dead_l
     assert await _received(kafka, settings) == []
 
 
-async def test_what_makes_no_sense_is_refused_and_nothing_becomes_of_any(kafka: str, database_url: str) -> None:
+async def test_invalid_decision_changes_no_dead_letter(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     await small_topic(settings)
     async with opened(database_url) as stream:

@@ -19,9 +19,9 @@ from tests.support.relay import (
     running,
     until,
 )
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.relay import Relay
-from xzepr.features.stream.route import Route
+from xzepr.features.relay.loop import Relay
+from xzepr.features.relay.model import RelayState
+from xzepr.features.relay.route import Route
 from xzepr.infra.kafka.cluster import Cluster, FencedError, RivalError
 from xzepr.infra.kafka.producer import Producer, Record
 from xzepr.infra.kafka.topics import NewTopicSpec, Topics
@@ -51,7 +51,7 @@ class _Told:
         self._task.cancel()
 
 
-async def test_two_relays_that_both_lead_step_down_in_turn_and_nothing_is_lost_or_doubled(
+async def test_competing_leaders_deliver_exactly_once(
     kafka: str, database_url: str, postgres_server: Databases
 ) -> None:
     """A database that was copied while the hub went on: each relay holds the lock of its own copy."""
@@ -72,9 +72,7 @@ async def test_two_relays_that_both_lead_step_down_in_turn_and_nothing_is_lost_o
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 2000)
 
 
-async def test_who_is_fenced_steps_down_with_a_clear_line_and_asks_for_the_lead_again(
-    kafka: str, database_url: str
-) -> None:
+async def test_fenced_leader_steps_down_then_leads_again(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
         await append(stream, 50)
@@ -91,7 +89,7 @@ async def test_who_is_fenced_steps_down_with_a_clear_line_and_asks_for_the_lead_
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
-async def test_a_transaction_that_took_too_long_is_no_rival(kafka: str) -> None:
+async def test_transaction_timeout_is_no_competing_relay(kafka: str) -> None:
     cluster = Cluster((kafka,), 4)
     patient = Cluster((kafka,), 10)
     topic = kafka_settings(kafka).topic

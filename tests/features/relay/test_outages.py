@@ -19,9 +19,9 @@ from tests.support.relay import (
 )
 from xzepr.core.actor import ANONYMOUS, SYSTEM
 from xzepr.core.errors import Conflict, InvalidInput, NotFound, Unauthenticated
-from xzepr.features.stream import routes
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.relay import Relay
+from xzepr.features.relay import service as routes
+from xzepr.features.relay.loop import Relay
+from xzepr.features.relay.model import RelayState
 from xzepr.features.stream.service import Stream
 from xzepr.infra.kafka.cluster import Cluster
 from xzepr.infra.kafka.producer import Producer
@@ -39,9 +39,7 @@ async def _remove_after(stream: Stream, position: int) -> None:
         await connection.execute("DELETE FROM messages WHERE position > %s", (position,))
 
 
-async def test_brokers_that_are_down_at_start_get_everything_in_order_later(
-    own_broker: Broker, database_url: str
-) -> None:
+async def test_brokers_down_at_start_receive_everything_later(own_broker: Broker, database_url: str) -> None:
     settings = kafka_settings(own_broker.bootstrap)
     async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
         await append(stream, 100)
@@ -53,9 +51,7 @@ async def test_brokers_that_are_down_at_start_get_everything_in_order_later(
     assert_exactly_once(await asyncio.to_thread(consume, own_broker.bootstrap, settings.topic), 200)
 
 
-async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
-    own_broker: Broker, database_url: str
-) -> None:
+async def test_killed_broker_receives_everything_once(own_broker: Broker, database_url: str) -> None:
     class Interrupted(Producer):
         """The broker is killed before its third commit, with everything sent.
 
@@ -92,7 +88,7 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
         await _state(relay, RelayState.WAITING_FOR_BROKERS)  # noticed although there is nothing to relay
 
 
-async def test_a_wiped_kafka_stops_it_until_it_is_told_to_republish(kafka: str, database_url: str) -> None:
+async def test_lost_topics_stop_the_relay_until_republished(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -114,7 +110,7 @@ async def test_a_wiped_kafka_stops_it_until_it_is_told_to_republish(kafka: str, 
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 40)
 
 
-async def test_a_lost_state_stops_it_although_the_events_are_there(kafka: str, database_url: str) -> None:
+async def test_lost_state_topic_stops_the_relay(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -129,7 +125,7 @@ async def test_a_lost_state_stops_it_although_the_events_are_there(kafka: str, d
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 40)
 
 
-async def test_a_restored_database_stops_it_until_it_is_told_where_to_go_on(kafka: str, database_url: str) -> None:
+async def test_restored_database_stops_the_relay_until_resumed(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         lost = await append(stream, 30)
@@ -152,9 +148,7 @@ async def test_a_restored_database_stops_it_until_it_is_told_where_to_go_on(kafk
     assert {m.cloudevent["id"] for m in received} >= {message.id for message in fresh}
 
 
-async def test_a_restored_database_that_has_gone_on_is_told_from_where_nothing_is_lost(
-    kafka: str, database_url: str
-) -> None:
+async def test_stop_after_a_restore_names_a_lossless_position(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 20)
@@ -179,7 +173,7 @@ async def test_a_restored_database_that_has_gone_on_is_told_from_where_nothing_i
     assert {m.cloudevent["id"] for m in received} >= {message.id for message in fresh}
 
 
-async def test_an_instruction_is_obeyed_once_even_if_the_database_kept_it(kafka: str, database_url: str) -> None:
+async def test_resume_instruction_is_applied_only_once(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -202,7 +196,7 @@ async def test_an_instruction_is_obeyed_once_even_if_the_database_kept_it(kafka:
     assert sorted(m.position for m in received) == sorted([*range(1, 31), *range(11, 21), 21])
 
 
-async def test_resume_refuses_what_makes_no_sense(database_url: str) -> None:
+async def test_resume_rejects_invalid_positions(database_url: str) -> None:
     async with opened(database_url) as stream:
         await append(stream, 5)
         with pytest.raises(Unauthenticated):
@@ -219,7 +213,7 @@ async def test_resume_refuses_what_makes_no_sense(database_url: str) -> None:
     ("partitions", "policy", "told"),
     [(1, "delete", "cleanup.policy=delete"), (1, "compact,delete", "cleanup.policy"), (2, "compact", "exactly 1")],
 )
-async def test_a_state_topic_that_could_lose_the_state_is_refused(
+async def test_unsafe_state_topic_stops_the_relay(
     kafka: str, database_url: str, partitions: int, policy: str, told: str
 ) -> None:
     settings = kafka_settings(kafka)

@@ -24,10 +24,10 @@ from tests.support.relay import (
     until,
 )
 from xzepr.core.actor import SYSTEM
-from xzepr.features.stream import routes
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.relay import Relay
-from xzepr.features.stream.route import Route
+from xzepr.features.relay import service as routes
+from xzepr.features.relay.loop import Relay
+from xzepr.features.relay.model import RelayState
+from xzepr.features.relay.route import Route
 from xzepr.features.stream.service import Stream
 from xzepr.infra.kafka.cluster import BrokerError, Cluster
 from xzepr.infra.kafka.producer import Producer, Record
@@ -48,7 +48,7 @@ async def _made_anew(kafka: str, settings: KafkaSettings) -> None:
         await topics.create(NewTopicSpec(settings.topic, settings.partitions, 1))
 
 
-async def test_a_topic_that_was_made_anew_while_nobody_relayed_is_noticed(kafka: str, database_url: str) -> None:
+async def test_topic_recreated_between_relays_is_detected(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         async with running(relay_of(stream, settings)) as relay:
@@ -67,7 +67,7 @@ async def test_a_topic_that_was_made_anew_while_nobody_relayed_is_noticed(kafka:
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 50)
 
 
-async def test_a_topic_that_is_made_anew_under_a_running_relay_is_noticed(kafka: str, database_url: str) -> None:
+async def test_topic_recreated_under_a_relay_is_detected(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, timeout_seconds=3)
     async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
         for _ in range(3):
@@ -82,9 +82,7 @@ async def test_a_topic_that_is_made_anew_under_a_running_relay_is_noticed(kafka:
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
-async def test_a_state_that_cannot_be_read_stops_it_until_it_is_told_where_to_go_on(
-    kafka: str, database_url: str
-) -> None:
+async def test_unreadable_state_stops_the_relay_until_resumed(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -100,7 +98,7 @@ async def test_a_state_that_cannot_be_read_stops_it_until_it_is_told_where_to_go
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 40)
 
 
-async def test_a_state_that_was_taken_back_is_not_found_again_in_what_is_older(kafka: str, database_url: str) -> None:
+async def test_deleted_state_does_not_reveal_an_older_one(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -118,7 +116,7 @@ def _write(kafka: str, topic: str, key: bytes, value: bytes | None) -> None:
     assert producer.flush(10) == 0
 
 
-async def test_an_instruction_that_cannot_be_obeyed_is_not_tried_without_a_pause(kafka: str, database_url: str) -> None:
+async def test_failing_resume_is_retried_with_a_pause(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with Topics(Cluster((kafka,), 10)) as topics:
         await topics.create(NewTopicSpec(settings.state_topic, 1, 1, {"cleanup.policy": "delete"}))
@@ -135,9 +133,7 @@ async def test_an_instruction_that_cannot_be_obeyed_is_not_tried_without_a_pause
     assert len(tries) <= 3, "what was said before, and of one try"
 
 
-async def test_an_instruction_that_comes_while_the_reason_goes_away_is_obeyed_at_once(
-    kafka: str, database_url: str
-) -> None:
+async def test_resume_during_recovery_is_applied_at_once(kafka: str, database_url: str) -> None:
     opens, may_open = list[int](), asyncio.Event()
 
     async def open_late(cluster: Cluster, transactional_id: str | None, max_bytes: int) -> Producer:
@@ -179,7 +175,7 @@ class _Slow(Producer):
         await super().settle()
 
 
-async def test_brokers_that_are_too_slow_for_much_at_once_are_sent_less(kafka: str, database_url: str) -> None:
+async def test_slow_brokers_get_smaller_batches(kafka: str, database_url: str) -> None:
     class Slow(_Slow):
         sizes: ClassVar[list[int]] = []
 
@@ -192,7 +188,7 @@ async def test_brokers_that_are_too_slow_for_much_at_once_are_sent_less(kafka: s
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
-async def test_what_is_large_is_not_read_in_the_portions_of_what_was_small(kafka: str, database_url: str) -> None:
+async def test_large_messages_are_read_in_smaller_batches(kafka: str, database_url: str) -> None:
     class Measured(Producer):
         async def begin(self) -> None:
             transactions.append(0)

@@ -18,9 +18,9 @@ from tests.support.relay import (
     until,
 )
 from xzepr.core.actor import SYSTEM
-from xzepr.features.stream import routes
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.route import Route
+from xzepr.features.relay import service as routes
+from xzepr.features.relay.model import RelayState
+from xzepr.features.relay.route import Route
 from xzepr.features.stream.service import Stream
 from xzepr.infra.kafka.producer import Producer, Record
 
@@ -36,7 +36,7 @@ async def _nobody_leads(stream: Stream) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_consumer_gets_every_message_once_and_in_order(kafka: str, database_url: str) -> None:
+async def test_consumer_receives_each_message_once_in_order(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 1000)
@@ -54,7 +54,7 @@ async def test_a_consumer_gets_every_message_once_and_in_order(kafka: str, datab
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 1200)
 
 
-async def test_an_event_arrives_as_a_cloudevent_keyed_by_its_unit(kafka: str, database_url: str) -> None:
+async def test_event_arrives_as_cloudevent_keyed_by_unit(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, source="https://hub.example.org/")
     async with opened(database_url) as stream:
         message = await append_event(stream, b'{"z":1,"a":[1.5,"\xc3\xa9"]}')
@@ -73,7 +73,7 @@ async def test_an_event_arrives_as_a_cloudevent_keyed_by_its_unit(kafka: str, da
     assert b'"payload":{"z":1,"a":[1.5,"\xc3\xa9"]}' in received.value, "the payload is sent as it was stored"
 
 
-async def test_a_message_too_large_for_the_topic_goes_without_its_data(kafka: str, database_url: str) -> None:
+async def test_too_large_message_is_sent_without_data(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, max_message_bytes=5000)
     async with opened(database_url) as stream:
         await append_event(stream, b'{"size":"small"}')
@@ -90,7 +90,7 @@ async def test_a_message_too_large_for_the_topic_goes_without_its_data(kafka: st
     assert received[1]["data"]["event"]["payload"] == {"size": "small"} == received[3]["data"]["event"]["payload"]
 
 
-async def test_of_two_relays_one_stands_by_and_takes_over(kafka: str, database_url: str) -> None:
+async def test_standby_relay_takes_over(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream, opened(database_url) as other_stream:
         second = relay_of(other_stream, settings)
@@ -109,7 +109,7 @@ async def test_of_two_relays_one_stands_by_and_takes_over(kafka: str, database_u
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 150)
 
 
-async def test_a_relay_that_lost_its_seat_takes_it_again(kafka: str, database_url: str) -> None:
+async def test_relay_regains_lost_leadership(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
         await append(stream, 50)
@@ -127,7 +127,7 @@ async def test_a_relay_that_lost_its_seat_takes_it_again(kafka: str, database_ur
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
-async def test_a_relay_that_is_fenced_and_still_leads_goes_on(kafka: str, database_url: str) -> None:
+async def test_fenced_relay_that_still_leads_continues(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
         await append(stream, 50)
@@ -141,7 +141,7 @@ async def test_a_relay_that_is_fenced_and_still_leads_goes_on(kafka: str, databa
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
-async def test_what_a_predecessor_left_open_is_never_seen(kafka: str, database_url: str) -> None:
+async def test_open_transaction_of_old_leader_stays_invisible(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         messages = await append(stream, 50)
@@ -162,7 +162,7 @@ async def test_what_a_predecessor_left_open_is_never_seen(kafka: str, database_u
     assert len(everything) == 102
 
 
-async def test_without_brokers_it_waits_and_history_follows_once_they_are_named(kafka: str, database_url: str) -> None:
+async def test_relay_waits_until_brokers_are_configured(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 20)

@@ -24,7 +24,7 @@ from tests.support.relay import (
 )
 from xzepr.core.actor import SYSTEM
 from xzepr.core.paging import PageRequest
-from xzepr.features.stream import dead_letters
+from xzepr.features.relay import dead_letters
 from xzepr.features.stream.service import Stream
 from xzepr.settings import KafkaSettings
 
@@ -93,9 +93,7 @@ class Deaths:
             await asyncio.to_thread(child.join, 30)
 
 
-async def test_kills_while_messages_are_refused_make_each_of_them_one_dead_letter(
-    kafka: str, database_url: str
-) -> None:
+async def test_kills_leave_one_dead_letter_per_rejection(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, max_transaction_messages=20)
     await small_topic(settings)
     async with opened(database_url) as stream:
@@ -115,7 +113,7 @@ async def test_kills_while_messages_are_refused_make_each_of_them_one_dead_lette
         assert own == sorted(own)
 
 
-async def test_kills_at_every_stage_lose_nothing_and_double_nothing(kafka: str, database_url: str) -> None:
+async def test_kills_at_every_stage_deliver_exactly_once(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, max_transaction_messages=20)
     kills = 0
     async with opened(database_url) as stream:

@@ -18,9 +18,9 @@ from tests.support.relay import (
 )
 from xzepr.core.actor import SYSTEM
 from xzepr.core.errors import InvalidInput
-from xzepr.features.stream import routes
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.relay import Relay
+from xzepr.features.relay import service as routes
+from xzepr.features.relay.loop import Relay
+from xzepr.features.relay.model import RelayState
 from xzepr.features.stream.retention import Retention
 from xzepr.features.stream.service import Stream
 
@@ -43,7 +43,7 @@ async def _positions(bootstrap: str, topic: str) -> list[int]:
     return sorted(message.position for message in await asyncio.to_thread(consume, bootstrap, topic))
 
 
-async def test_a_route_that_is_named_late_begins_with_the_oldest_message(kafka: str, database_url: str) -> None:
+async def test_new_route_begins_with_the_oldest_message(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -57,9 +57,7 @@ async def test_a_route_that_is_named_late_begins_with_the_oldest_message(kafka: 
     assert await _positions(kafka, settings.topic) == list(range(21, 42))
 
 
-async def test_a_new_route_on_a_stream_whose_messages_are_all_gone_is_not_taken_for_a_wiped_one(
-    kafka: str, database_url: str
-) -> None:
+async def test_new_route_starts_when_all_messages_are_removed(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -80,7 +78,7 @@ async def _noted(stream: Stream, position: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_wiped_kafka_is_filled_again_from_the_oldest_message_there_is(kafka: str, database_url: str) -> None:
+async def test_lost_topics_are_refilled_from_the_oldest_message(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         await append(stream, 30)
@@ -103,7 +101,7 @@ async def test_a_wiped_kafka_is_filled_again_from_the_oldest_message_there_is(ka
 
 
 @pytest.mark.parametrize("choice", [{"at": 35}, {"republish_from": 36}])
-async def test_a_route_that_was_given_up_and_comes_back_stops_where_the_stream_no_longer_follows_on(
+async def test_returning_route_stops_at_a_removed_position(
     kafka: str, database_url: str, choice: dict[str, int]
 ) -> None:
     settings = kafka_settings(kafka)

@@ -170,7 +170,7 @@ async def followed(client: Client, seen: Committed, kill: Callable[[], Awaitable
     check(seen, positions, kills)
 
 
-async def test_another_worker_of_the_same_server_takes_over(kafka: str) -> None:
+async def test_another_worker_of_the_server_takes_over(kafka: str) -> None:
     environ = kafka_variables(kafka)
     with serving("--workers", "3", environ=environ) as hub:
 
@@ -209,7 +209,7 @@ async def test_another_process_takes_over(kafka: str) -> None:
                 worker.process.wait()
 
 
-async def test_who_is_frozen_while_it_leads_is_replaced_and_stands_by_when_it_goes_on(kafka: str) -> None:
+async def test_frozen_leader_is_replaced_then_stands_by(kafka: str) -> None:
     environ = kafka_variables(kafka)
     with serving("--no-relay", environ=environ) as hub:
         first, second = (Worker(hub.data_dir, environ=environ) for _ in range(2))

@@ -61,9 +61,7 @@ async def _kill(deaths: Deaths, disturbed: list[str]) -> int:
     return kills
 
 
-async def test_brokers_and_relays_that_die_lose_nothing_and_double_nothing(
-    three_brokers: Cluster, database_url: str
-) -> None:
+async def test_broker_failures_with_relay_kills_lose_nothing(three_brokers: Cluster, database_url: str) -> None:
     brokers = tuple(three_brokers.bootstrap.split(","))
     settings = kafka_settings(
         brokers[0], brokers=brokers, replication_factor=3, max_transaction_messages=20, timeout_seconds=5

@@ -23,8 +23,8 @@ from tests.support.relay import (
     running,
     until,
 )
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.relay import Relay
+from xzepr.features.relay.loop import Relay
+from xzepr.features.relay.model import RelayState
 from xzepr.features.stream.service import Stream
 from xzepr.settings import KafkaSettings
 
@@ -102,9 +102,7 @@ async def _went_on(relay: Relay, stream: Stream, settings: KafkaSettings) -> Non
     await relayed(relay, stream, 60)
 
 
-async def test_a_successor_waits_for_the_markers_and_then_knows_what_was_published(
-    held_back: tuple[Cluster, Sequence[Markers]], database_url: str
-) -> None:
+async def test_new_leader_waits_for_markers(held_back: tuple[Cluster, Sequence[Markers]], database_url: str) -> None:
     cluster, markers = held_back
     settings = _settings(cluster)
     async with opened(database_url) as stream:
@@ -129,7 +127,7 @@ async def test_a_successor_waits_for_the_markers_and_then_knows_what_was_publish
     assert_exactly_once(await asyncio.to_thread(consume, settings.brokers[0], settings.topic), head)
 
 
-async def test_a_successor_whose_patience_ends_before_the_markers_come_says_so_and_publishes_nothing_twice(
+async def test_new_leader_times_out_waiting_for_markers(
     held_back: tuple[Cluster, Sequence[Markers]], database_url: str
 ) -> None:
     cluster, markers = held_back

@@ -19,15 +19,15 @@ from tests.support.relay import (
     until,
 )
 from xzepr.core.actor import SYSTEM
-from xzepr.features.stream import routes
-from xzepr.features.stream.published import RelayState
+from xzepr.features.relay import service as routes
+from xzepr.features.relay.model import RelayState
 from xzepr.infra.kafka.cluster import BrokerError
 from xzepr.infra.kafka.producer import Producer, Record
 
 pytestmark = pytest.mark.kafka
 
 
-async def test_it_says_at_least_once_in_its_log_its_status_and_the_database(kafka: str, database_url: str) -> None:
+async def test_at_least_once_delivery_is_reported(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, transactions=False)
     async with opened(database_url) as stream:
         await append(stream, 300)
@@ -43,9 +43,7 @@ async def test_it_says_at_least_once_in_its_log_its_status_and_the_database(kafk
     assert_exactly_once(received, 300)
 
 
-async def test_after_a_crash_before_the_position_is_written_messages_come_again_and_none_is_lost(
-    kafka: str, database_url: str
-) -> None:
+async def test_crash_before_state_write_repeats_one_batch(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, transactions=False, max_transaction_messages=20)
 
     class Forgetful(Producer):
@@ -67,7 +65,7 @@ async def test_after_a_crash_before_the_position_is_written_messages_come_again_
     assert sorted({one for one in positions if positions.count(one) > 1}) == list(range(81, 101))
 
 
-async def test_a_relay_goes_on_where_the_other_mode_stopped(kafka: str, database_url: str) -> None:
+async def test_relay_continues_after_a_change_of_mode(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
     async with opened(database_url) as stream:
         for transactions in (True, False, True):
@@ -78,7 +76,7 @@ async def test_a_relay_goes_on_where_the_other_mode_stopped(kafka: str, database
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 150)
 
 
-async def test_a_refused_message_is_a_dead_letter_here_too(kafka: str, database_url: str) -> None:
+async def test_rejected_message_becomes_a_dead_letter(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, transactions=False)
     await small_topic(settings)
     async with opened(database_url) as stream:

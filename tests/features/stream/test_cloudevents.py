@@ -56,7 +56,7 @@ def _message(kind: Kind, payload: bytes = b'{"ok":true}') -> Message:
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_every_kind_meets_the_published_schema(kind: Kind) -> None:
+def test_every_kind_matches_the_published_schema(kind: Kind) -> None:
     schema = orjson.loads(_SCHEMA.read_bytes())
     cloudevent = orjson.loads(cloudevents.encode(_message(kind), "/xzepr"))
     errors = [
@@ -70,7 +70,7 @@ def _validator(schema: Any) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema, validate_formats=True, offline=True)
 
 
-def test_the_schema_refuses_what_lacks_the_event() -> None:
+def test_schema_rejects_a_missing_event() -> None:
     schema = orjson.loads(_SCHEMA.read_bytes())
     data = orjson.loads(cloudevents.encode(_message(Kind.EVENT_RECORDED), "/xzepr"))["data"]
     del data["event"]["payload"]
@@ -93,7 +93,7 @@ PROMISED = {
 """What consumers were told they can count on. Add to it; take nothing away."""
 
 
-def test_the_schema_has_kept_every_field_it_ever_promised() -> None:
+def test_schema_keeps_every_promised_field() -> None:
     schema = orjson.loads(_SCHEMA.read_bytes())
     for path, fields in PROMISED.items():
         place = schema["$defs"].get(path) or (schema["properties"][path] if path else schema)
@@ -101,7 +101,7 @@ def test_the_schema_has_kept_every_field_it_ever_promised() -> None:
         assert "additionalProperties" not in place, "consumers were told that fields are added"
 
 
-def test_the_attributes_are_those_of_cloudevents_1_0() -> None:
+def test_attributes_follow_cloudevents_1_0() -> None:
     message = _message(Kind.EVENT_RECORDED)
     cloudevent = orjson.loads(cloudevents.encode(message, "https://hub.example.org"))
     del cloudevent["data"]
@@ -117,25 +117,25 @@ def test_the_attributes_are_those_of_cloudevents_1_0() -> None:
     }
 
 
-def test_the_payload_is_sent_as_its_bytes_are() -> None:
+def test_payload_bytes_are_unchanged() -> None:
     payload = b'{"b":1.10,"a":[18446744073709551615,1e300],"c":"\xe2\x82\xac"}'
     assert b'"payload":' + payload in cloudevents.encode(_message(Kind.EVENT_RECORDED, payload), "/xzepr")
 
 
-def test_a_gate_names_the_event_that_moved_it_without_repeating_its_payload() -> None:
+def test_gate_names_its_event_without_the_payload() -> None:
     cloudevent = orjson.loads(cloudevents.encode(_message(Kind.GATE_COMPLETED), "/xzepr"))
     assert cloudevent["subject"] == f"G/{unit_id(*_UNIT).hex()}"
     assert "payload" not in cloudevent["data"]["event"]
 
 
-def test_messages_about_one_unit_share_a_key() -> None:
+def test_messages_of_one_unit_share_a_key() -> None:
     unit = unit_id(*_UNIT).hex().encode()
     assert cloudevents.key(_message(Kind.EVENT_RECORDED)) == cloudevents.key(_message(Kind.GATE_REGRESSED)) == unit
     assert cloudevents.key(_message(Kind.RECEIVER_DELETED)) == b"R"
     assert cloudevents.key(_message(Kind.GROUP_UPDATED)) == b"G"
 
 
-def test_without_data_it_says_where_the_data_is() -> None:
+def test_cloudevent_without_data_links_to_the_data() -> None:
     message = _message(Kind.GROUP_UPDATED)
     cloudevent = orjson.loads(cloudevents.encode_without_data(message, "https://hub.example.org/"))
     assert cloudevent["dataref"] == "https://hub.example.org/groups/G"

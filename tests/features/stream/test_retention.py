@@ -24,12 +24,13 @@ from tests.support.hub import (
 )
 from xzepr.core.actor import SYSTEM
 from xzepr.core.errors import CursorExpired, InvalidInput, StreamDiverged
-from xzepr.features.stream import retention, routes
+from xzepr.features.relay import service as routes
+from xzepr.features.stream import retention
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
 from xzepr.features.stream.retention import Retention
 from xzepr.features.stream.service import Stream
-from xzepr.features.stream.subscription import follow
+from xzepr.features.subscriptions.service import follow
 from xzepr.infra.db import Database
 from xzepr.settings import DatabaseSettings
 
@@ -111,9 +112,7 @@ async def _soon(call: Awaitable[object]) -> None:
 # What goes, and what stays ----------------------------------------------------------------------------
 
 
-async def test_what_is_older_goes_from_the_old_end_only_and_the_rest_has_no_gap(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_old_messages_are_removed_without_a_gap(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_PORTION", 3)
     said = await _announce(stream, 30)
     await _enforce(stream)
@@ -127,14 +126,14 @@ async def test_what_is_older_goes_from_the_old_end_only_and_the_rest_has_no_gap(
     assert await _stored(stream) == list(range(20, 31))
 
 
-async def test_without_a_limit_everything_stays(stream: Stream) -> None:
+async def test_no_limit_keeps_everything(stream: Stream) -> None:
     await _announce(stream, 5)
     await _age(stream, 5, hours=24 * 3650)
     await Retention(stream.db, None, None).enforce()
     assert await _page(stream, None) == [1, 2, 3, 4, 5]
 
 
-async def test_the_newest_message_stays_and_positions_go_on_after_everything_was_removed(stream: Stream) -> None:
+async def test_newest_message_stays_when_all_are_old(stream: Stream) -> None:
     await _enforce(stream)  # an empty stream is no reason to fail
     assert (await _announce(stream, 10))[0].position == 1
     await _age(stream, 10)
@@ -148,7 +147,7 @@ async def test_the_newest_message_stays_and_positions_go_on_after_everything_was
     assert await _page(stream, head.cursor) == await _page(stream, None) == [11, 12]
 
 
-async def test_events_stay_when_their_messages_go(database_url: str) -> None:
+async def test_events_outlive_their_messages(database_url: str) -> None:
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
         done = await hub.recorder.record(MANAGER, new_event(build))
@@ -160,7 +159,7 @@ async def test_events_stay_when_their_messages_go(database_url: str) -> None:
         assert again.event.position == 3
 
 
-async def test_a_partition_of_which_everything_is_old_goes_as_a_whole(stream: Stream, database_url: str) -> None:
+async def test_fully_expired_partition_is_dropped(stream: Stream, database_url: str) -> None:
     await _announce(stream, 3)
     await execute(
         database_url, "UPDATE messages SET position = 9999999 + position"
@@ -177,7 +176,7 @@ async def test_a_partition_of_which_everything_is_old_goes_as_a_whole(stream: St
     assert (await _announce(stream, 1))[0].position == 10_000_003
 
 
-async def test_a_partition_that_somebody_reads_is_left_until_later(stream: Stream, database_url: str) -> None:
+async def test_partition_in_use_is_not_dropped(stream: Stream, database_url: str) -> None:
     await _announce(stream, 3)
     await execute(database_url, "UPDATE messages SET position = 9999999 + position")
     await _age(stream, 10_000_001)
@@ -193,7 +192,7 @@ async def test_a_partition_that_somebody_reads_is_left_until_later(stream: Strea
 # Who still needs it -----------------------------------------------------------------------------------
 
 
-async def test_what_a_route_has_yet_to_publish_stays(stream: Stream) -> None:
+async def test_unpublished_messages_of_a_route_stay(stream: Stream) -> None:
     await _announce(stream, 30)
     await _age(stream, 30)
     await _enforce(stream, ROUTE)
@@ -208,7 +207,7 @@ async def test_what_a_route_has_yet_to_publish_stays(stream: Stream) -> None:
     assert await _stored(stream) == list(range(15, 31)), "it was told to publish again from 16"
 
 
-async def test_a_route_that_is_configured_elsewhere_counts_until_nobody_has_relayed_it_for_that_long(
+async def test_foreign_route_holds_messages_until_abandoned(
     stream: Stream,
 ) -> None:
     await _announce(stream, 30)
@@ -220,7 +219,7 @@ async def test_a_route_that_is_configured_elsewhere_counts_until_nobody_has_rela
     assert await _stored(stream) == list(range(12, 31))
 
 
-async def test_a_dead_letter_stays_until_somebody_has_decided(stream: Stream, database_url: str) -> None:
+async def test_undecided_dead_letter_holds_messages(stream: Stream, database_url: str) -> None:
     said = await _announce(stream, 30)
     await _age(stream, 30)
     await _publish(stream, ROUTE, 30)
@@ -238,7 +237,7 @@ async def test_a_dead_letter_stays_until_somebody_has_decided(stream: Stream, da
     assert await _stored(stream) == [30]
 
 
-async def test_a_stopped_route_is_not_told_to_publish_what_is_no_longer_there(stream: Stream) -> None:
+async def test_resume_rejects_removed_positions(stream: Stream) -> None:
     await _announce(stream, 30)
     await _age(stream, 20)
     await _publish(stream, ROUTE, 30)
@@ -252,9 +251,7 @@ async def test_a_stopped_route_is_not_told_to_publish_what_is_no_longer_there(st
 # Several at once, and writers meanwhile ---------------------------------------------------------------
 
 
-async def test_several_processes_at_once_remove_the_same_and_writers_go_on(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_concurrent_retention_does_not_block_writers(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_PORTION", 10)
     await _announce(stream, 1000)
     await _age(stream, 900)
@@ -264,7 +261,7 @@ async def test_several_processes_at_once_remove_the_same_and_writers_go_on(
     assert await _stored(stream) == list(range(900, 1021))
 
 
-async def test_it_waits_for_no_writer_and_no_writer_for_it(stream: Stream, database_url: str) -> None:
+async def test_retention_never_waits_for_writers_or_blocks_them(stream: Stream, database_url: str) -> None:
     await _announce(stream, 100)
     await _age(stream, 50)
     async with writer_lock_held(database_url):
@@ -290,9 +287,7 @@ async def _row_lock_awaited(database_url: str) -> bool:
     return bool(rows)
 
 
-async def test_a_process_that_ends_in_the_middle_removes_a_whole_portion_or_none(
-    stream: Stream, database_url: str
-) -> None:
+async def test_interrupted_batch_is_rolled_back(stream: Stream, database_url: str) -> None:
     await _announce(stream, 100)
     await _age(stream, 50)
     async with await psycopg.AsyncConnection.connect(database_url) as other:
@@ -308,7 +303,7 @@ async def test_a_process_that_ends_in_the_middle_removes_a_whole_portion_or_none
         assert await _stored(successor) == list(range(50, 101))
 
 
-async def test_a_hub_keeps_house_by_its_setting(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hub_applies_its_retention_setting(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with _opened(database_url) as before:
         await _announce(before, 10)
         await _age(before, 4, hours=3)
@@ -325,7 +320,7 @@ async def _begins_with(stream: Stream, position: int) -> bool:
 # Those who are too late -------------------------------------------------------------------------------
 
 
-async def test_a_cursor_of_what_was_removed_has_expired_and_the_oldest_goes_on(stream: Stream) -> None:
+async def test_expired_cursor_error_names_the_oldest_cursor(stream: Stream) -> None:
     nothing_yet = (await stream.head()).cursor
     said = await _announce(stream, 30)
     await _age(stream, 20)
@@ -340,7 +335,7 @@ async def test_a_cursor_of_what_was_removed_has_expired_and_the_oldest_goes_on(s
     await stream.verify(said[20].cursor)
 
 
-async def test_before_anything_was_removed_the_beginning_can_be_gone_on_from(stream: Stream) -> None:
+async def test_first_cursor_is_valid_until_messages_are_removed(stream: Stream) -> None:
     nothing_yet = (await stream.head()).cursor
     await _announce(stream, 2)
     await _age(stream, 1)
@@ -349,7 +344,7 @@ async def test_before_anything_was_removed_the_beginning_can_be_gone_on_from(str
     assert await _page(stream, nothing_yet) == await _page(stream, None) == [1, 2]
 
 
-async def test_a_cursor_of_another_history_has_still_diverged(stream: Stream) -> None:
+async def test_foreign_cursor_diverges_after_retention(stream: Stream) -> None:
     said = await _announce(stream, 30)
     await _age(stream, 20)
     await _enforce(stream)
@@ -359,9 +354,7 @@ async def test_a_cursor_of_another_history_has_still_diverged(stream: Stream) ->
 
 
 @pytest.mark.parametrize("reads_from", [0, 1, 5])
-async def test_a_slow_reader_whom_retention_overtakes_is_told_and_sees_no_gap(
-    database_url: str, reads_from: int
-) -> None:
+async def test_reader_overtaken_by_retention_sees_no_gap(database_url: str, reads_from: int) -> None:
     async with running_hub(database_url, stream={"ring_size": 10}) as hub:
         await _announce(hub.stream, 1000)
         await until(lambda: hub.feed.head.position == 1000)
@@ -392,7 +385,7 @@ async def _read_on(frames: AsyncGenerator[Message | Checkpoint, None], seen: lis
             seen.append((await anext(frames)).cursor.position)
 
 
-async def test_a_reader_who_is_at_the_mark_misses_nothing(database_url: str) -> None:
+async def test_reader_at_the_origin_misses_nothing(database_url: str) -> None:
     async with running_hub(database_url, stream={"ring_size": 5}) as hub:
         said = await _announce(hub.stream, 100)
         await until(lambda: hub.feed.head.position == 100)

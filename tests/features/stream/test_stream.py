@@ -59,7 +59,7 @@ async def announce(stream: Stream, count: int = 1) -> list[Message]:
 # Writing -------------------------------------------------------------------------------------------
 
 
-async def test_positions_are_one_two_three_whoever_writes(stream: Stream):
+async def test_concurrent_writers_get_gapless_positions(stream: Stream):
     await asyncio.gather(*(announce(stream, count) for count in (1, 3, 2, 5, 1, 8)))
     found = await stream.after(0, 100)
     assert [message.position for message in found] == list(range(1, 21))
@@ -67,7 +67,7 @@ async def test_positions_are_one_two_three_whoever_writes(stream: Stream):
     assert [message.time for message in found] == sorted(message.time for message in found)
 
 
-async def test_nothing_is_announced_when_the_transaction_fails(stream: Stream, database_url: str):
+async def test_failed_transaction_publishes_nothing(stream: Stream, database_url: str):
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as listener:
         await listener.execute(f"LISTEN {store.CHANNEL}")
         with pytest.raises(RuntimeError):
@@ -93,13 +93,13 @@ async def _fail(stream: Stream) -> None:
         raise RuntimeError("something went wrong after all was written")
 
 
-async def test_a_turn_that_announces_nothing_leaves_nothing(stream: Stream):
+async def test_empty_write_transaction_changes_nothing(stream: Stream):
     async with stream.write(SYSTEM):
         pass
     assert (await stream.head()).position == 0
 
 
-async def test_a_second_writer_sees_all_that_the_first_committed(stream: Stream, database_url: str):
+async def test_second_writer_sees_the_first_commit(stream: Stream, database_url: str):
     async with stream.write(SYSTEM) as tx:
         second = asyncio.create_task(announce(stream))
         await until(lambda: _waits(database_url, "xzepr test pool"))
@@ -119,7 +119,7 @@ async def _waits(database_url: str, application: str) -> bool:
     return bool(rows[0][0])
 
 
-async def test_a_writer_that_waits_too_long_for_its_turn_changes_nothing(database_url: str):
+async def test_writer_lock_timeout_changes_nothing(database_url: str):
     async with running_hub(database_url, database={"lock_timeout_seconds": 0.1}) as hub:
         async with writer_lock_held(database_url):
             with pytest.raises(Overloaded):
@@ -128,7 +128,7 @@ async def test_a_writer_that_waits_too_long_for_its_turn_changes_nothing(databas
         assert (await new_receiver(hub)).position == 1
 
 
-async def test_a_writer_whose_connection_ends_changes_nothing(stream: Stream, database_url: str):
+async def test_lost_writer_connection_changes_nothing(stream: Stream, database_url: str):
     async with writer_lock_held(database_url):
         call = asyncio.create_task(announce(stream))
         await until(lambda: _waits(database_url, "xzepr test pool"))
@@ -143,7 +143,7 @@ async def test_a_writer_whose_connection_ends_changes_nothing(stream: Stream, da
 # Cursors and pages ---------------------------------------------------------------------------------
 
 
-async def test_a_cursor_says_where_and_in_which_stream(stream: Stream):
+async def test_cursors_of_the_stream_are_valid(stream: Stream):
     at_nothing = (await stream.head()).cursor
     assert at_nothing == Cursor.of(0, stream.hub_id)
     said = await announce(stream, 3)
@@ -153,7 +153,7 @@ async def test_a_cursor_says_where_and_in_which_stream(stream: Stream):
     assert (await stream.head()).cursor == said[-1].cursor
 
 
-async def test_a_cursor_of_another_history_or_past_the_head_has_diverged(stream: Stream):
+async def test_foreign_or_future_cursor_diverges(stream: Stream):
     said = await announce(stream, 2)
     for cursor in (
         Cursor(2, said[0].cursor.tail),
@@ -170,12 +170,12 @@ async def test_a_cursor_of_another_history_or_past_the_head_has_diverged(stream:
 @pytest.mark.parametrize(
     "text", ["", "1", "1-", "-1-ABCDEFGH", "01-ABCDEFGH", "1-abcdefgh", "1-ABCDEFGH ", "1-ABCDEFGHI", "٣-ABCDEFGH"]
 )
-def test_what_is_no_cursor_is_refused(text: str):
+def test_malformed_cursor_is_rejected(text: str):
     with pytest.raises(InvalidInput):
         Cursor.parse(text)
 
 
-async def test_pages_go_through_all_that_the_actor_may_read_and_end_at_the_head(hub: Hub):
+async def test_pages_hold_all_readable_messages_up_to_the_head(hub: Hub):
     build = await new_receiver(hub)
     await new_group(hub, build)
     await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(10)])
@@ -248,7 +248,7 @@ FILTERS = st.builds(
 )
 
 
-async def test_the_filter_lets_the_same_through_in_sql_and_in_memory(hub: Hub):
+async def test_sql_filter_agrees_with_memory_filter(hub: Hub):
     everything, ids = await _varied(hub)
     assert {message.kind for message in everything} == set(Kind)
     hits: list[int] = []
@@ -300,7 +300,7 @@ async def _partitions(database_url: str) -> Sequence[tuple[Any, ...]]:
     )
 
 
-async def test_partitions_are_made_ahead_until_the_newest_is_untouched(stream: Stream, database_url: str):
+async def test_partitions_are_created_ahead(stream: Stream, database_url: str):
     await execute(database_url, _SMALL)
     await stream.make_partitions(10)
     async with stream.db.read() as connection:
@@ -317,7 +317,7 @@ async def test_partitions_are_made_ahead_until_the_newest_is_untouched(stream: S
         assert await store.partition_ends(connection) == [11, 21, 31, 131]
 
 
-async def test_one_transaction_may_cross_from_one_partition_into_the_next(database_url: str):
+async def test_transaction_may_span_two_partitions(database_url: str):
     await execute(database_url, _SMALL)
     async with running_hub(database_url) as hub:  # its housekeeping makes the next partition
         build = await new_receiver(hub)
@@ -343,7 +343,7 @@ async def _has_place_for_all(stream: Stream) -> bool:
         return end - (await store.head(connection)).position > 3
 
 
-async def test_partitions_are_made_while_writers_write(stream: Stream, database_url: str):
+async def test_partitions_are_created_beside_writers(stream: Stream, database_url: str):
     await execute(database_url, _SMALL)
     await stream.make_partitions(20)
 
@@ -364,7 +364,7 @@ async def test_partitions_are_made_while_writers_write(stream: Stream, database_
 # The feed ------------------------------------------------------------------------------------------
 
 
-async def test_the_feed_survives_the_end_of_its_connection(hub: Hub, database_url: str):
+async def test_feed_survives_loss_of_its_connection(hub: Hub, database_url: str):
     await new_receiver(hub)
     await until(lambda: hub.feed.head.position == 1)
     assert await terminate(database_url, "xzepr hub feed") == 1
@@ -372,13 +372,13 @@ async def test_the_feed_survives_the_end_of_its_connection(hub: Hub, database_ur
     await asyncio.wait_for(hub.feed.wait_beyond(1), 10)
     assert hub.feed.head.cursor == (await hub.stream.head()).cursor
     start = Cursor.of(0, hub.stream.hub_id)
-    with hub.feed.readers.reading(0) as reader:
+    with hub.feed.subscribers.subscribed(0) as reader:
         first = await hub.feed.next(start, reader)
         assert first is not None
         assert [first, await hub.feed.next(first.cursor, reader)] == await messages(hub)
 
 
-async def test_the_feed_hears_of_messages_at_once_and_not_by_its_clock(database_url: str):
+async def test_feed_is_notified_without_polling(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub:
         for position in range(1, 6):
             await new_receiver(hub)
@@ -386,7 +386,7 @@ async def test_the_feed_hears_of_messages_at_once_and_not_by_its_clock(database_
         assert await kinds(hub) == [Kind.RECEIVER_CREATED] * 5
 
 
-async def test_the_feed_finds_by_its_clock_what_nobody_told_it(database_url: str):
+async def test_feed_polls_for_messages_without_notification(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 0.05}) as hub:
         await execute(
             database_url,
@@ -398,7 +398,7 @@ async def test_the_feed_finds_by_its_clock_what_nobody_told_it(database_url: str
         await asyncio.wait_for(hub.feed.wait_beyond(0), 5)
 
 
-async def test_what_two_processes_commit_by_turns_reaches_each_feed_once_and_in_order(database_url: str) -> None:
+async def test_feeds_deliver_commits_of_two_processes_in_order(database_url: str) -> None:
     async with running_hub(database_url) as one, running_hub(database_url) as other:
         seen: dict[str, list[int]] = {"one": [], "other": []}
         one.feed.watchers.append(lambda messages: seen["one"].extend(message.position for message in messages))

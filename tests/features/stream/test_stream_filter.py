@@ -30,24 +30,24 @@ FIELDS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def test_an_empty_filter_lets_everything_through():
+def test_empty_filter_matches_everything():
     assert all(matches(StreamFilter(), message) for message in (RECORDED, GATE, GROUP))
 
 
-def test_no_kinds_let_nothing_through():
+def test_empty_sets_match_nothing():
     assert not matches(StreamFilter(kinds=frozenset()), RECORDED)
     assert not matches(StreamFilter(receiver_ids=frozenset()), RECORDED)
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_fields_of_the_event_are_compared_exactly_and_messages_without_one_have_none(field: str):
+def test_event_fields_are_compared_exactly(field: str):
     same, other = FIELDS[field]
     wanted = replace(StreamFilter(), **{field: same})
     assert [matches(wanted, message) for message in (RECORDED, GATE, GROUP)] == [True, True, False]
     assert not matches(replace(StreamFilter(), **{field: other}), RECORDED)
 
 
-def test_receivers_and_groups_are_those_of_the_message():
+def test_filter_matches_ids_of_the_message():
     assert [matches(StreamFilter(receiver_ids=frozenset("rx")), m) for m in (RECORDED, GATE, GROUP)] == [
         True,
         True,
@@ -62,7 +62,7 @@ def test_receivers_and_groups_are_those_of_the_message():
     assert [matches(both, m) for m in (RECORDED, GATE, GROUP)] == [False, True, False]
 
 
-def test_who_may_read_what_follows_the_one_table_of_kinds():
+def test_readable_kinds_follow_the_table_of_kinds():
     for permission in Permission:
         actor = Actor(ActorKind.USER, "u", "u", frozenset({permission}))
         expected = {kind for kind, facts in KINDS.items() if facts.permission is permission}

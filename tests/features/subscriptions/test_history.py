@@ -9,10 +9,10 @@ import pytest
 from tests.support.hub import execute, terminate
 from xzepr.core.actor import SYSTEM
 from xzepr.core.errors import Unavailable
-from xzepr.features.stream.backlog import Backlog
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Message
 from xzepr.features.stream.service import Stream
+from xzepr.features.subscriptions.history import Backlog
 from xzepr.infra.db import Connection, Database
 from xzepr.settings import DatabaseSettings
 
@@ -81,9 +81,7 @@ async def connections(database_url: str, application: str = APART) -> int:
     return int(rows[0][0])
 
 
-async def test_a_thousand_who_come_back_from_one_place_cost_one_read_of_each_portion(
-    db: Counting, said: list[Message], database_url: str
-):
+async def test_subscribers_at_one_cursor_share_each_read(db: Counting, said: list[Message], database_url: str):
     backlog, start = Backlog(db), await beginning(db)
     assert await connections(database_url) == 0, "nobody needs one yet"
     found = await asyncio.gather(*(through(backlog, start) for _ in range(1000)))
@@ -92,14 +90,14 @@ async def test_a_thousand_who_come_back_from_one_place_cost_one_read_of_each_por
     assert await connections(database_url) <= 4
 
 
-async def test_who_is_near_at_hand_comes_to_read_the_same_portions(db: Counting, said: list[Message]):
+async def test_nearby_subscribers_converge_on_shared_batches(db: Counting, said: list[Message]):
     backlog = Backlog(db)
     for place in (49, 17, 3):
         assert (await through(backlog, said[place].cursor)) == said[place + 1 :]
     assert db.reads == 4 + 2 + 3, "the portions, the way to them for two, and the end of the stream for three"
 
 
-async def test_at_most_four_read_at_once_whoever_asks(db: Counting, said: list[Message], database_url: str):
+async def test_at_most_four_reads_run_at_once(db: Counting, said: list[Message], database_url: str):
     backlog = Backlog(db)
     found = await asyncio.gather(*(backlog.read(said[place].cursor) for place in range(0, 249, 3)))
     assert [message for message, _ in found] == [said[place + 1] for place in range(0, 249, 3)]
@@ -107,7 +105,7 @@ async def test_at_most_four_read_at_once_whoever_asks(db: Counting, said: list[M
     assert 1 <= await connections(database_url) <= 4
 
 
-async def test_no_more_is_remembered_than_the_bound_and_nothing_is_lost_by_it(db: Counting, said: list[Message]):
+async def test_history_cache_stays_within_its_bound(db: Counting, said: list[Message]):
     backlog, start = Backlog(db, most_bytes=60 * 2048), await beginning(db)
     assert await through(backlog, start) == said
     kept = [message for message in said[:-1] if backlog.at_hand(message.cursor) is not None]
@@ -115,7 +113,7 @@ async def test_no_more_is_remembered_than_the_bound_and_nothing_is_lost_by_it(db
     assert await through(backlog, start) == said, "what was forgotten is read again"
 
 
-async def test_what_follows_in_another_history_is_not_what_follows(db: Counting, said: list[Message]):
+async def test_cursor_of_another_stream_has_no_successor(db: Counting, said: list[Message]):
     backlog = Backlog(db)
     await backlog.read(said[0].cursor)
     strange = Cursor(1, "ABCDEFGH")
@@ -123,7 +121,7 @@ async def test_what_follows_in_another_history_is_not_what_follows(db: Counting,
     assert await backlog.read(strange) == (None, True)
 
 
-async def test_who_asked_first_may_go_without_taking_the_read_from_the_others(db: Counting, said: list[Message]):
+async def test_cancelled_caller_does_not_cancel_shared_read(db: Counting, said: list[Message]):
     backlog = Backlog(db)
     first, second = (asyncio.create_task(backlog.read(said[0].cursor)) for _ in range(2))
     await asyncio.sleep(0)
@@ -132,9 +130,7 @@ async def test_who_asked_first_may_go_without_taking_the_read_from_the_others(db
     assert db.reads == 1
 
 
-async def test_a_lost_connection_is_told_and_the_next_read_opens_another(
-    db: Counting, said: list[Message], database_url: str
-):
+async def test_read_after_a_lost_connection_reconnects(db: Counting, said: list[Message], database_url: str):
     backlog = Backlog(db)
     await backlog.read(said[0].cursor)
     assert await terminate(database_url, APART) == 1

@@ -21,7 +21,7 @@ from tests.support.hub import (
 from xzepr.core.errors import NotFound, StreamDiverged
 from xzepr.features.receivers.model import ReceiverChange
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
-from xzepr.features.stream.subscription import follow
+from xzepr.features.subscriptions.service import follow
 from xzepr.hub import Hub
 
 Frames = AsyncGenerator[Message | Checkpoint, None]
@@ -66,7 +66,7 @@ async def written(hub: Hub, count: int) -> None:
 
 
 @pytest.mark.parametrize("connected", [True, False], ids=["its connection stays", "its connection ends"])
-async def test_who_saw_what_was_lost_is_told_and_who_did_not_goes_on(database_url: str, connected: bool):
+async def test_only_subscribers_past_the_restore_diverge(database_url: str, connected: bool):
     async with running_hub(database_url, stream={"poll_seconds": 0.2}) as hub:
         await written(hub, 10)
         fifth = (await messages(hub))[4].cursor
@@ -82,7 +82,7 @@ async def test_who_saw_what_was_lost_is_told_and_who_did_not_goes_on(database_ur
             assert (await message(ahead)).receiver_id == made.id, "it has been handed nothing of what is lost"
 
 
-async def test_what_was_written_meanwhile_in_another_process_is_not_taken_for_what_follows(database_url: str):
+async def test_foreign_writes_after_a_restore_are_not_continued(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
         await written(hub, 10)
         async with following(hub) as frames:
@@ -94,7 +94,7 @@ async def test_what_was_written_meanwhile_in_another_process_is_not_taken_for_wh
             await until(lambda: hub.feed.head.position == 14)
 
 
-async def test_what_this_process_commits_after_a_history_it_has_not_read_does_not_hide_the_break(database_url: str):
+async def test_local_commit_does_not_hide_a_restore(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
         await written(hub, 10)
         async with following(hub) as frames:
@@ -109,7 +109,7 @@ async def test_what_this_process_commits_after_a_history_it_has_not_read_does_no
         await until(lambda: hub.feed.head.position == 11)
 
 
-async def test_who_reads_behind_the_ring_is_told_as_well(database_url: str):
+async def test_catch_up_subscriber_diverges_after_a_restore(database_url: str):
     async with running_hub(database_url, stream={"ring_size": 2, "poll_seconds": 1e9}) as hub:
         await written(hub, 70)
         seventh = (await messages(hub))[6].cursor
@@ -121,7 +121,7 @@ async def test_who_reads_behind_the_ring_is_told_as_well(database_url: str):
             assert seen[-1] <= 50, "no more than was read with the first"
 
 
-async def test_who_comes_after_the_restore_is_told_nothing_of_what_is_lost(database_url: str):
+async def test_new_subscriber_sees_nothing_lost_in_a_restore(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub:
         await written(hub, 10)
         sixth = (await messages(hub))[5].cursor
@@ -131,7 +131,7 @@ async def test_who_comes_after_the_restore_is_told_nothing_of_what_is_lost(datab
             assert (await message(frames)).receiver_id == made.id
 
 
-async def test_receivers_that_were_lost_admit_nothing(database_url: str):
+async def test_lost_receiver_accepts_no_events(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 0.2}) as hub:
         await written(hub, 3)
         build = await new_receiver(hub, "later lost", {"type": "object"})

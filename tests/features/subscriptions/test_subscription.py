@@ -29,7 +29,7 @@ from xzepr.features.groups.model import GroupChange
 from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
-from xzepr.features.stream.subscription import follow
+from xzepr.features.subscriptions.service import follow
 from xzepr.hub import Hub
 
 Frames: TypeAlias = AsyncGenerator[Message | Checkpoint, None]
@@ -75,7 +75,7 @@ def nothing_yet(hub: Hub) -> Cursor:
     return Cursor.of(0, hub.stream.hub_id)
 
 
-async def test_the_first_frame_is_a_checkpoint_and_now_is_that_frame(hub: Hub):
+async def test_first_frame_is_a_checkpoint_at_the_head(hub: Hub):
     await new_receiver(hub)
     await until(lambda: hub.feed.head.position == 1)
     async with following(hub) as frames:
@@ -87,7 +87,7 @@ async def test_the_first_frame_is_a_checkpoint_and_now_is_that_frame(hub: Hub):
         assert message.receiver_id == made.id
 
 
-async def test_the_first_frame_of_an_empty_stream_can_be_gone_on_from(hub: Hub):
+async def test_first_cursor_of_an_empty_stream_can_be_resumed(hub: Hub):
     async with following(hub) as frames:
         first = await frame(frames)
     await new_receiver(hub)
@@ -96,7 +96,7 @@ async def test_the_first_frame_of_an_empty_stream_can_be_gone_on_from(hub: Hub):
         assert [message.position for message in await take(frames, 1)] == [1]
 
 
-async def test_what_is_replayed_and_what_is_live_join_without_a_gap_or_a_repeat(database_url: str):
+async def test_replay_joins_live_messages_without_a_gap(database_url: str):
     async with running_hub(database_url, stream={"ring_size": 50}) as hub:
         build = await new_receiver(hub)
         await new_group(hub, build)
@@ -120,7 +120,7 @@ async def _all_after(hub: Hub, start: Cursor, last: int) -> list[Message]:
         return await take(frames, last - start.position)
 
 
-async def test_going_on_after_any_frame_gives_exactly_what_follows(hub: Hub):
+async def test_resuming_after_any_message_gives_the_next(hub: Hub):
     build = await new_receiver(hub)
     await new_group(hub, build)
     await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(20)])
@@ -131,7 +131,7 @@ async def test_going_on_after_any_frame_gives_exactly_what_follows(hub: Hub):
             assert await take(frames, 1) == [everything[message.position]]
 
 
-async def test_silence_is_filled_with_checkpoints_that_move_on(hub: Hub):
+async def test_checkpoints_advance_while_nothing_matches(hub: Hub):
     build = await new_receiver(hub)
     wanted = StreamFilter(kinds=frozenset({Kind.GROUP_CREATED}))
     async with following(hub, nothing_yet(hub), wanted, checkpoint_seconds=0.05) as frames:
@@ -144,7 +144,7 @@ async def test_silence_is_filled_with_checkpoints_that_move_on(hub: Hub):
     assert all(before.position <= after.position for before, after in pairwise(cursors))
 
 
-async def test_who_is_sent_messages_is_sent_no_checkpoints(hub: Hub):
+async def test_steady_messages_suppress_checkpoints(hub: Hub):
     build = await new_receiver(hub)
     await until(lambda: hub.feed.head.position == 1)
     async with following(hub, checkpoint_seconds=30) as frames:
@@ -154,7 +154,7 @@ async def test_who_is_sent_messages_is_sent_no_checkpoints(hub: Hub):
             assert await frame(frames) == (await messages(hub, recorded.event.position - 1))[0]
 
 
-async def test_kinds_that_the_actor_may_not_read_are_skipped_silently(hub: Hub):
+async def test_unreadable_kinds_are_skipped(hub: Hub):
     build = await new_receiver(hub)
     group = await new_group(hub, build)
     await hub.recorder.record(MANAGER, new_event(build))
@@ -176,13 +176,13 @@ async def test_kinds_that_the_actor_may_not_read_are_skipped_silently(hub: Hub):
         assert all([isinstance(await frame(frames), Checkpoint) for _ in range(3)])
 
 
-async def test_who_is_not_signed_in_follows_nothing(hub: Hub):
+async def test_anonymous_subscriber_is_rejected(hub: Hub):
     async with following(hub, actor=ANONYMOUS) as frames:
         with pytest.raises(Unauthenticated):
             await frame(frames)
 
 
-async def test_a_filter_lets_through_what_it_names(hub: Hub):
+async def test_filter_selects_matching_messages(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     group = await new_group(hub, build)
     answers = [
@@ -202,7 +202,7 @@ async def test_a_filter_lets_through_what_it_names(hub: Hub):
             assert await take(frames, len(page.items)) == page.items
 
 
-async def test_a_cursor_of_another_stream_is_refused_before_anything_is_sent(hub: Hub):
+async def test_cursor_of_another_stream_is_rejected_at_once(hub: Hub):
     await new_receiver(hub)
     for cursor in (Cursor(1, "ABCDEFGH"), Cursor(2, "ABCDEFGH"), Cursor(0, "ABCDEFGH")):
         async with following(hub, cursor) as frames:
@@ -210,7 +210,7 @@ async def test_a_cursor_of_another_stream_is_refused_before_anything_is_sent(hub
                 await frame(frames)
 
 
-async def test_a_subscriber_that_falls_behind_the_ring_misses_nothing_and_delays_nobody(database_url: str):
+async def test_subscriber_behind_the_ring_misses_nothing(database_url: str):
     async with running_hub(database_url, stream={"ring_size": 5}) as hub:
         build = await new_receiver(hub)
         await until(lambda: hub.feed.head.position == 1)
@@ -224,7 +224,7 @@ async def test_a_subscriber_that_falls_behind_the_ring_misses_nothing_and_delays
             assert await take(slow, 30) == everything
 
 
-async def test_subscribers_go_on_after_the_feeds_connection_was_ended(hub: Hub, database_url: str):
+async def test_subscriber_survives_loss_of_the_feed_connection(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     await until(lambda: hub.feed.head.position == 1)
     async with following(hub) as frames:
@@ -234,7 +234,7 @@ async def test_subscribers_go_on_after_the_feeds_connection_was_ended(hub: Hub, 
         assert await take(frames, 1) == await messages(hub, 1)
 
 
-async def test_a_subscriber_of_one_process_sees_what_another_records(database_url: str):
+async def test_subscriber_sees_events_of_another_process(database_url: str):
     async with running_hub(database_url) as here, running_hub(database_url) as there:
         build = await new_receiver(here)
         await asyncio.wait_for(there.feed.wait_beyond(0), 10)
@@ -246,7 +246,7 @@ async def test_a_subscriber_of_one_process_sees_what_another_records(database_ur
                 assert message.event == recorded.event
 
 
-async def test_nothing_that_was_rolled_back_is_ever_sent(hub: Hub):
+async def test_rolled_back_messages_are_never_sent(hub: Hub):
     async with following(hub) as frames:
         await frame(frames)
         with pytest.raises(RuntimeError):
@@ -262,7 +262,7 @@ async def _fail(hub: Hub) -> None:
         raise RuntimeError
 
 
-async def test_thousands_come_back_at_once_and_take_no_connection_from_requests(database_url: str):
+async def test_mass_reconnect_uses_no_request_connection(database_url: str):
     async with running_hub(database_url, stream={"ring_size": 100}, database={"max_connections": 2}) as hub:
         build = await new_receiver(hub)
         await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(300)])
@@ -291,7 +291,7 @@ async def _first(hub: Hub, after: Cursor) -> Cursor:
 
 
 @pytest.mark.slow
-async def test_who_has_begun_waits_for_the_database_and_who_comes_meanwhile_is_told():
+async def test_only_new_subscribers_fail_without_a_database():
     with temporary_folder() as folder:
         async with (
             database_server(folder / "database") as server,
