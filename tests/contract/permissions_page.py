@@ -1,4 +1,4 @@
-"""The reference page of permissions, written from the code: `python -m tests.contract.permissions_page` renews it."""
+"""Generates the reference page of permissions from the code: run `python -m tests.contract.permissions_page`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,24 +18,24 @@ _MEANING = {
     Permission.GROUP_READ: "read event receiver groups, and the stream's messages about them",
     Permission.GROUP_UPDATE: "change, enable and disable event receiver groups",
     Permission.GROUP_DELETE: "delete event receiver groups",
-    Permission.USER_MANAGE: "create, enable and disable users; revoke anybody's API keys",
-    Permission.STREAM_ADMIN: "see and steer how the stream is copied to Kafka",
+    Permission.USER_MANAGE: "create, list, enable and disable users; revoke any user's API keys",
+    Permission.STREAM_ADMIN: "see the status of the stream and its processes; control how the stream is copied to Kafka",
 }
 
 _INTRODUCTION = """\
 # Permissions and roles
 
-A user has one or more roles, and may do what any of them allows. An API key may do what its user may do, or less if it
-was narrowed to a list of permissions. `xzepr/core/actor.py` is the one table that the server, the schema's directives
-and this page are made from; a test compares them.
+A user has one or more roles, and the permissions of all of them. An API key has the permissions of its user, unless it was
+created with a shorter list of permissions. The table comes from `xzepr/core/actor.py`, which the server and the schema's directives
+use as well; a test compares them.
 
-Everything but `login`, `__typename` and the health checks needs a user or an API key. See
-[who is asking](../explanations/security.md).
+Everything in GraphQL except `login` and `__typename` needs a token or an API key; see
+[authentication](../explanations/security.md). `/health`, `/metrics` and the page of the playground need neither.
 """
 
 
 def page() -> str:
-    """The whole page in Markdown."""
+    """Returns the whole page as Markdown."""
     roles = list(Role)
     header = ["permission", "allows you to", *(f"`{role}`" for role in roles)]
     rows = [
