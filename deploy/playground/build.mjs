@@ -3,7 +3,7 @@
 //     npm ci && npm run build
 //
 // It writes the page, its hashed assets, THIRD_PARTY.txt (the licences of what is bundled, in full), manifest.json
-// (versions, licences, sizes, hashes) and the tables of docs/reference/playground.md.
+// (versions, licences, sizes, hashes) and the tables of README.md.
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -14,7 +14,7 @@ import { build } from "esbuild";
 const here = fileURLToPath(new URL(".", import.meta.url));
 const root = join(here, "..", "..");
 const target = join(root, "xzepr", "api", "console", "static");
-const page = join(root, "docs", "reference", "playground.md");
+const page = join(here, "README.md");
 
 const common = {
   absWorkingDir: here,

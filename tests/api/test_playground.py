@@ -128,12 +128,12 @@ def test_the_lock_file_pins_by_hash_and_names_no_download_address():
     assert not any("resolved" in package for package in packages)
 
 
-def test_the_reference_page_lists_the_packages_and_files_of_the_manifest():
-    page = (ROOT / "docs" / "reference" / "playground.md").read_text(encoding="utf-8")
+def test_readme_tables_match_the_manifest():
+    readme = (SOURCES / "README.md").read_text(encoding="utf-8")
     packages = [f"| {one['name']} | {one['version']} | {one['licence']} |" for one in MANIFEST["packages"]]
     files = [f"| `{name}` | {one['bytes']} | `{one['sha256']}` |" for name, one in MANIFEST["files"].items()]
     for mark, rows in (("packages", packages), ("files", files)):
-        listed = page.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0].splitlines()[2:]
+        listed = readme.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0].splitlines()[2:]
         assert listed == rows
 
 
