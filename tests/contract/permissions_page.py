@@ -19,15 +19,15 @@ _MEANING = {
     Permission.GROUP_UPDATE: "change, enable and disable event receiver groups",
     Permission.GROUP_DELETE: "delete event receiver groups",
     Permission.USER_MANAGE: "create, list, enable and disable users; revoke any user's API keys",
-    Permission.STREAM_ADMIN: "see the status of the stream and its processes; control how the stream is copied to Kafka",
+    Permission.STREAM_ADMIN: "see the status of the stream and its processes; control the relay to Kafka",
 }
 
 _INTRODUCTION = """\
 # Permissions and roles
 
-A user has one or more roles, and the permissions of all of them. An API key has the permissions of its user, unless it was
-created with a shorter list of permissions. The table comes from `xzepr/core/actor.py`, which the server and the schema's directives
-use as well; a test compares them.
+A user has one or more roles, and the permissions of all of them. An API key has the permissions of its user, or fewer if
+it was created with a list of permissions. The table comes from `xzepr/core/actor.py`, which also defines what the server
+checks and what the schema's directives state; a test compares them.
 
 Everything in GraphQL except `login` and `__typename` needs a token or an API key; see
 [authentication](../explanations/security.md). `/health`, `/metrics` and the page of the playground need neither.
