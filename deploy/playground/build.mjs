@@ -1,9 +1,10 @@
-// Builds the playground into xzepr/api/console/static: the same sources and lock file give the same bytes.
+// Builds the playground into xzepr/api/console/static. The build is reproducible: the same sources and lock file give the
+// same bytes.
 //
 //     npm ci && npm run build
 //
-// It writes the page, its hashed assets, THIRD_PARTY.txt (the licences of what is bundled, in full), manifest.json
-// (versions, licences, sizes, hashes) and the tables of README.md.
+// The build writes the page, its hashed assets, THIRD_PARTY.txt (the full licences of the bundled packages), manifest.json
+// (versions, licences, sizes, hashes) and the tables in README.md.
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -25,7 +26,7 @@ const common = {
   metafile: true,
   write: false,
   outdir: target,
-  // Licence texts are collected in full into one file instead.
+  // All licence texts are collected in THIRD_PARTY.txt instead.
   legalComments: "none",
   define: { "process.env.NODE_ENV": '"production"' },
   logLevel: "warning",
@@ -76,7 +77,7 @@ if (existsSync(page)) writeFileSync(page, withTables(readFileSync(page, "utf8"))
 const total = [...files.values()].reduce((sum, bytes) => sum + bytes.length, 0);
 console.log(`${files.size} files, ${(total / 1e6).toFixed(1)} MB, ${bundled.length} packages`);
 
-/** The packages that really are in the output, as their package.json names them. */
+/** Returns the packages that contribute to the output, with the name, version and licence from their package.json. */
 function packagesOf(...metafiles) {
   const found = new Map();
   for (const { outputs } of metafiles) {

@@ -1,4 +1,4 @@
-// The tabs that a visitor finds: one walk from a receiver to a completed gate, seen live.
+// The initial tabs: examples that lead from a receiver to a complete gate, with a live subscription.
 
 import createGroup from "./examples/create_group.graphql";
 import createGroupVariables from "./examples/create_group.json";

@@ -1,4 +1,4 @@
-// How GraphiQL reaches the hub: queries and mutations by POST, subscriptions over one WebSocket each, at one address.
+// Sends GraphiQL's operations to the hub: queries and mutations by POST, each subscription over its own WebSocket.
 
 import { getOperationAST, parse } from "graphql";
 import { createClient } from "graphql-ws";
@@ -6,10 +6,10 @@ import { ENDPOINT, post, sentence } from "./session.js";
 
 const SHOWN = 100;
 const SESSION_OVER = new Set(["UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"]);
-const SIGN_IN_REFUSED = 4403; // how the hub closes a socket whose connection_init it does not accept
+const SIGN_IN_REFUSED = 4403; // close code for invalid credentials in connection_init
 
 /**
- * What acts as `session`: `fetcher` for GraphiQL, and `close()`, which ends its subscriptions.
+ * Returns `fetcher`, which GraphiQL calls to run operations as `session`, and `close()`, which ends its subscriptions.
  * `onOver()` is called when the hub no longer accepts the session's token.
  */
 export function fetcherFor(session, onOver) {
@@ -33,8 +33,8 @@ function isOver(errors) {
 }
 
 /**
- * The operation with the name it has, and its kind. Just after a tab was changed, GraphiQL still gives the name that
- * was run in the other tab; a document with one operation leaves no doubt.
+ * Returns the operation with its actual name, and its kind. Just after the user switches tabs, GraphiQL still passes the
+ * name from the other tab; in a document with a single operation, that operation is used.
  */
 function settled(operation) {
   let found;
@@ -42,7 +42,7 @@ function settled(operation) {
     const document = parse(operation.query);
     found = getOperationAST(document, operation.operationName) ?? getOperationAST(document);
   } catch {
-    return { operation }; // the hub says what is wrong with it
+    return { operation }; // the hub reports the error
   }
   if (!found) return { operation };
   return { operation: { ...operation, operationName: found.name?.value }, kind: found.operation };
@@ -70,7 +70,7 @@ async function* subscribe(operation, connectionParams, clients, over) {
   }
 }
 
-/** GraphQL errors as they are; a WebSocket's event, which says nothing when printed, as a sentence. */
+/** Returns GraphQL errors unchanged, and a sentence for a WebSocket close event, which would print as an empty object. */
 function readable(error) {
   if (Array.isArray(error) || error instanceof Error) return error;
   const { code, reason } = error;
@@ -78,7 +78,7 @@ function readable(error) {
   return sentence(`The hub closed the connection (${code}${reason ? `: ${reason}` : ""}).`);
 }
 
-/** The newest message goes on top; of several checkpoints in a row only the newest is worth its line. */
+/** Puts the newest message first; of consecutive checkpoints, only the newest is kept. */
 function keep(newestFirst, result) {
   if (isCheckpoint(result) && newestFirst.length > 0 && isCheckpoint(newestFirst[0])) newestFirst.shift();
   newestFirst.unshift(result);

@@ -1,7 +1,7 @@
-// The playground: GraphiQL under a bar that says who is signed in.
+// The playground: GraphiQL below a bar that shows the signed-in user.
 
 import "./workers.js";
-// GraphiQL loads the editor later; named here so that the editor's styles are in the page's one style sheet.
+// GraphiQL loads the editor later; importing it here puts its styles into the page's single style sheet.
 import "monaco-graphql/esm/monaco-editor.js";
 import "@graphiql/react/style.css";
 import "@graphiql/plugin-doc-explorer/style.css";
@@ -18,9 +18,9 @@ import { SignIn } from "./sign_in.jsx";
 import { pageStorage } from "./storage.js";
 
 const storage = pageStorage();
-const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; a longer one would fire at once
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; a longer timer would fire immediately
 const ENDED = "Your session has ended.";
-// What the editor of variables takes for these scalars; of a scalar it does not know it takes no object and no list.
+// JSON types that the variables editor accepts for custom scalars; by default it accepts neither objects nor lists.
 const SCALARS = { JSON: { type: ["object", "array", "string", "number", "boolean", "null"] } };
 
 function Playground() {
@@ -34,13 +34,13 @@ function Playground() {
 
   useEffect(() => {
     const remaining = (session?.expiresAt ?? Infinity) - Date.now();
-    if (remaining > LONGEST_TIMER) return undefined; // the hub will say so itself
+    if (remaining > LONGEST_TIMER) return undefined; // the hub reports the expiry itself
     const timer = setTimeout(over, remaining);
     return () => clearTimeout(timer);
   }, [session, over]);
 
   const { fetcher, close } = useMemo(() => fetcherFor(session, over), [session, over]);
-  useEffect(() => close, [close]); // signing out ends what was being watched
+  useEffect(() => close, [close]); // signing out ends the running subscriptions
 
   return (
     <>
@@ -48,7 +48,7 @@ function Playground() {
       <main>
         <GraphiQL
           fetcher={fetcher}
-          // Nobody but a signed-in actor may ask for the schema: null means "do not ask", undefined "ask now".
+          // Reading the schema requires a session: null means "do not fetch it", undefined means "fetch it now".
           schema={session ? undefined : null}
           storage={storage}
           customScalarSchemas={SCALARS}

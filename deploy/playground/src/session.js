@@ -1,4 +1,4 @@
-// Who is signed in. The token lives in one variable of this page: not in storage, not in a cookie, not in the address.
+// Signing in. The token is kept only in a variable of this page: not in storage, a cookie or the URL.
 
 const LOGIN = `mutation Login($input: LoginInput!) {
   login(input: $input) { token expiresAt user { username } }
@@ -7,14 +7,14 @@ const ME = `query Me { me { username } }`;
 
 export const ENDPOINT = new URL("../graphql", document.baseURI);
 
-/** An Error that is a sentence for the visitor: GraphiQL would print its stack too. */
+/** Returns an Error without a stack, because GraphiQL would show the stack to the user. */
 export function sentence(message) {
   const error = new Error(message);
   delete error.stack;
   return error;
 }
 
-/** POST one operation; `{ data, errors }`, whatever the status. Throws with a sentence when the hub did not answer. */
+/** Posts one operation and returns `{ data, errors }`, whatever the status. Throws an Error if the hub does not respond. */
 export async function post(operation, headers) {
   let response;
   try {
@@ -43,7 +43,7 @@ function refusal(result) {
   return sentence(error?.message ?? "The hub gave no reason.");
 }
 
-/** Sign in with a password: a session, or an Error that says why not. */
+/** Signs in with a password and returns a session. Throws an Error with the reason if that fails. */
 export async function signInWithPassword(username, password) {
   const result = await post({ query: LOGIN, operationName: "Login", variables: { input: { username, password } } });
   const login = result.data?.login;
@@ -51,7 +51,7 @@ export async function signInWithPassword(username, password) {
   return { token: login.token, name: login.user.username, expiresAt: Date.parse(login.expiresAt) };
 }
 
-/** Sign in with an API key, which the hub is asked about first: a session without an end, or an Error. */
+/** Checks an API key with the hub and returns a session that does not expire. Throws an Error with the reason if that fails. */
 export async function signInWithKey(key) {
   const result = await post({ query: ME, operationName: "Me" }, { authorization: `Bearer ${key}` });
   if (!result.data?.me) throw refusal(result);

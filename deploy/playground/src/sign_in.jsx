@@ -1,9 +1,9 @@
-// The sign-in dialog: a user name and password, or an API key.
+// The sign-in dialog, for a user name and password or for an API key.
 
 import { useEffect, useRef, useState } from "react";
 import { signInWithKey, signInWithPassword } from "./session.js";
 
-/** A modal dialog; `onSession(session)` when the hub said yes, `onClose()` when the visitor put it away. */
+/** A modal dialog. Calls `onSession(session)` after signing in, and `onClose()` when the user closes it. */
 export function SignIn({ reason, onSession, onClose }) {
   const dialog = useRef(null);
   const [way, setWay] = useState("password");

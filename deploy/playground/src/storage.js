@@ -1,11 +1,11 @@
-// What GraphiQL may keep between visits: the look of the page. Documents, variables, headers and history may hold
-// secrets, so they live as long as the page does.
+// Lets GraphiQL store only the look of the page. Documents, variables, headers and history may contain secrets, so they
+// are kept in memory until the page is closed.
 
 const KEPT = /^graphiql:(theme|docExplorerFlex|editorFlex|secondaryEditorFlex)$/;
-// Variables get nearly as much height as the document, so that what an example asks to replace is in sight.
+// The variables pane is nearly as high as the document, so that the values to replace in an example are visible.
 const AT_FIRST = new Map([["graphiql:secondaryEditorFlex", "1.2"]]);
 
-/** A Web Storage with which GraphiQL forgets everything but its theme and the sizes of its panes. */
+/** A Web Storage that persists only GraphiQL's theme and pane sizes. */
 export function pageStorage(kept = globalThis.localStorage) {
   const memory = new Map();
   const of = (key) => (KEPT.test(key) ? kept : null);

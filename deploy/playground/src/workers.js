@@ -1,6 +1,6 @@
-// Monaco checks documents in workers of its own; each is one file beside the page, so `worker-src 'self'` is enough.
+// Monaco checks documents in web workers. Each worker is one file served with the page, so `worker-src 'self'` is enough.
 
-/* global WORKERS */ // { editor, graphql, json }: file names, put in by build.mjs
+/* global WORKERS */ // { editor, graphql, json }: file names, inserted by build.mjs
 
 globalThis.MonacoEnvironment = {
   getWorker(_id, label) {
