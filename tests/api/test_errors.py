@@ -29,18 +29,18 @@ def kinds(parent: type[Problem] = Problem) -> Iterator[type[Problem]]:
         yield from kinds(kind)
 
 
-def test_every_kind_of_problem_has_a_status_and_every_status_a_kind() -> None:
+def test_every_problem_code_has_a_status() -> None:
     ours = {kind.code for kind in kinds() if kind.__module__ in ("xzepr.core.errors", api_errors.__name__)}
     assert set(STATUS) == ours
 
 
-def test_the_reference_lists_every_code_with_its_status() -> None:
+def test_reference_lists_every_code_with_its_status() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (\d+) \| .+ \|$", PAGE.read_text(), re.MULTILINE)
     assert len(rows) == len(STATUS)
     assert {code: int(status) for code, status in rows} == dict(STATUS)
 
 
-def test_a_problem_is_told_with_what_helps() -> None:
+def test_described_problem_includes_its_details() -> None:
     assert described(NotFound("event", "01X", field="id")) == [
         {"message": "there is no event '01X'", "extensions": {"code": "NOT_FOUND", "field": "id"}}
     ]
@@ -67,11 +67,11 @@ def test_a_problem_is_told_with_what_helps() -> None:
         (NotFound("event", "x"), {}),
     ],
 )
-def test_a_problem_has_the_headers_that_go_with_it(problem: Problem, headers: dict[str, str]) -> None:
+def test_problem_has_its_headers(problem: Problem, headers: dict[str, str]) -> None:
     assert headers_of(problem) == headers
 
 
-def test_a_problem_alone_is_a_whole_response() -> None:
+def test_problem_becomes_a_complete_response() -> None:
     response = problem_response(NotFound("event", "x"))
     assert (response.status_code, response.headers["content-type"]) == (404, "application/json")
     assert list(orjson.loads(response.body)) == ["errors"]

@@ -36,7 +36,7 @@ def client(
     return TestClient(Starlette(routes=health_routes(health, metrics)))
 
 
-def test_health_has_the_shape_that_clients_know() -> None:
+def test_health_response_has_documented_shape() -> None:
     answer = client().get("/health")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -49,7 +49,7 @@ def test_health_has_the_shape_that_clients_know() -> None:
 
 
 @pytest.mark.parametrize("database", [away, hanging])
-def test_without_its_database_the_hub_is_unhealthy_and_not_ready_but_alive(
+def test_hub_without_database_is_unhealthy_but_alive(
     database: Callable[[], Awaitable[None]],
 ) -> None:
     hub = client(database, kafka=State.HEALTHY)
@@ -61,7 +61,7 @@ def test_without_its_database_the_hub_is_unhealthy_and_not_ready_but_alive(
     assert hub.get("/health/live").status_code == 200
 
 
-def test_without_room_on_its_disk_the_hub_is_degraded_and_says_so() -> None:
+def test_hub_with_full_disk_is_degraded() -> None:
     health = Health(there, lambda: None, Drain(), lambda: False)
     answer = TestClient(Starlette(routes=health_routes(health, None))).get("/health")
     assert answer.status_code == 200
@@ -70,7 +70,7 @@ def test_without_room_on_its_disk_the_hub_is_degraded_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("kafka", [State.DEGRADED, State.UNHEALTHY])
-def test_without_kafka_the_hub_is_degraded_and_ready(kafka: State) -> None:
+def test_hub_without_kafka_is_degraded_but_ready(kafka: State) -> None:
     hub = client(kafka=kafka)
     assert hub.get("/health").json()["status"] == "degraded"
     assert (hub.get("/health").status_code, hub.get("/health/ready").status_code) == (200, 200)
@@ -78,7 +78,7 @@ def test_without_kafka_the_hub_is_degraded_and_ready(kafka: State) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics"])
-def test_head_is_answered_like_get(path: str) -> None:
+def test_head_responds_like_get(path: str) -> None:
     hub = client(metrics=Metrics("1"))
     head, get = hub.head(path), hub.get(path)
     assert head.status_code == get.status_code == 200
@@ -86,7 +86,7 @@ def test_head_is_answered_like_get(path: str) -> None:
     assert hub.post(path).status_code == 405
 
 
-def test_metrics_are_text_and_absent_when_they_are_off() -> None:
+def test_metrics_are_served_only_when_enabled() -> None:
     answer = client(metrics=Metrics("1.2.3")).get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'xzepr_build_info{version="1.2.3"} 1.0' in answer.text

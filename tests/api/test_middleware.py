@@ -30,14 +30,14 @@ async def raw(port: int, text: str) -> str:
     ("host", "status"),
     [("Host: hub:1", 405), ("Host: rebound.example.org", 421), ("Host: 127.0.0.1", 405), ("X: y", 405)],
 )
-async def test_only_requests_for_our_hosts_pass(host: str, status: int) -> None:
+async def test_request_for_other_host_is_rejected(host: str, status: int) -> None:
     async with served(app(World())) as port:
         answer = await raw(port, f"PUT / HTTP/1.0\r\n{host}\r\n\r\n")
     assert f" {status} " in answer.splitlines()[0]
     assert ("HOST_NOT_ALLOWED" in answer) is (status == 421)
 
 
-async def test_two_hosts_are_one_too_many() -> None:
+async def test_duplicate_host_header_is_rejected() -> None:
     async with served(app(World())) as port:
         answer = await raw(port, "PUT / HTTP/1.1\r\nHost: hub\r\nHost: hub\r\n\r\n")
     assert answer.splitlines()[0].split()[1] in ("400", "421")
@@ -46,7 +46,7 @@ async def test_two_hosts_are_one_too_many() -> None:
 @pytest.mark.parametrize(
     ("offered", "kept"), [("abc-1._X", True), ("a" * 65, False), ("", False), ("a b", False), ("x;y", False)]
 )
-async def test_a_modest_request_id_is_kept_and_another_replaced(offered: str, kept: bool) -> None:
+async def test_unusable_request_id_is_replaced(offered: str, kept: bool) -> None:
     transport = httpx2.ASGITransport(app(World()))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hub") as client:
         given = (await client.put("/", headers={"X-Request-ID": offered})).headers["x-request-id"]
@@ -54,7 +54,7 @@ async def test_a_modest_request_id_is_kept_and_another_replaced(offered: str, ke
     assert kept or len(given) == 26
 
 
-async def test_a_request_that_does_not_arrive_in_time_is_told_so_and_cut_off() -> None:
+async def test_slow_request_body_gets_408() -> None:
     async with served(app(World(), timeout_seconds=0.1)) as port:
         answer = await raw(
             port,
@@ -66,7 +66,7 @@ async def test_a_request_that_does_not_arrive_in_time_is_told_so_and_cut_off() -
     assert "connection: close" in answer.lower()
 
 
-async def test_an_answer_that_does_not_come_in_time_is_given_up() -> None:
+async def test_slow_response_gets_504() -> None:
     async with (
         served(app(World(), timeout_seconds=1)) as port,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "good"}) as client,
@@ -85,13 +85,13 @@ async def raising(error: Exception, act: Callable[[ASGIApp], ASGIApp]) -> None:
         await client.post("/", content=b"x")
 
 
-async def test_an_applications_own_time_out_and_late_failures_are_not_taken_for_ours() -> None:
+async def test_application_errors_pass_through_middleware() -> None:
     with pytest.raises(TimeoutError, match="mine"):
         await raising(TimeoutError("mine"), lambda asgi: RequestTimeout(asgi, 5))
     with pytest.raises(ValueError, match="mine"):
         await raising(ValueError("mine"), lambda asgi: BodyLimit(asgi, 5))
 
 
-async def test_a_request_has_one_id_also_where_no_middleware_made_it() -> None:
+async def test_request_id_is_stable_without_middleware() -> None:
     request = Request({"type": "http", "headers": []})
     assert request_id_of(request.scope) == request_id_of(request.scope)

@@ -54,7 +54,7 @@ async def create(ask: Asking, receiver_id: str, **fields: object) -> Answer:
     return await ask(CREATE, input=new_event(receiver_id, **fields))
 
 
-async def test_an_event_is_answered_with_the_gates_it_leaves(ask: Asking) -> None:
+async def test_created_event_returns_its_gates(ask: Asking) -> None:
     build, scan = await ask.receiver("build"), await ask.receiver("scan")
     both, one = await ask.group(build, scan, name="both"), await ask.group(build, name="one")
     await ask.group(build, name="off", enabled=False)
@@ -74,7 +74,7 @@ async def test_an_event_is_answered_with_the_gates_it_leaves(ask: Asking) -> Non
     assert [member["state"] for member in third["gates"][0]["members"]] == ["FAILED", "PASSED"]
 
 
-async def test_a_repeat_is_the_first_event_and_the_same_key_with_other_content_is_a_conflict(ask: Asking) -> None:
+async def test_idempotency_key_returns_first_event_or_conflict(ask: Asking) -> None:
     receiver = await ask.receiver()
     first = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
     before = await head(ask)
@@ -85,7 +85,7 @@ async def test_a_repeat_is_the_first_event_and_the_same_key_with_other_content_i
     assert await head(ask) == before
 
 
-async def test_of_two_mutations_in_one_document_each_has_its_own_answer(ask: Asking) -> None:
+async def test_mutations_in_one_document_fail_independently(ask: Asking) -> None:
     receiver = await ask.receiver()
     document = (
         "mutation ($a: CreateEventInput!, $b: CreateEventInput!)"
@@ -98,7 +98,7 @@ async def test_of_two_mutations_in_one_document_each_has_its_own_answer(ask: Ask
     assert answer.body["data"] == {"a": listed[1], "b": None, "c": listed[0]}
 
 
-async def test_many_events_are_each_answered_by_themselves_in_their_order(ask: Asking) -> None:
+async def test_batch_results_keep_the_order_of_events(ask: Asking) -> None:
     receiver = await ask.receiver(
         schema={"required": ["sha"], "properties": {"sha": {}}, "additionalProperties": False}
     )
@@ -131,7 +131,7 @@ async def test_many_events_are_each_answered_by_themselves_in_their_order(ask: A
     assert [node["name"] for node in listed] == ["last", "first"]
 
 
-async def test_every_violation_of_an_event_is_told_with_its_place_in_the_words_of_the_schema(ask: Asking) -> None:
+async def test_every_violation_is_reported_with_its_pointer(ask: Asking) -> None:
     schema = {"properties": {"a/b": {"type": "integer"}, "list": {"items": {"type": "string"}}}}
     receiver = await ask.receiver(schema=schema)
     texts = await create(ask, receiver, name="", version=" ", platformId="x" * 256, description="d" * 4001)
@@ -144,7 +144,7 @@ async def test_every_violation_of_an_event_is_told_with_its_place_in_the_words_o
     assert await nothing_was_recorded(ask)
 
 
-async def test_an_event_for_a_receiver_that_is_missing_or_disabled_is_refused(ask: Asking) -> None:
+async def test_event_for_unusable_receiver_is_rejected(ask: Asking) -> None:
     disabled = await ask.receiver(enabled=False)
     for receiver, code in (
         (disabled, "CONFLICT"),
@@ -168,7 +168,7 @@ PAYLOADS = [
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-async def test_a_payload_comes_back_as_it_was_sent(ask: Asking, payload: bytes) -> None:
+async def test_payload_is_returned_byte_for_byte(ask: Asking, payload: bytes) -> None:
     receiver = await ask.receiver()
     event = new_event(receiver, payload=None)
     body = orjson.dumps({"query": CREATE, "variables": {"input": {**event, "payload": orjson.Fragment(payload)}}})
@@ -180,7 +180,7 @@ async def test_a_payload_comes_back_as_it_was_sent(ask: Asking, payload: bytes) 
     assert read.raw.count(expected) == 2
 
 
-async def test_a_schema_comes_back_with_its_keys_in_order(ask: Asking) -> None:
+async def test_schema_is_returned_with_key_order(ask: Asking) -> None:
     schema = {
         "type": "object",
         "required": ["b", "a"],
@@ -204,7 +204,7 @@ async def test_a_schema_comes_back_with_its_keys_in_order(ask: Asking) -> None:
         ('{"a":{"k\\u0000":1}}', "payload/a/k\\u0000"),
     ],
 )
-async def test_what_would_change_its_value_is_refused_with_its_place(ask: Asking, payload: str, place: str) -> None:
+async def test_lossy_payload_value_is_rejected_with_pointer(ask: Asking, payload: str, place: str) -> None:
     receiver = await ask.receiver()
     body = orjson.dumps({"query": CREATE, "variables": {"input": {**new_event(receiver), "payload": 0}}})
     answer = await ask.send(body.replace(b'"payload":0', b'"payload":' + payload.encode()))
@@ -240,7 +240,7 @@ def literal(receiver: str, **texts: str) -> str:
         (r'{a: """x\u0000y"""}', None),
     ],
 )
-async def test_literals_in_the_document_are_judged_like_variables(ask: Asking, payload: str, place: str | None) -> None:
+async def test_literals_are_validated_like_variables(ask: Asking, payload: str, place: str | None) -> None:
     receiver = await ask.receiver()
     answer = await ask(literal(receiver, payload=payload))
     if place is None:  # in a block string \u0000 is six characters
@@ -251,7 +251,7 @@ async def test_literals_in_the_document_are_judged_like_variables(ask: Asking, p
     assert await nothing_was_recorded(ask)
 
 
-async def test_a_literal_payload_is_any_json_and_may_hold_variables(ask: Asking) -> None:
+async def test_literal_payload_may_contain_variables(ask: Asking) -> None:
     receiver = await ask.receiver()
     event = {**new_event(receiver), "payload": orjson.Fragment(b"0")}
     fields = ",".join(f"{name}: {orjson.dumps(value).decode()}" for name, value in event.items() if name != "payload")
@@ -304,7 +304,7 @@ WITH_TEXT = [
 """Documents with a text in a place where it is looked for, or kept."""
 
 
-async def test_text_that_cannot_be_kept_is_never_our_fault(ask: Asking) -> None:
+async def test_unstorable_text_never_causes_internal_error(ask: Asking) -> None:
     token, before = await ask.token(), await head(ask)
     refusals = {"INVALID_INPUT", "NOT_FOUND", "GRAPHQL_PARSE_FAILED", "INVALID_CREDENTIALS"}
     for document in WITH_TEXT:
@@ -315,7 +315,7 @@ async def test_text_that_cannot_be_kept_is_never_our_fault(ask: Asking) -> None:
     assert await head(ask) == before
 
 
-async def test_a_payload_too_large_or_too_deep_is_refused(ask: Asking) -> None:
+async def test_payload_beyond_size_or_depth_limit_is_rejected(ask: Asking) -> None:
     receiver = await ask.receiver()
     deep: object = 0
     for _ in range(65):
@@ -328,7 +328,7 @@ async def test_a_payload_too_large_or_too_deep_is_refused(ask: Asking) -> None:
     assert (await create(ask, receiver, payload="x" * 524_286)).data
 
 
-async def test_pages_hold_every_event_once_newest_first_while_new_ones_arrive(ask: Asking) -> None:
+async def test_pages_list_each_event_once_while_others_arrive(ask: Asking) -> None:
     receiver = await ask.receiver()
     ids = [(await ask.event(receiver, name=f"n{n}"))["id"] for n in range(7)]
     seen: list[str] = []
@@ -352,7 +352,7 @@ async def test_pages_hold_every_event_once_newest_first_while_new_ones_arrive(as
 LISTS = ("events", "eventReceivers", "eventReceiverGroups")
 
 
-async def test_a_page_has_from_one_to_a_hundred_entries(ask: Asking) -> None:
+async def test_page_size_outside_1_to_100_is_rejected(ask: Asking) -> None:
     for first, field in product((0, -1, 101, 2**31 - 1), LISTS):
         answer = await ask(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["first"])
@@ -361,13 +361,13 @@ async def test_a_page_has_from_one_to_a_hundred_entries(ask: Asking) -> None:
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["first"])
 
 
-async def test_what_is_no_cursor_of_a_list_is_refused(ask: Asking) -> None:
+async def test_invalid_list_cursor_is_rejected(ask: Asking) -> None:
     for after, field in product(("", "x", "-1", "1.5", "9" * 30, "1-ABCDEFGH", "\u0661"), LISTS):
         answer = await ask(f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after)
         assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["after"])
 
 
-async def test_filters_let_through_what_matches_all_of_them(ask: Asking) -> None:
+async def test_events_must_match_all_filters(ask: Asking) -> None:
     build, scan = await ask.receiver("build"), await ask.receiver("scan")
     wanted = await ask.event(build, name="wanted", version="2", release="r", platformId="p", package="k", success=False)
     for other in ({"version": "3"}, {"success": True}, {"package": "K"}):
@@ -394,7 +394,7 @@ async def test_filters_let_through_what_matches_all_of_them(ask: Asking) -> None
     assert not (await ask(LIST, filter={"name": "wanted", "unit": UNIT})).data["events"]["nodes"]
 
 
-async def test_events_are_found_by_the_time_they_were_recorded(ask: Asking) -> None:
+async def test_events_are_filtered_by_recording_time(ask: Asking) -> None:
     receiver = await ask.receiver()
     for n in range(3):
         await ask.event(receiver, name=f"n{n}", createdAt="2001-02-03T04:05:06+02:00")
@@ -417,7 +417,7 @@ NO_TIMES = [
 ]
 
 
-async def test_what_is_no_time_is_refused(ask: Asking) -> None:
+async def test_invalid_time_is_rejected(ask: Asking) -> None:
     receiver = await ask.receiver()
     for time in NO_TIMES:
         answer = await create(ask, receiver, createdAt=time)
@@ -429,13 +429,13 @@ async def test_what_is_no_time_is_refused(ask: Asking) -> None:
     assert await nothing_was_recorded(ask)
 
 
-async def test_an_event_from_the_future_is_refused(ask: Asking) -> None:
+async def test_event_from_the_future_is_rejected(ask: Asking) -> None:
     answer = await create(ask, await ask.receiver(), createdAt="2999-01-01T00:00:00Z")
     assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["createdAt"])
     assert await nothing_was_recorded(ask)
 
 
-async def test_a_payload_may_be_null_where_the_schema_says_so_and_may_not_be_left_out(ask: Asking) -> None:
+async def test_null_payload_is_accepted_but_missing_one_is_not(ask: Asking) -> None:
     receiver = await ask.receiver(schema={"type": "null"})
     made = await create(ask, receiver, payload=None)
     assert made.data["createEvent"]["event"]["payload"] is None

@@ -85,7 +85,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("what", QUERIES)
-async def test_the_number_of_statements_does_not_grow_with_the_rows(count: Counter, what: str) -> None:
+async def test_statement_count_is_independent_of_rows(count: Counter, what: str) -> None:
     query, statements = QUERIES[what]
     await populate(count.ask, receivers=1, groups=1, units=1)
     _, few = await count(query)
@@ -94,7 +94,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_rows(count: Count
     assert (few, many) == (statements, statements)
 
 
-async def test_one_group_of_twenty_members_reads_them_together(count: Counter) -> None:
+async def test_group_members_are_read_in_one_batch(count: Counter) -> None:
     ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
     data, statements = await count(
         "query ($id: ID!) { eventReceiverGroup(id: $id) { eventReceivers { id } } }", id=group
@@ -103,7 +103,7 @@ async def test_one_group_of_twenty_members_reads_them_together(count: Counter) -
     assert statements == 2
 
 
-async def test_a_gate_reads_all_events_of_its_members_together(count: Counter) -> None:
+async def test_gate_reads_member_events_in_one_batch(count: Counter) -> None:
     ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
     gate = (
         "query ($id: ID!, $unit: UnitInput!) { gate(groupId: $id, unit: $unit) "
@@ -115,7 +115,7 @@ async def test_a_gate_reads_all_events_of_its_members_together(count: Counter) -
     assert statements == 4
 
 
-async def test_a_timeline_read_with_others_is_the_one_read_alone(count: Counter) -> None:
+async def test_batched_timeline_equals_single_timeline(count: Counter) -> None:
     await populate(count.ask, receivers=2, groups=1, units=3)
     shown = "nodes { id } pageInfo { hasNextPage endCursor }"
     page = f"events(first: 2, after: $after) {{ {shown} }}"
@@ -129,7 +129,7 @@ async def test_a_timeline_read_with_others_is_the_one_read_alone(count: Counter)
             assert receiver["events"] == (await count(alone, id=receiver["id"], after=after))[0]["events"]
 
 
-async def test_one_row_that_fails_leaves_the_others_their_batch(count: Counter) -> None:
+async def test_failing_rows_do_not_break_the_batch(count: Counter) -> None:
     await populate(count.ask, receivers=3, groups=1, units=1)
     answer = await count.ask("{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } groups { id } } } }")
     assert set(answer.codes) == {"INVALID_INPUT"}

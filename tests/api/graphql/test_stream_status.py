@@ -42,7 +42,7 @@ async def status(ask: Asking) -> Any:
     return (await ask(STATUS)).data["streamStatus"]
 
 
-async def test_the_status_tells_who_is_connected_and_how_far_the_slowest_is(database_url: str) -> None:
+async def test_status_counts_connected_clients(database_url: str) -> None:
     async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
         assert (await status(ask))["time"] is None
         await ask.receiver()
@@ -78,9 +78,7 @@ async def test_the_status_tells_who_is_connected_and_how_far_the_slowest_is(data
 
 @pytest.mark.parametrize("led", [True, False], ids=["led before", "never led"])
 @pytest.mark.parametrize(("age", "kafka"), [(0, "healthy"), (120, "degraded")])
-async def test_a_process_beside_the_relay_says_degraded_when_messages_wait_for_long(
-    database_url: str, age: int, kafka: str, led: bool
-) -> None:
+async def test_process_without_relay_degrades_on_high_lag(database_url: str, age: int, kafka: str, led: bool) -> None:
     if led:
         await execute(
             database_url, "INSERT INTO relay_routes (route, state, detail) VALUES (%s, 'following', '')", (ROUTE,)
@@ -106,7 +104,7 @@ async def test_a_process_beside_the_relay_says_degraded_when_messages_wait_for_l
         )
 
 
-async def test_who_leaves_kafka_to_others_and_knows_no_brokers_waits_for_nobody(database_url: str) -> None:
+async def test_process_without_brokers_reports_no_relay(database_url: str) -> None:
     async with hub(database_url, enabled=False) as (ask, port), httpx2.AsyncClient() as client:
         await ask.receiver()
 
@@ -119,7 +117,7 @@ async def test_who_leaves_kafka_to_others_and_knows_no_brokers_waits_for_nobody(
         assert "kafka" not in (await client.get(f"http://127.0.0.1:{port}/health")).json()["components"]
 
 
-async def test_routes_are_told_by_name_whether_or_not_one_was_ever_led(database_url: str) -> None:
+async def test_routes_are_listed_by_name_even_if_never_led(database_url: str) -> None:
     for name in ("a", "z"):
         await execute(database_url, "INSERT INTO relay_routes (route, state) VALUES (%s, 'following')", (name,))
     async with hub(database_url, enabled=False, brokers=["127.0.0.1:1"]) as (ask, _):

@@ -47,7 +47,7 @@ def circles(fragments: int) -> str:
         "{ ... { ... on Query { ...F } } } fragment F on Query { c }",
     ],
 )
-def test_what_is_just_within_the_limits_is_parsed_and_valid(text: str) -> None:
+def test_document_at_the_limits_is_valid(text: str) -> None:
     some = documents()
     some.must_be_valid(some.parsed(text))
 
@@ -71,7 +71,7 @@ def test_what_is_just_within_the_limits_is_parsed_and_valid(text: str) -> None:
         ("{ ...F0 } " + circles(12), "in circles|selections than"),
     ],
 )
-def test_what_is_beyond_a_limit_is_refused_with_the_limit(text: str, named: str) -> None:
+def test_document_beyond_a_limit_is_rejected(text: str, named: str) -> None:
     with pytest.raises(DocumentTooComplex, match=named):
         documents().parsed(text)
 
@@ -91,12 +91,12 @@ def test_what_is_beyond_a_limit_is_refused_with_the_limit(text: str, named: str)
         "{ c } fragment Unused on Query { " + "c " * 300 + "}",
     ],
 )
-def test_a_document_that_validation_would_compare_pair_by_pair_for_seconds_is_refused(text: str) -> None:
+def test_document_slow_to_validate_is_rejected(text: str) -> None:
     with pytest.raises(DocumentTooComplex, match="same fields too often"):
         documents(DocumentLimits()).parsed(text)
 
 
-def test_many_operations_in_one_document_do_not_count_as_repetition() -> None:
+def test_many_operations_do_not_count_as_repetition() -> None:
     some = documents(DocumentLimits())
     text = " ".join(f"query q{n} {{ ...F }}" for n in range(500)) + " fragment F on Query { c a { c } }"
     some.must_be_valid(some.parsed(text))
@@ -128,7 +128,7 @@ def _seconds(act: Callable[[], object]) -> float:
         "{ ...F } fragment F on Query { a { ...G } } fragment G on Query { b { ...F } }",
     ],
 )
-def test_fragments_in_a_circle_end_and_are_not_valid(text: str) -> None:
+def test_circular_fragments_are_invalid(text: str) -> None:
     some = documents()
     document = some.parsed(text)
     assert document.root_fields(document.operation(None)) <= {"a"}
@@ -136,7 +136,7 @@ def test_fragments_in_a_circle_end_and_are_not_valid(text: str) -> None:
         some.must_be_valid(document)
 
 
-def test_errors_have_places() -> None:
+def test_document_errors_have_locations() -> None:
     with pytest.raises(DocumentNotParsed) as syntax:
         documents().parsed("{\n c !")
     assert syntax.value.errors[0]["locations"] == [{"line": 2, "column": 4}]
@@ -149,7 +149,7 @@ def test_errors_have_places() -> None:
     ]
 
 
-def test_a_valid_document_is_remembered_and_others_are_not() -> None:
+def test_only_valid_documents_are_cached() -> None:
     some = documents()
     good, bad = some.parsed("{ c }"), some.parsed("{ x }")
     some.must_be_valid(good)
@@ -159,7 +159,7 @@ def test_a_valid_document_is_remembered_and_others_are_not() -> None:
     assert some.parsed("{ x }") is not bad
 
 
-def test_the_least_recently_used_document_is_forgotten_first() -> None:
+def test_least_recently_used_document_is_evicted_first() -> None:
     some = documents(cache_size=2)
     kept: dict[str, Document] = {}
     for text in ("{ c }", "{ a { c } }"):
@@ -171,7 +171,7 @@ def test_the_least_recently_used_document_is_forgotten_first() -> None:
     assert some.parsed("{ a { c } }") is not kept["{ a { c } }"]
 
 
-def test_long_documents_cannot_fill_the_memory() -> None:
+def test_long_document_takes_more_of_the_cache() -> None:
     some = documents(cache_size=2)
     short = some.parsed("{ c }")
     some.must_be_valid(short)
@@ -179,14 +179,14 @@ def test_long_documents_cannot_fill_the_memory() -> None:
     assert some.parsed("{ c }") is not short
 
 
-def test_what_strangers_send_is_not_remembered() -> None:
+def test_anonymous_document_is_not_cached() -> None:
     some = documents()
     document = some.parsed("{ c }")
     some.must_be_valid(document, remember=False)
     assert some.parsed("{ c }") is not document
 
 
-def test_nothing_is_remembered_where_the_cache_is_off() -> None:
+def test_disabled_cache_keeps_no_documents() -> None:
     some = documents(cache_size=0)
     document = some.parsed("{ c }")
     some.must_be_valid(document)

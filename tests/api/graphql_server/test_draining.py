@@ -56,7 +56,7 @@ async def closed(socket: ClientConnection) -> int | None:
     return socket.close_code
 
 
-async def test_a_subscription_is_not_completed_and_its_socket_closes_with_1012(world: World) -> None:
+async def test_drain_closes_subscription_without_complete(world: World) -> None:
     async with served(app(world)) as port, opened(port) as socket:
         await ask(socket, "a", FOLLOW)
         await hear(socket)
@@ -66,7 +66,7 @@ async def test_a_subscription_is_not_completed_and_its_socket_closes_with_1012(w
     assert world.subscribers["websocket"] == 0
 
 
-async def test_a_mutation_that_runs_is_answered_before_its_socket_closes(world: World) -> None:
+async def test_drain_answers_running_mutation_before_close(world: World) -> None:
     async with served(app(world)) as port, opened(port) as socket:
         await ask(socket, "a", RECORD)
         await asyncio.wait_for(world.recording.wait(), 5)
@@ -80,7 +80,7 @@ async def test_a_mutation_that_runs_is_answered_before_its_socket_closes(world: 
     assert not world.drain.mutations
 
 
-async def test_an_operation_that_comes_meanwhile_is_refused_and_not_begun(world: World) -> None:
+async def test_drain_rejects_new_operations(world: World) -> None:
     async with served(app(world)) as port, opened(port) as socket:
         await ask(socket, "a", RECORD)
         await asyncio.wait_for(world.recording.wait(), 5)
@@ -103,7 +103,7 @@ async def test_an_operation_that_comes_meanwhile_is_refused_and_not_begun(world:
 
 
 @pytest.mark.parametrize("said", [[], [INIT]])
-async def test_a_socket_whose_client_is_not_yet_known_closes_with_1012(world: World, said: list[str]) -> None:
+async def test_drain_closes_unauthenticated_socket(world: World, said: list[str]) -> None:
     world.now["good"] = "slow"
     async with served(app(world)) as port, connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=GRAPHQL_WS) as socket:
         for message in said:
@@ -113,7 +113,7 @@ async def test_a_socket_whose_client_is_not_yet_known_closes_with_1012(world: Wo
         assert await closed(socket) == 1012
 
 
-async def test_new_sockets_and_streams_are_refused_with_503(world: World) -> None:
+async def test_drain_rejects_new_connections_with_503(world: World) -> None:
     async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         world.drain.begin()
         with pytest.raises(InvalidStatus) as refused:
@@ -127,7 +127,7 @@ async def test_new_sockets_and_streams_are_refused_with_503(world: World) -> Non
     assert world.subscribers.total() == 0
 
 
-async def test_a_stream_ends_without_complete_and_says_when_to_come_back_not_all_at_once(world: World) -> None:
+async def test_drain_ends_streams_with_spread_retry_times(world: World) -> None:
     async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         texts = [""] * 20
 
@@ -148,7 +148,7 @@ async def test_a_stream_ends_without_complete_and_says_when_to_come_back_not_all
     assert world.subscribers["sse"] == 0
 
 
-async def test_a_mutation_over_an_event_stream_is_answered(world: World) -> None:
+async def test_drain_answers_mutation_over_event_stream(world: World) -> None:
     async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         answering = asyncio.create_task(client.post("/graphql", json={"query": RECORD}, headers=EVENTS))
         await asyncio.wait_for(world.recording.wait(), 5)
@@ -159,7 +159,7 @@ async def test_a_mutation_over_an_event_stream_is_answered(world: World) -> None
     assert text.endswith('data: {"data":{"record":"x"}}\n\nevent: complete\ndata:\n\n')
 
 
-async def test_a_request_is_answered_and_its_connection_closed(world: World) -> None:
+async def test_drain_closes_connection_after_response(world: World) -> None:
     async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         first = await client.post("/graphql", json={"query": "{ hello }"}, headers=BEARER)
         assert "connection" not in first.headers
@@ -169,7 +169,7 @@ async def test_a_request_is_answered_and_its_connection_closed(world: World) -> 
         assert last.headers["connection"] == "close"
 
 
-def test_health_says_at_once_that_it_drains_and_asks_nobody() -> None:
+def test_health_reports_draining_without_checks() -> None:
     async def never() -> None:
         await asyncio.Event().wait()
 

@@ -102,7 +102,7 @@ def _told(errors: Sequence[GraphQLError] | None) -> list[object]:
 @pytest.mark.parametrize("type_name", INPUTS)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_variables_become_what_strawberry_makes_of_them(type_name: str, data: st.DataObject) -> None:
+def test_variables_are_coerced_like_strawberry(type_name: str, data: st.DataObject) -> None:
     type_ = cast(GraphQLInputObjectType, FAST.type_map[type_name])
     value = data.draw(values_of(GraphQLNonNull(type_)))
     extra = data.draw(st.sampled_from([{}, {}, {}, {"unknown": 1}]))
@@ -129,7 +129,7 @@ def test_variables_become_what_strawberry_makes_of_them(type_name: str, data: st
     assert fast.coerced.keys() == slow.coerced.keys()
 
 
-def test_an_input_type_is_reached_by_every_way_of_writing_it() -> None:
+def test_input_object_is_built_from_any_notation() -> None:
     create = FAST.mutation_type.fields["createEvents"] if FAST.mutation_type else None
     assert create is not None
     event = (
@@ -353,7 +353,7 @@ async def _fast(plan: Plan, context: object) -> ExecutionResult:
 
 @settings(max_examples=80, deadline=None)
 @given(head=st.sampled_from(HEADS), inner=selections(), item=things(), second=things())
-def test_results_and_errors_are_those_of_strawberry(head: str, inner: str, item: Thing, second: Thing) -> None:
+def test_execution_matches_strawberry(head: str, inner: str, item: Thing, second: Thing) -> None:
     names = [f"${name}: Boolean!" for name in ("yes", "no") if f"${name}" in inner]
     text = f"query {'(' + ', '.join(names) + ')' if names else ''} {{ {head} {{ {inner} ...F }} __typename }} "
     text += "fragment F on Item { text child { number } again { colour } }"

@@ -81,7 +81,7 @@ def codes(response: httpx2.Response) -> list[str]:
         (body("{ " + "hello " * 20_000 + "}"), "DOCUMENT_TOO_COMPLEX"),
     ],
 )
-async def test_a_malformed_request_is_told_so_in_either_media_type(
+async def test_malformed_request_gets_400_in_any_media_type(
     client: httpx2.AsyncClient, world: World, content: bytes, code: str
 ) -> None:
     for accept in ("*/*", "application/json", "application/graphql-response+json"):
@@ -95,23 +95,23 @@ async def test_a_malformed_request_is_told_so_in_either_media_type(
     "content_type",
     ["", "text/plain", "application/graphql", "multipart/form-data", "application/json; charset=latin-1"],
 )
-async def test_a_body_of_another_type_is_not_read(client: httpx2.AsyncClient, content_type: str) -> None:
+async def test_body_of_other_type_is_rejected(client: httpx2.AsyncClient, content_type: str) -> None:
     response = await client.post("/graphql", content=body(), headers={"Content-Type": content_type})
     assert (response.status_code, codes(response)) == (415, ["UNSUPPORTED_MEDIA_TYPE"])
 
 
-async def test_charset_utf8_is_welcome(client: httpx2.AsyncClient) -> None:
+async def test_utf8_charset_is_accepted(client: httpx2.AsyncClient) -> None:
     response = await client.post("/", content=body(), headers={"Content-Type": 'application/json; Charset="UTF-8"'})
     assert response.json() == {"data": {"hello": "hello world"}}
 
 
-async def test_other_methods_are_named_with_those_that_are_allowed(client: httpx2.AsyncClient) -> None:
+async def test_other_method_gets_405_with_allow_header(client: httpx2.AsyncClient) -> None:
     for method in ("PUT", "DELETE", "PATCH", "HEAD"):
         response = await client.request(method, "/graphql")
         assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
 
 
-async def test_a_mutation_by_get_is_refused_and_changes_nothing(client: httpx2.AsyncClient, world: World) -> None:
+async def test_mutation_by_get_is_rejected(client: httpx2.AsyncClient, world: World) -> None:
     world.may_record.set()
     for accept in ("*/*", "text/event-stream"):
         response = await client.get(
@@ -125,14 +125,14 @@ async def test_a_mutation_by_get_is_refused_and_changes_nothing(client: httpx2.A
     assert world.recorded == []
 
 
-async def test_extensions_reach_the_resolvers_by_either_method(client: httpx2.AsyncClient, world: World) -> None:
+async def test_extensions_reach_resolvers_by_get_or_post(client: httpx2.AsyncClient, world: World) -> None:
     await client.post("/", content=body(extensions={"a": [1]}), headers=TYPE)
     await client.get("/", params={"query": "{ hello }", "extensions": '{"a":[1]}'})
     await client.post("/", content=body(extensions=None), headers=TYPE)
     assert [context.extensions for context in world.contexts] == [{"a": [1]}, {"a": [1]}, {}]
 
 
-async def test_a_query_by_get_is_answered(client: httpx2.AsyncClient) -> None:
+async def test_query_by_get_is_answered(client: httpx2.AsyncClient) -> None:
     response = await client.get(
         "/graphql",
         params={
@@ -155,7 +155,7 @@ async def test_a_query_by_get_is_answered(client: httpx2.AsyncClient) -> None:
         "&".join(["query={hello}"] * 30),
     ],
 )
-async def test_a_malformed_get_is_told_so(client: httpx2.AsyncClient, query_string: str) -> None:
+async def test_malformed_get_is_rejected(client: httpx2.AsyncClient, query_string: str) -> None:
     response = await client.get("/graphql?" + query_string)
     assert (response.status_code, codes(response)) == (400, ["BAD_REQUEST"])
 
@@ -175,9 +175,7 @@ async def test_a_malformed_get_is_told_so(client: httpx2.AsyncClient, query_stri
         ("text/html, Application/JSON", "application/json"),
     ],
 )
-async def test_the_answer_has_the_type_that_the_client_wants(
-    client: httpx2.AsyncClient, accept: str | None, answer: str
-) -> None:
+async def test_response_type_follows_accept_header(client: httpx2.AsyncClient, accept: str | None, answer: str) -> None:
     request = client.build_request("POST", "/graphql", content=body(), headers=TYPE)
     del request.headers["accept"]
     if accept is not None:
@@ -187,7 +185,7 @@ async def test_the_answer_has_the_type_that_the_client_wants(
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "image/png, text/plain", "x;q=z"])
-async def test_nothing_acceptable_is_told_before_anything_runs(
+async def test_unacceptable_type_is_rejected_before_execution(
     client: httpx2.AsyncClient, world: World, accept: str
 ) -> None:
     response = await client.post("/graphql", content=body(), headers=TYPE | {"Accept": accept})
@@ -195,13 +193,13 @@ async def test_nothing_acceptable_is_told_before_anything_runs(
     assert world.contexts == []
 
 
-async def test_a_subscription_without_an_event_stream_is_told_what_it_needs(client: httpx2.AsyncClient) -> None:
+async def test_subscription_without_event_stream_gets_406(client: httpx2.AsyncClient) -> None:
     response = await client.post("/graphql", content=body("subscription { ticks { id } }"), headers=TYPE)
     assert (response.status_code, codes(response)) == (406, ["NOT_ACCEPTABLE"])
     assert "text/event-stream" in response.json()["errors"][0]["message"]
 
 
-async def test_a_body_beyond_the_limit_is_refused_announced_or_not(world: World) -> None:
+async def test_body_beyond_the_limit_is_rejected(world: World) -> None:
     async def chunks() -> AsyncGenerator[bytes]:
         for _ in range(20):
             yield b"x" * 100
@@ -212,7 +210,7 @@ async def test_a_body_beyond_the_limit_is_refused_announced_or_not(world: World)
             assert (response.status_code, codes(response)) == (413, ["TOO_LARGE"])
 
 
-async def test_what_a_resolver_refuses_is_answered_200_with_path_place_and_code(client: httpx2.AsyncClient) -> None:
+async def test_resolver_error_is_returned_with_status_200(client: httpx2.AsyncClient) -> None:
     for accept in ("application/json", "application/graphql-response+json"):
         response = await client.post("/", content=body("{ hello\n missing }"), headers=TYPE | {"Accept": accept})
         assert response.status_code == 200
@@ -229,7 +227,7 @@ async def test_what_a_resolver_refuses_is_answered_200_with_path_place_and_code(
         }
 
 
-async def test_several_violations_come_back_together(client: httpx2.AsyncClient) -> None:
+async def test_all_violations_are_returned_together(client: httpx2.AsyncClient) -> None:
     query = 'mutation { create(thing: {name: "", tags: []}) }'
     response = await client.post("/", content=body(query), headers=TYPE)
     assert [(e["message"], e["path"], e["extensions"]) for e in response.json()["errors"]] == [
@@ -238,7 +236,7 @@ async def test_several_violations_come_back_together(client: httpx2.AsyncClient)
     ]
 
 
-async def test_each_variable_that_does_not_fit_is_named_by_its_field(client: httpx2.AsyncClient) -> None:
+async def test_invalid_variable_is_named_by_its_field(client: httpx2.AsyncClient) -> None:
     query = "mutation ($thing: Thing!) { create(thing: $thing) }"
     response = await client.post(
         "/", content=body(query, variables={"thing": {"name": 5, "tags": [1, "x"]}}), headers=TYPE
@@ -250,7 +248,7 @@ async def test_each_variable_that_does_not_fit_is_named_by_its_field(client: htt
     ]
 
 
-async def test_values_that_would_be_altered_are_named_from_below_their_variable(client: httpx2.AsyncClient) -> None:
+async def test_lossy_variables_are_named_by_pointer(client: httpx2.AsyncClient) -> None:
     body = b'{"query":"{ hello }","variables":{"thing":{"a/b":[0,1e999]},"first":1e999}}'
     variables = '{"thing":{"a/b":[0,1e999]},"first":1e999}'
     for response in (
@@ -261,13 +259,13 @@ async def test_values_that_would_be_altered_are_named_from_below_their_variable(
         assert [e["extensions"]["field"] for e in response.json()["errors"]] == ["a~1b/1", "first"]
 
 
-async def test_a_null_variable_in_a_place_that_needs_a_value_is_an_input_error(client: httpx2.AsyncClient) -> None:
+async def test_null_for_non_null_argument_is_an_input_error(client: httpx2.AsyncClient) -> None:
     query = "query ($n: String) { hello(name: $n) }"
     response = await client.post("/", content=body(query, variables={"n": None}), headers=TYPE)
     assert response.json()["errors"][0]["extensions"] == {"code": "INVALID_INPUT", "field": "name"}
 
 
-async def test_our_own_faults_are_masked_and_carry_the_request_id(client: httpx2.AsyncClient) -> None:
+async def test_internal_error_is_masked_with_request_id(client: httpx2.AsyncClient) -> None:
     response = await client.post("/", content=body("{ hello broken }"), headers=TYPE | {"X-Request-ID": "abc-1"})
     assert response.headers["x-request-id"] == "abc-1"
     assert "hunter2" not in response.text
@@ -276,19 +274,19 @@ async def test_our_own_faults_are_masked_and_carry_the_request_id(client: httpx2
     assert (error["message"], error["extensions"]) == ("internal error", {"code": "INTERNAL", "requestId": "abc-1"})
 
 
-async def test_a_result_that_json_cannot_hold_is_our_fault_and_masked(client: httpx2.AsyncClient) -> None:
+async def test_unserialisable_result_is_an_internal_error(client: httpx2.AsyncClient) -> None:
     response = await client.post("/", content=body("{ unwritable }"), headers=TYPE)
     assert codes(response) == ["INTERNAL"]
 
 
-async def test_a_fault_while_authenticating_is_masked(world: World) -> None:
+async def test_internal_error_in_authentication_is_masked(world: World) -> None:
     async with client_of(world, {"X-API-Key": "broken"}) as client:
         response = await client.post("/", content=body(), headers=TYPE)
     assert (response.status_code, codes(response)) == (500, ["INTERNAL"])
     assert "hunter2" not in response.text
 
 
-async def test_the_longest_wait_is_the_retry_after_header(client: httpx2.AsyncClient) -> None:
+async def test_longest_retry_time_is_in_retry_after_header(client: httpx2.AsyncClient) -> None:
     response = await client.post("/", content=body("{ busy limited }"), headers=TYPE)
     assert response.headers["retry-after"] == "30"
     assert [error["extensions"] for error in response.json()["errors"]] == [
@@ -297,12 +295,12 @@ async def test_the_longest_wait_is_the_retry_after_header(client: httpx2.AsyncCl
     ]
 
 
-async def test_raw_json_and_times_are_written_as_they_are(client: httpx2.AsyncClient) -> None:
+async def test_raw_json_is_written_unchanged(client: httpx2.AsyncClient) -> None:
     response = await client.post("/", content=body("{ raw at }"), headers=TYPE)
     assert response.text == '{"data":{"raw":{"b":1.10,"a":[]},"at":"2026-01-02T03:04:05+00:00"}}'
 
 
-async def test_one_rows_failure_costs_no_other_row(client: httpx2.AsyncClient) -> None:
+async def test_failed_row_does_not_affect_other_rows(client: httpx2.AsyncClient) -> None:
     response = await client.post("/", content=body("{ rows { id square own } }"), headers=TYPE)
     assert response.json()["data"] == {
         "rows": [{"id": 1, "square": 1, "own": 1}, None, {"id": 3, "square": 9, "own": 3}]
@@ -310,15 +308,13 @@ async def test_one_rows_failure_costs_no_other_row(client: httpx2.AsyncClient) -
     assert codes(response) == ["NOT_FOUND"]
 
 
-async def test_the_rows_of_an_operation_share_one_load_and_two_operations_none(
-    client: httpx2.AsyncClient, world: World
-) -> None:
+async def test_rows_of_one_operation_share_a_load(client: httpx2.AsyncClient, world: World) -> None:
     for _ in range(2):
         await client.post("/", content=body("{ rows { square } }"), headers=TYPE)
     assert world.loads == [[1, 2, 3], [1, 2, 3]]
 
 
-async def test_a_mutation_goes_on_when_its_caller_is_given_up(world: World) -> None:
+async def test_mutation_continues_after_request_timeout(world: World) -> None:
     async with client_of(world, timeout_seconds=0.05) as client:
         response = await client.post("/", content=body('mutation { record(name: "x") }'), headers=TYPE)
         assert (response.status_code, codes(response)) == (504, ["TIMEOUT"])
@@ -329,7 +325,7 @@ async def test_a_mutation_goes_on_when_its_caller_is_given_up(world: World) -> N
     assert world.observed == [("mutation", "ok")]
 
 
-async def test_each_operation_is_observed_with_its_outcome(client: httpx2.AsyncClient, world: World) -> None:
+async def test_operation_is_observed_with_its_outcome(client: httpx2.AsyncClient, world: World) -> None:
     for query in ("{ hello }", "{ missing }", 'mutation { login(name: "a") }', "{ nothing }"):
         await client.post("/", content=body(query), headers=TYPE)
     assert world.observed == [
@@ -355,7 +351,7 @@ async def test_each_operation_is_observed_with_its_outcome(client: httpx2.AsyncC
         'query a { __typename } mutation b { record(name: "x") }',
     ],
 )
-async def test_anonymous_callers_learn_and_do_nothing(world: World, query: str) -> None:
+async def test_anonymous_operation_is_rejected(world: World, query: str) -> None:
     async with client_of(world, {}) as client:
         response = await client.post(
             "/", content=body(query, operationName="b" if " b " in query else None), headers=TYPE
@@ -373,7 +369,7 @@ async def test_anonymous_callers_learn_and_do_nothing(world: World, query: str) 
         ("{ __typename }", {"__typename": "Query"}),
     ],
 )
-async def test_anyone_may_log_in_and_ask_for_the_typename(world: World, query: str, data: object) -> None:
+async def test_anonymous_caller_may_log_in_or_query_typename(world: World, query: str, data: object) -> None:
     async with client_of(world, {}) as client:
         response = await client.post("/", content=body(query), headers=TYPE)
     assert response.json() == {"data": data}
@@ -390,9 +386,7 @@ async def test_anyone_may_log_in_and_ask_for_the_typename(world: World, query: s
         ({"Authorization": "Bearer good", "X-API-Key": "other"}, "INVALID_TOKEN"),
     ],
 )
-async def test_a_bad_credential_is_refused_even_where_none_is_needed(
-    world: World, headers: dict[str, str], code: str
-) -> None:
+async def test_invalid_credential_is_rejected_even_for_login(world: World, headers: dict[str, str], code: str) -> None:
     async with client_of(world, headers) as client:
         response = await client.post("/", content=body('mutation { login(name: "a") }'), headers=TYPE)
     assert (response.status_code, codes(response)) == (401, [code])
@@ -409,26 +403,26 @@ async def test_a_bad_credential_is_refused_even_where_none_is_needed(
         {"Authorization": "", "X-API-Key": "good"},
     ],
 )
-async def test_a_good_credential_is_accepted_in_either_header(world: World, headers: dict[str, str]) -> None:
+async def test_credential_is_accepted_in_either_header(world: World, headers: dict[str, str]) -> None:
     async with client_of(world, headers) as client:
         response = await client.post("/", content=body("{ me }"), headers=TYPE)
     assert response.json() == {"data": {"me": "ada"}}
 
 
-async def test_a_credential_in_the_address_is_nobody(world: World) -> None:
+async def test_credential_in_the_url_is_ignored(world: World) -> None:
     async with client_of(world, {}) as client:
         for name in ("token", "access_token", "apiKey", "Authorization"):
             response = await client.get("/", params={"query": "{ me }", name: "good"})
             assert (response.status_code, codes(response)) == (401, ["UNAUTHENTICATED"])
 
 
-async def test_an_authority_that_is_away_is_not_a_wrong_token(world: World) -> None:
+async def test_unavailable_authentication_gets_503(world: World) -> None:
     async with client_of(world, {"X-API-Key": "offline"}) as client:
         response = await client.post("/", content=body(), headers=TYPE)
     assert (response.status_code, codes(response)) == (503, ["UNAVAILABLE"])
 
 
-async def test_an_empty_subscription_is_refused(client: httpx2.AsyncClient) -> None:
+async def test_empty_subscription_is_rejected(client: httpx2.AsyncClient) -> None:
     for query in ("subscription { ticks @skip(if: true) { id } }", "subscription { }"):
         response = await client.post("/", content=body(query), headers=TYPE | {"Accept": "text/event-stream"})
         assert response.status_code == 400

@@ -118,7 +118,7 @@ async def all_are_sent_away(processes: Processes, secret: str, lose: Callable[[]
     return list(ends)
 
 
-async def test_a_revoked_key_closes_what_it_opened_in_every_process(processes: Processes) -> None:
+async def test_revoked_key_is_disconnected_by_every_process(processes: Processes) -> None:
     key = await processes.auth.create_api_key(processes.actor, NewApiKey("one"))
     ends = await all_are_sent_away(
         processes, key.secret, lambda: processes.auth.revoke_api_key(processes.actor, key.key.id)
@@ -126,7 +126,7 @@ async def test_a_revoked_key_closes_what_it_opened_in_every_process(processes: P
     assert ends == [4403, 4403, "INVALID_TOKEN", "INVALID_TOKEN"]
 
 
-async def test_a_disabled_user_is_sent_away_in_every_process(processes: Processes) -> None:
+async def test_disabled_user_is_disconnected_by_every_process(processes: Processes) -> None:
     token = (await processes.auth.login("ada", PASSWORD)).token
     ends = await all_are_sent_away(
         processes, token, lambda: processes.hubs[1].users.set_enabled(SYSTEM, processes.user.id, False)
@@ -146,9 +146,7 @@ def put_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return put
 
 
-async def test_a_key_that_expires_closes_what_it_opened(
-    processes: Processes, put_forward: Callable[[float], None]
-) -> None:
+async def test_expired_key_is_disconnected(processes: Processes, put_forward: Callable[[float], None]) -> None:
     async def expires() -> None:
         put_forward(HOUR)
 
@@ -158,7 +156,7 @@ async def test_a_key_that_expires_closes_what_it_opened(
     assert ends == [4403, 4403, "INVALID_TOKEN", "INVALID_TOKEN"]
 
 
-async def test_a_token_that_expires_closes_what_it_opened_and_a_fresh_one_goes_on(
+async def test_expired_token_is_disconnected_unless_renewed(
     database_url: str, put_forward: Callable[[float], None]
 ) -> None:
     async with two_processes(database_url, jwt={"access_token_expiration": HOUR}) as processes:

@@ -50,7 +50,7 @@ def client(clock: Clock) -> Client:
     return Client()
 
 
-async def test_who_answers_a_ping_is_there_and_who_could_and_does_not_is_gone(client: Client) -> None:
+async def test_client_is_gone_until_it_answers_a_ping(client: Client) -> None:
     await client.write()
     assert not client.pulse.gone()
     client.pulse.pinged()
@@ -59,7 +59,7 @@ async def test_who_answers_a_ping_is_there_and_who_could_and_does_not_is_gone(cl
     assert not client.pulse.gone()
 
 
-async def test_a_ping_that_may_stand_unread_behind_much_is_waited_for(client: Client, clock: Clock) -> None:
+async def test_ping_behind_large_write_may_stay_unanswered(client: Client, clock: Clock) -> None:
     await client.write(MUCH)
     client.pulse.pinged()
     assert not client.pulse.gone()
@@ -67,7 +67,7 @@ async def test_a_ping_that_may_stand_unread_behind_much_is_waited_for(client: Cl
     assert client.pulse.gone()
 
 
-async def test_who_takes_nothing_of_what_waits_is_gone_after_a_while(client: Client, clock: Clock) -> None:
+async def test_client_that_reads_nothing_is_gone_after_limit(client: Client, clock: Clock) -> None:
     client.room.clear()
     client.unsent = 1_000_000
     async with asyncio.TaskGroup() as writes:
@@ -80,7 +80,7 @@ async def test_who_takes_nothing_of_what_waits_is_gone_after_a_while(client: Cli
         writing.cancel()
 
 
-async def test_who_takes_some_of_what_waits_is_there_though_no_write_goes_through(client: Client, clock: Clock) -> None:
+async def test_client_that_reads_slowly_is_not_gone(client: Client, clock: Clock) -> None:
     client.room.clear()
     client.unsent = 1_000_000
     async with asyncio.TaskGroup() as writes:
@@ -93,9 +93,7 @@ async def test_who_takes_some_of_what_waits_is_there_though_no_write_goes_throug
         writing.cancel()
 
 
-async def test_a_write_that_was_given_up_leaves_the_client_blocked_until_another_goes_through(
-    client: Client, clock: Clock
-) -> None:
+async def test_abandoned_write_blocks_client_until_next_write(client: Client, clock: Clock) -> None:
     client.room.clear()
     with suppress(TimeoutError):
         async with asyncio.timeout(0):
@@ -108,5 +106,5 @@ async def test_a_write_that_was_given_up_leaves_the_client_blocked_until_another
     assert not client.pulse.gone()
 
 
-def test_a_server_that_does_not_say_what_waits_has_nothing_waiting() -> None:
+def test_unknown_transport_has_no_unsent_bytes() -> None:
     assert unsent_in({"type": "http"})() == 0

@@ -52,7 +52,7 @@ async def opened(sessions: Sessions, held: ExitStack, secret: str) -> Session:
     return held.enter_context(sessions.open(await sessions.prove(Credential(secret))))
 
 
-async def test_a_thousand_connections_of_one_credential_cost_one_question_a_round() -> None:
+async def test_shared_credential_costs_one_lookup_per_round() -> None:
     authority = Authority()
     sessions = Sessions(authority, authority, round_seconds=0.01)
     with ExitStack() as held:
@@ -66,7 +66,7 @@ async def test_a_thousand_connections_of_one_credential_cost_one_question_a_roun
         assert len(authority.asked) <= asked + 2
 
 
-async def test_nothing_is_asked_when_nobody_is_connected() -> None:
+async def test_no_lookups_without_connections() -> None:
     authority = Authority()
     sessions = Sessions(authority, authority, round_seconds=0)
     with ExitStack() as held:
@@ -80,7 +80,7 @@ async def test_nothing_is_asked_when_nobody_is_connected() -> None:
     assert len(authority.asked) == asked
 
 
-async def test_an_expired_token_is_noticed_although_the_database_answers_nobody() -> None:
+async def test_expired_token_is_noticed_beside_slow_lookups() -> None:
     authority = Authority()
     authority.answer |= {f"slow {n}": None for n in range(200)}
     authority.answer["expired"] = TokenExpired()
@@ -94,7 +94,7 @@ async def test_an_expired_token_is_noticed_although_the_database_answers_nobody(
         assert not any(session.over.done() for session in waiting)
 
 
-async def test_who_may_do_more_now_goes_on_with_it_and_who_may_do_less_is_sent_away() -> None:
+async def test_session_ends_only_when_permissions_shrink() -> None:
     authority = Authority()
     sessions = Sessions(authority, authority, round_seconds=0)
     with ExitStack() as held:
@@ -106,7 +106,7 @@ async def test_who_may_do_more_now_goes_on_with_it_and_who_may_do_less_is_sent_a
         assert isinstance(await session.over, InvalidToken)
 
 
-async def test_a_database_that_is_away_ends_no_session() -> None:
+async def test_unavailable_database_ends_no_session() -> None:
     authority = Authority()
     sessions = Sessions(authority, authority, round_seconds=0)
     with ExitStack() as held:
@@ -118,7 +118,7 @@ async def test_a_database_that_is_away_ends_no_session() -> None:
             assert not session.over.done()
 
 
-async def test_who_is_looked_up_beside_one_that_hangs_is_noticed_in_the_first_round() -> None:
+async def test_hanging_lookup_does_not_delay_other_lookups() -> None:
     authority = Authority()
     authority.answer |= {f"key {n}": InvalidToken() for n in (1, 150, 999)}
     authority.answer["key 0"] = None
@@ -131,7 +131,7 @@ async def test_who_is_looked_up_beside_one_that_hangs_is_noticed_in_the_first_ro
         assert sum(session.over.done() for session in many) == 3
 
 
-async def test_thousands_that_hang_do_not_keep_an_expired_token_from_being_noticed() -> None:
+async def test_hanging_lookups_do_not_hide_an_expired_token() -> None:
     authority = Authority()
     authority.answer |= {f"slow {n}": None for n in range(5000)}
     authority.answer["expired"] = TokenExpired()

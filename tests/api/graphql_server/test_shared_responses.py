@@ -33,7 +33,7 @@ class Maker:
         return answer
 
 
-async def test_one_answer_is_made_for_all_of_a_group():
+async def test_group_shares_one_response():
     shared, make = SharedAnswers(), Maker()
     group = shared.group("document", b"", frozenset("ab"))
     first = await shared.answer(group, at(1), make)
@@ -44,7 +44,7 @@ async def test_one_answer_is_made_for_all_of_a_group():
 
 
 @pytest.mark.parametrize("key", [("other", b"", "ab"), ("document", b"other", "ab"), ("document", b"", "a")])
-async def test_another_document_variable_or_right_is_another_group(key: tuple[str, bytes, str]):
+async def test_different_requests_are_in_different_groups(key: tuple[str, bytes, str]):
     shared, make = SharedAnswers(), Maker()
     await shared.answer(shared.group("document", b"", frozenset("ab")), at(1), make)
     document, said, rights = key
@@ -52,7 +52,7 @@ async def test_another_document_variable_or_right_is_another_group(key: tuple[st
     assert other.text() == b'{"data":2}'
 
 
-async def test_another_message_or_one_of_another_history_is_told_anew():
+async def test_other_message_or_generation_gets_own_response():
     shared, make = SharedAnswers(), Maker()
     group = shared.group("document")
     for cursor in (at(1), at(2), Cursor(1, "HGFEDCBA")):
@@ -60,7 +60,7 @@ async def test_another_message_or_one_of_another_history_is_told_anew():
     assert make.made == 3
 
 
-async def test_what_was_looked_up_is_shared_by_who_asks_meanwhile_and_then_looked_up_anew():
+async def test_concurrent_requests_share_one_execution():
     shared, make = SharedAnswers(), Maker(waits=True)
     group = shared.group("document")
     first, second, third = (asyncio.create_task(shared.answer(group, at(1), make)) for _ in range(3))
@@ -71,14 +71,14 @@ async def test_what_was_looked_up_is_shared_by_who_asks_meanwhile_and_then_looke
     assert (await shared.answer(group, at(1), make)).body == {"data": 2}
 
 
-async def test_a_failure_is_not_kept():
+async def test_failed_response_is_not_kept():
     shared, make = SharedAnswers(), Maker(fails=True)
     group = shared.group("document")
     for expected in ("1", "2"):
         assert (await shared.answer(group, at(1), make)).cursor == expected
 
 
-async def test_the_oldest_of_all_groups_are_forgotten_when_there_are_too_many_bytes():
+async def test_oldest_responses_are_evicted_beyond_byte_limit():
     shared, make = SharedAnswers(most_bytes=10 * 600), Maker()
     groups = [shared.group(name) for name in "ab"]
     for position in range(100):
@@ -102,7 +102,7 @@ fragment Rest on EventRecorded {
 """
 
 
-def test_all_variables_shape_an_answer_but_those_that_only_say_which_messages():
+def test_variables_that_select_messages_do_not_split_groups():
     operation, fragment = parse(DOCUMENT).definitions
     assert isinstance(operation, OperationDefinitionNode)
     assert isinstance(fragment, FragmentDefinitionNode)
@@ -114,7 +114,7 @@ def test_all_variables_shape_an_answer_but_those_that_only_say_which_messages():
     assert written(names, {"first": 1, "skip": False}, {"x": 1}) != said[0]
 
 
-def test_a_root_that_is_a_fragment_is_taken_as_it_stands():
+def test_all_variables_split_groups_if_root_is_a_fragment():
     text = "subscription ($after: String) { ...F } fragment F on Subscription { stream(after: $after) { cursor } }"
     operation, fragment = parse(text).definitions
     assert isinstance(operation, OperationDefinitionNode)

@@ -36,7 +36,7 @@ def nexts(response: httpx2.Response) -> list[Any]:
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
 
 
-async def test_a_subscription_is_framed_with_its_cursors_and_completed(client: httpx2.AsyncClient) -> None:
+async def test_subscription_frames_carry_cursors(client: httpx2.AsyncClient) -> None:
     response = await post(client, "subscription { ticks(count: 2) { id } }")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -50,7 +50,7 @@ async def test_a_subscription_is_framed_with_its_cursors_and_completed(client: h
     )
 
 
-async def test_a_subscription_by_get_resumes_where_last_event_id_says(client: httpx2.AsyncClient, world: World) -> None:
+async def test_subscription_by_get_resumes_at_last_event_id(client: httpx2.AsyncClient, world: World) -> None:
     response = await client.get(
         "/graphql",
         params={"query": 'subscription { ticks(count: 1, after: "3") { id } }'},
@@ -60,13 +60,13 @@ async def test_a_subscription_by_get_resumes_where_last_event_id_says(client: ht
     assert [context.last_event_id for context in world.contexts] == ["41", None]
 
 
-async def test_every_message_has_loaders_of_its_own(client: httpx2.AsyncClient, world: World) -> None:
+async def test_every_message_has_its_own_loaders(client: httpx2.AsyncClient, world: World) -> None:
     await post(client, "subscription { ticks(count: 3) { square } }")
     assert world.loads == [[1], [2], [3]]
     assert len(world.contexts) == 4
 
 
-async def test_queries_and_mutations_work_over_an_event_stream_too(client: httpx2.AsyncClient) -> None:
+async def test_event_stream_runs_query_or_mutation(client: httpx2.AsyncClient) -> None:
     for query, data in (
         ("{ hello }", {"hello": "hello world"}),
         ('mutation { login(name: "a") }', {"login": "token of a"}),
@@ -76,7 +76,7 @@ async def test_queries_and_mutations_work_over_an_event_stream_too(client: httpx
         assert response.text.endswith("event: complete\ndata:\n\n")
 
 
-async def test_what_is_refused_before_the_stream_begins_has_its_status(client: httpx2.AsyncClient) -> None:
+async def test_error_before_the_stream_begins_has_its_status(client: httpx2.AsyncClient) -> None:
     for query, status, headers in (
         ("subscription { nothing }", 400, {}),
         ("subscription { ticks(count: 99999999999) { id } }", 400, {}),
@@ -87,7 +87,7 @@ async def test_what_is_refused_before_the_stream_begins_has_its_status(client: h
         assert (await post(client, query, headers)).status_code == status
 
 
-async def test_a_stream_that_cannot_begin_or_go_on_ends_with_its_errors(client: httpx2.AsyncClient) -> None:
+async def test_failed_stream_ends_with_its_errors(client: httpx2.AsyncClient) -> None:
     for query, code, before in (
         ('subscription { ticks(after: "1000") { id } }', "STREAM_DIVERGED", 0),
         ("subscription { refused }", "NOT_FOUND", 0),
@@ -100,7 +100,7 @@ async def test_a_stream_that_cannot_begin_or_go_on_ends_with_its_errors(client: 
         assert response.text.endswith("event: complete\ndata:\n\n")
 
 
-async def test_silence_is_filled_with_comments_and_a_reader_who_leaves_ends_the_stream(world: World) -> None:
+async def test_silent_stream_sends_heartbeats_until_disconnect(world: World) -> None:
     asgi = app(world, heartbeat_seconds=0.05)
     async with (
         served(asgi) as port,
@@ -123,7 +123,7 @@ async def test_silence_is_filled_with_comments_and_a_reader_who_leaves_ends_the_
     assert ("subscription", "ok") in world.observed
 
 
-async def test_a_mutation_goes_on_when_its_reader_leaves(world: World) -> None:
+async def test_mutation_continues_after_disconnect(world: World) -> None:
     async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         async with client.stream("POST", "/graphql", json={"query": 'mutation { record(name: "x") }'}, headers=EVENTS):
             await asyncio.wait_for(world.recording.wait(), 5)
@@ -132,7 +132,7 @@ async def test_a_mutation_goes_on_when_its_reader_leaves(world: World) -> None:
     assert world.recorded == ["x"]
 
 
-async def test_a_stream_outlives_the_time_limit_of_requests(world: World) -> None:
+async def test_stream_outlives_the_request_timeout(world: World) -> None:
     asgi = app(world, heartbeat_seconds=0.05, timeout_seconds=1)
     async with (
         served(asgi) as port,
@@ -155,7 +155,7 @@ PAUSED = {"query": "subscription { ticks(count: 1, pause: true) { id } }"}
 
 
 @pytest.mark.parametrize(("became", "code"), [("old", "TOKEN_EXPIRED"), ("revoked", "INVALID_TOKEN")])
-async def test_a_token_that_holds_no_longer_ends_the_stream_with_its_error(
+async def test_invalidated_token_ends_the_stream_with_its_error(
     client: httpx2.AsyncClient, world: World, became: str, code: str
 ) -> None:
     async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:
@@ -182,9 +182,7 @@ async def test_a_token_that_holds_no_longer_ends_the_stream_with_its_error(
         (CapacityLimits(max_connections=1), 503, "CONNECTIONS_FULL"),
     ],
 )
-async def test_a_refused_stream_says_which_limit_it_met_and_one_that_ended_makes_room(
-    world: World, limits: CapacityLimits, status: int, code: str
-) -> None:
+async def test_rejected_stream_names_the_limit(world: World, limits: CapacityLimits, status: int, code: str) -> None:
     async with (
         served(app(world, capacity=limits)) as port,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
@@ -202,7 +200,7 @@ async def test_a_refused_stream_says_which_limit_it_met_and_one_that_ended_makes
         await until(room)
 
 
-async def test_a_subscription_that_would_keep_too_much_is_refused(client: httpx2.AsyncClient, world: World) -> None:
+async def test_subscription_with_large_variables_is_rejected(client: httpx2.AsyncClient, world: World) -> None:
     large = PAUSED | {"variables": {"x": "y" * 64 * 1024}}
     refused = await client.post("/graphql", json=large, headers=EVENTS)
     assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (413, "TOO_LARGE")
@@ -213,7 +211,7 @@ BY_TICKET = {"query": "subscription { ticks(count: 1) { id } }", "ticket": "tick
 BARE = {"Accept": "text/event-stream"}
 
 
-async def test_a_ticket_opens_one_event_stream_and_resumes_it(client: httpx2.AsyncClient, world: World) -> None:
+async def test_ticket_opens_one_event_stream(client: httpx2.AsyncClient, world: World) -> None:
     response = await client.get("/graphql", params=BY_TICKET, headers=BARE | {"Last-Event-ID": "41"})
     assert nexts(response) == [{"data": {"ticks": {"id": 42}}}]
     again = await client.get("/graphql", params=BY_TICKET, headers=BARE)
@@ -221,9 +219,7 @@ async def test_a_ticket_opens_one_event_stream_and_resumes_it(client: httpx2.Asy
     assert len([context for context in world.contexts if context.last_event_id]) == 1
 
 
-async def test_a_stream_opened_by_a_ticket_ends_with_the_credential_that_asked_for_it(
-    client: httpx2.AsyncClient, world: World
-) -> None:
+async def test_stream_opened_by_ticket_ends_with_its_credential(client: httpx2.AsyncClient, world: World) -> None:
     async with client.stream("GET", "/graphql", params=BY_TICKET | PAUSED, headers=BARE) as response:
         text = ""
         async for part in response.aiter_text():
@@ -233,7 +229,7 @@ async def test_a_stream_opened_by_a_ticket_ends_with_the_credential_that_asked_f
     assert text.endswith("event: complete\ndata:\n\n")
 
 
-async def test_a_ticket_is_no_other_credential(client: httpx2.AsyncClient, world: World) -> None:
+async def test_ticket_is_valid_only_for_event_streams(client: httpx2.AsyncClient, world: World) -> None:
     as_header = {"Authorization": "Bearer ticket"}
     for method, params, headers, status in (
         ("GET", BY_TICKET, {"Accept": "application/json"}, 401),

@@ -107,7 +107,7 @@ async def _event_stream(port: int, query: str) -> AsyncGenerator[Client]:
 
 
 @TRANSPORTS
-async def test_who_reads_again_in_time_gets_everything_once(world: World, transport: str) -> None:
+async def test_client_that_pauses_receives_everything_once(world: World, transport: str) -> None:
     async with following(world, transport, TICKS, PATIENT) as client:
         await asyncio.sleep(1)  # twenty pings
         assert world.sent < MANY
@@ -116,7 +116,7 @@ async def test_who_reads_again_in_time_gets_everything_once(world: World, transp
 
 
 @TRANSPORTS
-async def test_who_reads_nothing_for_too_long_is_let_go_and_nothing_of_it_is_kept(world: World, transport: str) -> None:
+async def test_stalled_client_is_disconnected(world: World, transport: str) -> None:
     async with following(world, transport, TICKS, SOON) as client:
         await asyncio.wait_for(world.closed_stream.wait(), 10)
         await until(lambda: world.subscribers[transport] == 0)
@@ -128,7 +128,7 @@ async def test_who_reads_nothing_for_too_long_is_let_go_and_nothing_of_it_is_kep
         assert world.sent == sent
 
 
-async def test_who_could_answer_a_ping_and_does_not_is_closed(world: World) -> None:
+async def test_client_that_ignores_a_ping_is_closed(world: World) -> None:
     async with following(world, "websocket", QUIET, SocketLimits(ping_seconds=0.1, stalled_seconds=60)) as client:
         await until(lambda: world.subscribers["websocket"] == 0, seconds=3)
         assert await client.id() == 1
@@ -149,7 +149,7 @@ class Clock:
 
 
 @TRANSPORTS
-async def test_who_reads_slowly_is_kept_beyond_the_limit(
+async def test_slow_client_is_kept_beyond_the_stall_limit(
     world: World, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, read = Clock(), 0
@@ -191,7 +191,7 @@ async def read_slowly(reader: asyncio.StreamReader, end: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limits", [SocketLimits(), STRICT])
-async def test_a_large_answer_over_a_slow_link_arrives_whole_over_sse(world: World, limits: SocketLimits) -> None:
+async def test_large_sse_response_arrives_over_slow_link(world: World, limits: SocketLimits) -> None:
     asgi = app(world, heartbeat_seconds=limits.ping_seconds, stalled_seconds=limits.stalled_seconds)
     async with served(asgi) as port:
         reader, writer = await asyncio.open_connection(sock=_narrow(port), limit=16 * 1024)
@@ -202,7 +202,7 @@ async def test_a_large_answer_over_a_slow_link_arrives_whole_over_sse(world: Wor
 
 
 @pytest.mark.slow
-async def test_who_reads_steadily_is_kept_though_no_answer_goes_through_within_the_limit(world: World) -> None:
+async def test_large_websocket_response_arrives_over_slow_link(world: World) -> None:
     async with served(app(world, sockets=STRICT)) as port:
         reader, writer = await asyncio.open_connection(sock=_narrow(port), limit=16 * 1024)
         writer.write(

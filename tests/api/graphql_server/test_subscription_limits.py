@@ -61,14 +61,14 @@ async def subscribers(port: int) -> dict[str, int]:
         ({"max_subscriptions": 1}, "SUBSCRIPTIONS_FULL"),
     ],
 )
-async def test_a_setting_limits_subscriptions(database_url: str, limits: dict[str, int], code: str) -> None:
+async def test_settings_limit_subscriptions(database_url: str, limits: dict[str, int], code: str) -> None:
     async with hub(database_url, **limits) as (ask, port), socket(port, ask.secret) as one:
         assert await follow(one, "a") == "next"
         assert await follow(one, "b") == code
         assert await subscribers(port) == {"websocket": 1}
 
 
-async def test_one_users_limit_counts_all_their_keys(database_url: str) -> None:
+async def test_user_limit_counts_all_api_keys(database_url: str) -> None:
     async with hub(database_url, max_subscriptions_per_actor=1) as (ask, port):
         other = await ask.key(ask.admin.permissions)
         async with socket(port, ask.secret) as first, socket(port, other) as second:
@@ -76,7 +76,7 @@ async def test_one_users_limit_counts_all_their_keys(database_url: str) -> None:
             assert await follow(second, "a") == "TOO_MANY_SUBSCRIPTIONS"
 
 
-async def test_a_setting_limits_one_users_connections_over_both_transports(database_url: str) -> None:
+async def test_connection_limit_spans_both_transports(database_url: str) -> None:
     async with hub(database_url, max_connections_per_actor=1) as (ask, port), socket(port, ask.secret):
         async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]) as one:
             await one.send(json.dumps({"type": "connection_init", "payload": {"apiKey": ask.secret}}))
@@ -90,7 +90,7 @@ async def test_a_setting_limits_one_users_connections_over_both_transports(datab
         assert refused.json()["errors"][0]["extensions"] == {"code": "TOO_MANY_CONNECTIONS", "retryAfter": 10}
 
 
-async def test_subscribers_are_counted_by_transport_and_leave_again(database_url: str) -> None:
+async def test_subscribers_are_counted_by_transport(database_url: str) -> None:
     async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
         headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
         async with socket(port, ask.secret) as one:
@@ -107,7 +107,7 @@ async def test_subscribers_are_counted_by_transport_and_leave_again(database_url
         await until(nobody_is_left)
 
 
-async def test_a_ticket_of_the_schema_opens_a_stream_of_the_hub(database_url: str) -> None:
+async def test_created_ticket_opens_an_event_stream(database_url: str) -> None:
     async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
         ticket = (await ask("mutation { createStreamTicket { ticket expiresAt } }")).data["createStreamTicket"][
             "ticket"

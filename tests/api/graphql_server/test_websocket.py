@@ -75,7 +75,7 @@ async def still_serves(socket: ClientConnection) -> bool:
             return True
 
 
-async def test_a_subscription_answers_and_completes(world: World) -> None:
+async def test_subscription_sends_messages_then_complete(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("a", "subscription($n: Int!) { ticks(count: $n) { square } }", variables={"n": 2}))
         assert [await hear(socket) for _ in range(3)] == [
@@ -87,7 +87,7 @@ async def test_a_subscription_answers_and_completes(world: World) -> None:
     assert world.observed == [("subscription", "ok")]
 
 
-async def test_queries_and_mutations_work_over_the_socket_too(world: World) -> None:
+async def test_websocket_runs_query_or_mutation(world: World) -> None:
     async with opened(world) as socket:
         for query, data in (("{ me }", {"me": "ada"}), ('mutation { login(name: "a") }', {"login": "token of a"})):
             await say(socket, subscribe("a", query))
@@ -95,7 +95,7 @@ async def test_queries_and_mutations_work_over_the_socket_too(world: World) -> N
             assert await hear(socket) == {"id": "a", "type": "complete"}
 
 
-async def test_extensions_of_an_operation_reach_its_resolvers(world: World) -> None:
+async def test_operation_extensions_reach_resolvers(world: World) -> None:
     async with opened(world) as socket:
         said = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
         await say(socket, subscribe("a", "subscription { ticks(count: 1) { id } }", extensions=said))
@@ -106,7 +106,7 @@ async def test_extensions_of_an_operation_reach_its_resolvers(world: World) -> N
     assert [context.extensions for context in world.contexts] == [said, said, {}]
 
 
-async def test_a_field_that_fails_is_a_next_with_errors(world: World) -> None:
+async def test_failed_field_is_a_next_with_errors(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("a", "{ hello missing }"))
         payload = (await hear(socket))["payload"]
@@ -134,9 +134,7 @@ async def test_a_field_that_fails_is_a_next_with_errors(world: World) -> None:
         (subscribe("a", "subscription { refused }"), "NOT_FOUND"),
     ],
 )
-async def test_a_bad_operation_is_an_error_of_its_own_and_leaves_the_others_alone(
-    world: World, message: object, code: str
-) -> None:
+async def test_invalid_operation_does_not_affect_others(world: World, message: object, code: str) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("other", "subscription { ticks(count: 1, pause: true) { id } }"))
         assert (await hear(socket))["id"] == "other"
@@ -150,7 +148,7 @@ async def test_a_bad_operation_is_an_error_of_its_own_and_leaves_the_others_alon
 
 
 @pytest.mark.parametrize("value", ["1e999", '"\\ud800"', '"\\u0000"', "9" * 5000, "-9223372036854775809"])
-async def test_a_value_that_would_be_altered_is_named_from_below_its_variable(world: World, value: str) -> None:
+async def test_lossy_variable_is_named_by_pointer(world: World, value: str) -> None:
     async with opened(world) as socket:
         payload = '{"query":"{ hello }","variables":{"thing":{"tags":[' + value + "]}}}"
         await say(socket, '{"id":"a","type":"subscribe","payload":' + payload + "}")
@@ -160,7 +158,7 @@ async def test_a_value_that_would_be_altered_is_named_from_below_its_variable(wo
         assert await still_serves(socket)
 
 
-async def test_a_stream_that_breaks_ends_in_an_error_that_is_masked(world: World) -> None:
+async def test_broken_stream_ends_with_masked_error(world: World) -> None:
     async with opened(world, headers={"X-Request-ID": "req-1"}) as socket:
         await say(socket, subscribe("a", "subscription { breaking }"))
         assert (await hear(socket))["payload"] == {"data": {"breaking": 1}}
@@ -209,45 +207,45 @@ async def test_a_stream_that_breaks_ends_in_an_error_that_is_masked(world: World
         '{"type":"subscribe","id":"a","payload":{"query":"{hello}","extensions":1}}',
     ],
 )
-async def test_what_is_no_message_of_the_protocol_closes_with_4400(world: World, message: str) -> None:
+async def test_invalid_message_closes_with_4400(world: World, message: str) -> None:
     async with opened(world) as socket:
         await say(socket, message)
         assert await closed(socket) == 4400
 
 
-async def test_a_ping_as_deep_as_can_be_written_is_answered(world: World) -> None:
+async def test_ping_of_maximum_depth_is_answered(world: World) -> None:
     payload = '{"a":' * 253 + "1" + "}" * 253
     async with opened(world) as socket:
         await say(socket, '{"type":"ping","payload":' + payload + "}")
         assert await asyncio.wait_for(socket.recv(), 5) == '{"type":"pong","payload":' + payload + "}"
 
 
-async def test_a_binary_frame_closes_with_4400(world: World) -> None:
+async def test_binary_frame_closes_with_4400(world: World) -> None:
     async with opened(world) as socket:
         await socket.send(b'{"type":"ping"}')
         assert await closed(socket) == 4400
 
 
-async def test_a_message_beyond_the_limit_closes_with_1009(world: World) -> None:
+async def test_oversized_message_closes_with_1009(world: World) -> None:
     async with opened(world, sockets=SocketLimits(max_frame_bytes=1000)) as socket:
         await say(socket, {"type": "ping", "payload": {"x": "ä" * 500}})
         assert await closed(socket) == 1009
 
 
-async def test_subscribing_before_the_acknowledgement_closes_with_4401(world: World) -> None:
+async def test_subscribe_before_ack_closes_with_4401(world: World) -> None:
     async with opened(world, init=None) as socket:
         await say(socket, subscribe("a", "{ hello }"))
         assert await closed(socket) == 4401
     assert world.contexts == []
 
 
-async def test_a_second_init_closes_with_4429(world: World) -> None:
+async def test_second_init_closes_with_4429(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, GOOD)
         assert await closed(socket) == 4429
 
 
-async def test_an_id_in_use_closes_with_4409(world: World) -> None:
+async def test_operation_id_in_use_closes_with_4409(world: World) -> None:
     async with opened(world) as socket:
         for _ in range(2):
             await say(socket, subscribe("a", "subscription { ticks(pause: true) { id } }"))
@@ -255,14 +253,14 @@ async def test_an_id_in_use_closes_with_4409(world: World) -> None:
         await asyncio.wait_for(world.closed_stream.wait(), 5)
 
 
-async def test_no_init_in_time_closes_with_4408(world: World) -> None:
+async def test_missing_init_closes_with_4408(world: World) -> None:
     async with opened(world, init=None, sockets=SocketLimits(init_timeout_seconds=0.05)) as socket:
         await say(socket, {"type": "ping"})
         assert await closed(socket) == 4408
 
 
 @pytest.mark.parametrize("offered", [[], ["graphql-ws"]])
-async def test_another_subprotocol_closes_with_4406(world: World, offered: list[str]) -> None:
+async def test_other_subprotocol_closes_with_4406(world: World, offered: list[str]) -> None:
     protocols = [Subprotocol(name) for name in offered] or None
     async with (
         served(app(world)) as port,
@@ -284,14 +282,14 @@ async def test_another_subprotocol_closes_with_4406(world: World, offered: list[
         {"token": "good", "apiKey": "other"},
     ],
 )
-async def test_a_bad_credential_closes_with_4403(world: World, payload: object) -> None:
+async def test_invalid_credential_closes_with_4403(world: World, payload: object) -> None:
     async with opened(world, init=None) as socket:
         await say(socket, {"type": "connection_init", "payload": payload})
         assert await closed(socket) == 4403
 
 
 @pytest.mark.parametrize(("token", "code"), [("offline", 1013), ("broken", 4500)])
-async def test_an_authority_that_is_away_or_broken_has_its_own_code(world: World, token: str, code: int) -> None:
+async def test_failing_authentication_has_its_own_close_code(world: World, token: str, code: int) -> None:
     async with opened(world, init=None) as socket:
         await say(socket, {"type": "connection_init", "payload": {"token": token}})
         assert await closed(socket) == code
@@ -307,19 +305,19 @@ async def test_an_authority_that_is_away_or_broken_has_its_own_code(world: World
         {"apiKey": "good"},
     ],
 )
-async def test_a_good_credential_is_accepted_under_each_of_its_names(world: World, payload: object) -> None:
+async def test_credential_is_accepted_under_each_name(world: World, payload: object) -> None:
     async with opened(world, init={"type": "connection_init", "payload": payload}) as socket:
         await say(socket, subscribe("a", "{ me }"))
         assert (await hear(socket))["payload"] == {"data": {"me": "ada"}}
 
 
-async def test_the_handshakes_headers_are_credentials_too(world: World) -> None:
+async def test_handshake_headers_are_accepted_as_credentials(world: World) -> None:
     async with opened(world, init={"type": "connection_init"}, headers=BEARER) as socket:
         await say(socket, subscribe("a", "{ me }"))
         assert (await hear(socket))["payload"] == {"data": {"me": "ada"}}
 
 
-async def test_anonymous_callers_may_log_in_and_no_more(world: World) -> None:
+async def test_anonymous_client_may_only_log_in(world: World) -> None:
     async with opened(world, init={"type": "connection_init", "payload": None}) as socket:
         for query in ("{ hello }", "subscription { ticks { id } }", "{ __schema { types { name } } }"):
             await say(socket, subscribe("a", query))
@@ -329,7 +327,7 @@ async def test_anonymous_callers_may_log_in_and_no_more(world: World) -> None:
         assert (await hear(socket))["payload"] == {"data": {"login": "token of a"}}
 
 
-async def test_a_ping_is_answered_with_its_payload_even_before_init(world: World) -> None:
+async def test_ping_before_init_is_answered_with_its_payload(world: World) -> None:
     async with opened(world, init=None) as socket:
         await say(socket, {"type": "ping", "payload": {"a": 1}})
         assert await hear(socket) == {"type": "pong", "payload": {"a": 1}}
@@ -337,7 +335,7 @@ async def test_a_ping_is_answered_with_its_payload_even_before_init(world: World
         assert await hear(socket) == {"type": "pong"}
 
 
-async def test_complete_ends_the_stream_and_frees_its_id(world: World) -> None:
+async def test_complete_frees_the_operation_id(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
         await hear(socket)
@@ -350,7 +348,7 @@ async def test_complete_ends_the_stream_and_frees_its_id(world: World) -> None:
         assert await still_serves(socket)
 
 
-async def test_leaving_ends_the_streams_and_not_the_mutations(world: World) -> None:
+async def test_disconnect_ends_streams_but_not_mutations(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
         await hear(socket)
@@ -364,7 +362,7 @@ async def test_leaving_ends_the_streams_and_not_the_mutations(world: World) -> N
     assert world.recorded == ["x"]
 
 
-async def test_more_operations_than_allowed_are_refused_one_by_one(world: World) -> None:
+async def test_operations_beyond_the_limit_are_rejected(world: World) -> None:
     async with opened(world, sockets=SocketLimits(max_operations=1)) as socket:
         await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
         await hear(socket)
@@ -392,7 +390,7 @@ async def status_of_handshake(port: int, headers: dict[str, str]) -> int:
         return refused.response.status_code
 
 
-async def test_pages_of_other_origins_do_not_get_a_socket(world: World) -> None:
+async def test_handshake_from_other_origin_is_rejected(world: World) -> None:
     async with served(app(world, origins=("https://console.example.org",))) as port:
         for origin, status in (
             (f"http://127.0.0.1:{port}", 101),
@@ -408,7 +406,7 @@ async def test_pages_of_other_origins_do_not_get_a_socket(world: World) -> None:
     assert world.contexts == []
 
 
-async def test_a_ticket_opens_no_socket_whatever_comes_with_it(world: World) -> None:
+async def test_ticket_opens_no_websocket(world: World) -> None:
     async with served(app(world)) as port:
         url = f"ws://127.0.0.1:{port}/graphql?ticket=ticket"
         with pytest.raises(InvalidStatus) as refused:
@@ -419,13 +417,13 @@ async def test_a_ticket_opens_no_socket_whatever_comes_with_it(world: World) -> 
     assert world.asked == {}
 
 
-async def test_handshakes_for_other_hosts_are_refused(world: World) -> None:
+async def test_handshake_for_other_host_is_rejected(world: World) -> None:
     async with served(app(world, hosts=("hub",))) as port:
         assert await status_of_handshake(port, {"Host": "hub"}) == 101
         assert await status_of_handshake(port, {"Host": "rebound.example.org"}) == 421
 
 
-async def test_a_token_that_holds_no_longer_closes_with_4403(world: World) -> None:
+async def test_invalidated_token_closes_with_4403(world: World) -> None:
     for became in ("old", "revoked"):
         world.now.clear()
         async with opened(world) as socket:
@@ -438,14 +436,14 @@ async def test_a_token_that_holds_no_longer_closes_with_4403(world: World) -> No
     assert world.subscribers["websocket"] == 0
 
 
-async def test_rights_that_were_taken_away_close_with_4403(world: World) -> None:
+async def test_revoked_permissions_close_with_4403(world: World) -> None:
     async with opened(world) as socket:
         world.now["good"] = "narrow"
         assert await closed(socket) == 4403
 
 
 @pytest.mark.parametrize("became", ["offline", "broken", "slow"])
-async def test_an_authority_that_is_away_sends_nobody_away(world: World, became: str) -> None:
+async def test_failing_authentication_keeps_open_connections(world: World, became: str) -> None:
     async with opened(world) as socket:
         world.now["good"] = became
         asked = world.asked["good"]
@@ -455,14 +453,14 @@ async def test_an_authority_that_is_away_sends_nobody_away(world: World, became:
         assert await closed(socket) == 4403
 
 
-async def test_a_connection_without_credentials_is_asked_nothing(world: World) -> None:
+async def test_anonymous_connection_is_not_authenticated_again(world: World) -> None:
     async with opened(world, init={"type": "connection_init"}) as socket:
         await say(socket, subscribe("a", 'mutation { login(name: "a") }'))
         assert (await hear(socket))["payload"] == {"data": {"login": "token of a"}}
     assert world.asked == {}
 
 
-async def test_a_fresh_token_in_a_ping_takes_the_place_of_the_first(world: World) -> None:
+async def test_token_in_a_ping_replaces_the_first(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, {"type": "ping", "payload": {"token": "fresh"}})
         assert await hear(socket) == {"type": "pong", "payload": {"renewed": True}}
@@ -475,27 +473,25 @@ async def test_a_fresh_token_in_a_ping_takes_the_place_of_the_first(world: World
 
 
 @pytest.mark.parametrize("payload", [{"token": "wrong"}, {"token": "old"}, {"apiKey": "bob"}, {"token": "narrow"}])
-async def test_a_ping_with_a_wrong_token_anothers_or_a_lesser_one_closes_with_4403(
-    world: World, payload: object
-) -> None:
+async def test_unsuitable_token_in_a_ping_closes_with_4403(world: World, payload: object) -> None:
     async with opened(world) as socket:
         await say(socket, {"type": "ping", "payload": payload})
         assert await closed(socket) == 4403
 
 
-async def test_a_token_in_a_ping_cannot_sign_in_who_came_without(world: World) -> None:
+async def test_token_in_a_ping_cannot_sign_in_anonymous_client(world: World) -> None:
     async with opened(world, init={"type": "connection_init"}) as socket:
         await say(socket, {"type": "ping", "payload": {"token": "good"}})
         assert await closed(socket) == 4403
 
 
-async def test_a_token_in_a_ping_before_init_closes_with_4401(world: World) -> None:
+async def test_token_in_a_ping_before_init_closes_with_4401(world: World) -> None:
     async with opened(world, init=None) as socket:
         await say(socket, {"type": "ping", "payload": {"token": "good"}})
         assert await closed(socket) == 4401
 
 
-async def test_a_fresh_token_that_cannot_be_checked_leaves_the_first_in_force(world: World) -> None:
+async def test_uncheckable_token_in_a_ping_keeps_the_first(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, {"type": "ping", "payload": {"token": "offline"}})
         assert await hear(socket) == {"type": "pong", "payload": {"renewed": False}}
@@ -504,7 +500,7 @@ async def test_a_fresh_token_that_cannot_be_checked_leaves_the_first_in_force(wo
         assert await closed(socket) == 4403
 
 
-async def test_subscriptions_are_counted_while_they_run(world: World) -> None:
+async def test_running_subscriptions_are_counted(world: World) -> None:
     async with opened(world) as socket:
         await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
         await hear(socket)
@@ -522,7 +518,7 @@ async def test_subscriptions_are_counted_while_they_run(world: World) -> None:
         (CapacityLimits(max_subscriptions=1), "SUBSCRIPTIONS_FULL", 10),
     ],
 )
-async def test_a_refused_subscription_says_which_limit_it_met(
+async def test_rejected_subscription_names_the_limit(
     world: World, limits: CapacityLimits, code: str, after: int
 ) -> None:
     async with opened(world, capacity=limits) as socket:
@@ -540,7 +536,7 @@ async def test_a_refused_subscription_says_which_limit_it_met(
         assert [(await hear(socket))["id"] for _ in range(3)] == ["again", "c", "c"]
 
 
-async def test_a_connection_beyond_the_limit_is_refused_with_503_and_one_that_left_makes_room(world: World) -> None:
+async def test_connection_beyond_the_limit_is_rejected_with_503(world: World) -> None:
     async with served(app(world, capacity=CapacityLimits(max_connections=1))) as port:
         url, protocols = f"ws://127.0.0.1:{port}/graphql", [Subprotocol("graphql-transport-ws")]
         async with connect(url, subprotocols=protocols):

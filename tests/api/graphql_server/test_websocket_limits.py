@@ -110,7 +110,7 @@ async def rounds(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def test_refusals_that_wait_for_a_client_that_does_not_read_count_as_operations(world: World) -> None:
+async def test_unread_errors_count_as_operations(world: World) -> None:
     async with connected(world, token=None) as client:
         before = len(asyncio.all_tasks())
         client.reads.clear()
@@ -125,9 +125,7 @@ async def test_refusals_that_wait_for_a_client_that_does_not_read_count_as_opera
 
 
 @pytest.mark.parametrize(("query", "last"), [(RECORD, "complete"), ("{ nothing }", "error")])
-async def test_an_operation_whose_last_message_waits_is_answered_before_the_socket_closes_for_a_drain(
-    world: World, query: str, last: str
-) -> None:
+async def test_drain_waits_for_unread_last_message(world: World, query: str, last: str) -> None:
     world.may_record.set()
 
     async def stops_reading(message: Any) -> None:
@@ -151,7 +149,7 @@ async def test_an_operation_whose_last_message_waits_is_answered_before_the_sock
     assert client.types("a")[-1] == last
 
 
-async def test_an_id_is_free_as_soon_as_its_end_is_written(world: World) -> None:
+async def test_operation_id_is_free_once_its_end_is_written(world: World) -> None:
     async with connected(world) as client:
 
         async def again(message: Any) -> None:
@@ -164,7 +162,7 @@ async def test_an_id_is_free_as_soon_as_its_end_is_written(world: World) -> None
         assert client.code is None
 
 
-async def test_a_mutation_that_its_client_completed_keeps_its_place_and_says_nothing(world: World) -> None:
+async def test_completed_mutation_keeps_its_slot(world: World) -> None:
     async with connected(world, SocketLimits(max_operations=1)) as client:
         client.ask("a", RECORD)
         await asyncio.wait_for(world.recording.wait(), 5)
@@ -182,7 +180,7 @@ async def test_a_mutation_that_its_client_completed_keeps_its_place_and_says_not
     assert {message["payload"][0]["extensions"]["code"] for message in client.heard[1:21]} == {"TOO_MANY_OPERATIONS"}
 
 
-async def test_who_completes_a_subscription_may_begin_another_at_once_at_the_limit(world: World) -> None:
+async def test_completed_subscription_frees_its_slot_at_once(world: World) -> None:
     async with connected(world, SocketLimits(max_operations=1)) as client:
         for number in range(20):
             client.ask(str(number), FOLLOW)
@@ -192,7 +190,7 @@ async def test_who_completes_a_subscription_may_begin_another_at_once_at_the_lim
     assert not [message for message in client.heard if message["type"] == "error"]
 
 
-async def test_a_subscription_that_comes_in_the_moment_of_a_drain_does_not_keep_its_socket_open(world: World) -> None:
+async def test_subscription_at_drain_start_does_not_delay_close(world: World) -> None:
     async with connected(world) as client:
         client.ask("a", FOLLOW)
         world.drain.begin()
@@ -200,7 +198,7 @@ async def test_a_subscription_that_comes_in_the_moment_of_a_drain_does_not_keep_
     assert client.types("a") == []
 
 
-async def test_subscriptions_that_come_while_a_drain_waits_for_a_mutation_do_not_keep_its_socket_open(
+async def test_subscriptions_during_drain_do_not_delay_close(
     world: World,
 ) -> None:
     async with connected(world) as client:
@@ -217,7 +215,7 @@ async def test_subscriptions_that_come_while_a_drain_waits_for_a_mutation_do_not
     assert len(client.heard) == 3
 
 
-async def test_a_socket_is_closed_before_the_operations_that_it_cancels_have_ended(world: World) -> None:
+async def test_socket_closes_before_cancelled_operations_end(world: World) -> None:
     ending, may_end = asyncio.Event(), asyncio.Event()
 
     async def takes_its_time(_: Any) -> None:
@@ -244,14 +242,14 @@ async def test_a_socket_is_closed_before_the_operations_that_it_cancels_have_end
         await client.ended()
 
 
-async def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed(world: World) -> None:
+async def test_client_is_closed_once_it_ignores_pings(world: World) -> None:
     async with connected(world, SocketLimits(ping_seconds=0.01)) as client:
         await until(lambda: client.heard.count({"type": "ping"}) >= 4)
         client.answers_pings = False
         assert await client.ended() == 1001
 
 
-async def test_who_never_says_who_they_are_is_closed_after_a_while_and_who_does_is_not(world: World) -> None:
+async def test_anonymous_connection_is_closed_after_limit(world: World) -> None:
     limits = SocketLimits(anonymous_seconds=0.05)
     async with connected(world, limits) as known, connected(world, limits, None) as unknown:
         assert await unknown.ended() == 4401
@@ -260,7 +258,7 @@ async def test_who_never_says_who_they_are_is_closed_after_a_while_and_who_does_
 
 
 @pytest.mark.parametrize("token", ["good", None])
-async def test_one_actor_has_so_many_sockets_and_the_next_is_told_why(world: World, token: str | None) -> None:
+async def test_connections_of_one_actor_are_limited(world: World, token: str | None) -> None:
     places = Capacity(CapacityLimits(max_connections_per_actor=1), world)
     async with connected(world, token=token, capacity=places):
         async with connected(world, token=token, capacity=places) as second:
@@ -273,7 +271,7 @@ async def test_one_actor_has_so_many_sockets_and_the_next_is_told_why(world: Wor
 
 
 @pytest.mark.parametrize("part", ["variables", "extensions"])
-async def test_what_a_subscription_keeps_is_limited_and_what_a_mutation_brings_is_not(world: World, part: str) -> None:
+async def test_variables_kept_by_a_subscription_are_limited(world: World, part: str) -> None:
     large = {"x": "y" * 64 * 1024}
     async with connected(world) as client:
         for id, query in (("a", FOLLOW), ("b", "{ hello }")):
@@ -286,7 +284,7 @@ async def test_what_a_subscription_keeps_is_limited_and_what_a_mutation_brings_i
 
 
 @pytest.mark.parametrize("kind", ["subscribe", "complete"])
-async def test_an_id_has_at_most_255_characters(world: World, kind: str) -> None:
+async def test_operation_id_has_at_most_255_characters(world: World, kind: str) -> None:
     async with connected(world) as client:
         client.ask("x" * 255, "{ hello }")
         await until(lambda: client.types("x" * 255) == ["next", "complete"])
