@@ -3,6 +3,6 @@
 from tests.contract.command_line_page import PAGE, written
 
 
-def test_the_reference_page_is_what_the_commands_say() -> None:
+def test_command_line_page_is_up_to_date() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == written(page), "run `python -m tests.contract.command_line_page`"

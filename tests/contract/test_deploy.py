@@ -39,7 +39,7 @@ def settings_of(service: str, cwd: Path) -> Settings:
     return loaded.settings
 
 
-def test_the_image_starts_with_its_own_settings(tmp_path: Path) -> None:
+def test_image_starts_with_its_own_settings(tmp_path: Path) -> None:
     loaded = load(environ=image_variables(), cwd=tmp_path)
     assert loaded.not_in_effect == []
     assert str(loaded.settings.data_dir) in instructions("VOLUME")
@@ -47,7 +47,7 @@ def test_the_image_starts_with_its_own_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("service", HUBS)
-def test_the_settings_of_every_hub_are_understood_and_obeyed(service: str, tmp_path: Path) -> None:
+def test_settings_of_every_hub_take_effect(service: str, tmp_path: Path) -> None:
     settings = settings_of(service, tmp_path)
     assert settings.server.host == "0.0.0.0"
     for path in (settings.jwt.private_key_path, settings.jwt.public_key_path):
@@ -56,7 +56,7 @@ def test_the_settings_of_every_hub_are_understood_and_obeyed(service: str, tmp_p
     assert f"hub:{settings.data_dir}" in SERVICES[service]["volumes"]
 
 
-def test_every_variable_anywhere_in_deploy_is_a_setting() -> None:
+def test_every_variable_in_deploy_is_a_setting() -> None:
     named: set[str] = set()
     for path in (ROOT / "deploy").rglob("*"):
         if path.is_file() and "node_modules" not in path.parts:
@@ -65,50 +65,50 @@ def test_every_variable_anywhere_in_deploy_is_a_setting() -> None:
     assert named <= KNOWN
 
 
-def test_the_hub_is_told_the_database_that_is_there(tmp_path: Path) -> None:
+def test_hub_uses_the_database_service(tmp_path: Path) -> None:
     url, postgres = settings_of("hub", tmp_path).database.url, SERVICES["postgres"]["environment"]
     assert url is not None
     user, password, name = (postgres[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB"))
     assert url.get_secret_value() == f"postgresql://{user}:{password}@postgres:5432/{name}"
 
 
-def test_the_hub_is_told_the_broker_that_is_there(tmp_path: Path) -> None:
+def test_hub_uses_the_broker_service(tmp_path: Path) -> None:
     (broker,) = settings_of("hub", tmp_path).kafka.brokers
     assert f"INSIDE://{broker}" in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
 
 
-def test_the_address_that_clients_use_is_the_one_that_is_published(tmp_path: Path) -> None:
+def test_public_url_matches_the_published_port(tmp_path: Path) -> None:
     settings = settings_of("hub", tmp_path)
     _, outside, inside = SERVICES["hub"]["ports"][0].split(":")
     assert int(inside) == settings.server.port
     assert settings.server.public_url == f"http://localhost:{outside}"
 
 
-def test_nothing_is_published_beyond_this_machine() -> None:
+def test_ports_are_published_on_loopback_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_hub_waits_for_what_it_cannot_start_without() -> None:
+def test_hub_depends_on_keys_plus_migration() -> None:
     assert set(SERVICES["hub"]["depends_on"]) == {"keys", "migrate"}
     waited = [name for service in SERVICES.values() for name in service.get("depends_on", {})]
     assert set(waited) <= SERVICES.keys()
 
 
 @pytest.mark.parametrize("service", [name for name in HUBS if "command" in SERVICES[name]])
-def test_the_command_of_every_service_is_understood(service: str) -> None:
+def test_command_of_every_service_is_valid(service: str) -> None:
     family, *options = SERVICES[service]["command"]
     commands: Any = get_command(assemble([family]))  # click's own types are private to typer
     assert commands.commands[family].make_context(family, list(options)).params
 
 
-def test_one_service_relays_and_is_asked_by_the_image_how_it_is() -> None:
+def test_only_the_work_service_relays() -> None:
     assert "--no-relay" in SERVICES["hub"]["command"]
     assert SERVICES["work"]["command"] == ["work", "--port", image_variables()["XZEPR__SERVER__PORT"]]
 
 
-def test_the_image_runs_as_nobody_special_and_installs_only_what_has_a_hash() -> None:
+def test_image_installs_only_hashed_packages() -> None:
     assert instructions("USER") == ["xzepr"]
     installs = [line for line in instructions("RUN") if "pip install" in line]
     assert len(installs) == 2
@@ -117,7 +117,7 @@ def test_the_image_runs_as_nobody_special_and_installs_only_what_has_a_hash() ->
         assert "--require-hashes" in line or "--no-build-isolation" in line
 
 
-def test_what_the_image_copies_is_there_and_is_not_left_out() -> None:
+def test_files_copied_into_the_image_exist() -> None:
     lines = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in lines if line.startswith("!")}
     copied = {name for line in instructions("COPY") if not line.startswith("--from") for name in shlex.split(line)[:-1]}

@@ -62,38 +62,38 @@ def broken_links(path: Path) -> Iterator[str]:
             yield link
 
 
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_resolves(page: Path) -> None:
     assert list(broken_links(page)) == []
 
 
-def test_nothing_is_said_that_holds_on_one_machine_only(page: Path) -> None:
+def test_page_names_nothing_local_to_one_machine(page: Path) -> None:
     assert ONE_MACHINES_OWN.findall(page.read_text(encoding="utf-8")) == []
 
 
-def test_every_setting_that_is_named_exists(page: Path) -> None:
+def test_every_named_setting_exists(page: Path) -> None:
     setting = re.compile(rf"({'|'.join(name for name in sections() if name)})(\.[a-z_]+)+")
     files = {".py", ".md", ".yaml"}
     named = {code for code in _CODE.findall(prose(page)) if setting.fullmatch(code) and Path(code).suffix not in files}
     assert named - keys().keys() - sections().keys() == set()
 
 
-def test_every_target_of_make_that_is_named_exists(page: Path) -> None:
+def test_every_named_make_target_exists(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= set(targets)
 
 
-def test_every_command_that_is_named_exists(page: Path) -> None:
+def test_every_named_command_exists(page: Path) -> None:
     named = set(re.findall(r"(?:`|^\$ )xzepr ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
     assert named <= {family.name for family in FAMILIES}
 
 
-def test_every_graphql_example_fits_the_schema(page: Path) -> None:
+def test_graphql_examples_are_valid(page: Path) -> None:
     schema = build_schema((ROOT / "schema.graphql").read_text(encoding="utf-8"))
     examples = _GRAPHQL.findall(page.read_text(encoding="utf-8"))
     assert [error.message for example in examples for error in validate(schema, parse(example))] == []
 
 
-def test_every_page_can_be_reached_from_the_readme() -> None:
+def test_every_page_is_reachable_from_readme() -> None:
     reached, waiting = set[Path](), [ROOT / "README.md"]
     while waiting:
         path = waiting.pop()
@@ -105,11 +105,11 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert {name for name, path in PAGES.items() if path not in reached} == set()
 
 
-def test_the_readme_is_one_screen() -> None:
+def test_readme_fits_one_screen() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
-def test_the_table_of_kinds_is_the_codes() -> None:
+def test_table_of_kinds_matches_the_code() -> None:
     text = (DOCS / "reference" / "stream.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if re.match(r"\| `\w+\.\w+` \|", line)]
     assert rows == [
@@ -119,7 +119,7 @@ def test_the_table_of_kinds_is_the_codes() -> None:
     ]
 
 
-def test_decisions_are_numbered_and_listed() -> None:
+def test_decisions_are_numbered_in_order() -> None:
     index = (DOCS / "adr" / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^- \[(\d+\. .+)\]\((\S+)\): .+\.$", index, re.MULTILINE)
     written = [(path.name, path.read_text(encoding="utf-8").splitlines()[0]) for path in DECISIONS]
@@ -128,12 +128,12 @@ def test_decisions_are_numbered_and_listed() -> None:
 
 
 @pytest.mark.parametrize("decision", DECISIONS, ids=lambda path: path.stem)
-def test_a_decision_has_a_context_and_consequences(decision: Path) -> None:
+def test_decision_has_the_standard_sections(decision: Path) -> None:
     headings = re.findall(r"^## (.+)$", decision.read_text(encoding="utf-8"), re.MULTILINE)
     assert headings == ["Context", "Decision", "Consequences"]
 
 
-def test_the_tutorial_and_what_goes_on_from_it_do_what_they_say(tmp_path: Path) -> None:
+def test_tutorial_commands_print_documented_output(tmp_path: Path) -> None:
     tutorial = blocks(DOCS / "tutorials" / "first_gate.md")
     session = [LOGIN, *tutorial, *blocks(DOCS / "how_to" / "report_from_a_pipeline.md")]
     with serving() as hub:

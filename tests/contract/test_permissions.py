@@ -55,11 +55,11 @@ async def world(database_url: str) -> AsyncGenerator[World]:
         yield World(ask, ids, database_url)
 
 
-def test_there_is_a_call_of_every_field_that_needs_a_permission() -> None:
+def test_every_guarded_field_has_a_call() -> None:
     assert set(CALLS) == {field.place for field in REQUIRING}
 
 
-async def test_who_lacks_just_that_permission_is_refused_and_nothing_changes(world: World) -> None:
+async def test_call_without_permission_changes_nothing(world: World) -> None:
     keys = {permission: await world.ask.key(ALL - {permission}) for permission in Permission}
     wrong: dict[str, object] = {}
     for field in REQUIRING:
@@ -75,7 +75,7 @@ async def test_who_lacks_just_that_permission_is_refused_and_nothing_changes(wor
     assert wrong == {}
 
 
-async def test_the_permissions_that_lead_to_a_field_are_enough(world: World) -> None:
+async def test_permissions_of_a_path_are_sufficient(world: World) -> None:
     # Deletions last: what they delete is what others are about.
     places = sorted(REQUIRING, key=lambda field: ("delete" in field.field, field.type != "Query"))
     wrong: dict[str, object] = {}
@@ -99,7 +99,7 @@ def _leading_to(field: GuardedField) -> set[Permission]:
     return {Permission(str(one.permission)) for one in (field, above)} | given
 
 
-async def test_nobody_in_particular_may_do_nothing_but_log_in(world: World) -> None:
+async def test_anonymous_caller_may_only_log_in(world: World) -> None:
     before = await world.state()
     schema = build_schema(printed())
     wrong: dict[str, object] = {}
@@ -130,7 +130,7 @@ def _bare_call(root: GraphQLObjectType, name: str) -> str:
 
 
 @pytest.mark.parametrize("lacking", sorted({facts.permission for facts in KINDS.values()}))
-async def test_kinds_that_one_may_not_read_are_left_out(world: World, lacking: Permission) -> None:
+async def test_unreadable_message_kinds_are_omitted(world: World, lacking: Permission) -> None:
     build, group = world.ids["BUILD"], world.ids["GROUP"]
     await world.ask.event(build, success=False)
     for id in (build, group):
@@ -153,7 +153,7 @@ async def test_kinds_that_one_may_not_read_are_left_out(world: World, lacking: P
     assert asked["messages"] == []
 
 
-async def test_who_may_record_but_not_see_gates_still_learns_that_the_event_is_recorded(world: World) -> None:
+async def test_event_is_recorded_without_permission_for_gates(world: World) -> None:
     secret = await world.ask.key(ALL - {Permission.GROUP_READ})
     answer = await world.ask(call_of("CreateEventPayload.gates", world.ids), secret=secret)
     assert answer.codes == ["FORBIDDEN"]
@@ -163,7 +163,7 @@ async def test_who_may_record_but_not_see_gates_still_learns_that_the_event_is_r
     assert newest == [{"cursor": created["cursor"]}]
 
 
-async def test_who_may_report_and_nothing_else_sees_the_event_that_they_reported(world: World) -> None:
+async def test_reporter_sees_the_reported_event(world: World) -> None:
     secret = await world.ask.key([Permission.EVENT_CREATE])
     document = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor event { id name } } }"
     answer = await world.ask(document, secret=secret, input=new_event(world.ids["BUILD"]))

@@ -7,32 +7,32 @@ from xzepr.core.actor import ANONYMOUS, ROLES, Actor, ActorKind, Permission, Rol
 from xzepr.core.errors import Forbidden, Unauthenticated
 
 
-def test_the_reference_page_is_the_code() -> None:
+def test_permissions_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "renew it: python -m tests.contract.permissions_page"
 
 
-def test_every_role_has_a_set_of_permissions() -> None:
+def test_every_role_has_permissions() -> None:
     assert set(ROLES) == set(Role)
     assert ROLES[Role.ADMIN] == set(Permission)
 
 
-def test_a_viewer_changes_nothing() -> None:
+def test_viewer_roles_only_read() -> None:
     for role in (Role.EVENT_VIEWER, Role.USER):
         assert {permission.split(":")[1] for permission in ROLES[role]} == {"read"}
 
 
-def test_only_an_admin_manages_users_or_the_stream() -> None:
+def test_only_admin_manages_users_or_stream() -> None:
     for permission in (Permission.USER_MANAGE, Permission.STREAM_ADMIN):
         assert [role for role in Role if permission in ROLES[role]] == [Role.ADMIN]
 
 
-def test_roles_add_up() -> None:
+def test_permissions_of_roles_are_united() -> None:
     assert permissions_of(()) == frozenset()
     assert permissions_of((Role.USER, Role.EVENT_VIEWER)) == ROLES[Role.USER] | ROLES[Role.EVENT_VIEWER]
 
 
 @pytest.mark.parametrize("permission", list(Permission))
-def test_who_lacks_a_permission_is_told_so(permission: Permission) -> None:
+def test_missing_permission_is_named_in_error(permission: Permission) -> None:
     known = Actor(ActorKind.USER, "u", "sam", frozenset(Permission) - {permission})
     with pytest.raises(Forbidden, match=permission):
         known.must(permission)

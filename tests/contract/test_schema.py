@@ -24,11 +24,11 @@ SCHEMA = build_schema(printed())
 ROOTS = ("Query", "Mutation", "Subscription")
 
 
-def test_the_schema_on_disk_is_the_one_that_is_served() -> None:
+def test_schema_file_is_up_to_date() -> None:
     assert SDL.read_text(encoding="utf-8") == printed(), "renew it with `make schema` and look at the difference"
 
 
-def test_the_command_prints_it() -> None:
+def test_schema_command_prints_the_schema_file() -> None:
     command = [sys.executable, "-m", "xzepr", "schema"]
     done = subprocess.run(command, cwd=SDL.parent, capture_output=True, text=True, check=True)
     assert done.stdout == SDL.read_text(encoding="utf-8")
@@ -48,17 +48,17 @@ def type_named(name: str) -> GraphQLObjectType | GraphQLInterfaceType:
     return found
 
 
-def test_every_root_field_says_who_may_use_it_in_exactly_one_way() -> None:
+def test_every_root_field_has_exactly_one_guard() -> None:
     guards = {(root, field): len(guards_of(node)) for root in ROOTS for field, node in nodes(root)}
     assert {place: found for place, found in guards.items() if found != 1} == {}
 
 
-def test_only_a_login_needs_nobody() -> None:
+def test_only_login_is_open_to_anyone() -> None:
     open_to_all = [field for root in ROOTS for field, node in nodes(root) if guards_of(node) == [("anyone", None)]]
     assert open_to_all == ["login"]
 
 
-def test_every_permission_that_a_field_names_is_one() -> None:
+def test_guards_name_exactly_the_permissions() -> None:
     named = {
         permission
         for type in SCHEMA.type_map.values()
@@ -70,14 +70,14 @@ def test_every_permission_that_a_field_names_is_one() -> None:
     assert named == set(Permission)
 
 
-def test_permissions_and_roles_are_those_of_the_one_table() -> None:
+def test_enums_match_the_tables_in_code() -> None:
     for name, table in (("Permission", Permission), ("Role", Role), ("StreamKind", Kind)):
         enum = SCHEMA.type_map[name]
         assert isinstance(enum, GraphQLEnumType)
         assert list(enum.values) == [member.name for member in table]
 
 
-def test_every_kind_of_message_is_a_type_with_the_permission_of_its_kind() -> None:
+def test_message_type_requires_permission_of_its_kind() -> None:
     told = {
         type.name: guards_of(type.ast_node)
         for type in SCHEMA.type_map.values()
@@ -88,7 +88,7 @@ def test_every_kind_of_message_is_a_type_with_the_permission_of_its_kind() -> No
     assert told == {facts.graphql_type: [("requires", facts.permission.value)] for facts in KINDS.values()}
 
 
-def test_what_may_be_refused_by_itself_is_nullable_so_that_it_costs_nothing_beside_it() -> None:
+def test_guarded_fields_are_nullable() -> None:
     """Two events recorded by one document: that the second is refused must not take the answer of the first."""
     costly = [
         f"{type.name}.{name}"
@@ -103,7 +103,7 @@ def test_what_may_be_refused_by_itself_is_nullable_so_that_it_costs_nothing_besi
 ASKS_FOR_NOTHING = {"createStreamTicket"}
 
 
-def test_every_mutation_takes_one_input_and_returns_a_payload() -> None:
+def test_mutation_takes_one_input_returns_payload() -> None:
     for name, field in type_named("Mutation").fields.items():
         capital = name[0].upper() + name[1:]
         takes = {argument: str(given.type) for argument, given in field.args.items()}
@@ -111,7 +111,7 @@ def test_every_mutation_takes_one_input_and_returns_a_payload() -> None:
         assert str(field.type).rstrip("!").endswith("Payload")
 
 
-def test_every_type_says_what_it_is() -> None:
+def test_every_type_has_a_description() -> None:
     """Payloads, inputs and connections are explained by the fields that have them."""
     formal = ("Payload", "Input", "Connection", "Edge", "Query", "Mutation", "Subscription", "Boolean", "String", "Int")
     silent = [

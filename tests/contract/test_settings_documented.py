@@ -21,27 +21,27 @@ PROMISED = {
 }
 
 
-def test_the_reference_page_is_what_the_code_says() -> None:
+def test_settings_page_is_up_to_date() -> None:
     page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
     assert page == reference(), "run `xzepr config --reference > docs/reference/settings.md`"
 
 
-def test_every_setting_says_what_it_means() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [name for name, key in keys().items() if not key.field.description] == []
 
 
-def test_the_promised_keys_exist() -> None:
+def test_promised_settings_exist() -> None:
     promised = {f"{section}.{name}" for section, names in PROMISED.items() for name in names.split()}
     assert promised <= set(keys())
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.yaml")))
-def test_every_example_can_be_used(example: str, tmp_path: Path) -> None:
+def test_example_settings_take_effect(example: str, tmp_path: Path) -> None:
     loaded = load(config_file=EXAMPLES / example, environ={}, cwd=tmp_path)
     assert loaded.not_in_effect == []
 
 
-def test_the_examples_work_as_the_folder_that_a_server_reads(tmp_path: Path) -> None:
+def test_examples_load_as_config_folder(tmp_path: Path) -> None:
     (tmp_path / "config").symlink_to(EXAMPLES)
     loaded = load(environ={"APP_ENV": "production"}, cwd=tmp_path)
     assert loaded.settings.server.host == "0.0.0.0"

@@ -52,7 +52,7 @@ def spoiled(value: Any) -> bool:
 
 
 @given(KEPT)
-def test_what_is_written_reads_back_equal(value: object):
+def test_written_value_reads_back_equal(value: object):
     written = dumps(value)
     assert loads(written) == value
     assert loads(written.decode()) == value
@@ -60,7 +60,7 @@ def test_what_is_written_reads_back_equal(value: object):
 
 
 @given(ANY)
-def test_a_text_is_refused_exactly_when_it_holds_what_would_be_altered(value: object):
+def test_text_is_rejected_exactly_when_lossy(value: object):
     for ascii_only in (True, False):
         text = json.dumps(value, ensure_ascii=ascii_only)
         if "NaN" in text or "Infinity" in text:
@@ -73,7 +73,7 @@ def test_a_text_is_refused_exactly_when_it_holds_what_would_be_altered(value: ob
 
 
 @given(ANY)
-def test_a_value_is_written_exactly_when_json_can_hold_it(value: object):
+def test_value_is_written_exactly_when_representable(value: object):
     if spoiled(value):
         with pytest.raises(InvalidInput):
             dumps(value)
@@ -82,7 +82,7 @@ def test_a_value_is_written_exactly_when_json_can_hold_it(value: object):
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused_and_nothing_else(text: str):
+def test_any_text_is_read_or_rejected(text: str):
     try:
         value = loads(text)
     except (ValueError, InvalidInput):
@@ -90,7 +90,7 @@ def test_any_text_is_read_or_refused_and_nothing_else(text: str):
     assert value == json.loads(text)
 
 
-def test_every_altered_value_is_named_by_its_pointer():
+def test_every_lossy_value_is_named_by_its_pointer():
     text = rb"""{"a": [1, 18446744073709551616, {"b/c~d": -9223372036854775809}],
         "big": 1e400, "nul": "x\u0000y", "half": "\ud800", "k\u0000n": 1, "fine": "\ud83d\ude00"}"""
     assert places(text) == [
@@ -115,7 +115,7 @@ def test_every_altered_value_is_named_by_its_pointer():
         ('"\udc00"', "lone surrogate"),
     ],
 )
-def test_the_refusal_of_a_value_says_what_is_wrong(text: str, says: str):
+def test_error_message_describes_the_lossy_value(text: str, says: str):
     with pytest.raises(InvalidInput, match=says) as refusal:
         loads(text, field="payload")
     assert refusal.value.field == "payload"
@@ -136,7 +136,7 @@ def test_the_refusal_of_a_value_says_what_is_wrong(text: str, says: str):
         (b'{"a": 18446744073709551616, "a": 1}', {"a": 1}),
     ],
 )
-def test_what_only_looks_dangerous_is_read(text: bytes, value: object):
+def test_harmless_lookalike_is_read(text: bytes, value: object):
     assert loads(text) == value
 
 
@@ -154,12 +154,12 @@ def test_what_only_looks_dangerous_is_read(text: bytes, value: object):
         (b'{"a":' * 100_000, "nested deeper than 1024"),
     ],
 )
-def test_what_is_not_json_is_refused_with_line_and_column(text: bytes, says: str):
+def test_invalid_json_is_rejected_with_its_location(text: bytes, says: str):
     with pytest.raises(ValueError, match=says):
         loads(text)
 
 
-def test_deep_values_are_refused_or_read_but_never_overflow_the_stack():
+def test_deep_value_does_not_overflow_the_stack():
     deep = loads(b"[" * 1023 + b'"\\u0001"' + b"]" * 1023)
     assert depth(deep) == 1023
     assert places(b"[" * 1023 + b'"\\u0000"' + b"]" * 1023, "p") == ["p" + "/0" * 1023]
@@ -169,7 +169,7 @@ def test_deep_values_are_refused_or_read_but_never_overflow_the_stack():
 
 
 @pytest.mark.parametrize(("value", "levels"), [(1, 0), ([], 1), ({"a": []}, 2), ([1, {"a": [[2]]}, 3], 4)])
-def test_depth_counts_containers_within_each_other(value: object, levels: int):
+def test_depth_counts_nested_containers(value: object, levels: int):
     assert depth(value) == levels
 
 
@@ -183,13 +183,13 @@ def test_depth_counts_containers_within_each_other(value: object, levels: int):
         ([object()], "payload/0"),
     ],
 )
-def test_what_json_cannot_hold_is_not_written(value: object, place: str):
+def test_unrepresentable_value_is_not_written(value: object, place: str):
     with pytest.raises(InvalidInput) as refusal:
         dumps(value, field="payload")
     assert [violation.field for violation in refusal.value.violations] == [place]
 
 
-def test_a_refusal_names_at_most_a_hundred_places():
+def test_error_names_at_most_100_values():
     assert len(places(b"[" + b"1e999," * 5000 + b"1]")) == 100
 
 
@@ -204,7 +204,7 @@ def test_a_refusal_names_at_most_a_hundred_places():
         "[" * 500_000,
     ],
 )
-def test_hostile_texts_cost_linear_time(text: str):
+def test_hostile_text_costs_linear_time(text: str):
     began = time.process_time()
     with pytest.raises(ValueError, match=r"not valid|nested"):
         loads(text)

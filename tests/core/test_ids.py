@@ -12,7 +12,7 @@ from xzepr.core.ids import is_id, new_id, unit_id
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-def test_a_new_id_is_a_ulid_of_this_moment() -> None:
+def test_new_id_is_a_current_ulid() -> None:
     before = time.time_ns() // 1_000_000
     ids = [new_id() for _ in range(1000)]
     after = time.time_ns() // 1_000_000
@@ -23,10 +23,10 @@ def test_a_new_id_is_a_ulid_of_this_moment() -> None:
 
 
 @given(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS))
-def test_a_units_id_is_the_sha_256_of_its_texts_with_their_lengths(texts: tuple[str, str, str, str, str]) -> None:
+def test_unit_id_is_sha256_of_length_prefixed_texts(texts: tuple[str, str, str, str, str]) -> None:
     said = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
     assert unit_id(*texts) == hashlib.sha256(said).digest()
 
 
-def test_texts_that_run_together_alike_are_different_units() -> None:
+def test_unit_id_depends_on_text_boundaries() -> None:
     assert unit_id("a", "bc", "", "", "") != unit_id("ab", "c", "", "", "")

@@ -48,7 +48,7 @@ def refusal(read: Load) -> Refusal:
     return refusal
 
 
-def test_without_anything_the_defaults_hold(read: Load) -> None:
+def test_defaults_apply_without_any_source(read: Load) -> None:
     loaded = read()
     assert loaded.settings == Settings()
     assert (loaded.settings.server.host, loaded.settings.server.port) == ("127.0.0.1", 8042)
@@ -56,12 +56,12 @@ def test_without_anything_the_defaults_hold(read: Load) -> None:
     assert loaded.not_in_effect == []
 
 
-def test_settings_made_in_code_read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_created_in_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XZEPR__SERVER__PORT", "1")
     assert Settings().server.port == 8042
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError):
         Settings().server.port = 1
 
@@ -76,7 +76,7 @@ PLACES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("last", range(1, len(PLACES) + 1))
-def test_a_later_place_wins_and_is_named_as_the_origin(read: Load, last: int) -> None:
+def test_later_source_overrides_earlier_ones(read: Load, last: int) -> None:
     together: dict[str, Any] = {"files": {}, "environ": {"APP_ENV": "production"}}
     for _, place in PLACES[:last]:
         for name, value in place.items():
@@ -86,7 +86,7 @@ def test_a_later_place_wins_and_is_named_as_the_origin(read: Load, last: int) ->
     assert loaded.origins["server.port"] == PLACES[last - 1][0]
 
 
-def test_places_add_up_key_by_key(read: Load) -> None:
+def test_sources_are_merged_key_by_key(read: Load) -> None:
     files = {
         "config/default.yaml": "database:\n  max_connections: 30\n  min_connections: 3\n",
         "config/development.yaml": "database:\n  min_connections: 4\n",
@@ -96,31 +96,31 @@ def test_places_add_up_key_by_key(read: Load) -> None:
 
 
 @pytest.mark.parametrize("place", [{"environ": {"APP_ENV": "test"}}, {"flags": {"environment": "test"}}])
-def test_the_environment_chooses_its_file(read: Load, place: dict[str, Any]) -> None:
+def test_environment_selects_its_file(read: Load, place: dict[str, Any]) -> None:
     files = {"config/test.yaml": "environment: test\nserver: {port: 7}", "config/development.yaml": "server: {port: 8}"}
     assert read(files, **place).settings.server.port == 7
 
 
-def test_the_default_file_may_choose_the_environment(read: Load) -> None:
+def test_default_file_may_select_the_environment(read: Load) -> None:
     files = {"config/default.yaml": "environment: test", "config/test.yaml": "server: {port: 7}"}
     assert read(files).settings.server.port == 7
 
 
-def test_a_file_that_contradicts_its_own_environment_is_refused(refusal: Refusal) -> None:
+def test_file_contradicting_its_environment_is_rejected(refusal: Refusal) -> None:
     message = refusal({"config/test.yaml": "environment: other"}, {"APP_ENV": "test"})
     assert "environment (config/test.yaml:1) contradicts the one that chose this file (APP_ENV)" in message
 
 
-def test_an_environment_cannot_lead_to_a_file_elsewhere(refusal: Refusal) -> None:
+def test_environment_name_cannot_be_a_path(refusal: Refusal) -> None:
     assert "environment (APP_ENV)" in refusal({"secret.yaml": "server: {port: 7}"}, {"APP_ENV": "../secret"})
 
 
 @pytest.mark.parametrize("text", ["a:9092,b:9092", " a:9092 , b:9092, ", '["a:9092", "b:9092"]'])
-def test_lists_are_given_by_comma_or_as_json(read: Load, text: str) -> None:
+def test_list_is_read_from_commas_or_json(read: Load, text: str) -> None:
     assert read(environ={"XZEPR__KAFKA__BROKERS": text}).settings.kafka.brokers == ("a:9092", "b:9092")
 
 
-def test_an_empty_variable_unsets_and_empties(read: Load) -> None:
+def test_empty_variable_clears_the_setting(read: Load) -> None:
     files = {"config/default.yaml": "database: {url: 'postgresql://h/d'}\nkafka: {brokers: [a]}"}
     loaded = read(files, {"XZEPR__DATABASE__URL": "", "XZEPR__KAFKA__BROKERS": "", "REDIS_URL": ""})
     assert loaded.settings.database.url is None
@@ -128,11 +128,11 @@ def test_an_empty_variable_unsets_and_empties(read: Load) -> None:
     assert loaded.origins["redis.url"] == "default"
 
 
-def test_an_empty_data_folder_is_not_the_working_folder(refusal: Refusal) -> None:
+def test_empty_data_dir_is_rejected(refusal: Refusal) -> None:
     assert "data_dir (XZEPR__DATA_DIR)" in refusal(environ={"XZEPR__DATA_DIR": ""})
 
 
-def test_aliases_are_accepted_and_the_full_name_wins(read: Load) -> None:
+def test_full_variable_name_overrides_its_alias(read: Load) -> None:
     environ = {"DATABASE_URL": "postgresql://old/d", "REDIS_URL": "redis://r"}
     assert read(environ=environ).origins["database.url"] == "DATABASE_URL"
     loaded = read(environ={**environ, "XZEPR__DATABASE__URL": "postgresql://new/d"})
@@ -141,14 +141,14 @@ def test_aliases_are_accepted_and_the_full_name_wins(read: Load) -> None:
     assert loaded.not_in_effect == ["redis.url"]
 
 
-def test_a_secret_is_read_from_its_file(read: Load) -> None:
+def test_secret_is_read_from_its_file(read: Load) -> None:
     loaded = read({"pw": "correct horse battery\n"}, {"XZEPR__AUTH__ADMIN_PASSWORD_FILE": "pw"})
     assert loaded.settings.auth.admin_password is not None
     assert loaded.settings.auth.admin_password.get_secret_value() == "correct horse battery"
     assert loaded.origins["auth.admin_password"] == "XZEPR__AUTH__ADMIN_PASSWORD_FILE=pw"
 
 
-def test_a_secret_twice_or_in_a_missing_file_is_refused(refusal: Refusal) -> None:
+def test_duplicate_or_unreadable_secret_is_rejected(refusal: Refusal) -> None:
     name = "XZEPR__AUTH__ADMIN_PASSWORD"
     assert "is set twice" in refusal({"pw": "x" * 12}, {name: "x" * 12, f"{name}_FILE": "pw"})
     assert f"{name}_FILE=nowhere cannot be read: No such file" in refusal(environ={f"{name}_FILE": "nowhere"})
@@ -193,7 +193,7 @@ def _variable(name: str, value: str) -> dict[str, Any]:
         (_variable("EVENTS__IDEMPOTENCY_HOURS", "23"), "should be greater than or equal to 24"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_its_place(refusal: Refusal, place: dict[str, Any], message: str) -> None:
+def test_invalid_setting_is_reported_with_its_source(refusal: Refusal, place: dict[str, Any], message: str) -> None:
     refused = refusal(**place)
     assert refused.startswith("a setting cannot be used:\n")
     assert message in refused
@@ -216,15 +216,13 @@ def test_what_cannot_be_used_is_named_with_its_place(refusal: Refusal, place: di
         ({"recorder.queue_size": 1}, "recorder.queue_size", "events.max_batch_items"),
     ],
 )
-def test_a_contradiction_names_both_and_where_each_came_from(
-    refusal: Refusal, given: dict[str, Any], first: str, second: str
-) -> None:
+def test_contradiction_names_both_settings(refusal: Refusal, given: dict[str, Any], first: str, second: str) -> None:
     message = refusal(flags=given)
     assert f"{first} (command line)" in message
     assert f"{second} (default)" in message
 
 
-def test_one_message_lists_every_fault(refusal: Refusal) -> None:
+def test_one_message_lists_every_invalid_setting(refusal: Refusal) -> None:
     text = "database:\n  min_connections: 9\n  max_connections: 8\n  lock_timeout_seconds: -1\n"
     environ = {"XZEPR__SERVER__PORT": "many", "XZEPR__NOTHING": "1"}
     message = refusal({"config/default.yaml": text}, environ)
@@ -233,12 +231,12 @@ def test_one_message_lists_every_fault(refusal: Refusal) -> None:
         assert part in message
 
 
-def test_a_fault_is_not_reported_again_as_a_contradiction(refusal: Refusal) -> None:
+def test_invalid_setting_is_not_reported_twice(refusal: Refusal) -> None:
     message = refusal(flags={"database.max_connections": "few", "database.min_connections": 50})
     assert message.startswith("a setting cannot be used:")
 
 
-def test_an_empty_section_or_file_sets_nothing(read: Load) -> None:
+def test_empty_section_or_file_sets_nothing(read: Load) -> None:
     files = {"config/default.yaml": "server:\n# port: 1\nkafka:\n", "config/development.yaml": "# nothing\n"}
     assert read(files).settings == Settings()
 
@@ -258,7 +256,7 @@ SECRET = "hunter2-hunter2"
         {"files": {"pw": SECRET}, "environ": {"XZEPR__DATABASE__URL_FILE": "pw"}},
     ],
 )
-def test_no_refusal_tells_a_secret(refusal: Refusal, place: dict[str, Any]) -> None:
+def test_error_message_contains_no_secret(refusal: Refusal, place: dict[str, Any]) -> None:
     assert SECRET not in refusal(**place)
 
 
@@ -279,11 +277,11 @@ def test_no_refusal_tells_a_secret(refusal: Refusal, place: dict[str, Any]) -> N
         ("hunter2", MASK),
     ],
 )
-def test_of_a_secret_only_a_plain_address_is_seen(secret: str, seen: str) -> None:
+def test_masked_secret_shows_only_a_plain_url(secret: str, seen: str) -> None:
     assert masked(secret) == seen
 
 
-def test_everything_can_be_shown_and_no_secret_is(read: Load) -> None:
+def test_shown_settings_contain_no_secret(read: Load) -> None:
     secrets = {key.variable: f"postgresql://u:{SECRET}@h/d" for key in keys().values() if key.secret}
     sasl = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "relay"}
     loaded = read(environ=secrets | {f"XZEPR__KAFKA__{name}": value for name, value in sasl.items()})
@@ -292,7 +290,7 @@ def test_everything_can_be_shown_and_no_secret_is(read: Load) -> None:
     assert SECRET not in repr(loaded)
 
 
-def test_what_nothing_obeys_yet_is_accepted_and_reported(read: Load) -> None:
+def test_setting_without_effect_is_reported(read: Load) -> None:
     files = {
         "config/default.yaml": "security: {rate_limit: {admin_rpm: 5}}\ntelemetry: {jaeger_endpoint: 'jaeger:6831'}"
     }
