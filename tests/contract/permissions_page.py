@@ -25,9 +25,9 @@ _MEANING = {
 _INTRODUCTION = """\
 # Permissions and roles
 
-A user has one or more roles, and the permissions of all of them. An API key has the permissions of its user, or fewer if
-it was created with a list of permissions. The table comes from `xzepr/core/actor.py`, which also defines what the server
-checks and what the schema's directives state; a test compares them.
+A user has one or more roles, and the permissions of all of them. An API key has the permissions of its user, or fewer
+if it was created with a list of permissions. The table comes from `xzepr/core/actor.py`. The server and the schema's
+directives use the same table, and a test compares them.
 
 Everything in GraphQL except `login` and `__typename` needs a token or an API key; see
 [authentication](../explanations/security.md). `/health`, `/metrics` and the page of the playground need neither.
