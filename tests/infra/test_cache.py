@@ -32,7 +32,7 @@ def memory(source: Source, clock: Clock, size: int = 10) -> ShortMemory[str, int
     return ShortMemory(source, seconds=2, size=size, clock=clock)
 
 
-async def test_an_answer_is_used_until_it_is_too_old() -> None:
+async def test_cached_value_is_used_until_it_expires() -> None:
     source, clock = Source(), Clock()
     recent = memory(source, clock)
     assert [await recent.get("a"), await recent.get("a"), await recent.get("b")] == [1, 1, 2]
@@ -42,7 +42,7 @@ async def test_an_answer_is_used_until_it_is_too_old() -> None:
     assert await recent.get("a") == 3
 
 
-async def test_its_age_counts_from_the_asking() -> None:
+async def test_cached_value_age_counts_from_lookup_start() -> None:
     source, clock = Source(), Clock()
     recent = memory(source, clock)
     source.free.clear()
@@ -54,7 +54,7 @@ async def test_its_age_counts_from_the_asking() -> None:
     assert await recent.get("a") == 2
 
 
-async def test_those_who_ask_at_once_share_one_look_up_and_one_may_give_up() -> None:
+async def test_concurrent_callers_share_one_lookup() -> None:
     source = Source()
     recent = memory(source, Clock())
     source.free.clear()
@@ -67,7 +67,7 @@ async def test_those_who_ask_at_once_share_one_look_up_and_one_may_give_up() -> 
     assert source.asked == ["a"]
 
 
-async def test_forgetting_reaches_a_look_up_that_is_under_way() -> None:
+async def test_forget_discards_running_lookup() -> None:
     source = Source()
     recent = memory(source, Clock())
     source.free.clear()
@@ -81,7 +81,7 @@ async def test_forgetting_reaches_a_look_up_that_is_under_way() -> None:
     assert (await before, await after, await recent.get("a")) == (1, 2, 2)
 
 
-async def test_nothing_and_errors_are_not_kept() -> None:
+async def test_missing_values_or_errors_are_not_cached() -> None:
     source = Source()
     recent = memory(source, Clock())
     assert [await recent.get("nobody"), await recent.get("nobody")] == [None, None]
@@ -92,7 +92,7 @@ async def test_nothing_and_errors_are_not_kept() -> None:
     assert await recent.get("a") == 4
 
 
-async def test_the_oldest_goes_when_it_is_full() -> None:
+async def test_oldest_entry_is_evicted_when_full() -> None:
     source = Source()
     recent = memory(source, Clock(), size=2)
     for key in "abc":
@@ -102,7 +102,7 @@ async def test_the_oldest_goes_when_it_is_full() -> None:
     assert await recent.get("a") == 4
 
 
-async def test_keys_asked_for_at_the_same_moment_are_looked_up_together_and_later_ones_by_themselves() -> None:
+async def test_simultaneous_keys_are_looked_up_in_one_batch() -> None:
     asked: list[list[int]] = []
     free = asyncio.Event()
 
@@ -123,7 +123,7 @@ async def test_keys_asked_for_at_the_same_moment_are_looked_up_together_and_late
     assert asked == [[0, 1, 2, 3, 4], [9]]
 
 
-async def test_a_look_up_that_fails_fails_for_all_who_asked_and_one_who_gives_up_takes_it_from_nobody() -> None:
+async def test_failed_lookup_fails_all_waiters() -> None:
     async def look_up(keys: Sequence[int]) -> dict[int, int]:
         await asyncio.sleep(0)
         if 1 in keys:
@@ -139,7 +139,7 @@ async def test_a_look_up_that_fails_fails_for_all_who_asked_and_one_who_gives_up
     assert await stays == 4
 
 
-async def test_a_look_up_that_says_nothing_is_made_once_more_and_who_waits_goes_on() -> None:
+async def test_silent_lookup_is_retried_once() -> None:
     silent, asked = 1, 0
 
     async def look_up(keys: Sequence[int]) -> dict[int, int]:
@@ -160,7 +160,7 @@ async def test_a_look_up_that_says_nothing_is_made_once_more_and_who_waits_goes_
         assert await recent.get(4) == 4, "nobody waits any longer for what was silent"
 
 
-async def test_a_look_up_whose_connection_was_lost_is_made_once_more() -> None:
+async def test_lookup_is_retried_after_lost_connection() -> None:
     asked = 0
 
     async def look_up(keys: Sequence[int]) -> dict[int, int]:

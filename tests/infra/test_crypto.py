@@ -37,7 +37,7 @@ def mode_of(path: Path) -> int:
 # Passwords
 
 
-async def test_a_password_fits_its_own_hash_only(passwords: Passwords) -> None:
+async def test_hash_matches_only_its_password(passwords: Passwords) -> None:
     one, other = await passwords.hash("secret"), await passwords.hash("secret")
     assert one.startswith("$argon2id$v=19$")
     assert one != other
@@ -48,7 +48,7 @@ async def test_a_password_fits_its_own_hash_only(passwords: Passwords) -> None:
     assert passwords.verified == 4
 
 
-async def test_a_password_is_the_same_however_its_letters_are_composed(passwords: Passwords) -> None:
+async def test_unicode_forms_of_password_are_equal(passwords: Passwords) -> None:
     assert await passwords.verify(await passwords.hash("caf\u00e9"), "cafe\u0301")
 
 
@@ -58,13 +58,13 @@ async def test_any_text_can_be_hashed(passwords: Passwords) -> None:
         assert not await passwords.verify(await passwords.hash(text), text + "x")
 
 
-async def test_a_damaged_hash_is_an_error_and_no_wrong_password(passwords: Passwords) -> None:
+async def test_damaged_hash_raises_error(passwords: Passwords) -> None:
     with pytest.raises(InvalidHashError):
         await passwords.verify("damaged", "secret")
     assert not await passwords.verify_nobody("secret"), "its place was given back"
 
 
-async def test_the_work_for_nobody_has_the_parameters_of_the_work_for_somebody() -> None:
+async def test_dummy_hash_uses_same_parameters() -> None:
     verified: list[str | bytes] = []
 
     class Seen(PasswordHasher):
@@ -80,7 +80,7 @@ async def test_the_work_for_nobody_has_the_parameters_of_the_work_for_somebody()
     assert somebody == nobody
 
 
-async def test_beyond_those_who_may_wait_callers_are_told_at_once() -> None:
+async def test_full_hash_queue_raises_overloaded() -> None:
     hasher = HeldHasher()
     passwords = Passwords(hasher, threads=1, waiting=2)
     hashed = hasher.hash("secret")
@@ -97,7 +97,7 @@ async def test_beyond_those_who_may_wait_callers_are_told_at_once() -> None:
     passwords.close()
 
 
-async def test_a_caller_who_gives_up_does_not_free_the_place_of_the_running_hash() -> None:
+async def test_cancelled_caller_keeps_slot_until_hash_ends() -> None:
     hasher = HeldHasher()
     passwords = Passwords(hasher, threads=1, waiting=0)
     hashed = hasher.hash("secret")
@@ -119,7 +119,7 @@ async def test_a_caller_who_gives_up_does_not_free_the_place_of_the_running_hash
     passwords.close()
 
 
-async def test_a_caller_who_gives_up_early_leaves_the_work_for_nobody_whole() -> None:
+async def test_cancelled_caller_does_not_break_dummy_hash() -> None:
     passwords = quick_passwords(threads=1)
     for _ in range(3):
         call = asyncio.create_task(passwords.verify_nobody("secret"))
@@ -134,7 +134,7 @@ async def test_a_caller_who_gives_up_early_leaves_the_work_for_nobody_whole() ->
 # Keys
 
 
-def test_a_pair_is_made_once_and_its_private_half_is_ours_alone(tmp_path: Path) -> None:
+def test_key_pair_is_created_once(tmp_path: Path) -> None:
     private, public = tmp_path / "keys" / "private.pem", tmp_path / "keys" / "public.pem"
     assert create_key_pair(private, public)
     assert (mode_of(private), mode_of(public), mode_of(tmp_path / "keys")) == (0o600, 0o644, 0o700)
@@ -148,7 +148,7 @@ def test_a_pair_is_made_once_and_its_private_half_is_ours_alone(tmp_path: Path) 
     assert first.private_pem not in repr(first)
 
 
-def test_a_public_key_that_is_missing_or_anothers_is_derived_again(tmp_path: Path) -> None:
+def test_missing_or_damaged_public_key_is_restored(tmp_path: Path) -> None:
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
     create_key_pair(private, public)
     kept = public.read_bytes()
@@ -161,7 +161,7 @@ def test_a_public_key_that_is_missing_or_anothers_is_derived_again(tmp_path: Pat
     assert public.read_bytes() == kept
 
 
-def test_a_crash_before_the_key_is_whole_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_while_writing_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
 
     def crash(_descriptor: int) -> None:
@@ -188,7 +188,7 @@ print(create_key_pair(private, public), load_keys(private, public).kid)
 """
 
 
-def test_processes_that_make_a_pair_at_once_agree_on_it(tmp_path: Path) -> None:
+def test_concurrent_processes_agree_on_key_pair(tmp_path: Path) -> None:
     command, pipe = [sys.executable, "-c", _MAKE], subprocess.PIPE
     environment = {**os.environ, "PYTHONPATH": str(Path(crypto.__file__).parents[2])}
     started = [
@@ -226,9 +226,7 @@ def pem_of(key: Any, encryption: serialization.KeySerializationEncryption | None
         (pem_of(ec.generate_private_key(ec.SECP256R1()), serialization.BestAvailableEncryption(b"x")), "passphrase"),
     ],
 )
-def test_what_is_no_usable_key_stops_the_start_with_a_sentence(
-    tmp_path: Path, content: bytes | None, says: str
-) -> None:
+def test_unusable_key_stops_start(tmp_path: Path, content: bytes | None, says: str) -> None:
     path = tmp_path / "private.pem"
     if content is not None:
         path.write_bytes(content)
@@ -237,7 +235,7 @@ def test_what_is_no_usable_key_stops_the_start_with_a_sentence(
     assert str(path) in str(refusal.value)
 
 
-def test_halves_of_two_pairs_stop_the_start(tmp_path: Path) -> None:
+def test_mismatched_key_pair_stops_start(tmp_path: Path) -> None:
     create_key_pair(tmp_path / "a", tmp_path / "a.pub")
     create_key_pair(tmp_path / "b", tmp_path / "b.pub")
     with pytest.raises(CannotStart, match="not the public half"):
@@ -247,7 +245,7 @@ def test_halves_of_two_pairs_stop_the_start(tmp_path: Path) -> None:
             load_keys(tmp_path / "a", wrong)
 
 
-def test_the_thumbprint_is_that_of_rfc_7638() -> None:
+def test_thumbprint_matches_rfc_7638() -> None:
     n = (
         "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3"
         "oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdA"
@@ -259,7 +257,7 @@ def test_the_thumbprint_is_that_of_rfc_7638() -> None:
     assert crypto.thumbprint(key) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 
 
-def test_the_embedded_hub_makes_its_keys_on_the_first_start(tmp_path: Path) -> None:
+def test_embedded_hub_creates_keys_on_first_start(tmp_path: Path) -> None:
     first = signing_keys(None, None, data_dir=tmp_path / "data", embedded=True)
     assert signing_keys(None, None, data_dir=tmp_path / "data", embedded=True) == first
     assert mode_of(tmp_path / "data" / "keys" / "private.pem") == 0o600
@@ -268,7 +266,7 @@ def test_the_embedded_hub_makes_its_keys_on_the_first_start(tmp_path: Path) -> N
     assert not (tmp_path / "other").exists()
 
 
-def test_with_an_external_database_keys_must_be_named(tmp_path: Path) -> None:
+def test_external_database_requires_named_keys(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match="xzepr keys init"):
         signing_keys(None, None, data_dir=tmp_path / "data", embedded=False)
     assert not (tmp_path / "data").exists()
@@ -277,7 +275,7 @@ def test_with_an_external_database_keys_must_be_named(tmp_path: Path) -> None:
 # Secrets and files
 
 
-def test_an_api_key_is_a_prefix_and_256_random_bits() -> None:
+def test_api_key_has_256_random_bits() -> None:
     one, other = crypto.new_api_key(), crypto.new_api_key()
     assert one != other
     assert one.startswith("xzepr_")
@@ -286,7 +284,7 @@ def test_an_api_key_is_a_prefix_and_256_random_bits() -> None:
     assert len(crypto.digest_of(one)) == 32
 
 
-def test_a_password_file_is_ours_alone_and_replaced_whole(tmp_path: Path) -> None:
+def test_password_file_is_replaced_as_private(tmp_path: Path) -> None:
     path = tmp_path / "data" / "admin-password"
     write_password_file(path, "first")
     path.chmod(0o644)
@@ -296,7 +294,7 @@ def test_a_password_file_is_ours_alone_and_replaced_whole(tmp_path: Path) -> Non
     assert [entry.name for entry in path.parent.iterdir()] == ["admin-password"]
 
 
-def test_a_link_planted_where_the_password_goes_is_not_followed(tmp_path: Path) -> None:
+def test_symlink_at_password_file_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "admin-password").symlink_to(victim)

@@ -8,7 +8,7 @@ from xzepr.infra.db import ConnectionLost, Database, refusals
 from xzepr.settings import DatabaseSettings
 
 
-async def test_who_is_cancelled_while_a_connection_comes_free_is_cancelled(database_url: str):
+async def test_cancelled_waiter_for_connection_is_cancelled(database_url: str):
     db = Database(database_url, DatabaseSettings(min_connections=1, max_connections=1), name="test")
     await db.open()
     went_on: list[int] = []
@@ -35,7 +35,7 @@ async def test_who_is_cancelled_while_a_connection_comes_free_is_cancelled(datab
         await db.close()
 
 
-async def test_a_server_that_has_fallen_silent_is_given_up_after_a_quarter_of_a_minute(database_url: str):
+async def test_silent_server_is_detected_within_15_seconds(database_url: str):
     db = Database(database_url, DatabaseSettings(), name="test")
     connection = await db.connect("test")
     async with connection:
@@ -44,7 +44,7 @@ async def test_a_server_that_has_fallen_silent_is_given_up_after_a_quarter_of_a_
     assert [found[f"keepalives_{name}"] for name in ("idle", "interval", "count")] == ["5", "3", "3"]
 
 
-async def test_what_the_url_says_of_that_counts(database_url: str):
+async def test_url_overrides_keepalive_settings(database_url: str):
     db = Database(f"{database_url}&keepalives_idle=60", DatabaseSettings(), name="test")
     connection = await db.connect("test")
     async with connection:
@@ -52,7 +52,7 @@ async def test_what_the_url_says_of_that_counts(database_url: str):
     assert (found["keepalives_idle"], found["tcp_user_timeout"]) == ("60", "15000")
 
 
-async def test_the_server_ends_a_connection_of_who_has_fallen_silent(database_url: str):
+async def test_server_closes_idle_connection(database_url: str):
     db = Database(database_url, DatabaseSettings(), name="test")
     connection = await db.connect("test", idle_seconds=0.2)
     try:

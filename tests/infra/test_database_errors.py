@@ -25,14 +25,14 @@ from xzepr.infra.db import ConnectionLost, StatementRefused, problem_of
         (errors.PipelineAborted("pipeline aborted"), StatementRefused),
     ],
 )
-def test_what_an_error_means(error: psycopg.Error, meaning: type[Exception]):
+def test_database_error_is_mapped_to_problem(error: psycopg.Error, meaning: type[Exception]):
     assert type(problem_of(error)) is meaning
 
 
 @pytest.mark.parametrize(
     ("first", "meaning"), [(errors.LockNotAvailable(), Overloaded), (errors.CheckViolation(), StatementRefused)]
 )
-def test_an_aborted_pipeline_means_what_aborted_it(first: psycopg.Error, meaning: type[Exception]):
+def test_aborted_pipeline_is_mapped_by_its_cause(first: psycopg.Error, meaning: type[Exception]):
     with pytest.raises(errors.PipelineAborted) as aborted:
         _leave_a_pipeline_after(first)
     assert type(problem_of(aborted.value)) is meaning

@@ -48,7 +48,7 @@ async def fill(db: Database, connections: int) -> None:
             await held.enter_async_context(db.read())
 
 
-async def test_who_waits_for_the_database_goes_on_as_soon_as_it_is_back(server: DatabaseServer, db: Database):
+async def test_waiting_readers_resume_after_database_restart(server: DatabaseServer, db: Database):
     await server.stop()
     waiting = [asyncio.create_task(ask(db)) for _ in range(3)]
     await asyncio.sleep(1.5)
@@ -58,7 +58,7 @@ async def test_who_waits_for_the_database_goes_on_as_soon_as_it_is_back(server: 
     assert max(await asyncio.gather(*waiting)) - back < SOON
 
 
-async def test_connections_that_a_restart_broke_cost_readers_no_pauses(server: DatabaseServer, db: Database):
+async def test_broken_connections_do_not_delay_readers(server: DatabaseServer, db: Database):
     await fill(db, 8)
     await server.crash()
     await server.start()

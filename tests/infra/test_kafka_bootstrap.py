@@ -29,7 +29,7 @@ async def somebody(*, silent: bool) -> AsyncGenerator[str]:
         await server.wait_closed()
 
 
-async def test_brokers_that_are_not_there_are_named_with_the_one_reason():
+async def test_absent_brokers_are_grouped_by_reason():
     places = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
     assert await hindrance(Cluster(places, 5)) == f"{', '.join(places)}: Connection refused"
 
@@ -41,14 +41,14 @@ async def test_each_broker_has_its_own_reason():
     assert told.endswith(f"; {mute}: no answer")
 
 
-async def test_who_speaks_no_tls_is_not_taken_for_absent():
+async def test_broker_without_tls_is_not_reported_as_absent():
     async with somebody(silent=False) as rude:
         told = await hindrance(Cluster((rude,), 5, Security("SSL")))
     assert told.startswith(f"{rude}: ")
     assert "refused" not in told
 
 
-async def test_of_many_brokers_the_first_few_are_asked():
+async def test_only_first_three_brokers_are_probed():
     places = tuple(f"127.0.0.1:{port}" for port in free_ports(5))
     told = await hindrance(Cluster(places, 5))
     assert [place in told for place in places] == [True, True, True, False, False]

@@ -33,7 +33,7 @@ async def _write(producer: Producer, *records: Record) -> None:
     await producer.commit()
 
 
-async def test_the_latest_value_is_found_however_far_back_it_is(kafka: str) -> None:
+async def test_latest_value_is_found_far_back_in_topic(kafka: str) -> None:
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, cleanup_policy="compact")
     assert await latest_value(cluster, topic, b"ours") is None
@@ -47,7 +47,7 @@ async def test_the_latest_value_is_found_however_far_back_it_is(kafka: str) -> N
     await producer.close()
 
 
-async def test_an_older_value_is_never_returned_because_another_hub_has_a_transaction_open(kafka: str) -> None:
+async def test_latest_value_waits_for_open_transaction(kafka: str) -> None:
     """A committed reader stops before the first open transaction, and our newest value may be behind it."""
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, cleanup_policy="compact")
@@ -67,7 +67,7 @@ async def test_an_older_value_is_never_returned_because_another_hub_has_a_transa
     await theirs.close()
 
 
-async def test_what_was_not_committed_is_not_read(kafka: str) -> None:
+async def test_uncommitted_records_are_not_read(kafka: str) -> None:
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, cleanup_policy="compact")
     first = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
@@ -81,7 +81,7 @@ async def test_what_was_not_committed_is_not_read(kafka: str) -> None:
     await second.close()
 
 
-async def test_a_send_that_fails_fails_the_transaction(kafka: str) -> None:
+async def test_failed_send_fails_transaction(kafka: str) -> None:
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, max_message_bytes="2000")
     producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
@@ -98,7 +98,7 @@ async def test_a_send_that_fails_fails_the_transaction(kafka: str) -> None:
     await successor.close()
 
 
-async def test_a_record_that_the_broker_finds_invalid_is_refused_and_not_an_unknown_error(kafka: str) -> None:
+async def test_invalid_record_is_reported_as_rejected(kafka: str) -> None:
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, cleanup_policy="compact")
     keyless: Any = None
@@ -110,7 +110,7 @@ async def test_a_record_that_the_broker_finds_invalid_is_refused_and_not_an_unkn
     await producer.close()
 
 
-async def test_a_fenced_producer_says_so(kafka: str) -> None:
+async def test_fenced_producer_raises_fenced_error(kafka: str) -> None:
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster)
     first = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
@@ -124,7 +124,7 @@ async def test_a_fenced_producer_says_so(kafka: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-async def test_no_call_outlasts_its_time_limit_and_nothing_is_left_running(own_broker: Broker, how: str) -> None:
+async def test_calls_end_within_their_time_limit(own_broker: Broker, how: str) -> None:
     await asyncio.to_thread(own_broker.start)
     patient = Cluster((own_broker.bootstrap,), 30)
     topic = await _topic(patient)
@@ -154,13 +154,13 @@ async def test_no_call_outlasts_its_time_limit_and_nothing_is_left_running(own_b
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 5)
 
 
-async def test_a_topic_that_the_cluster_cannot_make_is_for_an_operator(kafka: str) -> None:
+async def test_failed_topic_creation_raises_topic_error(kafka: str) -> None:
     async with Topics(Cluster((kafka,), 10)) as topics:
         with pytest.raises(TopicError, match="replication factor"):
             await topics.create(NewTopicSpec(f"t-{uuid.uuid4().hex}", 1, 5))
 
 
-async def test_a_call_that_fails_in_any_way_is_one_kind_of_error() -> None:
+async def test_any_failed_call_raises_broker_error() -> None:
     for wrong in (AssertionError(), ValueError("x"), OSError("y")):
         with pytest.raises(BrokerError, match="try it"):
             async with call(Cluster((), 1), "try it"):

@@ -41,7 +41,7 @@ class Answered(Producer):
         await self.settle()
 
 
-async def test_the_newest_offset_of_each_partition_is_known():
+async def test_newest_offset_per_partition_is_recorded():
     producer = Answered()
     await producer.arrive(4, 5, 6)
     await producer.arrive(8)
@@ -49,7 +49,7 @@ async def test_the_newest_offset_of_each_partition_is_known():
 
 
 @pytest.mark.parametrize("offset", [8, 3, 0])
-async def test_what_arrives_before_what_had_arrived_tells_that_that_is_gone(offset: int):
+async def test_lower_offset_raises_lost_error(offset: int):
     producer = Answered()
     await producer.arrive(7, 8)
     with pytest.raises(LostError, match="ends before offset 8"):
@@ -57,7 +57,7 @@ async def test_what_arrives_before_what_had_arrived_tells_that_that_is_gone(offs
     assert producer.arrived == {("t", 0): 8}
 
 
-async def test_a_batch_that_had_arrived_unanswered_tells_nothing():
+async def test_batch_without_known_offset_is_ignored():
     producer = Answered()
     await producer.arrive(7, 8)
     await producer.arrive(-1, 0, 1)  # the client counts on from the offset that brokers do not say

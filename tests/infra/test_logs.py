@@ -34,7 +34,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_is_json_where_there_is_no_terminal(stream: io.StringIO) -> None:
+def test_log_lines_are_json_without_terminal(stream: io.StringIO) -> None:
     configure("info", None, stream)
     structlog.stdlib.get_logger("xzepr.test").info("started", port=8042)
     (line,) = lines(stream)
@@ -46,7 +46,7 @@ def test_a_line_is_json_where_there_is_no_terminal(stream: io.StringIO) -> None:
 
 
 @pytest.mark.usefixtures("stream")
-def test_a_line_is_for_reading_on_a_terminal_unless_json_is_asked_for() -> None:
+def test_terminal_lines_are_text_unless_json_is_set() -> None:
     for json_wanted, is_json in ((None, False), (False, False), (True, True)):
         terminal = Terminal()
         configure("info", json_wanted, terminal)
@@ -54,7 +54,7 @@ def test_a_line_is_for_reading_on_a_terminal_unless_json_is_asked_for() -> None:
         assert terminal.getvalue().startswith("{") is is_json
 
 
-def test_the_request_id_is_in_our_lines_and_in_those_of_libraries(stream: io.StringIO) -> None:
+def test_library_log_lines_carry_request_id(stream: io.StringIO) -> None:
     configure("info", True, stream)
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         structlog.stdlib.get_logger("xzepr.test").info("ours")
@@ -66,21 +66,21 @@ def test_the_request_id_is_in_our_lines_and_in_those_of_libraries(stream: io.Str
     assert "request_id" not in outside
 
 
-def test_lines_below_the_level_are_not_written(stream: io.StringIO) -> None:
+def test_lines_below_log_level_are_dropped(stream: io.StringIO) -> None:
     configure("warning", True, stream)
     structlog.stdlib.get_logger("xzepr.test").info("quiet")
     logging.getLogger("uvicorn.error").info("quiet")
     assert stream.getvalue() == ""
 
 
-def test_configuring_twice_writes_each_line_once(stream: io.StringIO) -> None:
+def test_configuring_twice_does_not_duplicate_lines(stream: io.StringIO) -> None:
     configure("info", True, stream)
     configure("info", True, stream)
     structlog.stdlib.get_logger("xzepr.test").info("once")
     assert len(lines(stream)) == 1
 
 
-def test_an_exception_is_written_with_its_traceback(stream: io.StringIO) -> None:
+def test_exception_is_logged_with_traceback(stream: io.StringIO) -> None:
     configure("info", True, stream)
     try:
         raise ValueError("broken")
@@ -89,13 +89,13 @@ def test_an_exception_is_written_with_its_traceback(stream: io.StringIO) -> None
     assert "ValueError: broken" in str(lines(stream)[0]["exception"])
 
 
-def test_values_that_json_cannot_hold_do_not_lose_the_line(stream: io.StringIO) -> None:
+def test_unencodable_values_do_not_lose_the_line(stream: io.StringIO) -> None:
     configure("info", True, stream)
     structlog.stdlib.get_logger("xzepr.test").info("odd", text="\ud800", number=2**70, thing=object())
     assert "odd" in str(lines(stream)[0]["event"])
 
 
-def test_a_repeated_message_of_a_noisy_library_is_written_once_in_ten_seconds(stream: io.StringIO) -> None:
+def test_repeated_library_message_is_logged_once(stream: io.StringIO) -> None:
     configure("info", True, stream)
     for _ in range(330):
         logging.getLogger("psycopg.pool").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9092, "refused")
@@ -106,7 +106,7 @@ def test_a_repeated_message_of_a_noisy_library_is_written_once_in_ten_seconds(st
     assert len(lines(stream)) == 332
 
 
-def test_the_clients_log_lines_are_thinned_out(stream: io.StringIO) -> None:
+def test_kafka_client_log_lines_are_rate_limited(stream: io.StringIO) -> None:
     configure("info", True, stream)
     for number in range(100):
         logging.getLogger("aiokafka.conn").error("no broker %d", number)
@@ -115,7 +115,7 @@ def test_the_clients_log_lines_are_thinned_out(stream: io.StringIO) -> None:
     assert [line["event"] for line in lines(stream)] == ["no broker 0", "another level", "another logger"]
 
 
-def test_the_next_line_says_how_many_were_held_back() -> None:
+def test_next_line_counts_suppressed_lines() -> None:
     now = 0.0
     repeats = Repeats((), ("aiokafka",), 10.0, lambda: now)
 
@@ -131,7 +131,7 @@ def test_the_next_line_says_how_many_were_held_back() -> None:
     assert record.__dict__["repeats"] == 5
 
 
-def test_what_is_remembered_of_messages_is_bounded() -> None:
+def test_repeat_filter_memory_is_bounded() -> None:
     repeats = Repeats(("psycopg",), (), 10.0)
     for number in range(5000):
         repeats.filter(logging.LogRecord("psycopg", logging.ERROR, "", 0, f"message {number}", None, None))

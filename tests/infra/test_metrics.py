@@ -25,7 +25,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return None
 
 
-def test_a_batch_is_told_by_its_size_time_and_outcome() -> None:
+def test_batch_is_counted_by_size_time_outcome() -> None:
     metrics = Metrics("1.2.3")
     metrics.batch_committed(64, 0.004)
     metrics.events_recorded(60, 4)
@@ -39,7 +39,7 @@ def test_a_batch_is_told_by_its_size_time_and_outcome() -> None:
     assert value(metrics, "xzepr_build_info", version="1.2.3") == 1
 
 
-def test_gauges_follow_what_they_measure() -> None:
+def test_gauges_show_latest_values() -> None:
     metrics = Metrics("1")
     metrics.queued(2)
     metrics.head_moved(1042)
@@ -59,7 +59,7 @@ def test_gauges_follow_what_they_measure() -> None:
     assert value(metrics, "xzepr_subscribers", transport="websocket") == 2
 
 
-def test_operations_and_logins_are_counted_by_outcome() -> None:
+def test_operations_are_counted_by_outcome() -> None:
     metrics = Metrics("1")
     metrics.operation_executed("mutation", "ok", 0.01)
     metrics.operation_executed("mutation", "FORBIDDEN", 0.01)
@@ -70,7 +70,7 @@ def test_operations_and_logins_are_counted_by_outcome() -> None:
     assert value(metrics, "xzepr_logins_total", outcome="INVALID_CREDENTIALS") == 1
 
 
-def test_two_hubs_in_one_process_count_apart() -> None:
+def test_hubs_in_one_process_count_separately() -> None:
     one, other = Metrics("1"), Metrics("1")
     one.login_tried("ok")
     assert value(other, "xzepr_logins_total", outcome="ok") is None
@@ -104,7 +104,7 @@ def _worker(folder: Path, number: int) -> Any:
     return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
 
 
-def test_any_worker_shows_what_all_of_them_did(tmp_path: Path) -> None:
+def test_any_worker_shows_totals_of_all_workers(tmp_path: Path) -> None:
     _worker(tmp_path, 1)
     shown = _worker(tmp_path, 2)
     assert shown["xzepr_events_total", "true"] == 1 + 2
@@ -123,7 +123,7 @@ def test_any_worker_shows_what_all_of_them_did(tmp_path: Path) -> None:
     assert shown["xzepr_relay_dead_letters", "route"] == 4, "counted in the database"
 
 
-def test_a_worker_that_is_started_again_counts_on_and_stands_anew(tmp_path: Path) -> None:
+def test_restarted_worker_continues_its_counters(tmp_path: Path) -> None:
     _worker(tmp_path, 1)
     _worker(tmp_path, 2)
     shown = _worker(tmp_path, 2)
@@ -145,7 +145,7 @@ async def _fail(_: Request) -> Response:
     raise ValueError("broken")
 
 
-def test_requests_are_counted_by_route_and_never_by_what_clients_make_up() -> None:
+def test_requests_are_counted_by_known_route() -> None:
     metrics = Metrics("1")
     app = Starlette(routes=[Route("/events/{id}", _answer), Route("/broken", _fail)])
     client = TestClient(MeasureRequests(app, metrics), raise_server_exceptions=False)

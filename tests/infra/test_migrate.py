@@ -49,35 +49,35 @@ def _ask(url: str, question: str) -> object:
     return None if row is None else row[0]
 
 
-def test_a_migrated_database_fits_this_server(database_url: str) -> None:
+def test_migrated_database_passes_check(database_url: str) -> None:
     check(database_url)
     assert pending(database_url) == []
     assert migrate(database_url, say=print) == []
 
 
-def test_each_revision_states_the_oldest_server_it_works_with(database_url: str) -> None:
+def test_revision_records_oldest_compatible_server(database_url: str) -> None:
     assert _ask(database_url, "SELECT oldest_server FROM schema_revision WHERE revision = '0001'") == "0.1.0"
     assert _ask(database_url, "SELECT applied_by FROM schema_revision WHERE revision = '0001'") == xzepr.__version__
 
 
-def test_an_empty_database_is_refused_with_the_command_to_run_and_left_empty(empty_database_url: str) -> None:
+def test_empty_database_is_rejected_with_migrate_hint(empty_database_url: str) -> None:
     with pytest.raises(CannotStart, match=r"lacks the migration 0001.*run `xzepr migrate`"):
         check(empty_database_url)
     assert _ask(empty_database_url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
 
 
-def test_the_sql_runs_as_it_stands(empty_database_url: str, two: Path) -> None:
+def test_migration_sql_runs_verbatim(empty_database_url: str, two: Path) -> None:
     assert migrate(empty_database_url, say=print, folder=two) == ["0001", "0002"]
     assert _ask(empty_database_url, "SELECT a FROM one") == "50% of :all %s %(x)s"
 
 
-def test_no_superuser_is_needed(empty_database_url: str) -> None:
+def test_migration_needs_no_superuser(empty_database_url: str) -> None:
     if _ask(empty_database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         pytest.skip("the user of XZEPR_TEST_DATABASE_URL is a superuser")
     assert migrate(empty_database_url, say=print)
 
 
-async def test_two_servers_that_start_at_once_migrate_once(empty_database_url: str) -> None:
+async def test_concurrent_servers_migrate_once(empty_database_url: str) -> None:
     done = await asyncio.gather(*(asyncio.to_thread(migrate, empty_database_url, say=print) for _ in range(4)))
     assert sorted(done, reverse=True) == [pending_of_everything(), [], [], []]
 
@@ -88,7 +88,7 @@ def pending_of_everything() -> list[str]:
     return sorted(path.name.split("_")[0] for path in folder.glob("0*.sql"))
 
 
-def test_a_failing_revision_leaves_nothing_and_the_ones_before_it_stay(empty_database_url: str, two: Path) -> None:
+def test_failed_revision_is_rolled_back_alone(empty_database_url: str, two: Path) -> None:
     _write(two, "0003", "CREATE TABLE three (c int); SELECT 1 / 0;", before="0002")
     with pytest.raises(CannotStart, match="division by zero"):
         migrate(empty_database_url, say=print, folder=two)
@@ -96,7 +96,7 @@ def test_a_failing_revision_leaves_nothing_and_the_ones_before_it_stay(empty_dat
     assert pending(empty_database_url, folder=two) == ["0003"]
 
 
-def test_a_server_killed_while_migrating_is_followed_by_one_that_goes_on(empty_database_url: str, two: Path) -> None:
+def test_migration_resumes_after_killed_server(empty_database_url: str, two: Path) -> None:
     _write(two, "0003", "CREATE TABLE three (c int); SELECT pg_sleep(600);", before="0002")
     victim = subprocess.Popen([sys.executable, "-c", _SERVER, empty_database_url, str(two)])
     sleeping = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
@@ -122,7 +122,7 @@ def _await(url: str, question: str) -> object:
     raise AssertionError(f"never: {question}")
 
 
-async def test_waiting_for_another_servers_migration_is_said(empty_database_url: str) -> None:
+async def test_waiting_for_another_migration_is_reported(empty_database_url: str) -> None:
     said: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
@@ -137,14 +137,14 @@ async def test_waiting_for_another_servers_migration_is_said(empty_database_url:
     assert await waiting
 
 
-def test_a_schema_that_is_too_old_is_refused(empty_database_url: str, two: Path) -> None:
+def test_outdated_schema_is_rejected(empty_database_url: str, two: Path) -> None:
     migrate(empty_database_url, say=print, folder=two)
     _write(two, "0003", "CREATE TABLE three (c int)", before="0002")
     with pytest.raises(CannotStart, match="lacks the migration 0003: run `xzepr migrate`"):
         check(empty_database_url, folder=two)
 
 
-def test_a_newer_schema_that_still_works_with_this_server_is_accepted(database_url: str) -> None:
+def test_compatible_newer_schema_is_accepted(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("INSERT INTO schema_revision VALUES ('9999', '0.0.9', '9.9.9')")
         connection.execute("UPDATE schema_version SET version_num = '9999'")
@@ -152,7 +152,7 @@ def test_a_newer_schema_that_still_works_with_this_server_is_accepted(database_u
     assert migrate(database_url, say=print) == []
 
 
-def test_a_newer_schema_that_excludes_this_server_is_refused(database_url: str) -> None:
+def test_incompatible_newer_schema_is_rejected(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("INSERT INTO schema_revision VALUES ('9999', '0.10.0', '0.10.0')")
         connection.execute("UPDATE schema_version SET version_num = '9999'")
@@ -162,7 +162,7 @@ def test_a_newer_schema_that_excludes_this_server_is_refused(database_url: str) 
         migrate(database_url, say=print)
 
 
-def test_another_programs_migrations_are_refused(empty_database_url: str, two: Path) -> None:
+def test_migrations_of_another_program_are_rejected(empty_database_url: str, two: Path) -> None:
     migrate(empty_database_url, say=print, folder=two)
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("UPDATE schema_revision SET revision = 'abcd' WHERE revision = '0002'")
@@ -170,7 +170,7 @@ def test_another_programs_migrations_are_refused(empty_database_url: str, two: P
         migrate(empty_database_url, say=print, folder=two)
 
 
-def test_the_printed_sql_does_what_migrate_does(empty_database_url: str, two: Path) -> None:
+def test_printed_sql_matches_migrate(empty_database_url: str, two: Path) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(script(folder=two).encode())
     check(empty_database_url, folder=two)
@@ -185,18 +185,18 @@ def test_the_printed_sql_does_what_migrate_does(empty_database_url: str, two: Pa
     assert _ask(empty_database_url, "SELECT version_num FROM schema_version") == "0003"
 
 
-def test_the_hubs_own_sql_can_be_printed_and_run(empty_database_url: str) -> None:
+def test_printed_hub_migrations_can_be_run(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(script(empty_database_url).encode())
     check(empty_database_url)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_every_usual_form_of_url_is_accepted(database_url: str, scheme: str) -> None:
+def test_common_url_schemes_are_accepted(database_url: str, scheme: str) -> None:
     check(database_url.replace("postgresql", scheme, 1))
 
 
-def test_a_database_that_is_not_there_is_one_sentence_without_the_password() -> None:
+def test_unreachable_database_error_hides_password() -> None:
     with pytest.raises(CannotStart) as refused:
         check("postgresql://hub:s3cretword@127.0.0.1:1/hub")
     assert "127.0.0.1:1" in str(refused.value)
@@ -205,7 +205,7 @@ def test_a_database_that_is_not_there_is_one_sentence_without_the_password() -> 
 
 
 @pytest.mark.parametrize("url", ["postgresql://hub:s3cret/word@host/hub", "mysql://hub:s3cret@host/hub", "nonsense"])
-def test_a_url_that_cannot_be_read_is_one_sentence_without_the_password(url: str) -> None:
+def test_malformed_url_error_hides_password(url: str) -> None:
     with pytest.raises(CannotStart, match="database URL cannot be read") as refused:
         check(url)
     assert "s3cret" not in str(refused.value)

@@ -12,8 +12,8 @@ from tests.support.silent_proxy import network
 from xzepr.core.actor import SYSTEM, Actor, ActorKind, permissions_of
 from xzepr.core.errors import InvalidToken, Unavailable
 from xzepr.features.auth.model import CreatedApiKey, NewApiKey
-from xzepr.features.stream.backlog import Backlog
 from xzepr.features.stream.model import Cursor
+from xzepr.features.subscriptions.history import Backlog
 from xzepr.infra import db as infra_db
 from xzepr.infra.db import Database
 from xzepr.settings import DatabaseSettings
@@ -35,9 +35,7 @@ async def fill(db: Database, connections: int) -> None:
 
 
 @pytest.mark.parametrize("readers", [1, 20])
-async def test_a_pool_of_silent_connections_is_replaced_at_once(
-    database_url: str, readers: int, monkeypatch: pytest.MonkeyPatch
-):
+async def test_pool_of_silent_connections_is_replaced(database_url: str, readers: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(infra_db, "_TRUSTED_FOR_SECONDS", 0.0)
     async with network(database_url) as (url, net):
         patient = DatabaseSettings(min_connections=2, max_connections=6, connection_timeout_seconds=60)
@@ -50,7 +48,7 @@ async def test_a_pool_of_silent_connections_is_replaced_at_once(
         await db.close()
 
 
-async def test_the_reserved_connection_can_be_had_while_requests_hold_all_others(database_url: str):
+async def test_reserved_connection_is_free_when_pool_is_exhausted(database_url: str):
     db = Database(database_url, DatabaseSettings(min_connections=1, max_connections=2), name="test")
     await db.open()
     busy = [asyncio.create_task(ask(db, 30)) for _ in range(4)]
@@ -71,9 +69,7 @@ async def asleep(database_url: str, count: int) -> bool:
     return len(rows) == count
 
 
-async def test_the_reserved_connection_is_given_up_when_it_falls_silent(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-):
+async def test_silent_reserved_connection_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(infra_db, "_TRUSTED_FOR_SECONDS", 60.0)  # else it is replaced before anybody has it
     async with network(database_url) as (url, net):
         db = Database(url, DatabaseSettings(min_connections=1, max_connections=2), name="test")
@@ -90,7 +86,7 @@ async def test_the_reserved_connection_is_given_up_when_it_falls_silent(
         await db.close()
 
 
-async def test_who_connects_and_hears_nothing_gives_up(database_url: str):
+async def test_connecting_to_silent_server_times_out(database_url: str):
     async with network(database_url) as (url, net):
         db = Database(url, DatabaseSettings(), name="test")
         net.hush_next("xzepr test loop")
@@ -112,7 +108,7 @@ async def key_of(one: Server) -> tuple[Actor, CreatedApiKey]:
     return actor, key
 
 
-async def test_who_keeps_all_connections_busy_does_not_keep_their_revoked_key(database_url: str):
+async def test_revoked_key_is_rejected_while_pool_is_exhausted(database_url: str):
     async with server(database_url) as here, server(database_url) as there:
         actor, key = await key_of(here)
         busy = [asyncio.create_task(ask(here.db, 30)) for _ in range(100)]
@@ -127,7 +123,7 @@ async def test_who_keeps_all_connections_busy_does_not_keep_their_revoked_key(da
         await asyncio.wait(busy)
 
 
-async def test_nor_does_it_keep_who_is_disabled(database_url: str):
+async def test_disabled_user_is_rejected_while_pool_is_exhausted(database_url: str):
     async with server(database_url) as here, server(database_url) as there:
         actor, key = await key_of(here)
         busy = [asyncio.create_task(ask(here.db, 30)) for _ in range(100)]
@@ -143,7 +139,7 @@ async def test_nor_does_it_keep_who_is_disabled(database_url: str):
 
 
 @pytest.mark.parametrize("which", ["reserved", "pool"])
-async def test_a_credential_is_known_although_a_connection_has_fallen_silent(database_url: str, which: str):
+async def test_authentication_survives_silent_connection(database_url: str, which: str):
     async with network(database_url) as (url, net), server(url) as one:
         _, key = await key_of(one)
         one.clock.time += 3
@@ -155,7 +151,7 @@ async def test_a_credential_is_known_although_a_connection_has_fallen_silent(dat
 # The stream ---------------------------------------------------------------------------------------
 
 
-async def test_the_feed_goes_on_although_connections_have_fallen_silent(database_url: str):
+async def test_feed_survives_silent_connections(database_url: str):
     async with network(database_url) as (url, net), running_hub(url) as hub, running_hub(database_url) as other:
         await new_receiver(other)
         await until(lambda: hub.feed.head.position == 1)
@@ -169,7 +165,7 @@ async def test_the_feed_goes_on_although_connections_have_fallen_silent(database
             await sure
 
 
-async def test_a_read_of_the_past_goes_on_over_another_connection(database_url: str):
+async def test_history_read_retries_on_another_connection(database_url: str):
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
         await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(120)])

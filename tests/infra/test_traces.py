@@ -25,7 +25,7 @@ def _app() -> Starlette:
     return Starlette(routes=[Route("/events/{id}", _bound)])
 
 
-def test_a_request_is_traced_and_its_log_lines_carry_the_trace_id() -> None:
+def test_traced_request_logs_its_trace_id() -> None:
     app, spans = _app(), InMemorySpanExporter()
     end = instrument(app, service_name="hub", version="1", otlp_endpoint="", processor=SimpleSpanProcessor(spans))
     bound = TestClient(app).get("/events/1").json()
@@ -36,7 +36,7 @@ def test_a_request_is_traced_and_its_log_lines_carry_the_trace_id() -> None:
     assert server.resource.attributes["service.name"] == "hub"
 
 
-def test_a_ticket_in_an_address_is_in_no_span() -> None:
+def test_ticket_in_url_is_masked_in_spans() -> None:
     app, spans = _app(), InMemorySpanExporter()
     end = instrument(app, service_name="hub", version="1", otlp_endpoint="", processor=SimpleSpanProcessor(spans))
     TestClient(app).get("/events/1?ticket=xzepr_ticket_secret&query=x")
@@ -46,11 +46,11 @@ def test_a_ticket_in_an_address_is_in_no_span() -> None:
     assert "secret" not in everything
 
 
-def test_without_tracing_nothing_is_bound() -> None:
+def test_no_trace_id_is_bound_without_tracing() -> None:
     assert TestClient(_app()).get("/events/1").json() == {}
 
 
-def test_spans_are_sent_to_the_collector_as_otlp_over_http() -> None:
+def test_spans_are_exported_as_otlp_over_http() -> None:
     received: list[tuple[str, str | None]] = []
 
     class Collector(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ def test_spans_are_sent_to_the_collector_as_otlp_over_http() -> None:
     assert received == [("/v1/traces", "application/x-protobuf")]
 
 
-def test_a_missing_extra_is_named_and_off_imports_nothing() -> None:
+def test_missing_tracing_extra_is_named() -> None:
     # In a process of its own: there the libraries can be hidden without touching this one.
     program = """
 import sys

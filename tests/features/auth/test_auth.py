@@ -69,7 +69,7 @@ async def outcomes(here: Server, name: str, password: str, times: int) -> list[s
 # Logging in
 
 
-async def test_a_login_gives_a_token_for_what_the_user_may_do(here: Server, there: Server) -> None:
+async def test_login_returns_token_with_user_permissions(here: Server, there: Server) -> None:
     user = await here.user("sam", Role.EVENT_MANAGER)
     session = await here.auth.login(" Sam ", PASSWORD)
     assert session.user == user
@@ -81,7 +81,7 @@ async def test_a_login_gives_a_token_for_what_the_user_may_do(here: Server, ther
     assert session.token not in repr(session)
 
 
-async def test_wrong_unknown_and_disabled_get_one_answer_for_one_hash_each(here: Server) -> None:
+async def test_failed_logins_are_indistinguishable(here: Server) -> None:
     await here.user("sam")
     disabled = await here.user("disabled")
     await here.users.set_enabled(SYSTEM, disabled.id, False)
@@ -107,13 +107,13 @@ async def test_wrong_unknown_and_disabled_get_one_answer_for_one_hash_each(here:
 
 
 @pytest.mark.usefixtures("patience")
-async def test_of_twenty_guesses_at_once_ten_are_hashed(here: Server) -> None:
+async def test_ten_of_twenty_concurrent_guesses_are_hashed(here: Server) -> None:
     await here.user("sam")
     assert await outcomes(here, "sam", "a wrong password", 20) == ["InvalidCredentials"] * 10 + ["RateLimited"] * 10
     assert here.passwords.verified == 10
 
 
-async def test_the_ten_are_counted_over_all_servers(here: Server, there: Server) -> None:
+async def test_login_limit_is_shared_by_servers(here: Server, there: Server) -> None:
     await here.user("sam")
     results = await asyncio.gather(
         *(outcomes(one, name, "a wrong password", 10) for one in (here, there) for name in ("sam", "SAM"))
@@ -122,9 +122,7 @@ async def test_the_ten_are_counted_over_all_servers(here: Server, there: Server)
     assert here.passwords.verified + there.passwords.verified == 10
 
 
-async def test_after_ten_failures_even_the_right_password_waits_a_minute(
-    here: Server, there: Server, database_url: str
-) -> None:
+async def test_ten_failures_block_correct_password_for_a_minute(here: Server, there: Server, database_url: str) -> None:
     await here.user("sam")
     await here.user("kim")
     await outcomes(here, "sam", "a wrong password", 10)
@@ -143,18 +141,18 @@ async def test_after_ten_failures_even_the_right_password_waits_a_minute(
 
 
 @pytest.mark.usefixtures("patience")
-async def test_unknown_names_are_limited_like_known_ones(here: Server) -> None:
+async def test_unknown_names_have_same_login_limit(here: Server) -> None:
     assert (await outcomes(here, "nobody", PASSWORD, 12)).count("RateLimited") == 2
 
 
 @pytest.mark.usefixtures("patience")
-async def test_many_right_logins_of_one_user_at_once_all_succeed(here: Server) -> None:
+async def test_concurrent_correct_logins_all_succeed(here: Server) -> None:
     await here.user("pipelines")
     assert await outcomes(here, "pipelines", PASSWORD, 40) == ["Session"] * 40
     assert await attempts(here) == []
 
 
-async def test_a_login_whose_server_died_counts_as_failed_until_a_minute_has_passed(here: Server) -> None:
+async def test_login_of_crashed_server_counts_as_failed(here: Server) -> None:
     await here.user("sam")
     async with here.db.write() as connection:
         await connection.execute(
@@ -169,7 +167,7 @@ async def test_a_login_whose_server_died_counts_as_failed_until_a_minute_has_pas
     assert here.passwords.verified == 0
 
 
-async def test_failures_before_the_clock_was_set_back_lock_nobody_out_until_it_is_right_again(here: Server) -> None:
+async def test_clock_set_back_does_not_lock_users_out(here: Server) -> None:
     await here.user("sam")
     async with here.db.write() as connection:
         await connection.execute(
@@ -180,7 +178,7 @@ async def test_failures_before_the_clock_was_set_back_lock_nobody_out_until_it_i
     assert await outcomes(here, "sam", PASSWORD, 1) == ["Session"]
 
 
-async def test_a_guess_is_counted_although_its_caller_hangs_up(here: Server) -> None:
+async def test_guess_counts_after_caller_disconnects(here: Server) -> None:
     await here.user("sam")
     calls = [asyncio.create_task(here.auth.login("sam", "a wrong password")) for _ in range(10)]
     await asyncio.sleep(0)  # They have begun.
@@ -194,7 +192,7 @@ async def test_a_guess_is_counted_although_its_caller_hangs_up(here: Server) -> 
     assert await attempts(here) == [(True,)] * 10
 
 
-async def test_old_attempts_are_swept_away(here: Server) -> None:
+async def test_old_login_attempts_are_deleted(here: Server) -> None:
     await outcomes(here, "nobody", PASSWORD, 5)
     await age_attempts(here, 121)
     await here.user("sam")
@@ -202,7 +200,7 @@ async def test_old_attempts_are_swept_away(here: Server) -> None:
     assert await attempts(here) == []
 
 
-async def test_an_overloaded_server_says_so_and_counts_no_failure(database_url: str) -> None:
+async def test_overload_is_not_counted_as_failed_login(database_url: str) -> None:
     hasher = HeldHasher()
     async with server(database_url, Passwords(hasher, threads=1, waiting=0)) as one:
         await one.user("sam")
@@ -222,12 +220,12 @@ async def test_an_overloaded_server_says_so_and_counts_no_failure(database_url: 
 
 
 @pytest.mark.parametrize("credential", ["", " ", "xzepr_", "xzepr_" + "0" * 64, "XZEPR_" + "0" * 64, "\ud800", "é.é.é"])
-async def test_what_is_no_credential_of_this_hub_is_refused(here: Server, credential: str) -> None:
+async def test_malformed_credential_is_rejected(here: Server, credential: str) -> None:
     with pytest.raises(InvalidToken):
         await here.auth.authenticate(credential)
 
 
-async def test_a_disabled_user_is_refused_everywhere_within_five_seconds(here: Server, there: Server) -> None:
+async def test_disabled_user_is_rejected_within_five_seconds(here: Server, there: Server) -> None:
     user = await here.user("sam", Role.EVENT_MANAGER)
     session = await here.auth.login("sam", PASSWORD)
     key = await here.auth.create_api_key(await here.auth.authenticate(session.token), NewApiKey("ci"))
@@ -244,7 +242,7 @@ async def test_a_disabled_user_is_refused_everywhere_within_five_seconds(here: S
     assert (await there.auth.authenticate(session.token)).id == user.id
 
 
-async def test_rights_are_those_of_now_and_not_those_of_the_token(here: Server) -> None:
+async def test_permissions_come_from_current_roles(here: Server) -> None:
     await here.user("sam", Role.ADMIN)
     session = await here.auth.login("sam", PASSWORD)
     async with here.db.write() as connection:
@@ -253,13 +251,13 @@ async def test_rights_are_those_of_now_and_not_those_of_the_token(here: Server) 
     assert (await here.auth.authenticate(session.token)).permissions == permissions_of((Role.EVENT_VIEWER,))
 
 
-async def test_a_token_for_somebody_who_does_not_exist_is_refused(here: Server) -> None:
+async def test_token_of_unknown_user_is_rejected(here: Server) -> None:
     forged = tokens().issue("01ARZ3NDEKTSV4RRFFQ69G5FAV", "ghost", (Role.ADMIN,)).text
     with pytest.raises(InvalidToken):
         await here.auth.authenticate(forged)
 
 
-async def test_an_expired_token_says_so(here: Server) -> None:
+async def test_expired_token_raises_token_expired(here: Server) -> None:
     user = await here.user("sam")
     with pytest.raises(TokenExpired):
         await here.auth.authenticate(tokens(minutes=-1).issue(user.id, "sam", user.roles).text)
@@ -268,7 +266,7 @@ async def test_an_expired_token_says_so(here: Server) -> None:
 # API keys
 
 
-async def test_a_key_acts_for_its_user(here: Server, there: Server) -> None:
+async def test_api_key_acts_for_its_user(here: Server, there: Server) -> None:
     user = await here.user("sam", Role.EVENT_MANAGER)
     actor = await session_of(here, "sam")
     created = await here.auth.create_api_key(actor, NewApiKey("ci"))
@@ -284,7 +282,7 @@ async def test_a_key_acts_for_its_user(here: Server, there: Server) -> None:
     assert created.secret[6:] not in row[0]
 
 
-async def test_a_narrowed_key_may_do_no_more_than_its_user_now_and_its_list(here: Server) -> None:
+async def test_narrowed_key_never_exceeds_user_permissions(here: Server) -> None:
     await here.user("sam", Role.EVENT_MANAGER)
     narrow = (Permission.EVENT_CREATE, Permission.EVENT_READ, Permission.EVENT_READ)
     created = await here.auth.create_api_key(await session_of(here, "sam"), NewApiKey("ci", narrow))
@@ -300,7 +298,7 @@ async def keys_of(here: Server, actor: Actor) -> list[ApiKey]:
     return await here.auth.api_keys(actor)
 
 
-async def test_a_key_makes_no_keys(here: Server) -> None:
+async def test_api_key_cannot_create_keys(here: Server) -> None:
     await here.user("sam", Role.ADMIN)
     actor = await session_of(here, "sam")
     created = await here.auth.create_api_key(actor, NewApiKey("ci"))
@@ -328,7 +326,7 @@ async def test_a_key_makes_no_keys(here: Server) -> None:
         (NewApiKey("ci", None, now().replace(tzinfo=None) + timedelta(days=1)), InvalidInput),
     ],
 )
-async def test_an_ill_formed_key_is_refused(here: Server, new: NewApiKey, problem: type[Problem]) -> None:
+async def test_invalid_new_key_is_rejected(here: Server, new: NewApiKey, problem: type[Problem]) -> None:
     await here.user("sam", Role.EVENT_VIEWER)
     actor = await session_of(here, "sam")
     with pytest.raises(problem):
@@ -336,7 +334,7 @@ async def test_an_ill_formed_key_is_refused(here: Server, new: NewApiKey, proble
     assert await keys_of(here, actor) == []
 
 
-async def test_a_key_that_expires_is_refused_from_then_on(here: Server) -> None:
+async def test_expired_key_is_rejected(here: Server) -> None:
     await here.user("sam")
     actor = await session_of(here, "sam")
     created = await here.auth.create_api_key(actor, NewApiKey("ci", None, now() + timedelta(hours=1)))
@@ -348,9 +346,7 @@ async def test_a_key_that_expires_is_refused_from_then_on(here: Server) -> None:
         await here.auth.authenticate(created.secret)
 
 
-async def test_a_revoked_key_is_refused_at_once_here_and_within_five_seconds_elsewhere(
-    here: Server, there: Server
-) -> None:
+async def test_revoked_key_is_rejected_within_five_seconds(here: Server, there: Server) -> None:
     await here.user("sam")
     actor = await session_of(here, "sam")
     created = await here.auth.create_api_key(actor, NewApiKey("ci"))
@@ -365,7 +361,7 @@ async def test_a_revoked_key_is_refused_at_once_here_and_within_five_seconds_els
     await here.auth.revoke_api_key(actor, created.key.id)
 
 
-async def test_others_keys_are_not_there_except_for_who_manages_users(here: Server) -> None:
+async def test_only_user_managers_revoke_keys_of_others(here: Server) -> None:
     for name, role in [("sam", Role.EVENT_MANAGER), ("kim", Role.EVENT_MANAGER), ("root", Role.ADMIN)]:
         await here.user(name, role)
     sam, kim, root = [await session_of(here, name) for name in ("sam", "kim", "root")]
@@ -386,7 +382,7 @@ async def test_others_keys_are_not_there_except_for_who_manages_users(here: Serv
     assert await keys_of(here, sam) == [other.key]
 
 
-async def test_nobody_gathers_keys_without_end(here: Server) -> None:
+async def test_number_of_keys_per_user_is_limited(here: Server) -> None:
     user = await here.user("sam")
     actor = await session_of(here, "sam")
     async with here.db.write() as connection:
@@ -401,7 +397,7 @@ async def test_nobody_gathers_keys_without_end(here: Server) -> None:
     assert len(await keys_of(here, actor)) == MAX_KEYS
 
 
-async def test_a_user_disabled_a_moment_ago_makes_no_key(here: Server) -> None:
+async def test_disabled_user_cannot_create_key(here: Server) -> None:
     user = await here.user("sam")
     actor = await session_of(here, "sam")
     await here.users.set_enabled(SYSTEM, user.id, False)

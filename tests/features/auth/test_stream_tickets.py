@@ -40,7 +40,7 @@ async def clock(database_url: str) -> datetime:
     return (await execute(database_url, "SELECT clock_timestamp()"))[0][0]
 
 
-async def test_a_ticket_stands_for_who_asked_once_also_in_another_process(hub: Hub, database_url: str) -> None:
+async def test_ticket_is_redeemed_once_in_any_process(hub: Hub, database_url: str) -> None:
     actor = await ada(hub)
     before = await clock(database_url)
     ticket = await hub.auth.create_stream_ticket(actor)
@@ -55,7 +55,7 @@ async def test_a_ticket_stands_for_who_asked_once_also_in_another_process(hub: H
     assert await tickets(database_url) == 0
 
 
-async def test_of_many_who_present_a_ticket_at_once_one_is_let_in(hub: Hub) -> None:
+async def test_one_of_concurrent_redemptions_succeeds(hub: Hub) -> None:
     ticket = await hub.auth.create_stream_ticket(await ada(hub))
     ends = await asyncio.gather(
         *(hub.auth.redeem_stream_ticket(ticket.text) for _ in range(20)), return_exceptions=True
@@ -64,14 +64,14 @@ async def test_of_many_who_present_a_ticket_at_once_one_is_let_in(hub: Hub) -> N
     assert sum(isinstance(end, InvalidToken) for end in ends) == 19
 
 
-async def test_neither_the_ticket_nor_its_secret_is_stored_or_shown(hub: Hub, database_url: str) -> None:
+async def test_ticket_secret_is_never_stored(hub: Hub, database_url: str) -> None:
     ticket = await hub.auth.create_stream_ticket(await ada(hub))
     stored = await execute(database_url, "SELECT t::text FROM stream_tickets AS t")
     assert len(stored) == 1
     assert ticket.text[-64:] not in f"{stored} {ticket!r}"
 
 
-async def test_a_ticket_that_is_too_old_is_refused_and_swept(hub: Hub, database_url: str) -> None:
+async def test_expired_ticket_is_rejected(hub: Hub, database_url: str) -> None:
     actor = await ada(hub)
     ticket = await hub.auth.create_stream_ticket(actor)
     await hub.auth.create_stream_ticket(actor)
@@ -82,7 +82,7 @@ async def test_a_ticket_that_is_too_old_is_refused_and_swept(hub: Hub, database_
     assert await tickets(database_url) == 1
 
 
-async def test_a_ticket_does_not_live_longer_because_the_clock_was_set_back(hub: Hub, database_url: str) -> None:
+async def test_clock_set_back_does_not_extend_ticket(hub: Hub, database_url: str) -> None:
     ticket = await hub.auth.create_stream_ticket(await ada(hub))
     await execute(database_url, "UPDATE stream_tickets SET expires_at = clock_timestamp() + interval '1 hour'")
     with pytest.raises(InvalidToken):
@@ -91,19 +91,19 @@ async def test_a_ticket_does_not_live_longer_because_the_clock_was_set_back(hub:
 
 
 @pytest.mark.parametrize("text", ["", "x", "xzepr_" + "0" * 64, "xzepr_ticket_" + "0" * 64, "xzepr_ticket_" + "Ä" * 64])
-async def test_what_is_no_ticket_is_refused(hub: Hub, text: str) -> None:
+async def test_malformed_ticket_is_rejected(hub: Hub, text: str) -> None:
     with pytest.raises(InvalidToken):
         await hub.auth.redeem_stream_ticket(text)
 
 
-async def test_a_ticket_authenticates_nothing_by_itself(hub: Hub) -> None:
+async def test_ticket_cannot_be_used_as_credential(hub: Hub) -> None:
     ticket = await hub.auth.create_stream_ticket(await ada(hub))
     with pytest.raises(InvalidToken):
         await hub.auth.authenticate(ticket.text)
     assert await hub.auth.redeem_stream_ticket(ticket.text)
 
 
-async def test_who_is_not_known_gets_no_ticket(hub: Hub, database_url: str) -> None:
+async def test_unknown_actor_gets_no_ticket(hub: Hub, database_url: str) -> None:
     with pytest.raises(Unauthenticated):
         await hub.auth.create_stream_ticket(ANONYMOUS)
     for actor in (SYSTEM, replace(await ada(hub), key_id="01JUNKNOWNKEY")):
@@ -112,7 +112,7 @@ async def test_who_is_not_known_gets_no_ticket(hub: Hub, database_url: str) -> N
     assert await tickets(database_url) == 0
 
 
-async def test_a_ticket_of_a_narrowed_key_is_as_narrow_and_ends_with_the_key(hub: Hub) -> None:
+async def test_ticket_has_permissions_of_its_narrowed_key(hub: Hub) -> None:
     owner = await ada(hub)
     key = await hub.auth.create_api_key(owner, NewApiKey("narrow", (Permission.GROUP_READ,)))
     ticket = await hub.auth.create_stream_ticket(await hub.auth.authenticate(key.secret))
@@ -123,7 +123,7 @@ async def test_a_ticket_of_a_narrowed_key_is_as_narrow_and_ends_with_the_key(hub
         await hub.auth.actor_by_ticket(holder)
 
 
-async def test_a_ticket_ends_with_its_token_and_its_user(hub: Hub) -> None:
+async def test_ticket_ends_with_its_token_or_user(hub: Hub) -> None:
     actor = await ada(hub)
     holder = await hub.auth.redeem_stream_ticket((await hub.auth.create_stream_ticket(actor)).text)
     with pytest.raises(TokenExpired):

@@ -48,7 +48,7 @@ def refused(checks: Tokens, token: str) -> bool:
     return True
 
 
-def test_what_was_issued_is_believed_and_remembered(checks: Tokens) -> None:
+def test_issued_token_is_accepted_then_cached(checks: Tokens) -> None:
     token = tokens().issue("u1", "sam", (Role.ADMIN,))
     said = checks.verify(token.text)
     assert (said.user_id, said.username) == ("u1", "sam")
@@ -59,11 +59,11 @@ def test_what_was_issued_is_believed_and_remembered(checks: Tokens) -> None:
     assert {"sub", "name", "roles", "iat", "exp", "iss", "aud", "jti"} == set(jwt.get_unverified_claims(token.text))
 
 
-def test_two_tokens_are_never_the_same(checks: Tokens) -> None:
+def test_issued_tokens_are_unique(checks: Tokens) -> None:
     assert tokens().issue("u1", "sam", ()).text != tokens().issue("u1", "sam", ()).text
 
 
-def test_a_token_without_a_signature_is_refused(checks: Tokens) -> None:
+def test_unsigned_token_is_rejected(checks: Tokens) -> None:
     for name in ("none", "None", "NONE", "", None, 5, ["RS256"]):
         unsigned = f"{part({'alg': name, 'typ': 'JWT'})}.{part(claims())}"
         assert refused(checks, unsigned + ".")
@@ -72,7 +72,7 @@ def test_a_token_without_a_signature_is_refused(checks: Tokens) -> None:
 
 
 @pytest.mark.parametrize("secret", ["pem", "stripped", "der", "empty"])
-def test_the_public_key_is_no_secret_to_sign_with(checks: Tokens, secret: str) -> None:
+def test_hmac_with_public_key_is_rejected(checks: Tokens, secret: str) -> None:
     pem = key_pair().public_pem.encode()
     public = serialization.load_pem_public_key(pem)
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -82,7 +82,7 @@ def test_the_public_key_is_no_secret_to_sign_with(checks: Tokens, secret: str) -
         assert refused(checks, f"{content}.{part(hmac.digest(key, content.encode(), digest))}")
 
 
-def test_another_algorithm_of_the_same_key_is_refused(checks: Tokens) -> None:
+def test_other_rsa_algorithms_are_rejected(checks: Tokens) -> None:
     for name in ("RS384", "RS512"):
         assert refused(checks, signed(claims(), algorithm=name))
     content = f"{part({'alg': 'PS256', 'typ': 'JWT'})}.{part(claims())}"
@@ -92,7 +92,7 @@ def test_another_algorithm_of_the_same_key_is_refused(checks: Tokens) -> None:
     assert refused(checks, f"{content}.{part(signature)}")
 
 
-def test_a_key_that_the_token_brings_along_is_not_used(checks: Tokens) -> None:
+def test_key_embedded_in_token_is_ignored(checks: Tokens) -> None:
     mine = rsa.generate_private_key(65537, 2048)
     numbers = mine.public_key().public_numbers()
     pem = mine.private_bytes(
@@ -104,7 +104,7 @@ def test_a_key_that_the_token_brings_along_is_not_used(checks: Tokens) -> None:
 
 
 @pytest.mark.parametrize("missing", ["aud", "exp", "iss", "sub", "iat", "jti"])
-def test_every_claim_that_we_rely_on_must_be_there(checks: Tokens, missing: str) -> None:
+def test_missing_claim_is_rejected(checks: Tokens, missing: str) -> None:
     assert refused(checks, signed(claims(**{missing: None})))
 
 
@@ -126,11 +126,11 @@ def test_every_claim_that_we_rely_on_must_be_there(checks: Tokens, missing: str)
         {"iat": {}},
     ],
 )
-def test_claims_of_another_value_or_kind_are_refused(checks: Tokens, changes: dict[str, Any]) -> None:
+def test_invalid_claim_is_rejected(checks: Tokens, changes: dict[str, Any]) -> None:
     assert refused(checks, signed(claims(**changes)))
 
 
-def test_a_token_of_another_hub_is_refused(checks: Tokens) -> None:
+def test_token_of_another_hub_is_rejected(checks: Tokens) -> None:
     assert refused(checks, tokens(audience="other").issue("u1", "sam", ()).text)
     assert refused(checks, tokens(issuer="other").issue("u1", "sam", ()).text)
     mine = rsa.generate_private_key(65537, 2048)
@@ -140,7 +140,7 @@ def test_a_token_of_another_hub_is_refused(checks: Tokens) -> None:
     assert refused(checks, signed(claims(), pem))
 
 
-def test_a_changed_token_is_refused(checks: Tokens) -> None:
+def test_altered_token_is_rejected(checks: Tokens) -> None:
     token = tokens().issue("u1", "sam", ()).text
     header, _, signature = token.split(".")
     assert refused(checks, f"{header}.{part(claims(sub='u2'))}.{signature}")
@@ -151,7 +151,7 @@ def test_a_changed_token_is_refused(checks: Tokens) -> None:
     assert checks.verify(token).user_id == "u1"
 
 
-def test_an_expired_token_says_so_whether_it_is_remembered_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_token_is_reported_cached_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = tokens()
     token = tokens(minutes=1).issue("u1", "sam", ()).text
     old = tokens(minutes=-1).issue("u1", "sam", ()).text
@@ -182,11 +182,11 @@ def test_an_expired_token_says_so_whether_it_is_remembered_or_not(monkeypatch: p
         "a" * 1_000_000,
     ],
 )
-def test_text_that_is_no_token_is_refused_and_breaks_nothing(checks: Tokens, text: str) -> None:
+def test_malformed_token_is_rejected(checks: Tokens, text: str) -> None:
     assert refused(checks, text)
 
 
-def test_signed_text_that_is_no_object_is_refused(checks: Tokens) -> None:
+def test_signed_non_object_is_rejected(checks: Tokens) -> None:
     key = serialization.load_pem_private_key(key_pair().private_pem.encode(), None)
     assert isinstance(key, rsa.RSAPrivateKey)
     for body in (b"5", b"null", b"[]", b"{", b"\xff", b"[" * 1500):
@@ -195,7 +195,7 @@ def test_signed_text_that_is_no_object_is_refused(checks: Tokens) -> None:
         assert refused(checks, f"{content}.{part(signature)}")
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     import xzepr.features.auth.tokens as module
 
     monkeypatch.setattr(module, "_REMEMBERED", 3)

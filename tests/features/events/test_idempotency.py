@@ -27,7 +27,7 @@ from xzepr.hub import Hub
 OTHER = actor("other", Permission.EVENT_CREATE)
 
 
-async def test_a_repeat_returns_the_first_event_and_says_so(hub: Hub):
+async def test_repeat_returns_first_event(hub: Hub):
     build = await new_receiver(hub)
     gate = await new_group(hub, build)
     new = new_event(build, payload={"b": 1, "a": [2]}, key="k")
@@ -38,7 +38,7 @@ async def test_a_repeat_returns_the_first_event_and_says_so(hub: Hub):
     assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED]
 
 
-async def test_a_repeat_tells_the_gates_as_they_are_now(hub: Hub):
+async def test_repeat_returns_current_gates(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     await new_group(hub, build, scan)
     new = new_event(build, key="k")
@@ -61,7 +61,7 @@ OTHER_CONTENT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", [*OTHER_CONTENT, "receiver"])
-async def test_a_repeat_with_other_content_is_a_conflict_and_records_nothing(hub: Hub, database_url: str, field: str):
+async def test_repeat_with_other_content_is_conflict(hub: Hub, database_url: str, field: str):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     new = new_event(build, payload={"a": 1, "b": 2}, created_at=datetime(2026, 1, 1, tzinfo=UTC), key="k")
     await hub.recorder.record(MANAGER, new)
@@ -73,7 +73,7 @@ async def test_a_repeat_with_other_content_is_a_conflict_and_records_nothing(hub
     assert (await hub.recorder.record(MANAGER, new)).repeated
 
 
-async def test_the_same_moment_in_another_zone_is_the_same_content(hub: Hub):
+async def test_same_time_in_another_zone_is_a_repeat(hub: Hub):
     build = await new_receiver(hub)
     moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
     await hub.recorder.record(MANAGER, new_event(build, created_at=moment, key="k"))
@@ -81,7 +81,7 @@ async def test_the_same_moment_in_another_zone_is_the_same_content(hub: Hub):
     assert (await hub.recorder.record(MANAGER, new_event(build, created_at=elsewhere, key="k"))).repeated
 
 
-async def test_within_one_call_the_first_wins_and_the_others_repeat_or_conflict(hub: Hub, database_url: str):
+async def test_first_event_with_key_wins_within_one_call(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     a, b = new_event(build, key="k"), new_event(build, name="other", key="k")
     answers = await hub.recorder.record_all(MANAGER, [a, a, b, replace(b, idempotency_key="l"), a])
@@ -94,7 +94,7 @@ async def test_within_one_call_the_first_wins_and_the_others_repeat_or_conflict(
     assert await execute(database_url, "SELECT name FROM events ORDER BY position") == [("app",), ("other",)]
 
 
-async def test_of_many_at_once_from_two_processes_one_is_recorded(database_url: str):
+async def test_concurrent_repeats_record_one_event(database_url: str):
     async with running_hub(database_url) as here, running_hub(database_url) as there:
         new = new_event(await new_receiver(here), key="k")
         calls = [hub.recorder.record(MANAGER, new) for hub in (here, there) for _ in range(20)]
@@ -104,7 +104,7 @@ async def test_of_many_at_once_from_two_processes_one_is_recorded(database_url: 
     assert await execute(database_url, "SELECT count(*) FROM events") == [(1,)]
 
 
-async def test_a_key_is_remembered_across_restarts(database_url: str):
+async def test_key_survives_restart(database_url: str):
     async with running_hub(database_url) as hub:
         new = new_event(await new_receiver(hub), key="k")
         first = await hub.recorder.record(MANAGER, new)
@@ -113,7 +113,7 @@ async def test_a_key_is_remembered_across_restarts(database_url: str):
     assert second == replace(first, repeated=True)
 
 
-async def test_each_actor_has_keys_of_its_own(hub: Hub):
+async def test_keys_are_scoped_to_actor(hub: Hub):
     build = await new_receiver(hub)
     mine = await hub.recorder.record(MANAGER, new_event(build, key="k"))
     theirs = await hub.recorder.record(OTHER, new_event(build, name="theirs", key="k"))
@@ -121,7 +121,7 @@ async def test_each_actor_has_keys_of_its_own(hub: Hub):
     assert (await hub.recorder.record(MANAGER, new_event(build, key="k"))).event == mine.event
 
 
-async def test_a_refused_event_does_not_use_up_its_key(hub: Hub):
+async def test_rejected_event_does_not_use_its_key(hub: Hub):
     build = await new_receiver(hub, schema={"type": "integer"})
     with pytest.raises(InvalidInput):
         await hub.recorder.record(MANAGER, new_event(build, payload="x", key="k"))
@@ -132,7 +132,7 @@ async def test_a_refused_event_does_not_use_up_its_key(hub: Hub):
 
 
 @pytest.mark.parametrize("change", [ReceiverChange(enabled=False), ReceiverChange(schema={"type": "null"})])
-async def test_a_repeat_is_told_the_truth_though_its_receiver_would_refuse_it_now(hub: Hub, change: ReceiverChange):
+async def test_repeat_succeeds_after_receiver_change(hub: Hub, change: ReceiverChange):
     build = await new_receiver(hub)
     new = new_event(build, key="k")
     first = await hub.recorder.record(MANAGER, new)
@@ -142,7 +142,7 @@ async def test_a_repeat_is_told_the_truth_though_its_receiver_would_refuse_it_no
         await hub.recorder.record(MANAGER, replace(new, idempotency_key="another"))
 
 
-async def test_keys_are_forgotten_only_after_their_hours(hub: Hub, database_url: str):
+async def test_keys_expire_after_24_hours(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     for key in ("old", "young"):
         await hub.recorder.record(MANAGER, new_event(build, key=key))

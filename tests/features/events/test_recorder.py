@@ -70,7 +70,7 @@ async def queued(hub: Hub, news: Sequence[NewEvent]) -> list["asyncio.Task[Recor
     return tasks
 
 
-async def test_concurrent_creates_become_few_transactions_without_a_gap_in_their_order(database_url: str):
+async def test_concurrent_creates_share_transactions(database_url: str):
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
         await hub.recorder.record(MANAGER, new_event(build, name="so that its receiver is known"))
@@ -88,7 +88,7 @@ async def test_concurrent_creates_become_few_transactions_without_a_gap_in_their
     assert all(answer.cursor.position == answer.event.position for answer in answers)
 
 
-async def test_time_never_runs_back_along_the_stream(hub: Hub, database_url: str):
+async def test_message_times_never_decrease(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     await execute(database_url, "UPDATE messages SET time = clock_timestamp() + interval '1 hour'")
     ahead = (await messages(hub))[-1].time
@@ -97,7 +97,7 @@ async def test_time_never_runs_back_along_the_stream(hub: Hub, database_url: str
     assert [message.time for message in await messages(hub)] == [ahead] * 4
 
 
-async def test_an_answer_is_given_only_after_commit(hub: Hub, database_url: str):
+async def test_result_is_returned_after_commit(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     async with writer_lock_held(database_url):
         call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build)))
@@ -113,7 +113,7 @@ async def _waits(who: str, database_url: str) -> bool:
     return await waiting_for_locks(database_url, f"xzepr hub {who}") > 0
 
 
-async def test_an_event_is_kept_as_it_was_sent(hub: Hub):
+async def test_event_is_stored_as_sent(hub: Hub):
     build = await new_receiver(hub)
     happened = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5, minutes=30)))
     payload: dict[str, object] = {"z": 1, "a": [1.5, None, True, "é́🚀", 2**64 - 1, -(2**63)], "": {}}
@@ -130,7 +130,7 @@ async def test_an_event_is_kept_as_it_was_sent(hub: Hub):
     assert (message.actor_id, message.receiver_id, message.data) == ("manager", build.id, None)
 
 
-async def test_an_event_without_a_time_happened_when_it_was_recorded(hub: Hub):
+async def test_created_at_defaults_to_recorded_at(hub: Hub):
     answer = await hub.recorder.record(MANAGER, new_event(await new_receiver(hub)))
     assert answer.event.created_at == answer.event.recorded_at
 
@@ -138,7 +138,7 @@ async def test_an_event_without_a_time_happened_when_it_was_recorded(hub: Hub):
 # Full, late, stopping ------------------------------------------------------------------------------
 
 
-async def test_a_full_queue_refuses_at_once_and_records_nothing_of_what_it_refused(database_url: str):
+async def test_full_queue_rejects_events_at_once(database_url: str):
     limits = {"recorder": {"queue_size": 2}, "events": {"max_batch_items": 2}}
     async with running_hub(database_url, **limits) as hub:
         build = await new_receiver(hub)
@@ -157,7 +157,7 @@ async def test_a_full_queue_refuses_at_once_and_records_nothing_of_what_it_refus
         assert await events_stored(database_url) == 3
 
 
-async def test_what_waited_too_long_is_refused_and_not_recorded(database_url: str):
+async def test_event_that_waited_too_long_is_rejected(database_url: str):
     async with running_hub(database_url, recorder={"max_wait_seconds": 0.1}) as hub:
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
@@ -170,7 +170,7 @@ async def test_what_waited_too_long_is_refused_and_not_recorded(database_url: st
         assert await execute(database_url, "SELECT name FROM events") == [("in hand",)]
 
 
-async def test_a_lock_that_another_session_keeps_is_overload_and_nothing_is_recorded(database_url: str):
+async def test_held_writer_lock_raises_overloaded(database_url: str):
     async with running_hub(database_url, database={"lock_timeout_seconds": 1}) as hub:
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
@@ -181,7 +181,7 @@ async def test_a_lock_that_another_session_keeps_is_overload_and_nothing_is_reco
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == 2
 
 
-async def test_a_writer_that_freezes_is_ended_by_the_database_and_others_go_on(database_url: str):
+async def test_frozen_writer_is_terminated_by_database(database_url: str):
     limits = {"lock_timeout_seconds": 20, "statement_timeout_seconds": 20, "idle_in_transaction_timeout_seconds": 2}
     async with running_hub(database_url, database=limits) as hub:
         build = await new_receiver(hub)
@@ -190,7 +190,7 @@ async def test_a_writer_that_freezes_is_ended_by_the_database_and_others_go_on(d
         assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.EVENT_RECORDED]
 
 
-async def test_who_waits_for_the_lock_ends_a_writer_that_is_stuck_and_nobody_else(database_url: str):
+async def test_waiting_writer_terminates_only_stuck_writer(database_url: str):
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
     patience = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 60}
@@ -231,7 +231,7 @@ async def _was_recorded(hub: Hub, new: NewEvent) -> bool:
         return False
 
 
-async def test_a_recorder_that_stops_finishes_the_batch_in_hand_and_refuses_what_waits(database_url: str):
+async def test_stopping_recorder_finishes_current_batch(database_url: str):
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
         # A second recorder of the same hub, so that it can be stopped before the hub is.
@@ -250,7 +250,7 @@ async def test_a_recorder_that_stops_finishes_the_batch_in_hand_and_refuses_what
         assert await execute(database_url, "SELECT name FROM events") == [("in hand",)]
 
 
-async def test_a_caller_that_hangs_up_cancels_nothing(hub: Hub, database_url: str):
+async def test_cancelled_caller_does_not_cancel_event(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     async with writer_lock_held(database_url):
         gone = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="gone")))
@@ -266,7 +266,7 @@ async def test_a_caller_that_hangs_up_cancels_nothing(hub: Hub, database_url: st
 # What Postgres or the connection does to a batch ---------------------------------------------------
 
 
-async def test_an_event_that_the_database_refuses_fails_alone(hub: Hub, database_url: str):
+async def test_event_rejected_by_database_fails_alone(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     gate = await new_group(hub, build)
     await execute(database_url, POISON)
@@ -283,7 +283,7 @@ async def test_an_event_that_the_database_refuses_fails_alone(hub: Hub, database
     assert isinstance(alone[0], Problem)
 
 
-async def test_a_full_disk_has_a_code_and_is_known_until_something_is_recorded_again(hub: Hub, database_url: str):
+async def test_full_disk_raises_storage_full(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     await execute(
         database_url,
@@ -303,7 +303,7 @@ async def test_a_full_disk_has_a_code_and_is_known_until_something_is_recorded_a
     assert hub.recorder.has_room
 
 
-async def test_nothing_is_announced_when_the_transaction_fails(hub: Hub, database_url: str):
+async def test_failed_transaction_publishes_nothing(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     await new_group(hub, build)
     await execute(database_url, POISON)
@@ -313,7 +313,7 @@ async def test_nothing_is_announced_when_the_transaction_fails(hub: Hub, databas
         assert await execute(database_url, f"SELECT * FROM {table}") == []  # pyright: ignore[reportArgumentType]
 
 
-async def test_a_refusal_at_commit_is_found_as_well(hub: Hub, database_url: str):
+async def test_event_rejected_at_commit_fails_alone(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     await execute(
         database_url,
@@ -333,9 +333,7 @@ async def test_a_refusal_at_commit_is_found_as_well(hub: Hub, database_url: str)
 
 
 @pytest.mark.parametrize("state", ["idle", "waiting for the lock"])
-async def test_a_connection_that_is_ended_before_commit_recorded_nothing_and_the_recorder_goes_on(
-    hub: Hub, database_url: str, state: str
-):
+async def test_connection_lost_before_commit_records_nothing(hub: Hub, database_url: str, state: str):
     build = await new_receiver(hub)
     first = await hub.recorder.record(MANAGER, new_event(build, name="first"))
     if state == "idle":
@@ -354,7 +352,7 @@ async def test_a_connection_that_is_ended_before_commit_recorded_nothing_and_the
     assert again.event.position == first.event.position + 1
 
 
-async def test_a_backend_that_dies_in_its_commit_recorded_nothing_and_says_so(hub: Hub, database_url: str):
+async def test_backend_killed_in_commit_records_nothing(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     await execute(
         database_url,
@@ -383,9 +381,7 @@ CHANGES: dict[str, tuple[ReceiverChange | None, type[Problem] | None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_receiver_that_changed_after_validation_judges_again_under_the_lock(
-    hub: Hub, database_url: str, change: str
-):
+async def test_changed_receiver_is_revalidated_under_lock(hub: Hub, database_url: str, change: str):
     build = await new_receiver(hub)
     what, refusal = CHANGES[change]
     async with writer_lock_held(database_url):
@@ -406,7 +402,7 @@ async def test_a_receiver_that_changed_after_validation_judges_again_under_the_l
         assert await events_stored(database_url) == 0
 
 
-async def test_a_receiver_changed_in_another_process_is_never_judged_by_what_is_remembered(database_url: str):
+async def test_receiver_changed_elsewhere_is_not_read_from_cache(database_url: str):
     async with running_hub(database_url) as here, running_hub(database_url) as there:
         build = await new_receiver(here, schema={"type": "object"})
         await there.recorder.record(MANAGER, new_event(build))
@@ -449,7 +445,7 @@ REFUSED: dict[str, tuple[dict[str, object], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-async def test_what_cannot_be_kept_is_refused_with_its_place(hub: Hub, what: str):
+async def test_invalid_field_is_rejected_with_its_location(hub: Hub, what: str):
     build = await new_receiver(hub)
     given, places = REFUSED[what]
     with pytest.raises(InvalidInput) as refusal:
@@ -458,7 +454,7 @@ async def test_what_cannot_be_kept_is_refused_with_its_place(hub: Hub, what: str
     assert await kinds(hub) == [Kind.RECEIVER_CREATED]
 
 
-async def test_what_is_just_within_the_limits_is_kept(hub: Hub):
+async def test_values_at_the_limits_are_stored(hub: Hub):
     build = await new_receiver(hub)
     payloads: list[object] = ["x" * (512 * 1024 - 2), nested(64)]
     for payload in payloads:
@@ -468,7 +464,7 @@ async def test_what_is_just_within_the_limits_is_kept(hub: Hub):
     assert (await hub.recorder.record(MANAGER, longest)).event.name == "名" * 255
 
 
-async def test_what_has_not_happened_yet_is_refused(hub: Hub, database_url: str):
+async def test_future_event_is_rejected(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     with pytest.raises(InvalidInput) as refusal:
         await hub.recorder.record(MANAGER, new_event(build, created_at=datetime.now(UTC) + timedelta(minutes=1)))
@@ -477,7 +473,7 @@ async def test_what_has_not_happened_yet_is_refused(hub: Hub, database_url: str)
 
 
 @pytest.mark.parametrize("behind", ["the database's clock", "the process's clock"])
-def test_one_of_two_clocks_that_was_set_back_refuses_nobody(behind: str):
+def test_one_clock_set_back_rejects_no_event(behind: str):
     right, wrong = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)
     recorded_at, present = (wrong, right) if behind == "the database's clock" else (right, wrong)
     accepted = rules.accept(new_event("receiver", created_at=right), EventSettings())
@@ -487,7 +483,7 @@ def test_one_of_two_clocks_that_was_set_back_refuses_nobody(behind: str):
         rules.place(later, 1, recorded_at, "owner", present)
 
 
-async def test_what_the_schema_refuses_is_refused_with_every_violation(hub: Hub, database_url: str):
+async def test_all_schema_violations_are_reported(hub: Hub, database_url: str):
     build = await new_receiver(hub, schema={"properties": {"n": {"type": "integer"}, "s": {"type": "string"}}})
     with pytest.raises(InvalidInput) as refusal:
         await hub.recorder.record(MANAGER, new_event(build, payload={"n": "1", "s": 1}))
@@ -496,14 +492,14 @@ async def test_what_the_schema_refuses_is_refused_with_every_violation(hub: Hub,
 
 
 @pytest.mark.parametrize("id", ["01M7XD0WJCG1Y78QPF4180KVTM", "nobody", "\x7f"])
-async def test_an_event_of_an_unknown_receiver_is_refused(hub: Hub, id: str):
+async def test_event_of_unknown_receiver_is_rejected(hub: Hub, id: str):
     with pytest.raises(NotFound) as refusal:
         await hub.recorder.record(MANAGER, new_event(id))
     assert refusal.value.field == "receiver_id"
     assert await messages(hub) == []
 
 
-async def test_only_who_may_create_events_does(hub: Hub, database_url: str):
+async def test_creating_events_requires_permission(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     with pytest.raises(Forbidden):
         await hub.recorder.record(VIEWER, new_event(build))
@@ -528,7 +524,7 @@ JSON = st.recursive(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payloads=st.lists(JSON, min_size=5, max_size=40), name=st.text(st.characters(), min_size=1, max_size=255))
-async def test_what_our_checks_let_through_postgres_keeps(hub: Hub, payloads: list[object], name: str):
+async def test_valid_events_are_stored_unchanged(hub: Hub, payloads: list[object], name: str):
     build = await new_receiver(hub)
     news = [new_event(build, name=name, payload=payload) for payload in payloads]
     answers = await hub.recorder.record_all(MANAGER, news)
@@ -544,7 +540,7 @@ async def test_what_our_checks_let_through_postgres_keeps(hub: Hub, payloads: li
 # Many at once --------------------------------------------------------------------------------------
 
 
-async def test_a_thousand_mixed_events_are_answered_one_by_one_in_order(hub: Hub, database_url: str):
+async def test_mixed_batch_returns_results_in_order(hub: Hub, database_url: str):
     build = await new_receiver(hub, schema={"type": "integer"})
     off = await hub.receivers.update(MANAGER, (await new_receiver(hub, "off")).id, ReceiverChange(enabled=False))
     before = (await messages(hub))[-1].position
@@ -571,7 +567,7 @@ def _mixed(n: int, build: Receiver, off: Receiver) -> NewEvent:
             return new
 
 
-async def test_more_than_a_thousand_are_refused_whole_and_none_is_nothing(hub: Hub):
+async def test_batch_above_thousand_events_is_rejected(hub: Hub):
     build = await new_receiver(hub)
     with pytest.raises(InvalidInput, match="at most 1,000"):
         await hub.recorder.record_all(MANAGER, [new_event(build)] * 1001)

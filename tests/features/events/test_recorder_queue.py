@@ -17,7 +17,7 @@ def pending(size: int = 1, deadline: float = 1.0) -> Pending:
     return Pending(SYSTEM, Accepted("E", NEW, b"", b"x" * size, b"", 1), deadline)
 
 
-async def test_what_does_not_all_fit_is_not_taken_at_all():
+async def test_call_that_does_not_fit_is_rejected_whole():
     queue = Queue(3)
     queue.put([pending(), pending()])
     with pytest.raises(Overloaded):
@@ -26,7 +26,7 @@ async def test_what_does_not_all_fit_is_not_taken_at_all():
     queue.put([pending()])
 
 
-async def test_bytes_are_bounded_and_one_large_call_fits_into_an_empty_queue(monkeypatch: pytest.MonkeyPatch):
+async def test_queue_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(queues, "MAX_QUEUE_BYTES", 10)
     queue = Queue(100)
     queue.put([pending(6), pending(6)])
@@ -37,7 +37,7 @@ async def test_bytes_are_bounded_and_one_large_call_fits_into_an_empty_queue(mon
     assert len(queue) == 2
 
 
-async def test_a_batch_is_what_waits_in_order_up_to_a_number_and_to_bytes(monkeypatch: pytest.MonkeyPatch):
+async def test_batch_is_bounded_by_count_or_bytes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(queues, "MAX_BATCH_BYTES", 10)
     queue = Queue(100)
     sizes = [1, 2, 3, 4, 11, 1, 9, 1]
@@ -45,7 +45,7 @@ async def test_a_batch_is_what_waits_in_order_up_to_a_number_and_to_bytes(monkey
     assert [[p.size for p in await queue.take(3)] for _ in range(5)] == [[1, 2, 3], [4], [11], [1, 9], [1]]
 
 
-async def test_who_takes_waits_for_the_first():
+async def test_take_waits_for_first_event():
     queue = Queue(1)
     taking = asyncio.create_task(queue.take(5))
     await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_who_takes_waits_for_the_first():
     assert await taking == [one]
 
 
-async def test_what_is_late_is_refused_and_the_rest_stays():
+async def test_late_events_are_rejected():
     queue = Queue(3)
     late, later, in_time = pending(deadline=1), pending(deadline=2), pending(deadline=3)
     queue.put([late, later, in_time])
@@ -66,7 +66,7 @@ async def test_what_is_late_is_refused_and_the_rest_stays():
     assert await queue.take(5) == [in_time]
 
 
-async def test_an_answer_is_given_once_and_to_who_still_waits():
+async def test_pending_event_is_settled_once():
     gone, refused = pending(), pending()
     gone.answer.cancel()
     gone.settle(Overloaded("nobody hears this"))
@@ -76,7 +76,7 @@ async def test_an_answer_is_given_once_and_to_who_still_waits():
         await refused.answer
 
 
-async def test_when_nobody_takes_any_more_who_waits_and_who_comes_is_refused():
+async def test_closed_queue_rejects_all_events():
     queue = Queue(3)
     waiting = pending()
     queue.put([waiting])

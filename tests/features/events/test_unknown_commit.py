@@ -32,9 +32,7 @@ async def cut_off(database_url: str) -> AsyncIterator[tuple[Hub, Wire]]:
         yield hub, the_wire
 
 
-async def test_what_was_committed_though_nobody_heard_is_answered_as_recorded(
-    cut_off: tuple[Hub, Wire], database_url: str
-):
+async def test_unanswered_commit_is_found_recorded(cut_off: tuple[Hub, Wire], database_url: str):
     hub, wire = cut_off
     build = await new_receiver(hub)
     gate = await new_group(hub, build)
@@ -53,9 +51,7 @@ async def test_what_was_committed_though_nobody_heard_is_answered_as_recorded(
     assert (await hub.recorder.record(MANAGER, news[0])).repeated
 
 
-async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is_told(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-):
+async def test_silent_commit_is_resolved_on_new_connection(database_url: str, monkeypatch: pytest.MonkeyPatch):
     need_socket(database_url)
     monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
     async with running_hub(database_url) as patient:
@@ -68,9 +64,7 @@ async def test_a_connection_that_is_silent_for_good_is_given_up_and_the_truth_is
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
 
 
-async def test_who_asks_what_became_of_it_and_hears_nothing_asks_again(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-):
+async def test_silent_resolution_query_is_retried(database_url: str, monkeypatch: pytest.MonkeyPatch):
     need_socket(database_url)
     monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
     async with running_hub(database_url) as patient:
@@ -84,7 +78,7 @@ async def test_who_asks_what_became_of_it_and_hears_nothing_asks_again(
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
 
 
-async def test_what_never_reached_the_server_is_answered_as_not_recorded(cut_off: tuple[Hub, Wire], database_url: str):
+async def test_lost_commit_is_reported_as_not_recorded(cut_off: tuple[Hub, Wire], database_url: str):
     hub, wire = cut_off
     build = await new_receiver(hub)
     wire.cut = Cut.BEFORE_COMMIT
@@ -96,7 +90,7 @@ async def test_what_never_reached_the_server_is_answered_as_not_recorded(cut_off
     assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == 2
 
 
-async def test_a_commit_that_is_still_under_way_is_waited_for(cut_off: tuple[Hub, Wire], database_url: str):
+async def test_running_commit_is_awaited(cut_off: tuple[Hub, Wire], database_url: str):
     hub, wire = cut_off
     build = await new_receiver(hub)
     await execute(

@@ -203,7 +203,7 @@ def remember(history: History, changed: Changed) -> None:
 # Comparing -----------------------------------------------------------------------------------------
 
 
-async def test_random_histories_end_as_the_oracle_says(database_url: str):
+async def test_random_histories_match_oracle(database_url: str):
     places = asyncio.Semaphore(BESIDE_EACH_OTHER)
     async with running_hub(database_url, database={"max_connections": 16}) as hub:
 

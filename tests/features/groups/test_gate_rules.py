@@ -31,7 +31,7 @@ def _fields(unit: Unit) -> tuple[str, str, str, str, str]:
     return unit.name, unit.version, unit.release, unit.platform_id, unit.package
 
 
-def test_a_gate_is_complete_when_every_member_passed_last():
+def test_gate_is_complete_if_all_members_passed_last():
     passed = UnitStatus(UNIT.id, "a", 5, True, 3, START)
     for other, complete, state in (
         (None, False, MemberState.MISSING),
@@ -44,7 +44,7 @@ def test_a_gate_is_complete_when_every_member_passed_last():
         assert gate.since == (START + timedelta(1) if complete else None)
 
 
-def test_a_fold_goes_on_from_the_states_it_was_given():
+def test_fold_continues_from_stored_states():
     statuses = [UnitStatus(UNIT.id, "a", 5, True, 3, START), UnitStatus(UNIT.id, "b", 6, True, 6, START)]
     fold = rules.GateFold([GROUP], statuses)
     verdicts = [fold.record(event(p, r, ok))[0] for p, r, ok in ((10, "a", True), (11, "b", False), (12, "b", True))]
@@ -60,14 +60,14 @@ def test_a_fold_goes_on_from_the_states_it_was_given():
     assert changed["b"] == UnitStatus(UNIT.id, "b", 12, True, 12, START + timedelta(seconds=12))
 
 
-def test_a_group_that_changed_after_the_last_event_of_its_members_is_judged_anew():
+def test_first_event_after_group_change_is_transition():
     statuses = [UnitStatus(UNIT.id, id, 5, True, 5, START) for id in ("a", "b")]
     for changed_position, transition in ((4, False), (5, True), (9, True)):
         fold = rules.GateFold([replace(GROUP, changed_position=changed_position)], statuses)
         assert [fold.record(event(p, "a"))[0].transition for p in (10, 11)] == [transition, False]
 
 
-def test_units_and_receivers_of_no_group_are_remembered_and_nothing_is_said_of_them():
+def test_event_outside_groups_only_updates_status():
     other = replace(UNIT, package="deb")
     fold = rules.GateFold([GROUP], [])
     assert fold.record(event(1, "stranger")) == []
@@ -87,11 +87,11 @@ TIMES = st.datetimes(timezones=st.just(UTC))
         *[st.integers(1, 2**31), st.integers(1, 2**63 - 1), TIMES, TIMES, st.lists(TEXT).map(tuple)],
     )
 )
-def test_a_group_comes_back_from_what_the_stream_says_of_it(group: Group):
+def test_group_snapshot_round_trips(group: Group):
     assert rules.from_snapshot(orjson.loads(rules.snapshot(group))) == group
 
 
-def test_what_is_not_given_is_not_checked():
+def test_omitted_fields_are_not_checked():
     rules.check({"name": None}, None, limits=EventSettings(), max_members=1)
     with pytest.raises(InvalidInput):
         rules.check({"name": ""}, None, limits=EventSettings(), max_members=1)

@@ -62,7 +62,7 @@ async def gate(hub: Hub, group: Group) -> Gate:
     return await hub.groups.gate(VIEWER, group.id, UNIT)
 
 
-async def test_the_scenarios_of_event_provenance_registry(hub: Hub):
+async def test_event_provenance_registry_scenarios(hub: Hub):
     r1, r2, r3, r4 = [await new_receiver(hub, name) for name in ("r1", "r2", "r3", "r4")]
     await new_group(hub, r1, name="A")
     await new_group(hub, r1, r2, name="B")
@@ -78,7 +78,7 @@ async def test_the_scenarios_of_event_provenance_registry(hub: Hub):
     assert await said_of(hub, await report(hub, r3)) == [completed("C", transition=True)]
 
 
-async def test_a_failure_of_what_was_not_complete_says_nothing(hub: Hub):
+async def test_failure_of_incomplete_gate_publishes_nothing(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     await new_group(hub, build, scan)
     assert await said_of(hub, await report(hub, build, success=False)) == []
@@ -87,7 +87,7 @@ async def test_a_failure_of_what_was_not_complete_says_nothing(hub: Hub):
 
 
 @pytest.mark.parametrize("field", ["name", "version", "release", "platform_id", "package"])
-async def test_units_that_differ_in_one_field_have_nothing_to_do_with_each_other(hub: Hub, field: str):
+async def test_units_differing_in_one_field_are_independent(hub: Hub, field: str):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     await new_group(hub, build, scan)
     await report(hub, build)
@@ -96,7 +96,7 @@ async def test_units_that_differ_in_one_field_have_nothing_to_do_with_each_other
     assert len(await said_of(hub, await report(hub, scan))) == 1
 
 
-async def test_the_answer_and_the_gate_agree_on_members_and_since(hub: Hub):
+async def test_recorded_gates_match_gate_query(hub: Hub):
     build, scan, sign = [await new_receiver(hub, name) for name in ("build", "scan", "sign")]
     group = await new_group(hub, sign, build, scan)
     assert [member.state for member in (await gate(hub, group)).members] == [MemberState.MISSING] * 3
@@ -126,7 +126,7 @@ async def test_the_answer_and_the_gate_agree_on_members_and_since(hub: Hub):
     assert (await gate(hub, group)).since == back.event.recorded_at
 
 
-async def test_a_message_about_a_gate_holds_the_group_as_it_was_then(hub: Hub):
+async def test_gate_message_keeps_group_at_event_time(hub: Hub):
     build = await new_receiver(hub)
     group = await new_group(hub, build, name="before")
     recorded = await report(hub, build)
@@ -134,7 +134,7 @@ async def test_a_message_about_a_gate_holds_the_group_as_it_was_then(hub: Hub):
     assert await said_of(hub, recorded) == [completed("before", transition=True)]
 
 
-async def test_a_gate_is_computed_for_a_disabled_group_when_asked(hub: Hub):
+async def test_gate_of_disabled_group_is_computed_on_query(hub: Hub):
     build = await new_receiver(hub)
     group = await new_group(hub, build, enabled=False)
     recorded = await report(hub, build)
@@ -144,7 +144,7 @@ async def test_a_gate_is_computed_for_a_disabled_group_when_asked(hub: Hub):
     assert [gate.complete for gate in (await hub.groups.gates_of_units(VIEWER, [UNIT]))[UNIT]] == [True]
 
 
-async def test_enabling_counts_the_events_before_it_and_the_first_event_after_it_is_a_transition(hub: Hub):
+async def test_first_event_after_enabling_is_transition(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     group = await new_group(hub, build, scan, enabled=False)
     await report(hub, build)
@@ -154,7 +154,7 @@ async def test_enabling_counts_the_events_before_it_and_the_first_event_after_it
     assert await said_of(hub, await report(hub, scan)) == [completed("gate", transition=False)]
 
 
-async def test_the_first_event_after_a_change_of_members_is_a_transition(hub: Hub):
+async def test_first_event_after_member_change_is_transition(hub: Hub):
     build, scan, sign = [await new_receiver(hub, name) for name in ("build", "scan", "sign")]
     group = await new_group(hub, build, scan)
     for receiver in (build, scan, sign):
@@ -165,7 +165,7 @@ async def test_the_first_event_after_a_change_of_members_is_a_transition(hub: Hu
     assert await said_of(hub, await report(hub, sign)) == [completed("gate", transition=False)]
 
 
-async def test_a_gate_that_lost_its_failing_member_passes_with_the_next_success(hub: Hub):
+async def test_gate_completes_after_failing_member_is_removed(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     group = await new_group(hub, build, scan)
     await report(hub, build)
@@ -177,7 +177,7 @@ async def test_a_gate_that_lost_its_failing_member_passes_with_the_next_success(
     assert await said_of(hub, await report(hub, build, success=False)) == [Said(Kind.GATE_REGRESSED, "gate", True)]
 
 
-async def test_a_change_of_the_receiver_does_not_make_its_gate_new(hub: Hub):
+async def test_receiver_change_does_not_reset_gate(hub: Hub):
     build = await new_receiver(hub)
     await new_group(hub, build)
     await report(hub, build)
@@ -185,7 +185,7 @@ async def test_a_change_of_the_receiver_does_not_make_its_gate_new(hub: Hub):
     assert await said_of(hub, await report(hub, build)) == [completed("gate", transition=False)]
 
 
-async def test_several_events_of_one_unit_in_one_batch_are_judged_in_order(hub: Hub, database_url: str):
+async def test_events_of_one_batch_are_evaluated_in_order(hub: Hub, database_url: str):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     await new_group(hub, build, scan)
     steps = [(build, True), (scan, True), (scan, True), (build, False), (scan, True), (build, True)]
@@ -204,7 +204,7 @@ async def test_several_events_of_one_unit_in_one_batch_are_judged_in_order(hub: 
     assert complete == [False, True, True, False, False, True], "each is told the gate as its event left it"
 
 
-async def test_messages_of_one_event_come_in_the_order_the_groups_were_made(hub: Hub):
+async def test_gate_messages_follow_group_creation_order(hub: Hub):
     build = await new_receiver(hub)
     for name in "zmaqb":
         await new_group(hub, build, name=name)
@@ -213,7 +213,7 @@ async def test_messages_of_one_event_come_in_the_order_the_groups_were_made(hub:
     assert [gate.group.name for gate in recorded.gates] == list("zmaqb")
 
 
-async def test_gating_reads_the_same_rows_after_many_events_as_after_few(hub: Hub, database_url: str):
+async def test_rows_read_do_not_grow_with_history(hub: Hub, database_url: str):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     await new_group(hub, build, scan)
     await report(hub, build)

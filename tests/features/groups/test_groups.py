@@ -28,7 +28,7 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.hub import Hub
 
 
-async def test_a_group_is_kept_as_sent_and_announced_whole(hub: Hub):
+async def test_created_group_is_published_in_full(hub: Hub):
     members = [await new_receiver(hub, name) for name in "cab"]
     ids = tuple(member.id for member in (members[1], members[2], members[0]))
     made = await hub.groups.create(MANAGER, NewGroup(" Straße ", "t", "1", "🚀", ids, enabled=False))
@@ -43,7 +43,7 @@ async def test_a_group_is_kept_as_sent_and_announced_whole(hub: Hub):
     assert rules.from_snapshot(orjson.loads(message.data)) == made
 
 
-async def test_a_change_keeps_what_is_not_given_and_is_one_message_that_evaluates_no_unit(hub: Hub):
+async def test_group_update_keeps_omitted_fields(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     group = await new_group(hub, build, scan, enabled=False)
     await hub.recorder.record(MANAGER, new_event(build))
@@ -72,7 +72,7 @@ async def test_a_change_keeps_what_is_not_given_and_is_one_message_that_evaluate
     assert said[-1].event is None
 
 
-async def test_enabling_and_deleting_are_one_message_each(hub: Hub):
+async def test_enabling_or_deleting_publishes_one_message(hub: Hub):
     build = await new_receiver(hub)
     group = await new_group(hub, build, enabled=False)
     await hub.recorder.record(MANAGER, new_event(build))
@@ -92,7 +92,7 @@ async def test_enabling_and_deleting_are_one_message_each(hub: Hub):
         await hub.receivers.delete(MANAGER, build.id)
 
 
-async def test_every_unknown_receiver_is_named_and_nothing_is_stored(hub: Hub, database_url: str):
+async def test_all_unknown_receivers_are_reported(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     missing = new_id()
     new = NewGroup("n", "t", "1", "d", ("nobody", build.id, missing))
@@ -123,7 +123,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-async def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_stored(database_url: str, what: str):
+async def test_all_group_violations_are_reported(database_url: str, what: str):
     given, places = WRONG[what]
     async with running_hub(database_url, groups={"max_members": 3}) as hub:
         build = await new_receiver(hub)
@@ -138,14 +138,14 @@ async def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_stored(da
         assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.GROUP_CREATED]
 
 
-async def test_a_hundred_members_are_allowed_and_no_more(hub: Hub):
+async def test_group_has_at_most_hundred_members(hub: Hub):
     members = [await new_receiver(hub) for _ in range(101)]
     assert len((await new_group(hub, *members[1:])).receiver_ids) == 100
     with pytest.raises(InvalidInput, match="at most 100"):
         await new_group(hub, *members)
 
 
-async def test_a_receiver_is_in_at_most_so_many_enabled_groups(database_url: str):
+async def test_enabled_groups_per_receiver_are_limited(database_url: str):
     async with running_hub(database_url, groups={"max_groups_per_receiver": 2}) as hub:
         build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
         first = await new_group(hub, build)
@@ -167,7 +167,7 @@ async def test_a_receiver_is_in_at_most_so_many_enabled_groups(database_url: str
         await hub.groups.set_enabled(MANAGER, disabled.id, True)
 
 
-async def test_a_change_to_what_was_read_before_another_change_is_a_conflict(hub: Hub):
+async def test_stale_expected_version_is_conflict(hub: Hub):
     group = await new_group(hub, await new_receiver(hub))
     changed = await hub.groups.update(MANAGER, group.id, GroupChange(name="b"), expected_version=1)
     at = changed.changed_position
@@ -185,7 +185,7 @@ async def test_a_change_to_what_was_read_before_another_change_is_a_conflict(hub
 
 
 @pytest.mark.parametrize("id", ["nobody", "", "\0", "\ud800", "01M7XD0WJCG1Y78QPF4180KVTM"])
-async def test_what_does_not_exist_is_not_found(hub: Hub, id: str):
+async def test_unknown_id_raises_not_found(hub: Hub, id: str):
     for call in (
         hub.groups.get(VIEWER, id),
         hub.groups.update(MANAGER, id, GroupChange(name="x")),
@@ -197,7 +197,7 @@ async def test_what_does_not_exist_is_not_found(hub: Hub, id: str):
     assert await messages(hub) == []
 
 
-async def test_the_same_name_twice_is_two_groups_and_lists_are_newest_first(hub: Hub):
+async def test_groups_are_listed_newest_first(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     a = await new_group(hub, build)
     b = await new_group(hub, build, scan, enabled=False)
@@ -217,7 +217,7 @@ async def test_the_same_name_twice_is_two_groups_and_lists_are_newest_first(hub:
     assert await hub.groups.of_receivers(VIEWER, [build.id, scan.id]) == {build.id: [a, b], scan.id: [b, c]}
 
 
-async def test_only_who_may_changes_and_reads_groups(hub: Hub):
+async def test_group_access_requires_permission(hub: Hub):
     build = await new_receiver(hub)
     group = await new_group(hub, build)
     new = NewGroup("n", "t", "1", "d", (build.id,))

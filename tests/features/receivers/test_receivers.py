@@ -72,7 +72,7 @@ async def here(database_url: str) -> AsyncIterator[Here]:
         await db.close()
 
 
-async def test_a_receiver_is_stored_as_sent_and_announced_whole(here: Here):
+async def test_created_receiver_is_published_in_full(here: Here):
     made = await here.receivers.create(MANAGER, replace(NEW, name="  build ", description="Straße 🚀"))
     assert await here.receivers.get(VIEWER, made.id) == made
     assert (made.name, made.description) == ("  build ", "Straße 🚀")
@@ -89,13 +89,13 @@ async def test_a_receiver_is_stored_as_sent_and_announced_whole(here: Here):
     assert orjson.loads(message.data)["schema"] == NEW.schema
 
 
-async def test_the_same_name_type_and_version_twice_is_allowed(here: Here):
+async def test_duplicate_receivers_are_allowed(here: Here):
     one, other = [await here.receivers.create(MANAGER, NEW) for _ in range(2)]
     assert one.id != other.id
     assert one.fingerprint == other.fingerprint
 
 
-async def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_stored(here: Here):
+async def test_all_receiver_violations_are_reported(here: Here):
     wrong = NewReceiver(name=" \n", type="a\0b", version="x" * 256, description="\ud800", schema={"type": "strin"})
     with pytest.raises(InvalidInput) as refusal:
         await here.receivers.create(MANAGER, wrong)
@@ -108,7 +108,7 @@ async def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_stored(he
     assert (await here.receivers.page(VIEWER, ReceiverFilter(), PageRequest())).items == []
 
 
-async def test_texts_of_the_longest_length_are_stored(here: Here):
+async def test_texts_of_maximum_length_are_stored(here: Here):
     longest = NewReceiver("名" * 255, "型" * 255, "版" * 255, "述" * 4000, True)
     made = await here.receivers.create(MANAGER, longest)
     found = await here.receivers.page(
@@ -117,7 +117,7 @@ async def test_texts_of_the_longest_length_are_stored(here: Here):
     assert found.items == [made]
 
 
-async def test_a_change_keeps_what_is_not_given(here: Here):
+async def test_receiver_update_keeps_omitted_fields(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     after = await here.receivers.update(MANAGER, made.id, ReceiverChange(version="2.0", enabled=False))
     assert after == replace(
@@ -136,7 +136,7 @@ async def test_a_change_keeps_what_is_not_given(here: Here):
     assert rules.from_snapshot(orjson.loads(message.data)) == after
 
 
-async def test_another_schema_is_another_revision_and_the_same_is_none(here: Here):
+async def test_only_changed_schema_creates_revision(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     same = await here.receivers.update(MANAGER, made.id, ReceiverChange(schema=NEW.schema))
     assert (same.revision, same.resource_version) == (1, 2)
@@ -148,7 +148,7 @@ async def test_another_schema_is_another_revision_and_the_same_is_none(here: Her
     ]
 
 
-async def test_a_wrong_change_changes_nothing(here: Here):
+async def test_invalid_update_changes_nothing(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     for change, field in ((ReceiverChange(name=" "), "name"), (ReceiverChange(name="ok", schema=None), "schema")):
         with pytest.raises(InvalidInput) as refusal:
@@ -158,7 +158,7 @@ async def test_a_wrong_change_changes_nothing(here: Here):
     assert len(await here.messages()) == 1
 
 
-async def test_an_expected_version_guards_update_and_delete(here: Here):
+async def test_stale_expected_version_is_conflict(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     after = await here.receivers.update(MANAGER, made.id, ReceiverChange(name="two"), expected_version=1)
     with pytest.raises(Conflict, match="at version 2, not 1"):
@@ -169,7 +169,7 @@ async def test_an_expected_version_guards_update_and_delete(here: Here):
     assert len(await here.messages()) == 2
 
 
-async def test_of_two_changes_that_expect_the_same_version_one_wins(here: Here):
+async def test_one_of_concurrent_updates_wins(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     results = await asyncio.gather(
         *(here.receivers.update(MANAGER, made.id, ReceiverChange(name=f"n{n}"), expected_version=1) for n in range(5)),
@@ -180,7 +180,7 @@ async def test_of_two_changes_that_expect_the_same_version_one_wins(here: Here):
     assert len(await here.messages()) == 2
 
 
-async def test_a_deleted_receiver_is_announced_as_it_last_was(here: Here):
+async def test_deletion_publishes_last_receiver_state(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     assert await here.receivers.delete(MANAGER, made.id, expected_version=1) == made
     with pytest.raises(NotFound):
@@ -192,7 +192,7 @@ async def test_a_deleted_receiver_is_announced_as_it_last_was(here: Here):
     assert rules.from_snapshot(orjson.loads(message.data)) == made
 
 
-async def test_a_receiver_with_an_event_or_a_group_is_not_deleted(here: Here):
+async def test_receiver_in_use_is_not_deleted(here: Here):
     reported, member = [await here.receivers.create(MANAGER, NEW) for _ in range(2)]
     await here.execute(
         """
@@ -214,7 +214,7 @@ async def test_a_receiver_with_an_event_or_a_group_is_not_deleted(here: Here):
 
 
 @pytest.mark.parametrize("id", ["", "nobody", "a\0b", "\ud800", "0" * 26])
-async def test_an_id_that_nobody_has_is_not_found(here: Here, id: str):
+async def test_unknown_id_raises_not_found(here: Here, id: str):
     with pytest.raises(NotFound):
         await here.receivers.get(VIEWER, id)
     with pytest.raises(NotFound):
@@ -225,7 +225,7 @@ async def test_an_id_that_nobody_has_is_not_found(here: Here, id: str):
     assert await here.messages() == []
 
 
-async def test_lists_are_newest_first_by_pages_and_filters(here: Here):
+async def test_receivers_are_listed_newest_first(here: Here):
     made = [await here.receivers.create(MANAGER, replace(NEW, name=f"n{n % 2}", enabled=n < 3)) for n in range(5)]
     newest = made[::-1]
     first = await here.receivers.page(VIEWER, ReceiverFilter(), PageRequest(first=2))
@@ -247,7 +247,7 @@ async def test_lists_are_newest_first_by_pages_and_filters(here: Here):
     ("actor", "problem"),
     [(ANONYMOUS, Unauthenticated), (Actor(ActorKind.USER, "n", "nobody", frozenset()), Forbidden)],
 )
-async def test_nothing_happens_without_the_permission(
+async def test_receiver_access_requires_permission(
     here: Here, actor: Actor, problem: type[Unauthenticated | Forbidden]
 ):
     made = await here.receivers.create(MANAGER, NEW)
@@ -266,7 +266,7 @@ async def test_nothing_happens_without_the_permission(
     assert len(await here.messages()) == 1
 
 
-async def test_reading_is_not_changing(here: Here):
+async def test_read_permission_does_not_allow_changes(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     needed = (
         (here.receivers.create(VIEWER, NEW), Permission.RECEIVER_CREATE),
@@ -279,7 +279,7 @@ async def test_reading_is_not_changing(here: Here):
     assert await here.receivers.get(VIEWER, made.id) == made
 
 
-async def test_existing_tells_which_ids_are_receivers(here: Here):
+async def test_existing_returns_ids_of_receivers(here: Here):
     made = await here.receivers.create(MANAGER, NEW)
     async with here.db.read() as connection:
         assert await here.receivers.existing(connection, [made.id, new_id(), "a\0b"]) == {made.id}

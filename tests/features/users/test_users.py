@@ -29,7 +29,7 @@ async def count_users(here: Server) -> int:
     return int(row[0])
 
 
-async def test_a_user_is_stored_under_a_folded_name_with_a_hash(here: Server) -> None:
+async def test_user_is_stored_with_folded_name(here: Server) -> None:
     user = await here.users.create(ADMIN, NewUser(" CI.Bot@Example.org ", PASSWORD, (Role.USER, Role.USER)))
     assert (user.username, user.roles, user.enabled) == ("ci.bot@example.org", (Role.USER,), True)
     assert await here.users.by_ids([user.id, "nobody"]) == {user.id: user}
@@ -41,9 +41,7 @@ async def test_a_user_is_stored_under_a_folded_name_with_a_hash(here: Server) ->
 
 
 @pytest.mark.parametrize(("actor", "problem"), [(ANONYMOUS, Unauthenticated), (MANAGER, Forbidden)])
-async def test_only_who_manages_users_makes_or_disables_them(
-    here: Server, actor: Actor, problem: type[Problem]
-) -> None:
+async def test_managing_users_requires_permission(here: Server, actor: Actor, problem: type[Problem]) -> None:
     user = await here.user("somebody")
     with pytest.raises(problem):
         await here.users.create(actor, NewUser("another", PASSWORD, (Role.USER,)))
@@ -55,13 +53,13 @@ async def test_only_who_manages_users_makes_or_disables_them(
     assert (await here.users.by_ids([user.id]))[user.id] == user
 
 
-async def test_everybody_is_listed_by_name_the_disabled_too(here: Server) -> None:
+async def test_user_list_includes_disabled_users(here: Server) -> None:
     first, second = await here.user("zoe"), await here.user("adam")
     disabled = await here.users.set_enabled(ADMIN, first.id, False)
     assert await here.users.everybody(ADMIN) == [second, disabled]
 
 
-async def test_nobody_gives_rights_that_they_lack(here: Server) -> None:
+async def test_actor_cannot_grant_missing_permissions(here: Server) -> None:
     narrowed = Actor(ActorKind.API_KEY, "a", "admin", frozenset({Permission.USER_MANAGE}), "key")
     with pytest.raises(Forbidden):
         await here.users.create(narrowed, NewUser("mallory", PASSWORD, (Role.ADMIN,)))
@@ -85,7 +83,7 @@ async def test_nobody_gives_rights_that_they_lack(here: Server) -> None:
         (NewUser("fine", PASSWORD, ()), "roles"),
     ],
 )
-async def test_an_ill_formed_user_is_refused(here: Server, new: NewUser, field: str) -> None:
+async def test_invalid_user_is_rejected(here: Server, new: NewUser, field: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         await here.users.create(ADMIN, new)
     assert [violation.field for violation in refusal.value.violations] == [field]
@@ -93,13 +91,13 @@ async def test_an_ill_formed_user_is_refused(here: Server, new: NewUser, field: 
     assert await count_users(here) == 0
 
 
-async def test_every_fault_is_told_at_once(here: Server) -> None:
+async def test_all_violations_are_reported_together(here: Server) -> None:
     with pytest.raises(InvalidInput) as refusal:
         await here.users.create(ADMIN, NewUser("?", "", ()))
     assert [violation.field for violation in refusal.value.violations] == ["username", "password", "roles"]
 
 
-async def test_a_name_is_taken_in_every_spelling_of_case(here: Server) -> None:
+async def test_username_is_unique_regardless_of_case(here: Server) -> None:
     first = await here.user("sam")
     taken = [here.users.create(ADMIN, NewUser(name, PASSWORD, (Role.ADMIN,))) for name in ("sam", "SAM", " Sam")]
     assert [type(answer) for answer in await asyncio.gather(*taken, return_exceptions=True)] == [Conflict] * 3
@@ -107,7 +105,7 @@ async def test_a_name_is_taken_in_every_spelling_of_case(here: Server) -> None:
     assert await count_users(here) == 1
 
 
-async def test_the_first_start_makes_an_admin_and_no_later_one_does(here: Server) -> None:
+async def test_only_first_start_creates_admin(here: Server) -> None:
     kept: list[str] = []
     first = await here.users.ensure_admin("admin", None, keep=kept.append)
     assert first is not None
@@ -122,7 +120,7 @@ async def test_the_first_start_makes_an_admin_and_no_later_one_does(here: Server
     assert await count_users(here) == 1
 
 
-async def test_a_given_password_is_the_admins_and_is_told_to_nobody(here: Server) -> None:
+async def test_configured_admin_password_is_not_returned(here: Server) -> None:
     kept: list[str] = []
     first = await here.users.ensure_admin("admin", PASSWORD, keep=kept.append)
     assert first is not None
@@ -131,14 +129,14 @@ async def test_a_given_password_is_the_admins_and_is_told_to_nobody(here: Server
     assert await here.users.with_password("admin", PASSWORD) == first.user
 
 
-async def test_a_given_password_that_is_empty_or_short_makes_no_admin(here: Server) -> None:
+async def test_short_admin_password_is_rejected(here: Server) -> None:
     for password in ("", "short"):
         with pytest.raises(InvalidInput):
             await here.users.ensure_admin("admin", password)
     assert await count_users(here) == 0
 
 
-async def test_there_is_no_admin_whose_password_could_not_be_kept(here: Server) -> None:
+async def test_unsaved_password_creates_no_admin(here: Server) -> None:
     def disk_full(_password: str) -> None:
         raise OSError("no space left on device")
 
@@ -147,7 +145,7 @@ async def test_there_is_no_admin_whose_password_could_not_be_kept(here: Server) 
     assert await count_users(here) == 0
 
 
-async def test_of_servers_that_start_at_once_one_makes_the_admin(database_url: str) -> None:
+async def test_concurrent_servers_create_one_admin(database_url: str) -> None:
     async with server(database_url) as one, server(database_url) as other:
         made = await asyncio.gather(*(s.users.ensure_admin("admin", None) for s in (one, other) * 4))
         [first] = [admin for admin in made if admin is not None]
@@ -156,7 +154,7 @@ async def test_of_servers_that_start_at_once_one_makes_the_admin(database_url: s
         assert await count_users(one) == 1
 
 
-async def test_the_last_admin_cannot_be_shut_out(here: Server) -> None:
+async def test_last_admin_cannot_be_disabled(here: Server) -> None:
     one, other = await here.user("one", Role.ADMIN), await here.user("other", Role.ADMIN, Role.USER)
     answers = await asyncio.gather(
         *(here.users.set_enabled(SYSTEM, user.id, False) for user in (one, other)), return_exceptions=True
@@ -165,21 +163,21 @@ async def test_the_last_admin_cannot_be_shut_out(here: Server) -> None:
     assert sorted(user.enabled for user in (await here.users.by_ids([one.id, other.id])).values()) == [False, True]
 
 
-async def test_a_user_who_does_not_exist_cannot_be_disabled(here: Server) -> None:
+async def test_disabling_unknown_user_raises_not_found(here: Server) -> None:
     for id in ("nobody", "\x00", "\ud800", new_id()):
         with pytest.raises(NotFound):
             await here.users.set_enabled(ADMIN, id, False)
         assert await here.users.by_ids([id]) == {}
 
 
-async def test_a_role_from_a_newer_server_allows_nothing(here: Server) -> None:
+async def test_unknown_role_grants_nothing(here: Server) -> None:
     user = await here.user("sam", Role.USER)
     async with here.db.write() as connection:
         await connection.execute("UPDATE users SET roles = '{auditor,user}'")
     assert (await here.users.by_ids([user.id]))[user.id].roles == (Role.USER,)
 
 
-async def test_what_is_recent_is_two_seconds_old_at_most(database_url: str) -> None:
+async def test_recent_user_is_at_most_two_seconds_old(database_url: str) -> None:
     async with server(database_url) as here, server(database_url) as there:
         user = await here.user("sam")
         assert await here.users.recent(user.id) == await there.users.recent(user.id) == user
@@ -189,7 +187,7 @@ async def test_what_is_recent_is_two_seconds_old_at_most(database_url: str) -> N
         assert await there.users.recent(user.id) == disabled
 
 
-async def test_a_hash_of_other_parameters_is_renewed_at_the_next_login(here: Server) -> None:
+async def test_outdated_hash_is_renewed_at_login(here: Server) -> None:
     user = await here.user("sam")
     dear = PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash(PASSWORD)
     async with here.db.write() as connection:
