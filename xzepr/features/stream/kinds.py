@@ -42,14 +42,14 @@ KINDS: dict[Kind, KindFacts] = {
     Kind.RECEIVER_DELETED: KindFacts(Permission.RECEIVER_READ, "ReceiverDeleted", "a receiver was deleted"),
     Kind.GROUP_CREATED: KindFacts(Permission.GROUP_READ, "GroupCreated", "a group was created"),
     Kind.GROUP_UPDATED: KindFacts(
-        Permission.GROUP_READ, "GroupUpdated", "a group, its members or its being enabled was changed"
+        Permission.GROUP_READ, "GroupUpdated", "a group's fields or members were changed, or it was enabled or disabled"
     ),
     Kind.GROUP_DELETED: KindFacts(Permission.GROUP_READ, "GroupDeleted", "a group was deleted"),
     Kind.GATE_COMPLETED: KindFacts(
-        Permission.EVENT_READ, "GateCompleted", "a passing event found or made every member of a group passed"
+        Permission.EVENT_READ, "GateCompleted", "after a passing event, every member of a group has passed"
     ),
     Kind.GATE_REGRESSED: KindFacts(
-        Permission.EVENT_READ, "GateRegressed", "a failing event ended the completeness of a gate"
+        Permission.EVENT_READ, "GateRegressed", "a failing event made a complete gate incomplete"
     ),
 }
 _KIND_OF = {facts.graphql_type: kind for kind, facts in KINDS.items()}
