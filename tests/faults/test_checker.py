@@ -32,7 +32,7 @@ NEUTRAL = (
 )
 
 
-def test_a_true_history_passes() -> None:
+def test_correct_history_passes() -> None:
     assert check(truth()).findings == []
 
 
@@ -160,20 +160,20 @@ GATE_NOW = GateAnswer("g", UNIT, True, at(7))
         (groups_are_gone, GATE),
     ],
 )
-def test_what_is_wrong_is_found(doctored: Callable[[Evidence], Evidence], kind: str) -> None:
+def test_altered_history_is_rejected(doctored: Callable[[Evidence], Evidence], kind: str) -> None:
     assert check(doctored(truth())).count(kind) > 0
 
 
-def test_many_findings_of_one_kind_do_not_hide_one_of_another() -> None:
+def test_summary_takes_turns_between_kinds_of_finding() -> None:
     verdict = Verdict([*((OTHER, f"number {number}") for number in range(100)), (LOST, "the only one")])
     assert verdict.told(3) == ["lost: the only one", "other: number 0", "other: number 1"]
 
 
-def test_what_nobody_was_asked_is_not_missed() -> None:
+def test_evidence_that_was_not_collected_is_not_checked() -> None:
     assert check(replace(truth(), gates=None, published=None, repeats=None, groups=None)).findings == []
 
 
-def test_a_gate_is_told_anew_after_its_group_changed_and_not_while_it_is_disabled() -> None:
+def test_replay_follows_changes_of_the_group() -> None:
     stream = (
         *MESSAGES,
         message(11, "group.updated", enabled=False, eventReceiverIds=["a", "b"]),
@@ -189,7 +189,7 @@ def test_a_gate_is_told_anew_after_its_group_changed_and_not_while_it_is_disable
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-def test_clients_and_checker_share_no_code_with_the_hub(name: str) -> None:
+def test_checker_imports_nothing_from_the_hub(name: str) -> None:
     tree = ast.parse((ROOM / f"{name}.py").read_bytes())
     taken = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     taken |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

@@ -88,7 +88,7 @@ def without_data(position: int, dataref: str | None) -> Doctored:
         (without_data(2, "/events/id-2"), OTHER),
     ],
 )
-def test_what_is_wrong_is_found(doctored: Doctored, kind: str) -> None:
+def test_altered_topic_is_rejected(doctored: Doctored, kind: str) -> None:
     assert check(doctored(truth())).count(kind) > 0
 
 
@@ -99,15 +99,15 @@ def _large(found: Evidence) -> Evidence:
     return replace(found, events=events, entries=[replace(first, input={**first.input, "payload": payload}), *rest])
 
 
-def test_what_is_too_large_may_go_without_its_data() -> None:
+def test_large_event_may_be_published_without_data() -> None:
     assert check(without_data(2, "/hub/events/id-2")(_large(truth()))).findings == []
 
 
-def test_data_that_are_left_out_are_where_it_is_said() -> None:
+def test_wrong_dataref_is_found() -> None:
     assert check(without_data(2, "/hub/events/id-3")(_large(truth()))).count(OTHER) == 1
 
 
-def test_the_id_of_a_unit_is_counted_apart_and_is_the_hubs() -> None:
+def test_unit_id_equals_the_id_of_the_hub() -> None:
     unit = ("größer", "", "1", "linux", "oci")
     assert unit_id(unit) == ids.unit_id(*unit).hex()
 
@@ -123,30 +123,30 @@ def after_a_restore(*again: int, restored: Restored = RESTORED) -> Evidence:
     return replace(found, published=of_the_present(both, found.messages, [restored]))
 
 
-def test_what_a_restore_took_and_what_came_again_after_it_is_left_out() -> None:
+def test_lost_or_republished_records_are_ignored() -> None:
     assert check(after_a_restore(7, 8)).findings == []
 
 
-def test_what_comes_again_a_second_time_is_found() -> None:
+def test_second_republication_is_found() -> None:
     assert check(after_a_restore(7, 8, 8)).count(REPEATED) == 1
 
 
-def test_what_was_noted_as_published_and_comes_again_is_found() -> None:
+def test_republication_below_published_position_is_found() -> None:
     assert check(after_a_restore(6, 7, 8)).count(REPEATED) == 1
 
 
-def test_a_stream_that_is_relayed_again_from_its_beginning_is_found() -> None:
+def test_republication_from_the_beginning_is_found() -> None:
     assert check(after_a_restore(*range(1, 9), restored=replace(RESTORED, relayed_again_after=0))).count(REPEATED) == 5
 
 
-def test_what_is_of_no_history_at_all_is_found() -> None:
+def test_record_of_no_known_history_is_found() -> None:
     found = truth()
     strange = Published(0, b"g", 9, "nobody's", {})
     of_both = of_the_present([*published(*range(1, 11)), strange], found.messages, [RESTORED])
     assert check(replace(found, published=of_both)).count(REPEATED) == 1
 
 
-def test_what_may_come_again_is_what_was_written_in_two_seconds_however_much() -> None:
+def test_republication_is_allowed_for_two_seconds_of_messages() -> None:
     slow = [replace(one, time=START + timedelta(seconds=0.1 * one.position)) for one in MESSAGES]
     kept = of_the_present(published(*range(1, 9), *range(1, 9)), slow, [replace(RESTORED, relayed_again_after=0)])
     assert [one.position for one in kept] == [*range(1, 9)]

@@ -69,7 +69,7 @@ def nobody_followed(found: Evidence) -> Evidence:
         (checkpoint(1, "5-id-6"), OTHER),
     ],
 )
-def test_what_is_wrong_is_found(doctored: Callable[[Evidence], Evidence], kind: str) -> None:
+def test_altered_subscriber_record_is_rejected(doctored: Callable[[Evidence], Evidence], kind: str) -> None:
     assert check(doctored(truth())).count(kind) > 0
 
 
@@ -83,32 +83,32 @@ def test_what_is_wrong_is_found(doctored: Callable[[Evidence], Evidence], kind: 
         (Wish(kinds=("group.updated",)), ()),
     ],
 )
-def test_who_has_a_filter_gets_what_it_lets_through(wish: Wish, positions: tuple[int, ...]) -> None:
+def test_filtered_subscriber_with_matching_messages_passes(wish: Wish, positions: tuple[int, ...]) -> None:
     assert check(subscriber_of(*positions, wish=wish)(truth())).findings == []
 
 
 @pytest.mark.parametrize(
     ("count", "cursor"), [(0, "1-id-1"), (0, "3-id-3"), (1, "4-id-4"), (1, "5-id-5"), (4, "10-id-10")]
 )
-def test_a_checkpoint_may_be_wherever_everything_before_it_was_there(count: int, cursor: str) -> None:
+def test_checkpoint_after_all_earlier_messages_passes(count: int, cursor: str) -> None:
     assert check(checkpoint(count, cursor)(truth())).findings == []
 
 
-def test_a_group_matches_no_filter_on_success() -> None:
+def test_group_message_matches_no_success_filter() -> None:
     changed = message(11, "group.updated", enabled=True, eventReceiverIds=["a", "b"])
     found = subscriber_of(2, 3, 4, 7, 8, 9, 10, wish=Wish(success=True))(truth())
     [one] = found.attendances
     assert not list(followed(one, [*MESSAGES, changed], EVENTS, 11))
 
 
-def test_what_goes_on_with_another_history_is_found_although_no_position_lacks() -> None:
+def test_message_of_another_history_is_found() -> None:
     one = attendance(2, 3, 4, 5)
     assert not list(followed(one, MESSAGES, EVENTS, 5))
     one.seen.append(Seen(6, "id-of-the-new-history", "EVENT_RECORDED", "id-of-the-new-history"))
     assert [kind for kind, _ in followed(one, MESSAGES, EVENTS, 6)] == [OTHER]
 
 
-def test_who_had_come_so_far_by_a_checkpoint_had_got_all_before_it() -> None:
+def test_missing_message_before_a_checkpoint_is_found() -> None:
     one = attendance(4, wish=GATES)
     assert not list(followed(one, MESSAGES, EVENTS, 5))
     assert [kind for kind, _ in followed(one, MESSAGES, EVENTS, 6)] == [LOST]

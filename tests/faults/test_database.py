@@ -32,7 +32,7 @@ def event(on: Stage, **more: object) -> dict[str, object]:
     return {**named, "payload": payload, "success": True, "eventReceiverId": on.receivers[0], **more}
 
 
-async def test_all_connections_are_taken(request: pytest.FixtureRequest) -> None:
+async def test_all_database_connections_are_taken(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
         folder = open.enter_context(temporary_folder(on_disk=True))
         small = {"max_connections": "60"}
@@ -60,7 +60,7 @@ async def _server(folder: Path, major: int) -> AsyncGenerator[DatabaseServer]:
 
 
 @pytest.mark.parametrize("major", [18, 15], ids=["PostgreSQL 18", "PostgreSQL 15"])
-async def test_a_writer_is_frozen_between_lock_and_commit(request: pytest.FixtureRequest, major: int) -> None:
+async def test_writer_freezes_while_holding_the_lock(request: pytest.FixtureRequest, major: int) -> None:
     async with AsyncExitStack() as open:
         folder = open.enter_context(temporary_folder(on_disk=True))
         postgres = await open.enter_async_context(_server(folder / "database", major))
@@ -103,7 +103,7 @@ async def _others_go_on(postgres: DatabaseServer, stuck: object) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_the_clock_is_set_back_an_hour(request: pytest.FixtureRequest) -> None:
+async def test_database_clock_is_set_back_an_hour(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
         folder = open.enter_context(temporary_folder(on_disk=True))
         clock = Clock(folder)

@@ -69,7 +69,7 @@ async def one_hub(folder: Path, data_dir: Path) -> AsyncGenerator[Stage]:
         hub.end()
 
 
-async def test_the_disk_of_the_embedded_database_is_full(request: pytest.FixtureRequest) -> None:
+async def test_disk_of_the_embedded_database_is_full(request: pytest.FixtureRequest) -> None:
     with temporary_folder(on_disk=True) as folder, small_disk(folder / "disk") as disk:
         async with one_hub(folder, disk / "data") as on:
             run = FaultRun("disk of the embedded database full", on, try_again=TRY_AGAIN | {"STORAGE_FULL"})

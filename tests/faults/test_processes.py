@@ -22,7 +22,7 @@ TAKEOVER_SECONDS = 5.0
 """In which a relay that was killed has a successor."""
 
 
-async def test_kill_of_a_web_process(request: pytest.FixtureRequest) -> None:
+async def test_web_process_is_killed(request: pytest.FixtureRequest) -> None:
     async with stage() as on:
         victims = itertools.cycle(on.hubs)
 
@@ -35,7 +35,7 @@ async def test_kill_of_a_web_process(request: pytest.FixtureRequest) -> None:
         await under_fault("kill -9 of a web process", on, request.node, kill, times=5)
 
 
-async def test_kill_of_the_relay(request: pytest.FixtureRequest) -> None:
+async def test_relay_is_killed(request: pytest.FixtureRequest) -> None:
     async with stage(relays=2) as on:
         need_broker(on)
 
@@ -58,7 +58,7 @@ async def _another_leads(on: Stage, victim: ServingHub, end: float) -> None:
         pytest.fail(f"within {TAKEOVER_SECONDS:g} s of the kill no other relay took over:\n{words}")
 
 
-async def test_kill_of_postgresql(request: pytest.FixtureRequest) -> None:
+async def test_postgresql_is_killed(request: pytest.FixtureRequest) -> None:
     async with stage() as on:
         ways: itertools.cycle[Callable[[], Awaitable[None]]] = itertools.cycle([on.postgres.crash, on.postgres.kill])
 
@@ -70,7 +70,7 @@ async def test_kill_of_postgresql(request: pytest.FixtureRequest) -> None:
         await under_fault("kill -9 of PostgreSQL", on, request.node, kill, times=4, every=4)
 
 
-async def test_broker_stopped_for_half_a_minute(request: pytest.FixtureRequest) -> None:
+async def test_broker_is_down_for_half_a_minute(request: pytest.FixtureRequest) -> None:
     async with stage() as on:
         broker = need_broker(on)
 
@@ -82,7 +82,7 @@ async def test_broker_stopped_for_half_a_minute(request: pytest.FixtureRequest) 
         await under_fault("broker stopped for 30 s", on, request.node, stop, times=1)
 
 
-async def test_broker_restarted(request: pytest.FixtureRequest) -> None:
+async def test_broker_is_restarted(request: pytest.FixtureRequest) -> None:
     async with stage() as on:
         broker = need_broker(on)
         ways = itertools.cycle([broker.stop, broker.kill])
@@ -94,7 +94,7 @@ async def test_broker_restarted(request: pytest.FixtureRequest) -> None:
         await under_fault("broker restarted", on, request.node, restart, times=4, every=4)
 
 
-async def test_connection_cut_in_the_middle_of_commit(request: pytest.FixtureRequest) -> None:
+async def test_connection_is_cut_during_commit(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
         folder = open.enter_context(temporary_folder(on_disk=True))
         postgres = await open.enter_async_context(database_server(folder / "database"))

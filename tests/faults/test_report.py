@@ -26,24 +26,24 @@ RUN = FaultReport(
 RUNS = [asdict(run) for run in (RUN, replace(RUN, longest_outage=0.5, lost=1), replace(RUN, fault="broker restarted"))]
 
 
-def test_counts_are_added_and_of_outages_the_longest_is_kept() -> None:
+def test_runs_of_one_fault_are_summed() -> None:
     relay, broker = summed(RUNS)
     assert (relay["injections"], relay["acknowledged"], relay["lost"], relay["longest_outage"]) == (10, 15360, 1, 1.5)
     assert (broker["fault"], broker["injections"], broker["lost"]) == ("broker restarted", 5, 0)
 
 
-def test_a_run_without_a_broker_is_seen_in_the_row() -> None:
+def test_row_names_a_run_without_a_broker() -> None:
     [line] = summed([asdict(RUN), asdict(replace(RUN, kafka="no: no java on this machine"))])
     assert line["kafka"] == "no: no java on this machine"
 
 
-def test_the_table_has_a_row_for_each_fault() -> None:
+def test_table_has_a_row_for_each_fault() -> None:
     head, *rows = table(RUNS)
     assert head.split()[:3] == ["fault", "injections", "seconds"]
     assert [row.split("  ")[0] for row in rows] == ["kill -9 of the relay", "broker restarted"]
 
 
-def test_outages_are_the_silences_of_a_second_and_more() -> None:
+def test_outages_are_silences_of_at_least_a_second() -> None:
     told = [1.0, 1.2, 4.2, 4.3, 5.2, 6.2]
     ledger = Ledger([Entry(str(time), {}, acknowledged_at=time) for time in told] + [Entry("never", {})])
     assert ledger.seconds_of_silence == pytest.approx(4.0)

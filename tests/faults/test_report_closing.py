@@ -29,7 +29,7 @@ REPORTS = [
 ]
 
 
-def test_a_fault_that_was_never_judged_is_told_apart() -> None:
+def test_closing_lines_list_faults_without_a_verdict() -> None:
     rows = [dict.fromkeys(("injections", "seconds", "acknowledged", "lost", "repeated", "wrong", "retries"), 1)] * 2
     lines = [{**row, "fault": name, "kafka": "yes"} for row, name in zip(rows, ("one", "other"), strict=True)]
     assert closing(lines, WANTED, REPORTS) == [

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.faults
 PAGE = "query ($after: String) { stream(after: $after, first: 1) { cursor } }"
 
 
-async def test_an_older_backup_is_restored(request: pytest.FixtureRequest) -> None:
+async def test_older_backup_is_restored(request: pytest.FixtureRequest) -> None:
     async with stage() as on:
         run, times = RestoredRun("restore of an older backup", on), times_of(2)
         try:
@@ -111,7 +111,7 @@ async def _resume(on: Stage, noted: int) -> int:
 
 
 @pytest.mark.parametrize("meanwhile", ["the hubs run", "the hubs are stopped"])
-async def test_kafka_is_wiped(request: pytest.FixtureRequest, meanwhile: str) -> None:
+async def test_kafka_loses_all_its_data(request: pytest.FixtureRequest, meanwhile: str) -> None:
     async with stage() as on:
         broker = need_broker(on)
         running = meanwhile == "the hubs run"

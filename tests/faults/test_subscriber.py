@@ -15,7 +15,7 @@ from tests.faults.runner.subscriber_process import LoneSubscriber, lone_subscrib
 pytestmark = pytest.mark.faults
 
 
-async def test_a_subscriber_is_frozen(request: pytest.FixtureRequest) -> None:
+async def test_subscriber_process_is_frozen(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
         on = await open.enter_async_context(stage())
         run, times = FaultRun("subscriber frozen", on), times_of(2)
