@@ -86,9 +86,7 @@ async def ask(one: ClientConnection, id: str, query: str, **variables: object) -
     await one.send(json.dumps({"id": id, "type": "subscribe", "payload": payload}))
 
 
-async def test_events_on_their_way_are_recorded_and_acknowledged_over_both_transports(
-    hub: ServedHub, database_url: str
-) -> None:
+async def test_drain_finishes_requests_in_flight_on_both_transports(hub: ServedHub, database_url: str) -> None:
     client = await Client(hub.url).logged_in("admin", hub.admin_password)
     receiver = await client.receiver("build")
     async with opened(client) as one:
@@ -114,11 +112,11 @@ async def _waits(database_url: str) -> bool:
     return await waiting_for_locks(database_url) > 0
 
 
-async def test_without_clients_it_stops_at_once(hub: ServedHub) -> None:
+async def test_server_without_clients_stops_at_once(hub: ServedHub) -> None:
     assert await ended(hub, terminate(hub)) < 2
 
 
-async def test_who_follows_is_told_to_come_back_and_nobody_new_is_let_in(hub: ServedHub) -> None:
+async def test_drain_asks_subscribers_to_reconnect(hub: ServedHub) -> None:
     client = await Client(hub.url).logged_in("admin", hub.admin_password)
     async with opened(client) as one, _event_stream(hub, client) as (reader, _):
         await ask(one, "a", FOLLOW)
@@ -193,7 +191,7 @@ async def _many_events(client: Client, name: str = "build") -> str:
     return cursor
 
 
-async def test_no_client_keeps_it_from_stopping_in_time(database_url: str) -> None:
+async def test_misbehaving_clients_do_not_delay_the_stop(database_url: str) -> None:
     # After clients, six seconds leave 1.5 s for the rest: for a machine that stands still meanwhile there are 5 s.
     assert await _stopped_by_itself(6, database_url) or await _stopped_by_itself(20, database_url)
 
@@ -210,7 +208,7 @@ async def _stopped_by_itself(seconds: float, database_url: str) -> bool:
     return "stop.cut_off" in said and "stop.too_slow" not in said
 
 
-async def test_a_second_signal_waits_for_nobody(hub: ServedHub) -> None:
+async def test_second_signal_stops_without_waiting(hub: ServedHub) -> None:
     client = await Client(hub.url).logged_in("admin", hub.admin_password)
     cursor = await _many_events(client)
     async with AsyncExitStack() as held:

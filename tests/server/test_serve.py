@@ -113,7 +113,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def test_the_first_start_says_where_everything_is_and_the_second_finds_it(folder: Path) -> None:
+def test_second_start_reuses_data_folder(folder: Path) -> None:
     process = serve(folder, "--port", "0")
     said = read_until_ready(process)
     url = re.search(r"answers at (http://127\.0\.0\.1:\d+)\n", said)
@@ -144,7 +144,7 @@ def test_the_first_start_says_where_everything_is_and_the_second_finds_it(folder
     assert not runs(database)
 
 
-def test_a_start_that_is_ended_leaves_no_database(folder: Path) -> None:
+def test_interrupted_start_leaves_no_database_running(folder: Path) -> None:
     process = serve(folder, "--port", "0")
     pid_file = folder / "data" / "postgres" / "postmaster.pid"
     asyncio.run(until(lambda: pid_file.exists() and bool(pid_file.read_text().strip()), SECONDS))
@@ -153,7 +153,7 @@ def test_a_start_that_is_ended_leaves_no_database(folder: Path) -> None:
     assert not runs(database)
 
 
-def test_a_taken_port_is_one_sentence_and_starts_no_database(folder: Path) -> None:
+def test_taken_port_fails_before_the_database_starts(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refused(folder, "--port", str(port))
@@ -162,19 +162,19 @@ def test_a_taken_port_is_one_sentence_and_starts_no_database(folder: Path) -> No
     assert not (folder / "data").exists()
 
 
-def test_an_address_that_is_not_here_is_one_sentence(folder: Path) -> None:
+def test_foreign_host_address_is_a_start_error(folder: Path) -> None:
     assert "192.0.2.1" in refused(folder, "--port", "0", "--host", "192.0.2.1")
     assert "no-such-host.invalid" in refused(folder, "--port", "0", "--host", "no-such-host.invalid")
 
 
-def test_a_data_folder_in_use_is_one_sentence_and_harms_nobody(folder: Path) -> None:
+def test_data_folder_in_use_is_a_start_error(folder: Path) -> None:
     with served(folder) as hub:
         said = refused(folder, "--port", "0")
         assert f"in use by another xzepr server (pid {hub.process.pid})" in said
         assert httpx2.get(f"{hub.url}/health", trust_env=False).json()["status"] == "healthy"
 
 
-def test_an_external_database_needs_its_schema_and_keys(
+def test_external_database_needs_schema_before_keys(
     folder: Path, empty_database_url: str, keys: dict[str, str]
 ) -> None:
     environ = {"DATABASE_URL": empty_database_url}
@@ -184,14 +184,14 @@ def test_an_external_database_needs_its_schema_and_keys(
     assert not (folder / "data").exists()
 
 
-def test_a_database_that_does_not_answer_is_one_sentence(folder: Path, keys: dict[str, str]) -> None:
+def test_unreachable_database_is_a_start_error(folder: Path, keys: dict[str, str]) -> None:
     environ = {"DATABASE_URL": "postgresql://xzepr:hunter2@127.0.0.1:1/xzepr", **keys}
     said = refused(folder, "--port", "0", environ=environ)
     assert "127.0.0.1" in said
     assert "hunter2" not in said
 
 
-def test_health_answers_get_and_head(folder: Path) -> None:
+def test_health_supports_get_plus_head(folder: Path) -> None:
     with served(folder, environ={"XZEPR__TELEMETRY__TRACING_ENABLED": "1"}) as hub, _client(hub) as http:
         for path in ("/health", "/health/live", "/health/ready", "/metrics", "/", "/graphql/playground"):
             got, head = http.get(path), http.head(path)
@@ -208,7 +208,7 @@ def _client(hub: ServedHub) -> Generator[httpx2.Client]:
         yield http
 
 
-def test_a_hub_that_was_killed_is_taken_over_by_the_next_start(folder: Path) -> None:
+def test_next_start_takes_over_from_a_killed_hub(folder: Path) -> None:
     first = ServedHub.start(folder / "data")
     database = database_pid(folder)
 
@@ -230,9 +230,7 @@ def test_a_hub_that_was_killed_is_taken_over_by_the_next_start(folder: Path) -> 
         assert asyncio.run(read()) == id
 
 
-async def test_an_event_through_one_server_is_seen_by_a_subscriber_of_the_other(
-    database_url: str, keys: dict[str, str]
-) -> None:
+async def test_subscriber_sees_event_recorded_by_another_server(database_url: str, keys: dict[str, str]) -> None:
     with temporary_folder() as one, temporary_folder() as other:
         environ = {"DATABASE_URL": database_url, **keys}
         with served(one, environ=environ) as left, served(other, environ=environ) as right:
@@ -247,7 +245,7 @@ async def test_an_event_through_one_server_is_seen_by_a_subscriber_of_the_other(
             assert not (one / "data" / "postgres").exists()
 
 
-async def test_the_database_may_go_away_and_come_back_without_a_restart(keys: dict[str, str]) -> None:
+async def test_server_recovers_when_the_database_returns(keys: dict[str, str]) -> None:
     with temporary_folder() as database, temporary_folder() as folder:
         server = await EmbeddedPostgres.start(database / "data", say=print, settings=FAST)
         await asyncio.to_thread(migrate, server.url, say=print)

@@ -55,7 +55,7 @@ def ping(size: int) -> str:
 
 
 @pytest.mark.parametrize("size", [MAX_FRAME_BYTES + 1, 10_000])
-async def test_a_frame_beyond_the_setting_closes_with_1009_and_no_trace_in_the_log(hub: ServedHub, size: int) -> None:
+async def test_too_large_frame_closes_with_1009(hub: ServedHub, size: int) -> None:
     async with opened(hub) as socket:
         await socket.send(ping(MAX_FRAME_BYTES))
         assert json.loads(await socket.recv())["type"] == "pong"
@@ -65,7 +65,7 @@ async def test_a_frame_beyond_the_setting_closes_with_1009_and_no_trace_in_the_l
     assert "Traceback" not in "".join(hub.lines)
 
 
-async def test_the_code_reaches_who_still_sends_a_frame_beyond_the_setting(hub: ServedHub) -> None:
+async def test_close_code_reaches_a_client_that_is_still_sending(hub: ServedHub) -> None:
     said, begun = b"", float("-inf")
     async with asyncio.timeout(60):  # again, where sending took longer than anybody is heard out
         while not said and time.monotonic() - begun >= WebSocketConnection.linger_seconds:
@@ -96,7 +96,7 @@ async def _heard_while_sending(hub: ServedHub) -> bytes:
         writer.close()
 
 
-async def test_who_says_nothing_is_closed_with_4408_after_the_setting(hub: ServedHub) -> None:
+async def test_client_without_init_is_closed_with_4408(hub: ServedHub) -> None:
     begun = time.monotonic()
     async with opened(hub, init=False) as socket:
         assert await closed(socket) == 4408
@@ -104,7 +104,7 @@ async def test_who_says_nothing_is_closed_with_4408_after_the_setting(hub: Serve
 
 
 @pytest.mark.slow
-async def test_pings_come_as_often_as_the_setting_says_and_want_an_answer(hub: ServedHub) -> None:
+async def test_connection_closes_after_an_unanswered_ping(hub: ServedHub) -> None:
     begun = time.monotonic()
     async with opened(hub) as socket:
         for _ in range(2):

@@ -45,9 +45,7 @@ def workers(count: int, folder: Path, spawn: Spawn, drain_seconds: float = 5) ->
     return Workers(count, handover, drain_seconds, spawn)
 
 
-async def test_a_worker_that_dies_again_and_again_is_started_at_growing_intervals(
-    tmp_path: Path, listener: socket.socket
-) -> None:
+async def test_failing_worker_restarts_at_growing_intervals(tmp_path: Path, listener: socket.socket) -> None:
     started: list[float] = []
     signals = Signals()
     dying = workers(1, tmp_path, spawning(ANSWER + "exit 3", started))
@@ -61,7 +59,7 @@ async def test_a_worker_that_dies_again_and_again_is_started_at_growing_interval
         assert pause >= least
 
 
-async def test_all_answer_is_said_once_and_when_all_do(tmp_path: Path, listener: socket.socket) -> None:
+async def test_ready_is_reported_once_after_all_workers_answer(tmp_path: Path, listener: socket.socket) -> None:
     said: list[float] = []
     signals, started = Signals(), list[float]()
     may_end = tmp_path / "may-end"
@@ -79,7 +77,7 @@ async def test_all_answer_is_said_once_and_when_all_do(tmp_path: Path, listener:
     assert said[0] - started[2] >= 0.3
 
 
-async def test_a_start_on_which_a_worker_ends_is_no_start(tmp_path: Path, listener: socket.socket) -> None:
+async def test_worker_exit_during_start_fails_the_start(tmp_path: Path, listener: socket.socket) -> None:
     said: list[str] = []
     failing = workers(2, tmp_path, spawning("exit 3", []))
     async with asyncio.timeout(SECONDS):
@@ -89,7 +87,7 @@ async def test_a_start_on_which_a_worker_ends_is_no_start(tmp_path: Path, listen
     assert listener.fileno() == -1, "it listens no longer"
 
 
-async def test_the_second_signal_waits_for_nobody(tmp_path: Path, listener: socket.socket) -> None:
+async def test_second_signal_kills_workers_at_once(tmp_path: Path, listener: socket.socket) -> None:
     signals, answering = Signals(), asyncio.Event()
     deaf = workers(1, tmp_path, spawning(f"trap '' TERM; {ANSWER} while :; do sleep 0.1; done", []), drain_seconds=60)
     running = asyncio.create_task(deaf.run(signals, listener, answering.set))
@@ -104,7 +102,7 @@ async def test_the_second_signal_waits_for_nobody(tmp_path: Path, listener: sock
     assert time.monotonic() - began < 5
 
 
-async def test_a_worker_receives_all_it_has_to_know_and_no_line_shows_its_secrets(tmp_path: Path) -> None:
+async def test_worker_config_arrives_complete(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     handover = Handover(2, Settings(), "postgresql://u:secret@h/d", key_pair(), 7, tmp_path)
     with ours, theirs:
@@ -114,7 +112,7 @@ async def test_a_worker_receives_all_it_has_to_know_and_no_line_shows_its_secret
     assert "PRIVATE KEY" not in repr(handover)
 
 
-def test_a_worker_without_a_supervisor_says_how_it_is_started() -> None:
+def test_worker_without_supervisor_names_the_command() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.close()

@@ -83,7 +83,7 @@ async def _listen(_: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
-async def test_pings_that_come_while_the_client_does_not_read_are_answered_with_one_pong() -> None:
+async def test_pings_of_a_client_that_does_not_read_get_one_pong() -> None:
     connection, wire = await opened(_listen)
     connection.pause_writing()
     for number in range(100):
@@ -96,7 +96,7 @@ async def test_pings_that_come_while_the_client_does_not_read_are_answered_with_
     assert wire.written == b"\x8a\x049999\x8a\x01x"
 
 
-async def test_a_close_behind_pings_that_wait_is_answered() -> None:
+async def test_close_after_pending_pings_is_answered() -> None:
     connection, wire = await opened(_listen)
     connection.pause_writing()
     connection.data_received(frame(LAST | PING, b"x") + frame(LAST | CLOSE, (1000).to_bytes(2, "big")))
@@ -107,7 +107,7 @@ async def test_a_close_behind_pings_that_wait_is_answered() -> None:
 
 
 @pytest.mark.parametrize("piece", [b"", b"x"])
-async def test_a_message_in_many_pieces_is_not_kept_in_as_many(piece: bytes) -> None:
+async def test_fragments_of_a_message_are_merged(piece: bytes) -> None:
     heard = asyncio.get_running_loop().create_future()
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
@@ -128,7 +128,7 @@ async def _is_left(send: Callable[[], Any]) -> None:
         await send()
 
 
-async def test_who_sends_while_a_frame_beyond_the_limit_comes_meets_a_client_that_left() -> None:
+async def test_send_during_a_too_large_frame_fails() -> None:
     outcome = asyncio.get_running_loop().create_future()
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +148,7 @@ async def test_who_sends_while_a_frame_beyond_the_limit_comes_meets_a_client_tha
     assert (await outcome)["code"] == 1009
 
 
-async def test_the_code_of_a_frame_beyond_the_limit_is_not_lost_in_a_reset() -> None:
+async def test_close_code_of_a_too_large_frame_precedes_the_reset() -> None:
     connection, wire = await opened(_listen)
     connection.linger_seconds = 0.05
     connection.data_received(frame(LAST | TEXT, claimed=5_000_000))

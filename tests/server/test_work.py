@@ -47,7 +47,7 @@ def answer(url: str) -> tuple[int, str]:
     return response.status_code, response.text
 
 
-async def test_it_may_be_started_first_and_goes_to_the_database_of_the_data_folder(folder: Path) -> None:
+async def test_worker_waits_for_the_database_of_the_data_folder(folder: Path) -> None:
     with working(folder / "data", "--port", "0") as worker:
         await worker.says("Waiting for `xzepr serve`")
         assert not (folder / "data").exists(), "it starts no database"
@@ -73,7 +73,7 @@ async def test_it_may_be_started_first_and_goes_to_the_database_of_the_data_fold
             hub.stop()
 
 
-async def test_a_route_waits_for_it_from_the_start_of_the_server_that_leaves_kafka_to_it(folder: Path) -> None:
+async def test_route_of_server_without_relay_waits_for_worker(folder: Path) -> None:
     kafka = {"XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TIMEOUT_SECONDS": "1"}
     hub = ServedHub.start(folder / "data", "--no-relay", environ=kafka)
     try:
@@ -98,7 +98,7 @@ async def test_a_route_waits_for_it_from_the_start_of_the_server_that_leaves_kaf
 
 
 @pytest.mark.slow
-async def test_it_finds_the_database_again_when_the_server_was_killed_and_started_again(folder: Path) -> None:
+async def test_worker_finds_the_database_after_server_crash(folder: Path) -> None:
     deep = folder / ("d" * 90)  # the socket is then in a temporary folder, another one at each start
     deep.mkdir()
     deep.chmod(0o755)
@@ -114,7 +114,7 @@ async def test_it_finds_the_database_again_when_the_server_was_killed_and_starte
             second.stop()
 
 
-async def test_it_ends_at_once_while_it_waits_for_a_server(folder: Path) -> None:
+async def test_waiting_worker_stops_at_once(folder: Path) -> None:
     with working(folder / "data") as worker:
         await worker.says("Waiting for `xzepr serve`")
         began = time.monotonic()
@@ -123,7 +123,7 @@ async def test_it_ends_at_once_while_it_waits_for_a_server(folder: Path) -> None
         assert time.monotonic() - began < 10
 
 
-async def test_it_needs_no_keys_on_a_database_that_is_named(folder: Path, database_url: str) -> None:
+async def test_worker_on_a_named_database_needs_no_keys(folder: Path, database_url: str) -> None:
     with working(folder / "data", environ={"DATABASE_URL": database_url}) as worker:
         await worker.says("works on the hub of database.url")
         await worker.says("Kafka        no brokers named")
@@ -145,11 +145,11 @@ def refused(folder: Path, environ: Mapping[str, str]) -> str:
     return worker.stderr
 
 
-def test_it_refuses_to_do_nothing(folder: Path) -> None:
+def test_worker_without_any_work_is_a_start_error(folder: Path) -> None:
     said = refused(folder, {"XZEPR__KAFKA__ENABLED": "false"})
     assert "kafka.enabled is off (XZEPR__KAFKA__ENABLED)" in said
     assert "--no-relay" in said
 
 
-def test_it_refuses_a_database_without_the_schema(folder: Path, empty_database_url: str) -> None:
+def test_database_without_schema_is_a_start_error(folder: Path, empty_database_url: str) -> None:
     assert "`xzepr migrate`" in refused(folder, {"DATABASE_URL": empty_database_url})

@@ -53,7 +53,7 @@ async def metrics_of(hub: ServedHub) -> dict[tuple[str, ...], float]:
     return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
 
 
-async def test_subscribers_of_either_worker_see_in_order_what_the_other_records(shared: ServedHub) -> None:
+async def test_workers_deliver_each_others_events_in_order(shared: ServedHub) -> None:
     client = await admin_of(shared)
     receiver = await client.receiver("ordered")
     one, other = workers_of(shared)
@@ -75,7 +75,7 @@ async def test_subscribers_of_either_worker_see_in_order_what_the_other_records(
     assert [frame["cursor"] for frame in seen_there] == created
 
 
-async def test_a_key_works_at_the_other_worker_at_once_and_its_end_closes_sockets_at_both(shared: ServedHub) -> None:
+async def test_api_key_works_at_both_workers_until_revoked(shared: ServedHub) -> None:
     client = await admin_of(shared)
     one, other = workers_of(shared)
     async with through(shared, one):
@@ -105,7 +105,7 @@ async def test_a_key_works_at_the_other_worker_at_once_and_its_end_closes_socket
         assert time.monotonic() - began < 5 + late.seconds
 
 
-async def test_a_write_that_is_repeated_through_the_other_worker_is_recorded_once(shared: ServedHub) -> None:
+async def test_retry_through_the_other_worker_is_recorded_once(shared: ServedHub) -> None:
     client = await admin_of(shared)
     receiver = await client.receiver("repeated")
     event = new_event(receiver) | {"idempotencyKey": "the same"}
@@ -120,7 +120,7 @@ async def test_a_write_that_is_repeated_through_the_other_worker_is_recorded_onc
     assert len(listed.data["events"]["nodes"]) == 2
 
 
-async def test_a_scrape_of_either_worker_shows_both(shared: ServedHub) -> None:
+async def test_metrics_of_either_worker_cover_both(shared: ServedHub) -> None:
     client = await admin_of(shared)
     receiver = await client.receiver("counted")
     before = (await metrics_of(shared)).get(("xzepr_events_total", "true"), 0)
@@ -143,7 +143,7 @@ async def test_a_scrape_of_either_worker_shows_both(shared: ServedHub) -> None:
         assert scrape["xzepr_worker_starts_total",] == 2
 
 
-def test_no_secret_is_on_a_command_line(shared: ServedHub) -> None:
+def test_command_lines_contain_no_secret(shared: ServedHub) -> None:
     lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (shared.process.pid, *workers_of(shared))]
     assert len(lines) == 3
     for line in lines:
@@ -152,7 +152,7 @@ def test_no_secret_is_on_a_command_line(shared: ServedHub) -> None:
         assert ADMIN_PASSWORD.encode() not in line
 
 
-def test_answers_is_said_once_after_every_worker(shared: ServedHub) -> None:
+def test_ready_line_comes_once_after_all_workers(shared: ServedHub) -> None:
     text = "".join(shared.lines)
     assert text.count("answers at http://") == 1
     assert len(re.findall(r"worker\.answers", text[: text.index("answers at")])) == 2
@@ -164,7 +164,7 @@ def database_pid(folder: Path) -> int:
 
 
 @pytest.mark.slow
-async def test_a_worker_that_is_killed_is_started_again_while_the_other_serves() -> None:
+async def test_killed_worker_is_restarted_while_the_other_serves() -> None:
     with serving("--workers", "2") as hub:
         client = await admin_of(hub)
         victim, other = workers_of(hub)
@@ -180,7 +180,7 @@ async def test_a_worker_that_is_killed_is_started_again_while_the_other_serves()
 
 
 @pytest.mark.slow
-async def test_workers_and_database_end_with_a_supervisor_that_is_killed() -> None:
+async def test_all_processes_end_with_a_killed_supervisor() -> None:
     with temporary_folder() as folder, held_port() as port:
         hub = ServedHub.start(folder / "data", "--workers", "2", port=port)
         workers, database = workers_of(hub), database_pid(hub.data_dir)
@@ -218,7 +218,7 @@ def children_of(process: "subprocess.Popen[str]") -> list[int]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_in_order_and_without_a_trace() -> None:
+def test_ctrl_c_ends_all_processes_in_order() -> None:
     with temporary_folder() as folder, in_a_group(folder) as process:
         children = children_of(process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to all of the group
@@ -235,7 +235,7 @@ def test_ctrl_c_ends_all_processes_in_order_and_without_a_trace() -> None:
 
 
 @pytest.mark.slow
-def test_the_second_signal_does_not_wait_for_a_worker_that_is_stuck() -> None:
+def test_second_signal_does_not_wait_for_a_stuck_worker() -> None:
     with temporary_folder() as folder, in_a_group(folder) as process:
         children = children_of(process)
         stuck = next(pid for pid in children if b"cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
@@ -251,7 +251,7 @@ def test_the_second_signal_does_not_wait_for_a_worker_that_is_stuck() -> None:
 
 
 @pytest.mark.slow
-async def test_requests_in_progress_at_both_workers_are_answered_when_the_hub_is_told_to_stop() -> None:
+async def test_drain_answers_requests_at_both_workers() -> None:
     with serving("--workers", "2") as hub:
         client = await admin_of(hub)
         receiver = await client.receiver("drained")
