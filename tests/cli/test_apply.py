@@ -51,12 +51,12 @@ def text(request: pytest.FixtureRequest) -> str:
     return FILE.replace("NAME", request.node.name.removeprefix("test_")[:60])
 
 
-def test_a_file_is_applied_once(admin: Person, text: str) -> None:
+def test_second_apply_changes_nothing(admin: Person, text: str) -> None:
     assert actions(apply(admin, text, "--json")) == ["create"] * 3
     assert actions(apply(admin, text, "--json")) == ["keep"] * 3
 
 
-def test_a_dry_run_shows_what_the_run_then_does_and_changes_nothing(admin: Person, text: str) -> None:
+def test_dry_run_shows_the_plan_without_changes(admin: Person, text: str) -> None:
     for _ in range(2):
         assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
     assert actions(apply(admin, text, "--json")) == ["create"] * 3
@@ -69,7 +69,7 @@ def test_a_dry_run_shows_what_the_run_then_does_and_changes_nothing(admin: Perso
     assert actions(apply(admin, changed, "--json")) == ["keep", "update", "keep"]
 
 
-def test_the_order_of_keys_in_a_schema_is_no_difference_and_the_order_of_members_is(admin: Person, text: str) -> None:
+def test_order_counts_for_members_but_not_schema_keys(admin: Person, text: str) -> None:
     text = text.replace("schema: {type: object}", "schema: {type: object, title: a}")
     apply(admin, text)
     assert (
@@ -82,13 +82,13 @@ def test_the_order_of_keys_in_a_schema_is_no_difference_and_the_order_of_members
     assert change["differences"][0]["before"] == list(reversed(change["differences"][0]["after"]))
 
 
-def test_a_member_may_be_a_receiver_that_only_the_hub_has(admin: Person, text: str) -> None:
+def test_member_may_exist_only_on_the_hub(admin: Person, text: str) -> None:
     receivers, groups = text.split("groups:")
     apply(admin, receivers)
     assert actions(apply(admin, f"groups:{groups}", "--json")) == ["create"]
 
 
-def test_a_member_that_nobody_has_is_refused_before_anything_changes(admin: Person, text: str) -> None:
+def test_unknown_member_is_rejected_before_any_change(admin: Person, text: str) -> None:
     head, members = text.split("      - ", 1)
     done = apply(admin, f"{head}      - nobody\n      - {members}")
     assert (done.code, done.out) == (1, "")
@@ -96,15 +96,15 @@ def test_a_member_that_nobody_has_is_refused_before_anything_changes(admin: Pers
     assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
 
 
-def test_what_the_hub_refuses_is_named_and_the_next_run_goes_on(admin: Person, text: str) -> None:
+def test_apply_resumes_after_a_rejected_receiver(admin: Person, text: str) -> None:
     done = apply(admin, text.replace("{type: boolean}", "{type: bool}"))
     assert done.code == 1
-    assert "receiver what_the_hub_refuses" in done.err
+    assert "receiver apply_resumes_after_a_rejected_receiver" in done.err
     assert "1 changed before it" in done.err
     assert actions(apply(admin, text, "--json")) == ["keep", "create", "create"]
 
 
-def test_two_of_one_key_on_the_hub_are_told_apart_by_nobody(admin: Person, text: str) -> None:
+def test_ambiguous_key_on_the_hub_is_an_error(admin: Person, text: str) -> None:
     apply(admin, text)
     name = text.split("name: ", 1)[1].split(",")[0]
     twin: dict[str, object] = {"name": name, "type": "stage", "version": "1", "description": "twin", "schema": {}}
@@ -145,7 +145,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named_with_its_line_and_changes_nothing(admin: Person, mistake: str) -> None:
+def test_mistake_is_reported_with_its_line(admin: Person, mistake: str) -> None:
     before, after, said = MISTAKES[mistake]
     text = FILE.lstrip("\n")
     assert before in text
@@ -155,20 +155,20 @@ def test_a_mistake_is_named_with_its_line_and_changes_nothing(admin: Person, mis
     assert admin.ask(NAMED, name="mistaken-build") == {"eventReceivers": {"nodes": []}}
 
 
-def test_all_mistakes_are_told_at_once(admin: Person) -> None:
+def test_all_mistakes_are_reported_together(admin: Person) -> None:
     done = apply(admin, "receivers:\n  - {name: 1, type: a, version: b}\ngroup: []\n")
     assert "hub.yaml has 4 mistakes:" in done.err
     assert "did you mean groups?" in done.err
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00"])
-def test_what_is_no_hub_file_is_one_sentence(admin: Person, text: str) -> None:
+def test_malformed_hub_file_is_one_sentence(admin: Person, text: str) -> None:
     done = apply(admin, text)
     assert done.code == 1
     assert done.err.startswith("xzepr: hub.yaml")
 
 
-def test_a_schema_may_be_in_a_file_beside_it(admin: Person, text: str, tmp_path: Path) -> None:
+def test_schema_is_read_from_a_separate_file(admin: Person, text: str, tmp_path: Path) -> None:
     (tmp_path / "build.json").write_text('{"type": "object", "required": ["commit"]}')
     told = apply(admin, text.replace("schema: {type: object}", "schemaFile: build.json"), "--json").json
     assert {"field": "schema", "before": None, "after": {"type": "object", "required": ["commit"]}} in told[0][
@@ -176,7 +176,7 @@ def test_a_schema_may_be_in_a_file_beside_it(admin: Person, text: str, tmp_path:
     ]
 
 
-def test_the_example_of_the_documentation_applies(admin: Person) -> None:
+def test_documented_example_applies(admin: Person) -> None:
     page = (ROOT / "docs" / "how_to" / "apply_a_hub_file.md").read_text(encoding="utf-8")
     example = page.split("```yaml\n")[1].split("```")[0]
     printed = page.split("--dry-run\n")[1].split("$ ")[0]

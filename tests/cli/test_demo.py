@@ -15,7 +15,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("xzepr-*")]
 
 
-def test_the_demo_plays_to_its_end_and_removes_its_hub(stranger: Person) -> None:
+def test_demo_removes_its_hub_at_the_end(stranger: Person) -> None:
     with temporary_folder() as folder:
         demo = stranger.start("demo", "--json", environ={"TMPDIR": str(folder)})
         assert demo.end(SECONDS) == 0, demo.err
@@ -24,7 +24,7 @@ def test_the_demo_plays_to_its_end_and_removes_its_hub(stranger: Person) -> None
     assert kinds == [*["RECEIVER_CREATED"] * 5, "GROUP_CREATED", *["EVENT_RECORDED"] * 6, "GATE_COMPLETED"]
 
 
-def test_an_interrupted_demo_removes_its_hub_too(stranger: Person) -> None:
+def test_interrupted_demo_removes_its_hub(stranger: Person) -> None:
     with temporary_folder() as folder:
         demo = stranger.start("demo", environ={"TMPDIR": str(folder)})
         demo.until(lambda demo: any("answers at" in line for line in demo.out), SECONDS)

@@ -26,7 +26,7 @@ def event_file(person: Person, text: str) -> str:
     return "event.json"
 
 
-def test_an_event_is_recorded_and_listed(admin: Person) -> None:
+def test_list_filters_recorded_events(admin: Person) -> None:
     id = receiver(admin, "listed")
     recorded = admin.record("listed", *UNIT)
     admin.record(id, *UNIT, success=False)
@@ -39,7 +39,7 @@ def test_an_event_is_recorded_and_listed(admin: Person) -> None:
     assert admin("events", "list", "--receiver", id, "--limit", "1").out.split("\t")[1:3] == ["FAILED", "listed"]
 
 
-def test_more_events_than_a_page_has_are_listed(admin: Person) -> None:
+def test_list_reads_more_than_one_page(admin: Person) -> None:
     id = receiver(admin, "many")
     new: dict[str, object] = dict(zip(("name", "version", "release", "platformId", "package"), UNIT, strict=True))
     events: list[dict[str, object]] = [
@@ -54,7 +54,7 @@ def test_more_events_than_a_page_has_are_listed(admin: Person) -> None:
     assert len({event["id"] for event in found}) == 120
 
 
-def test_the_same_key_records_once(admin: Person) -> None:
+def test_idempotency_key_records_once(admin: Person) -> None:
     receiver(admin, "once")
     arguments = ["events", "create", "-f", "event.json", "--idempotency-key", "cli-once"]
     event_file(
@@ -70,7 +70,7 @@ def test_the_same_key_records_once(admin: Person) -> None:
     assert event["payload"] == {"n": 18446744073709551615}
 
 
-def test_a_payload_that_breaks_its_schema_is_refused_with_each_place(admin: Person) -> None:
+def test_invalid_payload_reports_each_location(admin: Person) -> None:
     receiver(admin, "strict", "{properties: {size: {type: integer}, name: {type: string}}}")
     event = (
         '{"receiver": "strict", "name": "a", "version": "1", "release": "1", "platformId": "p", "package": "k", '
@@ -95,13 +95,13 @@ def test_a_payload_that_breaks_its_schema_is_refused_with_each_place(admin: Pers
         ("{}", "an event needs --name, --version, --release, --platform-id, --package, --description"),
     ],
 )
-def test_a_file_that_is_no_event_is_refused_before_the_hub_is_asked(stranger: Person, text: str, said: str) -> None:
+def test_malformed_event_file_is_rejected_locally(stranger: Person, text: str, said: str) -> None:
     done = stranger("events", "create", "-f", event_file(stranger, text))
     assert (done.code, done.out) == (1, "")
     assert said in done.err
 
 
-def test_a_receiver_that_is_not_there_or_not_the_only_one_is_told(admin: Person) -> None:
+def test_unknown_or_ambiguous_receiver_is_an_error(admin: Person) -> None:
     assert "has no receiver 'nobody'" in admin("events", "list", "--receiver", "nobody").err
     receiver(admin, "twofold")
     (admin.folder / "receiver.yaml").write_text(
@@ -113,7 +113,7 @@ def test_a_receiver_that_is_not_there_or_not_the_only_one_is_told(admin: Person)
     assert chosen.code == 0
 
 
-def test_a_key_that_may_only_create_events_needs_nothing_else(admin: Person) -> None:
+def test_create_only_key_records_an_event(admin: Person) -> None:
     id = receiver(admin, "narrow")
     key = admin.ask('mutation { createApiKey(input: {name: "ci", permissions: [EVENT_CREATE]}) { secret } }')
     done = admin.record(id, *UNIT, XZEPR_API_KEY=key["createApiKey"]["secret"])
@@ -121,14 +121,14 @@ def test_a_key_that_may_only_create_events_needs_nothing_else(admin: Person) -> 
     assert len(admin("events", "list", "--receiver", id, "--json").json) == 1
 
 
-def test_a_name_cannot_command_the_terminal(admin: Person) -> None:
+def test_escape_sequences_in_names_are_escaped(admin: Person) -> None:
     id = receiver(admin, "escapes")
     admin.record(id, "a\x1b[2Jb\tc\nd", *UNIT[1:])
     (line,) = admin("events", "list", "--receiver", id).out.splitlines()
     assert "a\\x1b[2Jb\\tc\\nd" in line
 
 
-def test_tail_tells_of_its_kinds_and_filters_only(admin: Person) -> None:
+def test_tail_applies_kind_plus_receiver_filters(admin: Person) -> None:
     id = receiver(admin, "tailed")
     tail = admin.start("events", "tail", "--from-start", "--kind", "event.recorded", "--receiver", id, "--json")
     other = receiver(admin, "not-tailed")
@@ -139,14 +139,14 @@ def test_tail_tells_of_its_kinds_and_filters_only(admin: Person) -> None:
     assert (again.code, _cursor(again.out)) == (0, cursors[2])
 
 
-def test_a_cursor_of_another_stream_is_refused(admin: Person) -> None:
+def test_tail_rejects_the_cursor_of_another_stream(admin: Person) -> None:
     receiver(admin, "head")
     done = admin("events", "tail", "--after", "1-AAAAAAAA")
     assert done.code == 1
     assert done.err.count("\n") == 1
 
 
-def test_an_unknown_kind_is_refused_with_the_nearest(admin: Person) -> None:
+def test_unknown_kind_suggests_the_nearest(admin: Person) -> None:
     assert "did you mean event.recorded?" in admin("events", "tail", "--kind", "event.record").err
 
 
@@ -154,7 +154,7 @@ def _cursor(line: str) -> str:
     return line.split('"cursor":"', 1)[1].split('"', 1)[0]
 
 
-def test_tail_goes_on_after_the_hub_was_killed(own_hub: list[ServedHub], stranger: Person) -> None:
+def test_tail_continues_after_a_hub_crash(own_hub: list[ServedHub], stranger: Person) -> None:
     person, hub = stranger, own_hub[0]
     person.hub = hub.url
     person.log_in("admin", hub.admin_password)
@@ -182,7 +182,7 @@ def small_hub() -> Iterator[ServedHub]:
 
 
 @pytest.mark.slow
-def test_tail_waits_for_a_place_on_a_full_hub(small_hub: ServedHub, stranger: Person) -> None:
+def test_tail_waits_for_a_slot_on_a_full_hub(small_hub: ServedHub, stranger: Person) -> None:
     person = stranger
     person.hub = small_hub.url
     person.log_in("admin", small_hub.admin_password)

@@ -30,7 +30,7 @@ def make_gate(admin: Person, name: str) -> str:
     return name
 
 
-def test_a_gate_is_shown_with_each_member(admin: Person, gate: str) -> None:
+def test_show_lists_each_member(admin: Person, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
     (shown,) = admin("gates", "show", gate, *REST, "--json").json["gates"]
     assert [member["state"] for member in shown["members"]] == ["PASSED", "MISSING"]
@@ -40,7 +40,7 @@ def test_a_gate_is_shown_with_each_member(admin: Person, gate: str) -> None:
     assert [line.split("\t")[0] for line in lines[1:]] == ["PASSED", "FAILED"]
 
 
-def test_a_mistyped_unit_is_shown_its_neighbours(admin: Person, gate: str) -> None:
+def test_unknown_unit_lists_similar_units(admin: Person, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
     shown = admin("gates", "show", gate, "1.1", *REST[1:], "--json").json
     assert (shown["reported"], shown["gates"]) == (False, [])
@@ -49,12 +49,12 @@ def test_a_mistyped_unit_is_shown_its_neighbours(admin: Person, gate: str) -> No
     assert f"{gate} 1.0 1 linux rpm\tversion 1.0" in text
 
 
-def test_a_named_group_is_shown_where_nothing_was_reported(admin: Person, gate: str) -> None:
+def test_named_group_is_shown_without_any_report(admin: Person, gate: str) -> None:
     (shown,) = admin("gates", "show", gate, *REST, "--group", gate, "--json").json["gates"]
     assert [member["state"] for member in shown["members"]] == ["MISSING", "MISSING"]
 
 
-def test_waiting_ends_as_soon_as_the_gate_is_complete(admin: Person, gate: str) -> None:
+def test_wait_ends_when_the_gate_completes(admin: Person, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
     waiting = admin.start("gates", "wait", gate, gate, *REST, "--timeout", "60", "--json")
     began = time.monotonic()
@@ -65,20 +65,20 @@ def test_waiting_ends_as_soon_as_the_gate_is_complete(admin: Person, gate: str) 
     assert '"outcome": "COMPLETE"' in "\n".join(waiting.out)
 
 
-def test_a_complete_gate_is_not_waited_for(admin: Person, gate: str) -> None:
+def test_wait_returns_at_once_for_a_complete_gate(admin: Person, gate: str) -> None:
     for end in "ab":
         admin.record(f"{gate}-{end}", gate, *REST)
     assert admin("gates", "wait", gate, gate, *REST, "--timeout", "0").code == 0
 
 
-def test_at_the_time_out_a_missing_member_is_2_and_a_failed_one_1(admin: Person, gate: str) -> None:
+def test_timeout_exit_code_is_2_if_missing_1_if_failed(admin: Person, gate: str) -> None:
     wait = ("gates", "wait", gate, gate, *REST, "--timeout", "0.2")
     assert admin(*wait).code == 2
     admin.record(f"{gate}-a", gate, *REST, success=False)
     assert admin(*wait).code == 1
 
 
-def test_fail_fast_ends_at_once_when_a_member_failed(admin: Person, gate: str) -> None:
+def test_fail_fast_ends_when_a_member_fails(admin: Person, gate: str) -> None:
     waiting = admin.start("gates", "wait", gate, gate, *REST, "--timeout", "600", "--fail-fast")
     admin.record(f"{gate}-a", gate, *REST)
     admin.record(f"{gate}-b", gate, *REST, success=False)
@@ -95,7 +95,7 @@ def until_subscribed(hub: ServedHub) -> None:
             time.sleep(0.05)
 
 
-def test_waiting_gets_over_a_hub_that_was_killed(own_hub: list[ServedHub], stranger: Person) -> None:
+def test_wait_survives_a_hub_crash(own_hub: list[ServedHub], stranger: Person) -> None:
     person, hub = stranger, own_hub[0]
     person.hub = hub.url
     person.log_in("admin", hub.admin_password)
@@ -111,7 +111,7 @@ def test_waiting_gets_over_a_hub_that_was_killed(own_hub: list[ServedHub], stran
     assert waiting.end() == 0
 
 
-def test_a_hub_that_is_away_at_the_time_out_cannot_say(own_hub: list[ServedHub], stranger: Person) -> None:
+def test_unreachable_hub_at_the_timeout_exits_3(own_hub: list[ServedHub], stranger: Person) -> None:
     person, hub = stranger, own_hub[0]
     person.hub = hub.url
     person.log_in("admin", hub.admin_password)
@@ -132,7 +132,7 @@ def test_a_hub_that_is_away_at_the_time_out_cannot_say(own_hub: list[ServedHub],
         (("any", "--tiemout", "3"), {}),
     ],
 )
-def test_a_hub_that_cannot_say_is_3(admin: Person, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
+def test_unanswerable_wait_exits_3(admin: Person, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
     group, *options = arguments
     done = admin("gates", "wait", group, "n", *REST, "--timeout", "5", *options, environ=environ)
     assert (done.code, done.out) == (3, "")

@@ -53,7 +53,7 @@ def xzepr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return run
 
 
-def test_help_names_every_family_and_imports_none(tmp_path: Path) -> None:
+def test_help_lists_families_without_importing_them(tmp_path: Path) -> None:
     code = (
         "import sys; from xzepr.cli import FAMILIES, assemble; assemble(['--help'])(['--help'], standalone_mode=False);"
         "assert not {f.where.partition(':')[0] for f in FAMILIES} & set(sys.modules);"
@@ -68,20 +68,20 @@ def test_help_names_every_family_and_imports_none(tmp_path: Path) -> None:
         assert family.name in done.stdout
 
 
-def test_the_package_is_the_command_too(tmp_path: Path) -> None:
+def test_package_runs_as_the_command(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "xzepr", "--version"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout[:6]) == (0, "xzepr ")
 
 
-def test_every_family_in_the_table_is_there() -> None:
+def test_every_listed_family_exists() -> None:
     for family in FAMILIES:
         module, _, name = family.where.partition(":")
         assert hasattr(importlib.import_module(module), name)
 
 
-def test_a_misspelt_command_is_refused_with_the_nearest(xzepr: Xzepr) -> None:
+def test_misspelt_command_suggests_the_nearest(xzepr: Xzepr) -> None:
     done = xzepr("confg")
     assert done.code == 2
     assert "config" in done.err
@@ -98,7 +98,7 @@ def test_config_prints_every_key_with_its_origin(xzepr: Xzepr) -> None:
     assert "hunter2" not in done.out + done.err
 
 
-def test_config_as_json_holds_typed_values(xzepr: Xzepr, tmp_path: Path) -> None:
+def test_config_json_has_typed_values(xzepr: Xzepr, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("kafka: {brokers: [a, b]}")
     done = xzepr("config", "--json", "--config", "mine.yaml")
     lines = {line["key"]: line for line in json.loads(done.out)}
@@ -107,7 +107,7 @@ def test_config_as_json_holds_typed_values(xzepr: Xzepr, tmp_path: Path) -> None
     assert lines["kafka.brokers"]["origin"] == "mine.yaml:1"
 
 
-def test_settings_that_cannot_be_used_are_one_message_and_no_traceback(xzepr: Xzepr) -> None:
+def test_unusable_settings_are_one_message(xzepr: Xzepr) -> None:
     done = xzepr("config", environ={"XZEPR__SERVER__PROT": "1"})
     assert (done.code, done.out) == (1, "")
     assert done.err == (
@@ -115,7 +115,7 @@ def test_settings_that_cannot_be_used_are_one_message_and_no_traceback(xzepr: Xz
     )
 
 
-def test_keys_init_makes_a_pair_and_prints_the_variables_that_name_it(xzepr: Xzepr, tmp_path: Path) -> None:
+def test_keys_init_prints_the_variables_of_the_new_pair(xzepr: Xzepr, tmp_path: Path) -> None:
     done = xzepr("keys", "init", "--data-dir", "state")
     assert done.code == 0, done.err
     folder = tmp_path / "state" / "keys"
@@ -138,14 +138,14 @@ def test_keys_init_never_overwrites(xzepr: Xzepr, tmp_path: Path, existing: str)
     assert (tmp_path / existing).read_text() == "mine"
 
 
-def test_keys_init_takes_both_names_or_none(xzepr: Xzepr, tmp_path: Path) -> None:
+def test_keys_init_needs_both_names_or_none(xzepr: Xzepr, tmp_path: Path) -> None:
     done = xzepr("keys", "init", "--private", "a.pem")
     assert done.code == 1
     assert "a key pair needs both of its files" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_keys_that_cannot_be_written_are_one_sentence(xzepr: Xzepr, tmp_path: Path) -> None:
+def test_unwritable_keys_are_one_sentence(xzepr: Xzepr, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = xzepr("keys", "init", "--private", "file/a.pem", "--public", "file/b.pem")
     assert done.code == 1
@@ -154,20 +154,20 @@ def test_keys_that_cannot_be_written_are_one_sentence(xzepr: Xzepr, tmp_path: Pa
 
 
 @pytest.mark.parametrize("option", [(), ("--dry-run",)])
-def test_migrate_without_a_database_starts_none(xzepr: Xzepr, tmp_path: Path, option: tuple[str, ...]) -> None:
+def test_migrate_without_database_starts_none(xzepr: Xzepr, tmp_path: Path, option: tuple[str, ...]) -> None:
     done = xzepr("migrate", *option)
     assert done.code == 0
     assert "the embedded database migrates itself when `xzepr serve` starts" in done.out
     assert not (tmp_path / Settings().data_dir).exists()
 
 
-def test_migrate_prints_all_sql_without_a_database(xzepr: Xzepr) -> None:
+def test_migrate_sql_without_database_prints_all(xzepr: Xzepr) -> None:
     done = xzepr("migrate", "--sql")
     assert done.code == 0, done.err
     assert "CREATE TABLE" in done.out
 
 
-def test_migrate_lists_applies_and_then_has_nothing_left(xzepr: Xzepr, empty_database_url: str) -> None:
+def test_migrate_applies_the_listed_migrations(xzepr: Xzepr, empty_database_url: str) -> None:
     environ = {"DATABASE_URL": empty_database_url}
     planned = xzepr("migrate", "--dry-run", environ=environ).out.splitlines()
     again = xzepr("migrate", "--dry-run", environ=environ).out.splitlines()
@@ -178,7 +178,7 @@ def test_migrate_lists_applies_and_then_has_nothing_left(xzepr: Xzepr, empty_dat
     assert xzepr("migrate", "--sql", environ=environ).out.strip() == ""
 
 
-def test_migrate_takes_one_question_at_a_time(xzepr: Xzepr) -> None:
+def test_migrate_options_are_mutually_exclusive(xzepr: Xzepr) -> None:
     done = xzepr("migrate", "--dry-run", "--sql")
     assert done.code == 1
     assert "choose one" in done.err

@@ -77,7 +77,7 @@ def cells_of(name: str, out: str) -> list[list[str]]:
     return [row for row in (line.split("\t") for line in out.splitlines()) if row[0] == name]
 
 
-def test_the_status_tells_the_head_and_each_route(operator: Person, database_url: str) -> None:
+def test_status_shows_the_head_with_each_route(operator: Person, database_url: str) -> None:
     receiver(operator)
     stop_a_route(database_url)
     told = operator("stream", "status", "--json").json
@@ -91,15 +91,13 @@ def test_the_status_tells_the_head_and_each_route(operator: Person, database_url
     assert why[2] == "Kafka was wiped"
 
 
-def test_the_status_of_a_hub_without_brokers_says_so(operator: Person) -> None:
+def test_status_reports_missing_brokers(operator: Person) -> None:
     told = operator("stream", "status")
     assert "no process that is heard of has kafka.brokers: history waits for them" in told.err
     assert "\tserve\t" in told.out
 
 
-def test_the_status_tells_a_route_that_has_brokers_and_was_never_led(
-    database_url: str, stranger: Person, tmp_path: Path
-) -> None:
+def test_status_shows_a_route_that_was_never_led(database_url: str, stranger: Person, tmp_path: Path) -> None:
     kafka = {"XZEPR__KAFKA__ENABLED": "false", "XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TOPIC": TOPIC}
     with operating(database_url, stranger, tmp_path, **kafka) as person:
         receiver(person)
@@ -110,7 +108,7 @@ def test_the_status_tells_a_route_that_has_brokers_and_was_never_led(
     assert told.err == ""
 
 
-def test_a_stopped_route_is_told_where_to_go_on(operator: Person, database_url: str) -> None:
+def test_resume_stores_the_instruction_of_a_stopped_route(operator: Person, database_url: str) -> None:
     receiver(operator)
     stop_a_route(database_url)
     done = operator("stream", "resume", "--at", "1")
@@ -120,7 +118,7 @@ def test_a_stopped_route_is_told_where_to_go_on(operator: Person, database_url: 
     assert instructions(database_url) == [(TOPIC, 0)]
 
 
-def test_what_cannot_be_resumed_is_refused_and_nobody_is_told(operator: Person, database_url: str) -> None:
+def test_rejected_resume_stores_no_instruction(operator: Person, database_url: str) -> None:
     assert "no route is stopped" in operator("stream", "resume", "--at", "0").err
     stop_a_route(database_url)
     assert "the stream has positions" in operator("stream", "resume", "--at", "5").err
@@ -131,7 +129,7 @@ def test_what_cannot_be_resumed_is_refused_and_nobody_is_told(operator: Person, 
     assert instructions(database_url) == [("another", None), (TOPIC, None)]
 
 
-def test_dead_letters_are_shown_sent_again_and_dropped(operator: Person, database_url: str) -> None:
+def test_dead_letters_are_listed_then_retried_or_dropped(operator: Person, database_url: str) -> None:
     assert "no relay has led a route" in operator("stream", "dead").err
     stop_a_route(database_url)
     refuse(database_url, *range(1, 104))
@@ -151,7 +149,7 @@ def test_dead_letters_are_shown_sent_again_and_dropped(operator: Person, databas
     assert operator("stream", "drop", "--all", "--route", TOPIC).out == "100 dropped.\n"
 
 
-def test_what_is_no_dead_letter_is_named_and_nothing_becomes_of_the_others(operator: Person, database_url: str) -> None:
+def test_unknown_dead_letter_changes_no_other(operator: Person, database_url: str) -> None:
     stop_a_route(database_url)
     refuse(database_url, 1, 2)
     for command in ("retry", "drop"):
@@ -162,7 +160,7 @@ def test_what_is_no_dead_letter_is_named_and_nothing_becomes_of_the_others(opera
     assert {one["state"] for one in operator("stream", "dead", "--json").json} == {"WAITING"}
 
 
-def test_it_takes_an_administrator_of_the_stream(admin: Person) -> None:
+def test_stream_commands_need_the_stream_admin_permission(admin: Person) -> None:
     password = "a password for a manager"
     admin("users", "create", "cli-manager", "--role", "event_manager", "--password-stdin", stdin=password)
     admin.log_in("cli-manager", password)
@@ -172,7 +170,7 @@ def test_it_takes_an_administrator_of_the_stream(admin: Person) -> None:
         assert (done.code, done.err) == (1, "xzepr: this needs the permission stream:admin\n")
 
 
-def test_each_process_is_shown_with_its_feed_and_its_subscribers(operator: Person) -> None:
+def test_status_shows_the_subscribers_of_each_process(operator: Person) -> None:
     receiver(operator)
     tail = operator.start("events", "tail")
     deadline = time.monotonic() + 30
@@ -188,7 +186,7 @@ def test_each_process_is_shown_with_its_feed_and_its_subscribers(operator: Perso
 
 
 @pytest.mark.slow
-def test_a_watch_survives_a_restart_of_the_hub_and_says_so(own_hub: list[ServedHub], stranger: Person) -> None:
+def test_watch_survives_a_hub_restart(own_hub: list[ServedHub], stranger: Person) -> None:
     first = own_hub[0]
     stranger.hub = first.url
     stranger.log_in("admin", first.admin_password)
@@ -210,5 +208,5 @@ def test_a_watch_survives_a_restart_of_the_hub_and_says_so(own_hub: list[ServedH
     ("seconds", "told"),
     [(0, "0 s"), (0.04, "0 s"), (0.44, "0.4 s"), (45, "45 s"), (720, "12 min"), (18_000, "5 h"), (260_000, "3 d")],
 )
-def test_a_duration_is_told_in_the_unit_that_a_person_would_choose(seconds: float, told: str) -> None:
+def test_duration_is_shown_in_a_readable_unit(seconds: float, told: str) -> None:
     assert duration(seconds) == told
