@@ -1,4 +1,4 @@
-"""Every code has a status and a line in the reference, and neither knows a code that does not exist."""
+"""Error codes: their HTTP statuses, headers and descriptions, and the reference page of errors."""
 
 import re
 from collections.abc import Iterator
@@ -24,14 +24,15 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 
 
 def kinds(parent: type[Problem] = Problem) -> Iterator[type[Problem]]:
+    """Yields every subclass of a problem, at any depth."""
     for kind in parent.__subclasses__():
         yield kind
         yield from kinds(kind)
 
 
 def test_every_problem_code_has_a_status() -> None:
-    ours = {kind.code for kind in kinds() if kind.__module__ in ("xzepr.core.errors", api_errors.__name__)}
-    assert set(STATUS) == ours
+    codes = {kind.code for kind in kinds() if kind.__module__ in ("xzepr.core.errors", api_errors.__name__)}
+    assert set(STATUS) == codes
 
 
 def test_reference_lists_every_code_with_its_status() -> None:
@@ -50,7 +51,7 @@ def test_described_problem_includes_its_details() -> None:
     assert described(Internal("r1")) == [
         {"message": "internal error", "extensions": {"code": "INTERNAL", "requestId": "r1"}}
     ]
-    assert [one["extensions"] for one in described(InvalidInput((Violation("a", "x"), Violation("b/0", "y"))))] == [
+    assert [error["extensions"] for error in described(InvalidInput((Violation("a", "x"), Violation("b/0", "y"))))] == [
         {"code": "INVALID_INPUT", "field": "a"},
         {"code": "INVALID_INPUT", "field": "b/0"},
     ]

@@ -1,4 +1,4 @@
-"""What the hub says of itself while its parts are there, slow, or away."""
+"""Health endpoints while the hub's components work, hang or fail."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,33 +14,33 @@ from xzepr.core.errors import Unavailable
 from xzepr.infra.telemetry.metrics import Metrics
 
 
-async def there() -> None:
-    """A database that answers."""
+async def reachable() -> None:
+    """A database check that succeeds."""
 
 
-async def away() -> None:
-    """A database that is away."""
-    raise Unavailable("away")
+async def unreachable() -> None:
+    """A database check that fails."""
+    raise Unavailable("the database cannot be reached")
 
 
 async def hanging() -> None:
-    """A database that never answers."""
+    """A database check that never returns."""
     await asyncio.Event().wait()
 
 
 def client(
-    database: Callable[[], Awaitable[None]] = there, kafka: State | None = None, metrics: Metrics | None = None
+    database: Callable[[], Awaitable[None]] = reachable, kafka: State | None = None, metrics: Metrics | None = None
 ) -> TestClient:
-    """An application with nothing but the health routes."""
+    """Returns a client of an application that has only the health routes."""
     health = Health(database, lambda: kafka, Drain(), timeout_seconds=0.05)
     return TestClient(Starlette(routes=health_routes(health, metrics)))
 
 
 def test_health_response_has_documented_shape() -> None:
-    answer = client().get("/health")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == {
+    response = client().get("/health")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {
         "status": "healthy",
         "service": "xzepr",
         "version": xzepr.__version__,
@@ -48,7 +48,7 @@ def test_health_response_has_documented_shape() -> None:
     }
 
 
-@pytest.mark.parametrize("database", [away, hanging])
+@pytest.mark.parametrize("database", [unreachable, hanging])
 def test_hub_without_database_is_unhealthy_but_alive(
     database: Callable[[], Awaitable[None]],
 ) -> None:
@@ -62,11 +62,11 @@ def test_hub_without_database_is_unhealthy_but_alive(
 
 
 def test_hub_with_full_disk_is_degraded() -> None:
-    health = Health(there, lambda: None, Drain(), lambda: False)
-    answer = TestClient(Starlette(routes=health_routes(health, None))).get("/health")
-    assert answer.status_code == 200
-    assert answer.json()["status"] == "degraded"
-    assert answer.json()["components"] == {"database": "healthy", "storage": "degraded"}
+    health = Health(reachable, lambda: None, Drain(), lambda: False)
+    response = TestClient(Starlette(routes=health_routes(health, None))).get("/health")
+    assert response.status_code == 200
+    assert response.json()["status"] == "degraded"
+    assert response.json()["components"] == {"database": "healthy", "storage": "degraded"}
 
 
 @pytest.mark.parametrize("kafka", [State.DEGRADED, State.UNHEALTHY])
@@ -87,7 +87,7 @@ def test_head_responds_like_get(path: str) -> None:
 
 
 def test_metrics_are_served_only_when_enabled() -> None:
-    answer = client(metrics=Metrics("1.2.3")).get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert 'xzepr_build_info{version="1.2.3"} 1.0' in answer.text
+    response = client(metrics=Metrics("1.2.3")).get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'xzepr_build_info{version="1.2.3"} 1.0' in response.text
     assert client().get("/metrics").status_code == 404

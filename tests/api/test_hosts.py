@@ -1,4 +1,4 @@
-"""Hosts and origins: digits and our own names are ours, names that somebody else can point at us are not."""
+"""The Host and Origin headers that the hub accepts."""
 
 import pytest
 

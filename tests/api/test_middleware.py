@@ -1,4 +1,4 @@
-"""The middleware on a real server: ids, hosts, and what happens to requests that are too large or too slow."""
+"""Middleware on a real server: request ids, allowed hosts, size limits and timeouts."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from xzepr.api.middleware import BodyLimit, RequestTimeout, request_id_of
 
 
 async def raw(port: int, text: str) -> str:
-    """What the server answers to these bytes, read until it closes or has nothing more to say."""
+    """Sends the text and returns the response, up to the end of its body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(text.encode())
     await writer.drain()
@@ -32,15 +32,15 @@ async def raw(port: int, text: str) -> str:
 )
 async def test_request_for_other_host_is_rejected(host: str, status: int) -> None:
     async with served(app(World())) as port:
-        answer = await raw(port, f"PUT / HTTP/1.0\r\n{host}\r\n\r\n")
-    assert f" {status} " in answer.splitlines()[0]
-    assert ("HOST_NOT_ALLOWED" in answer) is (status == 421)
+        response = await raw(port, f"PUT / HTTP/1.0\r\n{host}\r\n\r\n")
+    assert f" {status} " in response.splitlines()[0]
+    assert ("HOST_NOT_ALLOWED" in response) is (status == 421)
 
 
 async def test_duplicate_host_header_is_rejected() -> None:
     async with served(app(World())) as port:
-        answer = await raw(port, "PUT / HTTP/1.1\r\nHost: hub\r\nHost: hub\r\n\r\n")
-    assert answer.splitlines()[0].split()[1] in ("400", "421")
+        response = await raw(port, "PUT / HTTP/1.1\r\nHost: hub\r\nHost: hub\r\n\r\n")
+    assert response.splitlines()[0].split()[1] in ("400", "421")
 
 
 @pytest.mark.parametrize(
@@ -49,21 +49,21 @@ async def test_duplicate_host_header_is_rejected() -> None:
 async def test_unusable_request_id_is_replaced(offered: str, kept: bool) -> None:
     transport = httpx2.ASGITransport(app(World()))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hub") as client:
-        given = (await client.put("/", headers={"X-Request-ID": offered})).headers["x-request-id"]
-    assert (given == offered) is kept
-    assert kept or len(given) == 26
+        request_id = (await client.put("/", headers={"X-Request-ID": offered})).headers["x-request-id"]
+    assert (request_id == offered) is kept
+    assert kept or len(request_id) == 26
 
 
 async def test_slow_request_body_gets_408() -> None:
     async with served(app(World(), timeout_seconds=0.1)) as port:
-        answer = await raw(
+        response = await raw(
             port,
             "POST / HTTP/1.1\r\nHost: hub\r\nX-API-Key: good\r\n"
             "Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
         )
-    assert "408" in answer.splitlines()[0]
-    assert "REQUEST_TIMEOUT" in answer
-    assert "connection: close" in answer.lower()
+    assert "408" in response.splitlines()[0]
+    assert "REQUEST_TIMEOUT" in response
+    assert "connection: close" in response.lower()
 
 
 async def test_slow_response_gets_504() -> None:
@@ -76,20 +76,22 @@ async def test_slow_response_gets_504() -> None:
     assert response.json()["errors"][0]["extensions"]["code"] == "TIMEOUT"
 
 
-async def raising(error: Exception, act: Callable[[ASGIApp], ASGIApp]) -> None:
+async def request_failing_app(error: Exception, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Sends a request to an application that raises the error after its response."""
+
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("begun")(scope, receive, send)
         raise error
 
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(act(broken)), base_url="http://hub") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(wrap(broken)), base_url="http://hub") as client:
         await client.post("/", content=b"x")
 
 
 async def test_application_errors_pass_through_middleware() -> None:
-    with pytest.raises(TimeoutError, match="mine"):
-        await raising(TimeoutError("mine"), lambda asgi: RequestTimeout(asgi, 5))
-    with pytest.raises(ValueError, match="mine"):
-        await raising(ValueError("mine"), lambda asgi: BodyLimit(asgi, 5))
+    with pytest.raises(TimeoutError, match="from the application"):
+        await request_failing_app(TimeoutError("from the application"), lambda asgi: RequestTimeout(asgi, 5))
+    with pytest.raises(ValueError, match="from the application"):
+        await request_failing_app(ValueError("from the application"), lambda asgi: BodyLimit(asgi, 5))
 
 
 async def test_request_id_is_stable_without_middleware() -> None:

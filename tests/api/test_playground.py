@@ -1,4 +1,4 @@
-"""The playground as the hub serves it: its page, its files, its policy, and where its bytes came from."""
+"""The playground's page, files and security policy, and the sources of its bundle."""
 
 import hashlib
 import json
@@ -45,71 +45,71 @@ POLICY = {
 
 
 async def get(path: str, **headers: str) -> httpx2.Response:
-    """The answer of an app that has nothing but the playground."""
+    """Returns the response of an application that has only the playground."""
     transport = httpx2.ASGITransport(Starlette(routes=playground.playground_routes()))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hub.test") as client:
         return await client.get(path, headers=headers)
 
 
-async def test_the_page_is_served_and_names_only_files_of_the_bundle():
-    answer = await get("/graphql/playground")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    named = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
-    assert {name.removeprefix("playground/") for name in named if not name.startswith("data:")} <= set(
+async def test_page_references_only_bundled_files():
+    response = await get("/graphql/playground")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    references = re.findall(r'(?:src|href)="([^"]+)"', response.text)
+    assert {name.removeprefix("playground/") for name in references if not name.startswith("data:")} <= set(
         MANIFEST["files"]
     )
-    assert "<style" not in answer.text
-    assert not re.search(r"<script[^>]*>[^<]", answer.text)
+    assert "<style" not in response.text
+    assert not re.search(r"<script[^>]*>[^<]", response.text)
 
 
 @pytest.mark.parametrize("path", ["", *(f"/{name}" for name in MANIFEST["files"] if name != "index.html")])
-async def test_every_answer_carries_the_policy_of_the_playground(path: str):
-    answer = await get(f"/graphql/playground{path}")
-    assert answer.status_code == 200
-    directives = answer.headers["content-security-policy"].split("; ")
+async def test_every_response_carries_the_security_policy(path: str):
+    response = await get(f"/graphql/playground{path}")
+    assert response.status_code == 200
+    directives = response.headers["content-security-policy"].split("; ")
     assert dict(directive.split(" ", 1) for directive in directives) == POLICY
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
 
 
 @pytest.mark.parametrize("name", [name for name in MANIFEST["files"] if name.endswith((".js", ".css", ".ttf"))])
-async def test_an_asset_is_served_as_what_it_is_and_kept_by_the_browser(name: str):
-    answer = await get(f"/graphql/playground/{name}")
+async def test_asset_is_served_as_immutable_with_its_type(name: str):
+    response = await get(f"/graphql/playground/{name}")
     expected = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".ttf": "font/ttf"}
-    assert answer.headers["content-type"] == expected[Path(name).suffix]
-    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-    assert answer.headers["content-encoding"] == "gzip"
-    assert hashlib.sha256(answer.content).hexdigest() == MANIFEST["files"][name]["sha256"]
+    assert response.headers["content-type"] == expected[Path(name).suffix]
+    assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert response.headers["content-encoding"] == "gzip"
+    assert hashlib.sha256(response.content).hexdigest() == MANIFEST["files"][name]["sha256"]
 
 
 @pytest.mark.parametrize("path", ["/graphql/playground", "/graphql/playground/manifest.json"])
-async def test_what_keeps_its_name_is_asked_for_again(path: str):
+async def test_file_with_stable_name_is_revalidated(path: str):
     assert (await get(path)).headers["cache-control"] == "no-cache"
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "index.html", "..%2f__init__.py", "%2e%2e/playground.py", "static"])
-async def test_a_file_outside_the_bundle_is_not_found(name: str):
+async def test_file_outside_bundle_is_not_found(name: str):
     assert (await get(f"/graphql/playground/{name}")).status_code == 404
 
 
-def test_the_bundle_is_exactly_what_its_manifest_says():
-    found = {path.name: path.read_bytes() for path in playground.STATIC.iterdir() if path.name != "manifest.json"}
+def test_bundle_matches_its_manifest():
+    files = {path.name: path.read_bytes() for path in playground.STATIC.iterdir() if path.name != "manifest.json"}
     assert {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in found.items()
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
     } == MANIFEST["files"]
 
 
-def test_the_bundle_was_built_from_the_sources_beside_it():
+def test_bundle_was_built_from_current_sources():
     source_files = [
         *(path for path in (SOURCES / "src").rglob("*") if path.is_file()),
         *(SOURCES / n for n in ("build.mjs", "package.json", "package-lock.json")),
     ]
-    found = {str(path.relative_to(SOURCES).as_posix()): path.read_bytes() for path in source_files}
-    assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == MANIFEST["sources"]
+    sources = {str(path.relative_to(SOURCES).as_posix()): path.read_bytes() for path in source_files}
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in sources.items()} == MANIFEST["sources"]
 
 
-def test_what_is_bundled_has_the_version_of_the_lock_file_and_a_licence():
+def test_bundled_packages_match_the_lock_file():
     lock = json.loads((SOURCES / "package-lock.json").read_text(encoding="utf-8"))
     locked = {
         (path.rpartition("node_modules/")[2], package["version"]) for path, package in lock["packages"].items() if path
@@ -121,7 +121,7 @@ def test_what_is_bundled_has_the_version_of_the_lock_file_and_a_licence():
         assert f"{package['name']} {package['version']} — {package['licence']}\n" in third_party
 
 
-def test_the_lock_file_pins_by_hash_and_names_no_download_address():
+def test_lock_file_pins_packages_by_hash():
     lock = json.loads((SOURCES / "package-lock.json").read_text(encoding="utf-8"))
     packages = [package for path, package in lock["packages"].items() if path]
     assert all(package["integrity"].startswith("sha512-") for package in packages)
@@ -130,8 +130,8 @@ def test_the_lock_file_pins_by_hash_and_names_no_download_address():
 
 def test_readme_tables_match_the_manifest():
     readme = (SOURCES / "README.md").read_text(encoding="utf-8")
-    packages = [f"| {one['name']} | {one['version']} | {one['licence']} |" for one in MANIFEST["packages"]]
-    files = [f"| `{name}` | {one['bytes']} | `{one['sha256']}` |" for name, one in MANIFEST["files"].items()]
+    packages = [f"| {entry['name']} | {entry['version']} | {entry['licence']} |" for entry in MANIFEST["packages"]]
+    files = [f"| `{name}` | {entry['bytes']} | `{entry['sha256']}` |" for name, entry in MANIFEST["files"].items()]
     for mark, rows in (("packages", packages), ("files", files)):
         listed = readme.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0].splitlines()[2:]
         assert listed == rows
@@ -141,80 +141,80 @@ EXAMPLES = sorted((SOURCES / "src" / "examples").glob("*.graphql"))
 
 
 def example_of(path: Path) -> tuple[DocumentNode, OperationDefinitionNode, dict[str, Any]]:
-    """An example's document, its one operation, and the variables that come with it."""
+    """Returns an example's document, its operation and its variables."""
     document = parse(path.read_text(encoding="utf-8"))
     (operation,) = document.definitions
     assert isinstance(operation, OperationDefinitionNode)
-    beside = path.with_suffix(".json")
-    given: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-    return document, operation, given
+    variables_file = path.with_suffix(".json")
+    values: dict[str, Any] = json.loads(variables_file.read_text(encoding="utf-8")) if variables_file.exists() else {}
+    return document, operation, values
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_has_a_name_and_a_value_for_each_required_variable(path: Path):
-    _, operation, given = example_of(path)
+def test_example_sets_all_required_variables(path: Path):
+    _, operation, values = example_of(path)
     assert operation.name is not None
     variables = operation.variable_definitions or ()
-    declared = {one.variable.name.value: isinstance(one.type, NonNullTypeNode) for one in variables}
-    assert set(given) <= set(declared)
-    assert {name for name, required in declared.items() if required} <= set(given)
+    declared = {variable.variable.name.value: isinstance(variable.type, NonNullTypeNode) for variable in variables}
+    assert set(values) <= set(declared)
+    assert {name for name, required in declared.items() if required} <= set(values)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_valid_against_the_public_schema(path: Path):
-    document, operation, given = example_of(path)
+def test_example_is_valid_against_public_schema(path: Path):
+    document, operation, values = example_of(path)
     assert validate(PUBLIC, document) == []
-    coerced = get_variable_values(PUBLIC, operation.variable_definitions or (), given)
+    coerced = get_variable_values(PUBLIC, operation.variable_definitions or (), values)
     assert not isinstance(coerced, list), coerced
 
 
-def left_out(named: object, value: Any) -> list[str]:
-    """The fields of a value that must not be null and are not given, also where the schema has a default for them."""
+def omitted_fields(input_type: object, value: Any) -> list[str]:
+    """Returns the non-null fields that the value omits, including those with a default in the schema."""
     if isinstance(value, list):
-        return [name for one in cast(list[Any], value) for name in left_out(named, one)]
-    if not isinstance(named, GraphQLInputObjectType) or not isinstance(value, dict):
+        return [name for item in cast(list[Any], value) for name in omitted_fields(input_type, item)]
+    if not isinstance(input_type, GraphQLInputObjectType) or not isinstance(value, dict):
         return []
-    given = cast(dict[str, Any], value)
-    types = {name: str(one.type) for name, one in named.fields.items()}
-    missing = [name for name, type in types.items() if type.endswith("!") and name not in given]
-    return missing + [name for key, one in given.items() for name in left_out(type_called(types[key]), one)]
+    entries = cast(dict[str, Any], value)
+    types = {name: str(field.type) for name, field in input_type.fields.items()}
+    omitted = [name for name, type in types.items() if type.endswith("!") and name not in entries]
+    return omitted + [name for key, entry in entries.items() for name in omitted_fields(named_type(types[key]), entry)]
 
 
-def type_called(written: str) -> object:
-    """The type that is named within `[Name!]!`."""
-    return PUBLIC.type_map[written.strip("[]!")]
+def named_type(expression: str) -> object:
+    """Returns the type in a type expression such as `[Name!]!`."""
+    return PUBLIC.type_map[expression.strip("[]!")]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_gives_all_that_the_editor_would_miss(path: Path):
-    _, operation, given = example_of(path)
-    for one in operation.variable_definitions or ():
-        assert left_out(type_called(print_ast(one.type)), given.get(one.variable.name.value)) == []
+def test_example_sets_all_non_null_fields(path: Path):
+    _, operation, values = example_of(path)
+    for variable in operation.variable_definitions or ():
+        assert omitted_fields(named_type(print_ast(variable.type)), values.get(variable.variable.name.value)) == []
 
 
-def test_the_editor_is_told_of_scalars_that_the_schema_has():
+def test_scalars_of_the_editor_exist_in_schema():
     source = (SOURCES / "src" / "main.jsx").read_text(encoding="utf-8")
-    told = re.findall(r"(\w+): \{ type:", re.findall(r"SCALARS = (.*);", source)[0])
-    assert told
-    assert all(isinstance(PUBLIC.type_map[name], GraphQLScalarType) for name in told)
+    scalars = re.findall(r"(\w+): \{ type:", re.findall(r"SCALARS = (.*);", source)[0])
+    assert scalars
+    assert all(isinstance(PUBLIC.type_map[name], GraphQLScalarType) for name in scalars)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_says_what_to_replace(path: Path):
+def test_example_comment_explains_placeholders(path: Path):
     comment = " ".join(
         line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
     )
-    _, _, given = example_of(path)
-    for wanted in re.findall(r"paste (the \w+'s id) here", json.dumps(given)):
-        assert f"Put {wanted} into the variables" in comment
+    _, _, values = example_of(path)
+    for placeholder in re.findall(r"paste (the \w+'s id) here", json.dumps(values)):
+        assert f"Put {placeholder} into the variables" in comment
 
 
-def test_importing_the_playground_reads_no_file():
+def test_importing_playground_reads_no_file():
     script = (
         "import sys, builtins, pathlib\n"
-        "seen = []\n"
-        "sys.addaudithook(lambda event, args: event == 'open' and seen.append(str(args[0])))\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, args: event == 'open' and opened.append(str(args[0])))\n"
         "import xzepr.api.console.playground\n"
-        "assert not [path for path in seen if '/console/static' in path], seen\n"
+        "assert not [path for path in opened if '/console/static' in path], opened\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""A database that counts the statements its readers send."""
+"""A database that records the SQL statements of its readers."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from xzepr.settings import DatabaseSettings
 
 
 class CountedDatabase(Database):
-    """Reads like any other and keeps the statements."""
+    """Reads like any other database and records each statement."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, DatabaseSettings(), name="counted")
@@ -22,7 +22,7 @@ class CountedDatabase(Database):
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Connection]:
-        """A connection whose cursors tell what they execute."""
+        """Yields a connection whose cursors record what they execute."""
         statements = self.statements
 
         class Counting(AsyncCursor[TupleRow]):
@@ -38,7 +38,7 @@ class CountedDatabase(Database):
                 connection.cursor_factory = ordinary
 
     def rewired(self, hub: Hub) -> Hub:
-        """The hub with this database below everything that GraphQL reads."""
+        """Returns the hub with this database in every service that GraphQL reads."""
         receivers = replace(hub.receivers, db=self)
         return replace(
             hub,

@@ -1,4 +1,4 @@
-"""Receivers, groups and accounts through GraphQL: changed, guarded by versions, refused with every reason."""
+"""Changes of receivers, groups and accounts through GraphQL, and the errors of rejected changes."""
 
 from collections.abc import AsyncGenerator
 
@@ -44,17 +44,17 @@ NAMED = {"name": "gate", "type": "t", "version": "1", "description": "d"}
 
 @pytest.fixture
 async def ask(database_url: str) -> AsyncGenerator[Asking]:
-    async with asking(database_url) as one:
-        yield one
+    async with asking(database_url) as ask:
+        yield ask
 
 
 async def head(ask: Asking) -> int:
     return (await ask.hub.stream.head()).position
 
 
-def told(answer: Answer) -> list[tuple[str, str | None]]:
-    """Code and field of each error."""
-    return list(zip(answer.codes, answer.fields, strict=True))
+def errors_of(response: Answer) -> list[tuple[str, str | None]]:
+    """Returns the code and field of each error."""
+    return list(zip(response.codes, response.fields, strict=True))
 
 
 async def test_partial_update_keeps_omitted_fields(ask: Asking) -> None:
@@ -78,17 +78,17 @@ async def test_rejected_change_writes_nothing(ask: Asking) -> None:
     await ask.group(other)
     before = await head(ask)
     missing = "01KAG3VVVVVVVVVVVVVVVVVVVV"
-    assert told(await ask(UPDATE, input={"id": id, "name": "x", "expectedVersion": 7})) == [
+    assert errors_of(await ask(UPDATE, input={"id": id, "name": "x", "expectedVersion": 7})) == [
         ("CONFLICT", "expectedVersion")
     ]
-    assert told(await ask(UPDATE, input={"id": id, "schema": None})) == [("INVALID_INPUT", "schema")]
-    assert told(await ask(UPDATE, input={"id": id, "name": " ", "version": "v" * 256})) == [
+    assert errors_of(await ask(UPDATE, input={"id": id, "schema": None})) == [("INVALID_INPUT", "schema")]
+    assert errors_of(await ask(UPDATE, input={"id": id, "name": " ", "version": "v" * 256})) == [
         ("INVALID_INPUT", "name"),
         ("INVALID_INPUT", "version"),
     ]
-    assert told(await ask(UPDATE, input={"id": missing, "name": "x"})) == [("NOT_FOUND", "id")]
-    assert told(await ask(DELETE, input={"id": id})) == [("CONFLICT", "id")]
-    assert told(await ask(DELETE, input={"id": other})) == [("CONFLICT", "id")]
+    assert errors_of(await ask(UPDATE, input={"id": missing, "name": "x"})) == [("NOT_FOUND", "id")]
+    assert errors_of(await ask(DELETE, input={"id": id})) == [("CONFLICT", "id")]
+    assert errors_of(await ask(DELETE, input={"id": other})) == [("CONFLICT", "id")]
     assert await head(ask) == before
 
 
@@ -102,26 +102,26 @@ async def test_group_keeps_member_order(ask: Asking) -> None:
         "enabled": True,
         "resourceVersion": 2,
     }
-    off = (await ask(ENABLE, input={"id": group, "enabled": False})).data["setEventReceiverGroupEnabled"]
-    assert off["eventReceiverGroup"] == {"enabled": False, "resourceVersion": 3}
+    disabled = (await ask(ENABLE, input={"id": group, "enabled": False})).data["setEventReceiverGroupEnabled"]
+    assert disabled["eventReceiverGroup"] == {"enabled": False, "resourceVersion": 3}
     stale = await ask(ENABLE, input={"id": group, "enabled": True, "expectedVersion": 2})
-    assert told(stale) == [("CONFLICT", "expectedVersion")]
-    gone = (await ask(DELETE_GROUP, input={"id": group})).data["deleteEventReceiverGroup"]["eventReceiverGroup"]
-    assert gone == {"name": "gate", "eventReceivers": [{"name": name} for name in ("r2", "r1", "r0")]}
-    assert told(await ask(DELETE_GROUP, input={"id": group})) == [("NOT_FOUND", "id")]
+    assert errors_of(stale) == [("CONFLICT", "expectedVersion")]
+    deleted = (await ask(DELETE_GROUP, input={"id": group})).data["deleteEventReceiverGroup"]["eventReceiverGroup"]
+    assert deleted == {"name": "gate", "eventReceivers": [{"name": name} for name in ("r2", "r1", "r0")]}
+    assert errors_of(await ask(DELETE_GROUP, input={"id": group})) == [("NOT_FOUND", "id")]
 
 
 async def test_invalid_group_members_are_reported_by_index(ask: Asking) -> None:
     id = await ask.receiver()
     before = await head(ask)
-    for members, places in (
+    for members, fields in (
         ([], ["eventReceiverIds"]),
         ([id, id, " "], ["eventReceiverIds/1", "eventReceiverIds/2"]),
-        ([id, "nobody's", "01KAG3VVVVVVVVVVVVVVVVVVVV"], ["eventReceiverIds/1", "eventReceiverIds/2"]),
+        ([id, "unknown", "01KAG3VVVVVVVVVVVVVVVVVVVV"], ["eventReceiverIds/1", "eventReceiverIds/2"]),
         ([str(n) for n in range(101)], ["eventReceiverIds"]),
     ):
-        answer = await ask(CREATE_GROUP, input={**NAMED, "eventReceiverIds": members})
-        assert told(answer) == [("INVALID_INPUT", place) for place in places]
+        response = await ask(CREATE_GROUP, input={**NAMED, "eventReceiverIds": members})
+        assert errors_of(response) == [("INVALID_INPUT", field) for field in fields]
     assert await head(ask) == before
 
 
@@ -147,27 +147,27 @@ async def test_stream_message_shows_state_at_its_time(ask: Asking) -> None:
 async def test_narrowed_api_key_works_until_revoked(ask: Asking) -> None:
     token = await ask.token()
     create = "mutation ($i: CreateApiKeyInput!) { createApiKey(input: $i) { secret apiKey { id name permissions } } }"
-    made = (await ask(create, secret=token, i={"name": "ci", "permissions": ["EVENT_READ"]})).data["createApiKey"]
-    assert made["secret"].startswith("xzepr_")
-    assert made["apiKey"]["permissions"] == ["EVENT_READ"]
-    listed = await ask("{ apiKeys { id name } me { username permissions } }", secret=made["secret"])
+    created = (await ask(create, secret=token, i={"name": "ci", "permissions": ["EVENT_READ"]})).data["createApiKey"]
+    assert created["secret"].startswith("xzepr_")
+    assert created["apiKey"]["permissions"] == ["EVENT_READ"]
+    listed = await ask("{ apiKeys { id name } me { username permissions } }", secret=created["secret"])
     assert listed.data["me"] == {"username": "ada", "permissions": ["EVENT_READ"]}
-    assert made["apiKey"]["id"] in [key["id"] for key in listed.data["apiKeys"]]
-    assert made["secret"].encode() not in listed.raw
-    assert (await ask(create, i={"name": "of a key"})).codes == ["FORBIDDEN"]
+    assert created["apiKey"]["id"] in [key["id"] for key in listed.data["apiKeys"]]
+    assert created["secret"].encode() not in listed.raw
+    assert (await ask(create, i={"name": "created by a key"})).codes == ["FORBIDDEN"]
     revoke = "mutation ($i: RevokeApiKeyInput!) { revokeApiKey(input: $i) { id } }"
-    assert (await ask(revoke, secret=token, i={"id": made["apiKey"]["id"]})).data
-    after = await ask("{ me { id } }", secret=made["secret"])
-    assert (after.status, after.codes) == (401, ["INVALID_TOKEN"])
+    assert (await ask(revoke, secret=token, i={"id": created["apiKey"]["id"]})).data
+    response = await ask("{ me { id } }", secret=created["secret"])
+    assert (response.status, response.codes) == (401, ["INVALID_TOKEN"])
 
 
 async def test_disabled_user_loses_access(ask: Asking) -> None:
     create = "mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id username roles } } }"
-    given = {"username": "Grace", "password": PASSWORD, "roles": ["EVENT_VIEWER"]}
-    made = (await ask(create, i=given)).data["createUser"]["user"]
-    assert (made["username"], made["roles"]) == ("grace", ["EVENT_VIEWER"])
-    assert told(await ask(create, i=given)) == [("CONFLICT", "username")]
-    assert told(await ask(create, i={"username": "", "password": "x", "roles": []})) == [
+    new_user = {"username": "Grace", "password": PASSWORD, "roles": ["EVENT_VIEWER"]}
+    user = (await ask(create, i=new_user)).data["createUser"]["user"]
+    assert (user["username"], user["roles"]) == ("grace", ["EVENT_VIEWER"])
+    assert errors_of(await ask(create, i=new_user)) == [("CONFLICT", "username")]
+    assert errors_of(await ask(create, i={"username": "", "password": "x", "roles": []})) == [
         ("INVALID_INPUT", "username"),
         ("INVALID_INPUT", "password"),
         ("INVALID_INPUT", "roles"),
@@ -175,29 +175,29 @@ async def test_disabled_user_loses_access(ask: Asking) -> None:
     login = "mutation ($i: LoginInput!) { login(input: $i) { token expiresAt user { username } } }"
     session = (await ask(login, secret="", i={"username": "GRACE", "password": PASSWORD})).data["login"]
     assert (await ask("{ events { nodes { id } } }", secret=session["token"])).data
-    shut = "mutation ($i: SetUserEnabledInput!) { setUserEnabled(input: $i) { user { enabled } } }"
-    answer = await ask(shut, i={"id": made["id"], "enabled": False})
-    assert answer.data["setUserEnabled"]["user"] == {"enabled": False}
-    for wrong in ({"username": "grace", "password": PASSWORD}, {"username": "nobody", "password": PASSWORD}):
-        refused = await ask(login, secret="", i=wrong)
-        assert refused.codes == ["INVALID_CREDENTIALS"]
+    disable = "mutation ($i: SetUserEnabledInput!) { setUserEnabled(input: $i) { user { enabled } } }"
+    response = await ask(disable, i={"id": user["id"], "enabled": False})
+    assert response.data["setUserEnabled"]["user"] == {"enabled": False}
+    for username in ("grace", "unknown"):
+        response = await ask(login, secret="", i={"username": username, "password": PASSWORD})
+        assert response.codes == ["INVALID_CREDENTIALS"]
     assert (await ask("{ me { id } }", secret=session["token"])).codes == ["INVALID_TOKEN"]
 
 
 async def test_input_error_names_field_without_echoing_values(ask: Asking) -> None:
     login = "mutation ($i: LoginInput!) { login(input: $i) { token } }"
-    answer = await ask(login, secret="", i={"username": "ada", "passwrd": "hunter2"})
-    assert told(answer) == [("INVALID_INPUT", "password"), ("INVALID_INPUT", "passwrd")]
-    assert b"hunter2" not in answer.raw
+    response = await ask(login, secret="", i={"username": "ada", "passwrd": "hunter2"})
+    assert errors_of(response) == [("INVALID_INPUT", "password"), ("INVALID_INPUT", "passwrd")]
+    assert b"hunter2" not in response.raw
     many = "mutation ($i: CreateEventsInput!) { createEvents(input: $i) { results { problems { code } } } }"
-    answer = await ask(many, i={"events": [dict.fromkeys(("name", "version", "release", "platformId"), "x")]})
-    places = [f"events/0/{name}" for name in ("package", "description", "success", "eventReceiverId")]
-    assert told(answer) == [("INVALID_INPUT", place) for place in places]
+    response = await ask(many, i={"events": [dict.fromkeys(("name", "version", "release", "platformId"), "x")]})
+    fields = [f"events/0/{name}" for name in ("package", "description", "success", "eventReceiverId")]
+    assert errors_of(response) == [("INVALID_INPUT", field) for field in fields]
 
 
 async def test_unrouted_request_returns_standard_error(ask: Asking) -> None:
-    missing = await ask.http.get("/nothing")
-    assert (missing.status_code, missing.json()["errors"][0]["extensions"]["code"]) == (404, "NOT_FOUND")
-    wrong = await ask.http.post("/health")
-    assert (wrong.status_code, wrong.json()["errors"][0]["extensions"]["code"]) == (405, "METHOD_NOT_ALLOWED")
-    assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    response = await ask.http.get("/nothing")
+    assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (404, "NOT_FOUND")
+    response = await ask.http.post("/health")
+    assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD"}

@@ -1,4 +1,4 @@
-"""Events through GraphQL: recorded with their gates, repeated, refused whole, listed, and kept byte for byte."""
+"""Events through GraphQL: creation, idempotency, validation, lists and unaltered payloads."""
 
 from collections.abc import AsyncGenerator
 from itertools import product
@@ -38,15 +38,15 @@ query ($filter: EventFilterInput, $first: Int! = 50, $after: String) {
 
 @pytest.fixture
 async def ask(database_url: str) -> AsyncGenerator[Asking]:
-    async with asking(database_url) as one:
-        yield one
+    async with asking(database_url) as ask:
+        yield ask
 
 
 async def head(ask: Asking) -> int:
     return (await ask.hub.stream.head()).position
 
 
-async def nothing_was_recorded(ask: Asking) -> bool:
+async def no_event_was_recorded(ask: Asking) -> bool:
     return not (await ask(LIST)).data["events"]["nodes"]
 
 
@@ -56,13 +56,13 @@ async def create(ask: Asking, receiver_id: str, **fields: object) -> Answer:
 
 async def test_created_event_returns_its_gates(ask: Asking) -> None:
     build, scan = await ask.receiver("build"), await ask.receiver("scan")
-    both, one = await ask.group(build, scan, name="both"), await ask.group(build, name="one")
+    both, single = await ask.group(build, scan, name="both"), await ask.group(build, name="single")
     await ask.group(build, name="off", enabled=False)
     first = (await create(ask, build)).data["createEvent"]
     assert first["repeated"] is False
     assert first["cursor"] == first["event"]["cursor"]
     assert first["event"]["eventReceiverId"] == build
-    assert [(gate["group"]["id"], gate["complete"]) for gate in first["gates"]] == [(both, False), (one, True)]
+    assert [(gate["group"]["id"], gate["complete"]) for gate in first["gates"]] == [(both, False), (single, True)]
     assert first["gates"][0]["since"] is None
     assert [member["state"] for member in first["gates"][0]["members"]] == ["PASSED", "MISSING"]
     second = (await create(ask, scan)).data["createEvent"]
@@ -78,10 +78,10 @@ async def test_idempotency_key_returns_first_event_or_conflict(ask: Asking) -> N
     receiver = await ask.receiver()
     first = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
     before = await head(ask)
-    again = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
-    assert again == {**first, "repeated": True}
-    other = await create(ask, receiver, idempotencyKey="k", success=False)
-    assert (other.codes, other.fields) == (["CONFLICT"], ["idempotencyKey"])
+    repeat = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
+    assert repeat == {**first, "repeated": True}
+    conflict = await create(ask, receiver, idempotencyKey="k", success=False)
+    assert (conflict.codes, conflict.fields) == (["CONFLICT"], ["idempotencyKey"])
     assert await head(ask) == before
 
 
@@ -92,10 +92,10 @@ async def test_mutations_in_one_document_fail_independently(ask: Asking) -> None
         "{ a: createEvent(input: $a) { cursor } b: createEvent(input: $b) { cursor }"
         "  c: createEvent(input: $a) { cursor } }"
     )
-    answer = await ask(document, a=new_event(receiver), b=new_event("nobody's"))
-    assert (answer.codes, answer.errors[0]["path"]) == (["NOT_FOUND"], ["b"])
+    response = await ask(document, a=new_event(receiver), b=new_event("unknown"))
+    assert (response.codes, response.errors[0]["path"]) == (["NOT_FOUND"], ["b"])
     listed = (await ask("{ events { nodes { cursor } } }")).data["events"]["nodes"]
-    assert answer.body["data"] == {"a": listed[1], "b": None, "c": listed[0]}
+    assert response.body["data"] == {"a": listed[1], "b": None, "c": listed[0]}
 
 
 async def test_batch_results_keep_the_order_of_events(ask: Asking) -> None:
@@ -141,19 +141,19 @@ async def test_every_violation_is_reported_with_its_pointer(ask: Asking) -> None
     assert set(payload.codes) == {"INVALID_INPUT"}
     assert sorted(map(str, payload.fields)) == ["payload/a~1b", "payload/list/1"]
     assert all(error["path"] == ["createEvent"] for error in texts.errors + payload.errors)
-    assert await nothing_was_recorded(ask)
+    assert await no_event_was_recorded(ask)
 
 
 async def test_event_for_unusable_receiver_is_rejected(ask: Asking) -> None:
     disabled = await ask.receiver(enabled=False)
-    for receiver, code in (
+    for receiver_id, code in (
         (disabled, "CONFLICT"),
-        ("nobody's", "NOT_FOUND"),
+        ("unknown", "NOT_FOUND"),
         ("01KAG3VVVVVVVVVVVVVVVVVVVV", "NOT_FOUND"),
     ):
-        answer = await create(ask, receiver)
-        assert (answer.codes, answer.fields) == ([code], ["eventReceiverId"])
-    assert await nothing_was_recorded(ask)
+        response = await create(ask, receiver_id)
+        assert (response.codes, response.fields) == ([code], ["eventReceiverId"])
+    assert await no_event_was_recorded(ask)
 
 
 PAYLOADS = [
@@ -192,7 +192,7 @@ async def test_schema_is_returned_with_key_order(ask: Asking) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "place"),
+    ("payload", "pointer"),
     [
         ('{"a":[0,1e400]}', "payload/a/1"),
         ('{"a":[0,18446744073709551616]}', "payload/a/1"),
@@ -204,24 +204,24 @@ async def test_schema_is_returned_with_key_order(ask: Asking) -> None:
         ('{"a":{"k\\u0000":1}}', "payload/a/k\\u0000"),
     ],
 )
-async def test_lossy_payload_value_is_rejected_with_pointer(ask: Asking, payload: str, place: str) -> None:
+async def test_lossy_payload_value_is_rejected_with_pointer(ask: Asking, payload: str, pointer: str) -> None:
     receiver = await ask.receiver()
     body = orjson.dumps({"query": CREATE, "variables": {"input": {**new_event(receiver), "payload": 0}}})
-    answer = await ask.send(body.replace(b'"payload":0', b'"payload":' + payload.encode()))
-    assert (answer.status, set(answer.codes)) == (400, {"INVALID_INPUT"})
-    assert answer.fields == [place]
-    assert await nothing_was_recorded(ask)
+    response = await ask.send(body.replace(b'"payload":0', b'"payload":' + payload.encode()))
+    assert (response.status, set(response.codes)) == (400, {"INVALID_INPUT"})
+    assert response.fields == [pointer]
+    assert await no_event_was_recorded(ask)
 
 
 def as_literal(value: object) -> str:
-    """A value as GraphQL writes it: like JSON, with bare names for keys."""
+    """Writes a value as a GraphQL literal, which is JSON with bare names as keys."""
     if isinstance(value, dict):
         return "{{{}}}".format(", ".join(f"{name}: {as_literal(entry)}" for name, entry in cast(Json, value).items()))
     return orjson.dumps(value).decode()
 
 
-def literal(receiver: str, **texts: str) -> str:
-    """A document that creates an event, written without variables; `texts` are GraphQL literals."""
+def document_with_literals(receiver: str, **texts: str) -> str:
+    """Returns a document that creates an event without variables; `texts` are GraphQL literals."""
     fields = {name: as_literal(value) for name, value in new_event(receiver).items()} | texts
     return "mutation {{ createEvent(input: {{{}}}) {{ event {{ payload }} }} }}".format(
         ",".join(f"{name}: {value}" for name, value in fields.items())
@@ -229,7 +229,7 @@ def literal(receiver: str, **texts: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("payload", "place"),
+    ("payload", "pointer"),
     [
         ("{a: [0, 1e400]}", "payload/a/1"),
         ("{a: [0, -1e400]}", "payload/a/1"),
@@ -240,15 +240,15 @@ def literal(receiver: str, **texts: str) -> str:
         (r'{a: """x\u0000y"""}', None),
     ],
 )
-async def test_literals_are_validated_like_variables(ask: Asking, payload: str, place: str | None) -> None:
+async def test_literals_are_validated_like_variables(ask: Asking, payload: str, pointer: str | None) -> None:
     receiver = await ask.receiver()
-    answer = await ask(literal(receiver, payload=payload))
-    if place is None:  # in a block string \u0000 is six characters
-        assert answer.data["createEvent"]["event"]["payload"] == {"a": r"x\u0000y"}
+    response = await ask(document_with_literals(receiver, payload=payload))
+    if pointer is None:  # in a block string, \u0000 is six ordinary characters
+        assert response.data["createEvent"]["event"]["payload"] == {"a": r"x\u0000y"}
         return
-    assert answer.codes == ["INVALID_INPUT"]
-    assert answer.fields == [place]
-    assert await nothing_was_recorded(ask)
+    assert response.codes == ["INVALID_INPUT"]
+    assert response.fields == [pointer]
+    assert await no_event_was_recorded(ask)
 
 
 async def test_literal_payload_may_contain_variables(ask: Asking) -> None:
@@ -259,11 +259,12 @@ async def test_literal_payload_may_contain_variables(ask: Asking) -> None:
         f"mutation ($size: Int!, $more: JSON) {{ createEvent(input: {{{fields}, payload:"
         '{text: "x", size: $size, list: [true, null, -1, 2.5, {}], more: $more}}) { event { payload } } }'
     )
-    answer = await ask(document, size=5, more={"b": 1, "a": 2})
+    response = await ask(document, size=5, more={"b": 1, "a": 2})
     expected = b'{"text":"x","size":5,"list":[true,null,-1,2.5,{}],"more":{"b":1,"a":2}}'
-    assert b'"payload":' + expected in answer.raw
+    assert b'"payload":' + expected in response.raw
 
 
+# Documents with a text that the hub looks up or stores.
 WITH_TEXT = [
     'query { event(id: "%s") { id } }',
     'query { eventReceiver(id: "%s") { id } }',
@@ -301,17 +302,16 @@ WITH_TEXT = [
     'mutation { createEvent(input: {name: "%s", version: "b", release: "c", platformId: "d", package: "e",'
     'description: "d", payload: {}, success: true, eventReceiverId: "x"}) { cursor } }',
 ]
-"""Documents with a text in a place where it is looked for, or kept."""
 
 
 async def test_unstorable_text_never_causes_internal_error(ask: Asking) -> None:
     token, before = await ask.token(), await head(ask)
-    refusals = {"INVALID_INPUT", "NOT_FOUND", "GRAPHQL_PARSE_FAILED", "INVALID_CREDENTIALS"}
+    expected_codes = {"INVALID_INPUT", "NOT_FOUND", "GRAPHQL_PARSE_FAILED", "INVALID_CREDENTIALS"}
     for document in WITH_TEXT:
-        for fault in (r"\u0000", r"\uD800", r"\uDC00\uD800"):
-            answer = await ask(document % fault, secret=token)
-            assert answer.codes, document
-            assert set(answer.codes) <= refusals, (document, answer.raw)
+        for text in (r"\u0000", r"\uD800", r"\uDC00\uD800"):
+            response = await ask(document % text, secret=token)
+            assert response.codes, document
+            assert set(response.codes) <= expected_codes, (document, response.raw)
     assert await head(ask) == before
 
 
@@ -321,10 +321,10 @@ async def test_payload_beyond_size_or_depth_limit_is_rejected(ask: Asking) -> No
     for _ in range(65):
         deep = [deep]
     for payload in ("x" * 524_287, deep):
-        answer = await create(ask, receiver, payload=payload)
-        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["payload"])
+        response = await create(ask, receiver, payload=payload)
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["payload"])
     assert MAX_WRITE_DEPTH > 65
-    assert await nothing_was_recorded(ask)
+    assert await no_event_was_recorded(ask)
     assert (await create(ask, receiver, payload="x" * 524_286)).data
 
 
@@ -345,8 +345,8 @@ async def test_pages_list_each_event_once_while_others_arrive(ask: Asking) -> No
         after = info["endCursor"]
         await ask.event(receiver, name="newer")
     assert seen == ids[::-1]
-    beyond = (await ask(LIST, after=info["endCursor"])).data["events"]
-    assert (beyond["nodes"], beyond["pageInfo"]["hasNextPage"], beyond["pageInfo"]["endCursor"]) == ([], False, None)
+    last = (await ask(LIST, after=info["endCursor"])).data["events"]
+    assert (last["nodes"], last["pageInfo"]["hasNextPage"], last["pageInfo"]["endCursor"]) == ([], False, None)
 
 
 LISTS = ("events", "eventReceivers", "eventReceiverGroups")
@@ -354,29 +354,29 @@ LISTS = ("events", "eventReceivers", "eventReceiverGroups")
 
 async def test_page_size_outside_1_to_100_is_rejected(ask: Asking) -> None:
     for first, field in product((0, -1, 101, 2**31 - 1), LISTS):
-        answer = await ask(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
-        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["first"])
+        response = await ask(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["first"])
     for first in (0, 101):
-        answer = await ask("query ($n: Int!) { stream(first: $n) { cursor } }", n=first)
-        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["first"])
+        response = await ask("query ($n: Int!) { stream(first: $n) { cursor } }", n=first)
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["first"])
 
 
 async def test_invalid_list_cursor_is_rejected(ask: Asking) -> None:
     for after, field in product(("", "x", "-1", "1.5", "9" * 30, "1-ABCDEFGH", "\u0661"), LISTS):
-        answer = await ask(f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after)
-        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["after"])
+        response = await ask(f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after)
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["after"])
 
 
 async def test_events_must_match_all_filters(ask: Asking) -> None:
     build, scan = await ask.receiver("build"), await ask.receiver("scan")
-    wanted = await ask.event(build, name="wanted", version="2", release="r", platformId="p", package="k", success=False)
+    match = await ask.event(build, name="match", version="2", release="r", platformId="p", package="k", success=False)
     for other in ({"version": "3"}, {"success": True}, {"package": "K"}):
-        await ask.event(build, **{"name": "wanted", "version": "2", "release": "r", "success": False, **other})
-    await ask.event(scan, name="wanted", version="2", release="r", platformId="p", package="k", success=False)
-    unit = {"name": "wanted", "version": "2", "release": "r", "platformId": "p", "package": "k"}
+        await ask.event(build, **{"name": "match", "version": "2", "release": "r", "success": False, **other})
+    await ask.event(scan, name="match", version="2", release="r", platformId="p", package="k", success=False)
+    unit = {"name": "match", "version": "2", "release": "r", "platformId": "p", "package": "k"}
     everything = {**unit, "success": False, "eventReceiverId": build}
     for filter in (everything, {"unit": unit, "eventReceiverId": build}, {**everything, "unit": unit}):
-        assert (await ask(LIST, filter=filter)).data["events"]["nodes"] == [{"id": wanted["id"], "name": "wanted"}]
+        assert (await ask(LIST, filter=filter)).data["events"]["nodes"] == [{"id": match["id"], "name": "match"}]
     counts = {
         name: len((await ask(LIST, filter={name: value})).data["events"]["nodes"])
         for name, value in {**everything, "unit": unit}.items()
@@ -391,7 +391,7 @@ async def test_events_must_match_all_filters(ask: Asking) -> None:
         "eventReceiverId": 4,
         "unit": 2,
     }
-    assert not (await ask(LIST, filter={"name": "wanted", "unit": UNIT})).data["events"]["nodes"]
+    assert not (await ask(LIST, filter={"name": "match", "unit": UNIT})).data["events"]["nodes"]
 
 
 async def test_events_are_filtered_by_recording_time(ask: Asking) -> None:
@@ -411,7 +411,7 @@ async def test_events_are_filtered_by_recording_time(ask: Asking) -> None:
         assert [node["name"] for node in nodes] == names
 
 
-NO_TIMES = [
+INVALID_TIMES = [
     *("yesterday", "2026-11-20", "2026-11-20T21:15:27", "", 5, True, {"a": 1}),
     *("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"),
 ]
@@ -419,31 +419,31 @@ NO_TIMES = [
 
 async def test_invalid_time_is_rejected(ask: Asking) -> None:
     receiver = await ask.receiver()
-    for time in NO_TIMES:
-        answer = await create(ask, receiver, createdAt=time)
-        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["createdAt"]), answer.raw
-        answer = await ask(LIST, filter={"recordedFrom": time})
-        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["recordedFrom"]), answer.raw
-        answer = await ask(f"{{ events(filter: {{recordedFrom: {as_literal(time)}}}) {{ nodes {{ id }} }} }}")
-        assert answer.codes == ["GRAPHQL_VALIDATION_FAILED"], answer.raw
-    assert await nothing_was_recorded(ask)
+    for time in INVALID_TIMES:
+        response = await create(ask, receiver, createdAt=time)
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["createdAt"]), response.raw
+        response = await ask(LIST, filter={"recordedFrom": time})
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["recordedFrom"]), response.raw
+        response = await ask(f"{{ events(filter: {{recordedFrom: {as_literal(time)}}}) {{ nodes {{ id }} }} }}")
+        assert response.codes == ["GRAPHQL_VALIDATION_FAILED"], response.raw
+    assert await no_event_was_recorded(ask)
 
 
 async def test_event_from_the_future_is_rejected(ask: Asking) -> None:
-    answer = await create(ask, await ask.receiver(), createdAt="2999-01-01T00:00:00Z")
-    assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["createdAt"])
-    assert await nothing_was_recorded(ask)
+    response = await create(ask, await ask.receiver(), createdAt="2999-01-01T00:00:00Z")
+    assert (response.codes, response.fields) == (["INVALID_INPUT"], ["createdAt"])
+    assert await no_event_was_recorded(ask)
 
 
 async def test_null_payload_is_accepted_but_missing_one_is_not(ask: Asking) -> None:
     receiver = await ask.receiver(schema={"type": "null"})
-    made = await create(ask, receiver, payload=None)
-    assert made.data["createEvent"]["event"]["payload"] is None
-    assert b'"payload":null' in made.raw
+    created = await create(ask, receiver, payload=None)
+    assert created.data["createEvent"]["event"]["payload"] is None
+    assert b'"payload":null' in created.raw
     before = await head(ask)
-    without = {name: value for name, value in new_event(receiver).items() if name != "payload"}
-    refused = await ask(CREATE, input=without)
-    assert (refused.codes, refused.fields) == (["INVALID_INPUT"], ["payload"])
-    refused = await ask(CREATE_MANY, input={"events": [new_event(receiver, payload=None), without]})
-    assert (refused.codes, refused.fields) == (["INVALID_INPUT"], ["events/1/payload"])
+    event = {name: value for name, value in new_event(receiver).items() if name != "payload"}
+    response = await ask(CREATE, input=event)
+    assert (response.codes, response.fields) == (["INVALID_INPUT"], ["payload"])
+    response = await ask(CREATE_MANY, input={"events": [new_event(receiver, payload=None), event]})
+    assert (response.codes, response.fields) == (["INVALID_INPUT"], ["events/1/payload"])
     assert await head(ask) == before

@@ -1,4 +1,4 @@
-"""However many rows an operation shows, it sends the same few statements."""
+"""The number of SQL statements of an operation, which does not depend on the number of rows."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,21 +13,22 @@ MANY = "mutation ($input: CreateEventsInput!) { createEvents(input: $input) { re
 
 
 class Counter:
-    """A hub, and how many statements an operation takes."""
+    """Executes operations on a hub and counts their SQL statements."""
 
     def __init__(self, ask: Asking, database: CountedDatabase) -> None:
         self.ask = ask
         self._database = database
 
     async def __call__(self, query: str, **variables: Any) -> tuple[Json, int]:
-        """The data, and the number of statements."""
+        """Returns the data and the number of statements."""
         self._database.statements.clear()
-        answer = await self.ask(query, **variables)
-        return answer.data, len(self._database.statements)
+        response = await self.ask(query, **variables)
+        return response.data, len(self._database.statements)
 
 
 @asynccontextmanager
 async def counting(database_url: str) -> AsyncGenerator[Counter]:
+    """Yields a counter for a hub on this database."""
     database = CountedDatabase(database_url)
     await database.open()
     try:
@@ -39,18 +40,18 @@ async def counting(database_url: str) -> AsyncGenerator[Counter]:
 
 @pytest.fixture
 async def count(database_url: str) -> AsyncGenerator[Counter]:
-    async with counting(database_url) as one:
-        yield one
+    async with counting(database_url) as counter:
+        yield counter
 
 
 async def populate(ask: Asking, receivers: int, groups: int, units: int) -> tuple[list[str], list[str]]:
-    """Receivers that have all reported on all the units, and groups of all of them."""
-    ids = [await ask.receiver(f"r{n}") for n in range(receivers)]
-    gates = [await ask.group(*ids, name=f"g{n}") for n in range(groups)]
-    events = [new_event(id, version=str(unit)) for unit in range(units) for id in ids]
+    """Creates receivers with an event for each unit, and groups of all receivers; returns the ids of both."""
+    receiver_ids = [await ask.receiver(f"r{n}") for n in range(receivers)]
+    group_ids = [await ask.group(*receiver_ids, name=f"g{n}") for n in range(groups)]
+    events = [new_event(receiver_id, version=str(unit)) for unit in range(units) for receiver_id in receiver_ids]
     results = (await ask(MANY, input={"events": events})).data["createEvents"]["results"]
     assert not any(result["problems"] for result in results)
-    return ids, gates
+    return receiver_ids, group_ids
 
 
 QUERIES = {
@@ -84,45 +85,45 @@ QUERIES = {
 }
 
 
-@pytest.mark.parametrize("what", QUERIES)
-async def test_statement_count_is_independent_of_rows(count: Counter, what: str) -> None:
-    query, statements = QUERIES[what]
+@pytest.mark.parametrize("title", QUERIES)
+async def test_statement_count_is_independent_of_rows(count: Counter, title: str) -> None:
+    query, expected = QUERIES[title]
     await populate(count.ask, receivers=1, groups=1, units=1)
     _, few = await count(query)
     await populate(count.ask, receivers=5, groups=4, units=10)
     _, many = await count(query)
-    assert (few, many) == (statements, statements)
+    assert (few, many) == (expected, expected)
 
 
 async def test_group_members_are_read_in_one_batch(count: Counter) -> None:
-    ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
+    receiver_ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
     data, statements = await count(
         "query ($id: ID!) { eventReceiverGroup(id: $id) { eventReceivers { id } } }", id=group
     )
-    assert [receiver["id"] for receiver in data["eventReceiverGroup"]["eventReceivers"]] == ids
+    assert [receiver["id"] for receiver in data["eventReceiverGroup"]["eventReceivers"]] == receiver_ids
     assert statements == 2
 
 
 async def test_gate_reads_member_events_in_one_batch(count: Counter) -> None:
-    ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
+    receiver_ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
     gate = (
         "query ($id: ID!, $unit: UnitInput!) { gate(groupId: $id, unit: $unit) "
         "{ complete members { state event { eventReceiverId } eventReceiver { id } } } }"
     )
     data, statements = await count(gate, id=group, unit={**UNIT, "version": "0"})
     assert data["gate"]["complete"] is True
-    assert [member["event"]["eventReceiverId"] for member in data["gate"]["members"]] == ids
+    assert [member["event"]["eventReceiverId"] for member in data["gate"]["members"]] == receiver_ids
     assert statements == 4
 
 
 async def test_batched_timeline_equals_single_timeline(count: Counter) -> None:
     await populate(count.ask, receivers=2, groups=1, units=3)
-    shown = "nodes { id } pageInfo { hasNextPage endCursor }"
-    page = f"events(first: 2, after: $after) {{ {shown} }}"
+    fields = "nodes { id } pageInfo { hasNextPage endCursor }"
+    page = f"events(first: 2, after: $after) {{ {fields} }}"
     together = f"query ($after: String) {{ eventReceivers {{ nodes {{ id {page} }} }} }}"
     alone = (
         "query ($id: ID!, $after: String) {"
-        f"  events(filter: {{eventReceiverId: $id}}, first: 2, after: $after) {{ {shown} }} }}"
+        f"  events(filter: {{eventReceiverId: $id}}, first: 2, after: $after) {{ {fields} }} }}"
     )
     for after in (None, "7", "5", "1"):
         for receiver in (await count(together, after=after))[0]["eventReceivers"]["nodes"]:
@@ -131,5 +132,5 @@ async def test_batched_timeline_equals_single_timeline(count: Counter) -> None:
 
 async def test_failing_rows_do_not_break_the_batch(count: Counter) -> None:
     await populate(count.ask, receivers=3, groups=1, units=1)
-    answer = await count.ask("{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } groups { id } } } }")
-    assert set(answer.codes) == {"INVALID_INPUT"}
+    response = await count.ask("{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } groups { id } } } }")
+    assert set(response.codes) == {"INVALID_INPUT"}

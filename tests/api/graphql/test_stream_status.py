@@ -1,4 +1,4 @@
-"""`streamStatus`: the stream, its routes and the hub's processes, as administrators ask for them; and `/health`."""
+"""`streamStatus` and `/health`: the stream, its routes and the hub's processes."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -31,14 +31,14 @@ STATUS = """
 
 @asynccontextmanager
 async def hub(database_url: str, **kafka: Any) -> AsyncGenerator[tuple[Asking, int]]:
-    """A served hub with these settings of `kafka`, and its port."""
+    """Serves a hub with these `kafka` settings; yields its client and its port."""
     settings = {"kafka": {"topic": ROUTE, **kafka}, "database": {"min_connections": 1, "max_connections": 4}}
     async with asking(database_url, settings) as ask, served(create_app(ask.hub)) as port:
         yield ask, port
 
 
 async def status(ask: Asking) -> Any:
-    """What administrators are told."""
+    """Returns the `streamStatus` of the hub."""
     return (await ask(STATUS)).data["streamStatus"]
 
 
@@ -48,32 +48,32 @@ async def test_status_counts_connected_clients(database_url: str) -> None:
         await ask.receiver()
         headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
         stream = client.stream("POST", f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
-        async with socket(port, ask.secret) as one, stream:
+        async with socket(port, ask.secret) as connection, stream:
             for id in ("a", "b"):
-                assert await follow(one, id) == "next"
+                assert await follow(connection, id) == "next"
 
-            async def counted() -> bool:
+            async def clients_are_counted() -> bool:
                 [process] = (await status(ask))["processes"]
                 return process["clients"] == {"websockets": 1, "eventStreams": 1, "subscriptions": 3}
 
-            await until(counted)
-            told = await status(ask)
-            [process] = told["processes"]
+            await until(clients_are_counted)
+            report = await status(ask)
+            [process] = report["processes"]
             assert process["id"] == ask.hub.process.id
             assert process["role"] == "serve"
             assert process["feed"] == process["slowestSubscriber"] == {"position": 1, "lag": 0, "lagSeconds": 0.0}
             assert process["relay"] == {"route": ROUTE, "state": "WAITING_FOR_BROKERS", "leads": False}
-            assert (told["position"], told["routes"], told["deadLetters"]) == (1, [], 0)
-            assert told["time"] is not None
+            assert (report["position"], report["routes"], report["deadLetters"]) == (1, [], 0)
+            assert report["time"] is not None
             metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
             assert 'xzepr_connections{transport="websocket"} 1.0' in metrics
             assert 'xzepr_connections{transport="sse"} 1.0' in metrics
 
-        async def nobody_is_left() -> bool:
+        async def clients_have_left() -> bool:
             [process] = (await status(ask))["processes"]
             return process["slowestSubscriber"] is None and set(process["clients"].values()) == {0}
 
-        await until(nobody_is_left)
+        await until(clients_have_left)
 
 
 @pytest.mark.parametrize("led", [True, False], ids=["led before", "never led"])
@@ -87,13 +87,13 @@ async def test_process_without_relay_degrades_on_high_lag(database_url: str, age
         await ask.receiver()
         await execute(database_url, "UPDATE messages SET time = time - %s * interval '1 second'", (age,))
 
-        async def measured() -> bool:
+        async def lag_is_measured() -> bool:
             lag = ask.hub.process.lags.relay
             return lag is not None and lag.lag == 1 and lag.lag_seconds >= age
 
-        await until(measured)
-        answer = await client.get(f"http://127.0.0.1:{port}/health")
-        assert (answer.status_code, answer.json()["components"]["kafka"]) == (200, kafka)
+        await until(lag_is_measured)
+        response = await client.get(f"http://127.0.0.1:{port}/health")
+        assert (response.status_code, response.json()["components"]["kafka"]) == (200, kafka)
         metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
         assert f'xzepr_relay_lag_messages{{route="{ROUTE}"}} 1.0' in metrics
         [route] = (await status(ask))["routes"]
@@ -108,12 +108,12 @@ async def test_process_without_brokers_reports_no_relay(database_url: str) -> No
     async with hub(database_url, enabled=False) as (ask, port), httpx2.AsyncClient() as client:
         await ask.receiver()
 
-        async def described() -> bool:
+        async def process_is_listed() -> bool:
             return bool((await status(ask))["processes"])
 
-        await until(described)
-        told = await status(ask)
-        assert (told["routes"], told["processes"][0]["relay"]) == ([], None)
+        await until(process_is_listed)
+        report = await status(ask)
+        assert (report["routes"], report["processes"][0]["relay"]) == ([], None)
         assert "kafka" not in (await client.get(f"http://127.0.0.1:{port}/health")).json()["components"]
 
 
@@ -122,7 +122,7 @@ async def test_routes_are_listed_by_name_even_if_never_led(database_url: str) ->
         await execute(database_url, "INSERT INTO relay_routes (route, state) VALUES (%s, 'following')", (name,))
     async with hub(database_url, enabled=False, brokers=["127.0.0.1:1"]) as (ask, _):
 
-        async def told() -> bool:
+        async def routes_are_listed() -> bool:
             return [route["route"] for route in (await status(ask))["routes"]] == ["a", ROUTE, "z"]
 
-        await until(told)
+        await until(routes_are_listed)
