@@ -1,4 +1,4 @@
-"""What the relay's tests share: messages to relay, consumers that are not aiokafka, and a relay that kills itself."""
+"""Helpers of the relay tests: messages to relay, a librdkafka consumer, and a relay that kills itself."""
 
 import asyncio
 import os
@@ -16,10 +16,10 @@ from confluent_kafka import Consumer, IsolationLevel, TopicPartition, admin
 
 from xzepr.core.actor import SYSTEM
 from xzepr.core.ids import new_id, unit_id
+from xzepr.features.relay.loop import Relay
+from xzepr.features.relay.route import OpenProducer
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Event, Message
-from xzepr.features.stream.relay import Relay
-from xzepr.features.stream.route import OpenProducer
 from xzepr.features.stream.service import Stream
 from xzepr.infra.db import Database
 from xzepr.infra.kafka.cluster import Cluster
@@ -28,17 +28,17 @@ from xzepr.infra.kafka.topics import NewTopicSpec, Topics
 from xzepr.settings import DatabaseSettings, KafkaSettings
 
 
-def kafka_settings(bootstrap: str, **more: Any) -> KafkaSettings:
-    """Settings with topics of the test's own."""
+def kafka_settings(bootstrap: str, **overrides: Any) -> KafkaSettings:
+    """Returns settings with topics that only this test uses."""
     name = uuid.uuid4().hex[:12]
-    given: dict[str, Any] = {"topic": f"events-{name}", "state_topic": f"relay-{name}", "timeout_seconds": 10}
-    return KafkaSettings.model_validate({"brokers": (bootstrap,), "partitions": 3, **given, **more})
+    values: dict[str, Any] = {"topic": f"events-{name}", "state_topic": f"relay-{name}", "timeout_seconds": 10}
+    return KafkaSettings.model_validate({"brokers": (bootstrap,), "partitions": 3, **values, **overrides})
 
 
 @asynccontextmanager
-async def opened(database_url: str, **more: Any) -> AsyncGenerator[Stream]:
-    """The stream of a test's database, with these of its settings."""
-    settings = DatabaseSettings.model_validate({"min_connections": 1, "max_connections": 4, **more})
+async def open_stream(database_url: str, **overrides: Any) -> AsyncGenerator[Stream]:
+    """Opens the stream of a test's database, with `overrides` of the database settings."""
+    settings = DatabaseSettings.model_validate({"min_connections": 1, "max_connections": 4, **overrides})
     db = Database(database_url, settings, name="test")
     await db.open()
     try:
@@ -48,7 +48,7 @@ async def opened(database_url: str, **more: Any) -> AsyncGenerator[Stream]:
 
 
 async def append(stream: Stream, count: int, keys: int = 7) -> list[Message]:
-    """Announces so many changes of `keys` receivers, in one transaction."""
+    """Appends `count` changes of `keys` receivers in one transaction."""
     async with stream.write(SYSTEM) as tx:
         for _ in range(count):
             receiver = f"receiver-{tx.next_position % keys}"
@@ -56,22 +56,22 @@ async def append(stream: Stream, count: int, keys: int = 7) -> list[Message]:
         return list(tx.messages)
 
 
-async def append_refused(stream: Stream) -> Message:
-    """Announces something that is larger than 5000 bytes in Kafka even without its data."""
+async def append_oversized(stream: Stream) -> Message:
+    """Appends a message that exceeds 5000 bytes in Kafka even without its data."""
     async with stream.write(SYSTEM) as tx:
         return tx.append(Kind.RECEIVER_UPDATED, receiver_id="r" * 2500, data=b'{"name":"build"}')
 
 
-async def small_topic(settings: KafkaSettings, **config: str) -> None:
-    """Makes the route's topic, with messages of at most 5000 bytes."""
-    given = {"max.message.bytes": "5000"} | {key.replace("_", "."): value for key, value in config.items()}
+async def create_small_topic(settings: KafkaSettings, **config: str) -> None:
+    """Creates the route's topic; it accepts messages of at most 5000 bytes."""
+    topic_config = {"max.message.bytes": "5000"} | {key.replace("_", "."): value for key, value in config.items()}
     async with Topics(Cluster(settings.brokers, 10)) as topics:
-        await topics.create(NewTopicSpec(settings.topic, settings.partitions, 1, given))
+        await topics.create(NewTopicSpec(settings.topic, settings.partitions, 1, topic_config))
 
 
 def configure_topic(bootstrap: str, topic: str, name: str, value: str) -> None:
-    """Changes one setting of a topic, and returns when brokers say so."""
-    kafka: Any = admin  # which exports these names without saying so
+    """Changes one setting of a topic and waits until the brokers report the new value."""
+    kafka: Any = admin  # its exports are untyped
     client = kafka.AdminClient({"bootstrap.servers": bootstrap})
     entry = kafka.ConfigEntry(name, value, incremental_operation=kafka.AlterConfigOpType.SET)
     resource = kafka.ConfigResource(kafka.ResourceType.TOPIC, topic, incremental_configs=[entry])
@@ -81,7 +81,7 @@ def configure_topic(bootstrap: str, topic: str, name: str, value: str) -> None:
 
 
 async def append_event(stream: Stream, payload: bytes) -> Message:
-    """Announces an event with that payload (compact JSON)."""
+    """Appends an event with this payload (compact JSON)."""
     async with stream.write(SYSTEM) as tx:
         unit = ("app", "1.0", "1", "linux", "rpm")
         times = (tx.time, tx.time)
@@ -99,18 +99,18 @@ async def append_event(stream: Stream, payload: bytes) -> Message:
         return tx.append(Kind.EVENT_RECORDED, id=event.id, receiver_id="receiver-1", event=event)
 
 
-async def _soon(_: int) -> None:
+async def _wait_briefly(_: int) -> None:
     await asyncio.sleep(0.02)
 
 
-def relay_of(
+def new_relay(
     stream: Stream, settings: KafkaSettings, open_producer: OpenProducer = Producer.open, *, most_refused: int = 100
 ) -> Relay:
-    """A relay that looks for messages fifty times a second."""
+    """Returns a relay that looks for messages fifty times a second."""
     return Relay(
         stream,
         settings,
-        wait_beyond=_soon,
+        wait_beyond=_wait_briefly,
         poll_seconds=0.1,
         most_refused=most_refused,
         open_producer=open_producer,
@@ -119,7 +119,7 @@ def relay_of(
 
 @asynccontextmanager
 async def running(relay: Relay) -> AsyncGenerator[Relay]:
-    """The relay, running meanwhile."""
+    """Runs the relay during the block."""
     task = asyncio.create_task(relay.run())
     try:
         yield relay
@@ -130,7 +130,7 @@ async def running(relay: Relay) -> AsyncGenerator[Relay]:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Returns when the condition holds."""
+    """Waits until the condition holds."""
     async with asyncio.timeout(seconds):
         while True:
             if condition():
@@ -138,15 +138,15 @@ async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
             await asyncio.sleep(0.02)
 
 
-async def relayed(relay: Relay, stream: Stream, seconds: float = 30) -> None:
-    """Returns when the relay has published all there is now."""
+async def until_relayed(relay: Relay, stream: Stream, seconds: float = 30) -> None:
+    """Waits until the relay has published all messages that exist now."""
     head = (await stream.head()).position
     await until(lambda: relay.status.position is not None and relay.status.position >= head, seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A Kafka message as a consumer got it."""
+    """A Kafka message as a consumer received it."""
 
     partition: int
     key: bytes
@@ -155,20 +155,27 @@ class Received:
 
     @property
     def position(self) -> int:
-        """Its position in the stream, from its header."""
+        """The message's position in the stream, from its header."""
         return int(self.headers["position"])
 
     @property
     def cloudevent(self) -> dict[str, Any]:
-        """Its body."""
+        """The message body."""
         return orjson.loads(self.value)
 
 
 def consume(
-    bootstrap: str, topic: str, isolation: str = "read_committed", seconds: float = 30, *, decided: bool = True
+    bootstrap: str,
+    topic: str,
+    isolation: str = "read_committed",
+    seconds: float = 30,
+    *,
+    wait_for_transactions: bool = True,
 ) -> list[Received]:
-    """Everything in a topic now that a consumer of that isolation level may see, by librdkafka. A commit is accepted
-    before it can be seen: `decided` waits until no transaction is open in the topic."""
+    """Returns the messages in a topic that a librdkafka consumer of this isolation level sees now.
+
+    A commit is accepted before it becomes visible: `wait_for_transactions` first waits until the topic has no open
+    transaction."""
     deadline = time.monotonic() + seconds
     consumer = Consumer(
         {
@@ -183,30 +190,30 @@ def consume(
     )
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        if decided:
-            _all_decided(bootstrap, topic, len(partitions), deadline)
+        if wait_for_transactions:
+            _wait_for_open_transactions(bootstrap, topic, len(partitions), deadline)
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        return _to_the_end(consumer, len(partitions), deadline)
+        return _read_to_end(consumer, len(partitions), deadline)
     finally:
         consumer.close()
 
 
-def _all_decided(bootstrap: str, topic: str, partitions: int, deadline: float) -> None:
-    """Returns when who reads committed may read as far as who reads everything."""
-    kafka: Any = admin  # which exports these names without saying so
+def _wait_for_open_transactions(bootstrap: str, topic: str, partitions: int, deadline: float) -> None:
+    """Waits until committed reads reach as far as uncommitted reads."""
+    kafka: Any = admin  # its exports are untyped
     client = kafka.AdminClient({"bootstrap.servers": bootstrap})
     latest = {TopicPartition(topic, number): kafka.OffsetSpec.latest() for number in range(partitions)}
 
     def ends(isolation: IsolationLevel) -> list[int]:
-        found = client.list_offsets(latest, isolation_level=isolation, request_timeout=10)
-        return [found[partition].result(10).offset for partition in latest]
+        offsets = client.list_offsets(latest, isolation_level=isolation, request_timeout=10)
+        return [offsets[partition].result(10).offset for partition in latest]
 
     while ends(IsolationLevel.READ_COMMITTED) != ends(IsolationLevel.READ_UNCOMMITTED):
-        assert time.monotonic() < deadline, "a transaction stays open"
+        assert time.monotonic() < deadline, "a transaction is still open"
         time.sleep(0.02)
 
 
-def _to_the_end(consumer: Consumer, partitions: int, deadline: float) -> list[Received]:
+def _read_to_end(consumer: Consumer, partitions: int, deadline: float) -> list[Received]:
     received: list[Received] = []
     ended: set[int | None] = set()
     while len(ended) < partitions:
@@ -225,7 +232,7 @@ def _to_the_end(consumer: Consumer, partitions: int, deadline: float) -> list[Re
 
 
 def delete_topics(bootstrap: str, *topics: str) -> None:
-    """Removes topics, as a cluster that lost its data has, and returns when brokers say so."""
+    """Deletes topics, as if the cluster had lost its data, and waits until the brokers no longer list them."""
     client: Any = admin.AdminClient({"bootstrap.servers": bootstrap})
     for future in client.delete_topics(list(topics)).values():
         future.result(10)
@@ -234,14 +241,14 @@ def delete_topics(bootstrap: str, *topics: str) -> None:
 
 
 def assert_exactly_once(received: Sequence[Received], head: int) -> None:
-    """0 missing, 0 twice, in each partition 0 out of order, and all of one key in one partition."""
+    """Asserts that every message arrived once, in order within its partition, with one partition for each key."""
     positions = [message.position for message in received]
     assert sorted(positions) == list(range(1, head + 1))
     for partition in {message.partition for message in received}:
-        own = [message.position for message in received if message.partition == partition]
-        assert own == sorted(own)
-    places = {(message.key, message.partition) for message in received}
-    assert len(places) == len({key for key, _ in places}), "a key is in two partitions"
+        positions_in_partition = [message.position for message in received if message.partition == partition]
+        assert positions_in_partition == sorted(positions_in_partition)
+    key_partitions = {(message.key, message.partition) for message in received}
+    assert len(key_partitions) == len({key for key, _ in key_partitions}), "a key is in two partitions"
 
 
 STAGES = (
@@ -257,25 +264,25 @@ STAGES = (
 
 
 class DyingProducer(Producer):
-    """Kills its process (SIGKILL) at a stage of its n-th transaction."""
+    """A producer that kills its process (SIGKILL) at a stage of its n-th transaction."""
 
     stage = ""
-    left = 0
+    transactions_left = 0
     sends = 0
     state_topic = ""
 
     def _die_at(self, *stages: str) -> None:
-        if self.stage in stages and self.left <= 0:
+        if self.stage in stages and self.transactions_left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
     async def begin(self) -> None:
-        """Begins, and counts."""
-        self.left, self.sends = self.left - 1, 0
+        """Begins a transaction and counts it."""
+        self.transactions_left, self.sends = self.transactions_left - 1, 0
         await super().begin()
         self._die_at("begin")
 
     async def send(self, record: Record) -> None:
-        """Sends."""
+        """Sends a record."""
         if record.topic == self.state_topic:
             self._die_at("before state")
         self.sends += 1
@@ -283,18 +290,18 @@ class DyingProducer(Producer):
         if self.sends == 1:
             self._die_at("first send")
         if self.sends == 5:
-            await asyncio.sleep(0.02)  # lets a part of the transaction reach the broker
+            await asyncio.sleep(0.02)  # part of the transaction reaches the broker
             self._die_at("between sends")
 
     async def settle(self) -> None:
-        """Settles."""
+        """Waits until the brokers have acknowledged every record."""
         self._die_at("before settle")
         await super().settle()
         self._die_at("before commit")
 
     async def commit(self) -> None:
-        """Commits, or dies somewhere on the way."""
-        if self.stage == "during commit" and self.left <= 0:
+        """Commits, or dies during the commit."""
+        if self.stage == "during commit" and self.transactions_left <= 0:
             committing = asyncio.create_task(super().commit())
             await asyncio.sleep(random.uniform(0, 0.01))
             self._die_at("during commit")
@@ -303,25 +310,25 @@ class DyingProducer(Producer):
         self._die_at("after")
 
 
-def die_at(
+def dying_producer_opener(
     stage: str, transaction: int, settings: KafkaSettings
 ) -> Callable[[Cluster, str | None, int], Awaitable[Producer]]:
-    """Opens producers that die there."""
+    """Returns a function that opens producers which die at this stage of this transaction."""
 
     async def open_producer(cluster: Cluster, transactional_id: str | None, max_bytes: int) -> Producer:
         producer = await DyingProducer.open(cluster, transactional_id, max_bytes)
-        producer.stage, producer.left, producer.state_topic = stage, transaction, settings.state_topic
+        producer.stage, producer.transactions_left, producer.state_topic = stage, transaction, settings.state_topic
         return producer
 
     return open_producer
 
 
-def run_child(database_url: str, settings_json: str, stage: str, transaction: int) -> None:
-    """The main function of a relay process that is going to die."""
+def run_dying_relay(database_url: str, settings_json: str, stage: str, transaction: int) -> None:
+    """The main function of a relay process that kills itself."""
     settings = KafkaSettings.model_validate_json(settings_json)
 
     async def relay() -> None:
-        async with opened(database_url) as stream:
-            await relay_of(stream, settings, die_at(stage, transaction, settings)).run()
+        async with open_stream(database_url) as stream:
+            await new_relay(stream, settings, dying_producer_opener(stage, transaction, settings)).run()
 
     asyncio.run(relay())

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.support.hub import execute, hub_on, new_event, new_receiver, running_hub, until
-from tests.support.relay import append, kafka_settings, opened
+from tests.support.relay import append, kafka_settings, open_stream
 from xzepr import __version__
 from xzepr.core.actor import SYSTEM
 from xzepr.core.clock import now
@@ -23,6 +23,7 @@ from xzepr.features.relay.model import LEADER_SILENT_SECONDS, RelayState, RelayS
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
 from xzepr.features.stream.service import Stream
 from xzepr.features.subscriptions.feed import Feed
+from xzepr.features.subscriptions.scheduler import FairScheduler
 from xzepr.features.subscriptions.service import follow
 from xzepr.infra.db import Database
 from xzepr.processes import running
@@ -95,7 +96,7 @@ async def test_silent_process_is_hidden_then_removed(database_url: str, monkeypa
     for name, value in {"LEADER_SILENT_SECONDS": 10.0, "_KEPT_SECONDS": 60.0}.items():
         assert getattr(processes, name) == value
         monkeypatch.setattr(processes, name, 100 * value)  # a second more or less makes no difference
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         silent: dict[int, ThisProcess] = {}
         for seconds in (0, 800, 1100, 6100):  # each begins after the one before has been seen: that is their order
             silent[seconds] = await described(stream.db, ThisProcess())
@@ -159,7 +160,7 @@ async def _descriptions_that_wait(database_url: str) -> list[tuple[object, ...]]
 
 
 async def test_lag_is_measured_from_the_oldest_waiting_message(database_url: str) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
         one = await described(stream.db, ThisProcess(), feed=3, slowest=1)
@@ -177,7 +178,7 @@ async def test_lag_is_measured_from_the_oldest_waiting_message(database_url: str
 
 
 async def test_lag_seconds_survive_retention(database_url: str) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
         await execute(database_url, "DELETE FROM messages WHERE position <= 3")
@@ -187,7 +188,7 @@ async def test_lag_seconds_survive_retention(database_url: str) -> None:
 
 
 async def test_clock_set_back_gives_no_negative_lag(database_url: str) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 2)
         await age(database_url, -3600)
         one = await described(stream.db, ThisProcess(), feed=1)
@@ -203,7 +204,7 @@ async def _route(database_url: str, published: int) -> None:
 
 
 async def test_leaderless_route_lags_by_its_stored_position(database_url: str) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
         await _route(database_url, 2)
@@ -219,7 +220,7 @@ async def test_leaderless_route_lags_by_its_stored_position(database_url: str) -
 
 
 async def test_route_lag_is_that_of_its_live_leader(database_url: str) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
         await _route(database_url, 2)
@@ -240,7 +241,7 @@ async def test_route_lag_is_that_of_its_live_leader(database_url: str) -> None:
 async def test_never_led_route_lags_by_the_whole_stream(
     database_url: str,
 ) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
         one = await described(stream.db, ThisProcess())
@@ -261,7 +262,7 @@ async def test_never_led_route_lags_by_the_whole_stream(
 
 
 async def test_new_route_lags_by_the_remaining_messages(database_url: str) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
         await execute(database_url, "DELETE FROM messages WHERE position < 3")
@@ -278,7 +279,7 @@ NO_BROKERS = replace(IDLE, state=RelayState.WAITING_FOR_BROKERS, detail="kafka.b
 
 @pytest.mark.parametrize("relay", [NO_BROKERS, None], ids=["that would relay", "that leaves it to others"])
 async def test_process_without_brokers_adds_no_route(database_url: str, relay: RelayStatus | None) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         one = await described(stream.db, ThisProcess(), relay=relay)
         assert one.lags.relay is None
@@ -290,7 +291,7 @@ async def test_process_without_brokers_adds_no_route(database_url: str, relay: R
 async def test_never_led_route_ends_with_its_last_process(
     database_url: str,
 ) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         first, second = ThisProcess(), ThisProcess()
         for one in (first, second):
             await described(stream.db, one)
@@ -301,7 +302,7 @@ async def test_never_led_route_ends_with_its_last_process(
 
 
 async def test_leader_position_before_a_restore_hides_no_lag(database_url: str) -> None:
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
         await age(database_url, 100)
         await _route(database_url, 2)
@@ -382,8 +383,8 @@ async def test_route_status_names_its_leader(kafka: str, database_url: str) -> N
 
 
 async def test_slowest_subscriber_is_the_one_not_reading(database_url: str) -> None:
-    async with opened(database_url) as stream:
-        feed = Feed(stream.db, stream, ring_size=10, poll_seconds=0.05)
+    async with open_stream(database_url) as stream:
+        feed = Feed(stream.db, stream, FairScheduler(), ring_size=10, poll_seconds=0.05)
         following = asyncio.create_task(feed.run())
         await feed.started()
         start = feed.head.cursor
@@ -421,7 +422,7 @@ async def _read(subscriber: AsyncGenerator[Message | Checkpoint, None], count: i
 
 async def test_only_stream_administrators_see_processes(database_url: str) -> None:
     nobody = replace(SYSTEM, permissions=frozenset())
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         with pytest.raises(Forbidden):
             await processes.statuses(stream.db, nobody)
         with pytest.raises(Forbidden):

@@ -1,7 +1,8 @@
-"""The markers of a transaction, held back on their way: a proxy in front of each broker's listener for other brokers.
+"""A proxy in front of each broker's inter-broker listener, which can hold back the markers of transactions.
 
-A coordinator that has accepted the end of a transaction tells the leader of each of its partitions by WriteTxnMarkers
-(API key 27, https://kafka.apache.org/protocol#The_Messages_WriteTxnMarkers), itself included, over that listener.
+A coordinator that has accepted the end of a transaction sends WriteTxnMarkers (API key 27,
+https://kafka.apache.org/protocol#The_Messages_WriteTxnMarkers) to the leader of each of its partitions, itself
+included, over that listener.
 """
 
 import asyncio
@@ -19,47 +20,47 @@ inter.broker.listener.name=INTERNAL
 """
 
 
-class Markers:
-    """What one broker is to be told about transactions. Everything else passes at once."""
+class MarkerProxy:
+    """The proxy of one broker: holds back transaction markers and passes all other requests at once."""
 
     def __init__(self, broker: Broker) -> None:
-        """Before the broker is started for the first time: it gets a listener for the other brokers."""
+        """Adds an inter-broker listener to the broker's properties, before its first start."""
         self._internal, self.port = free_ports(2)
-        self._pass = asyncio.Event()
-        self._pass.set()
+        self._released = asyncio.Event()
+        self._released.set()
         self.held = asyncio.Event()
-        """Set once something waits since `hold` was called last."""
+        """Set once a marker waits since the last call of `hold`."""
         broker.properties += _LISTENERS.format(
             port=broker.port, internal=self._internal, controller=broker.controller, proxy=self.port
         )
 
     def hold(self) -> None:
-        """From now on, what comes waits."""
+        """Makes the markers that arrive from now on wait."""
         self.held.clear()
-        self._pass.clear()
+        self._released.clear()
 
     def release(self) -> None:
-        """What waits goes on, in order, and nothing waits any more."""
-        self._pass.set()
+        """Forwards the waiting markers in order, and later ones at once."""
+        self._released.set()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection from a broker to this one, until either side ends it."""
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forwards one connection from another broker until either side closes it."""
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._internal)
-        except OSError:  # it is not up yet
+        except OSError:  # the broker is not up yet
             writer.close()
             return
-        answers = asyncio.create_task(_copy(up_reader, writer))
+        responses = asyncio.create_task(_copy(up_reader, writer))
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 size = await reader.readexactly(4)
                 request = await reader.readexactly(int.from_bytes(size))
-                if int.from_bytes(request[:2]) == _WRITE_TXN_MARKERS and not self._pass.is_set():
+                if int.from_bytes(request[:2]) == _WRITE_TXN_MARKERS and not self._released.is_set():
                     self.held.set()
-                    await self._pass.wait()
+                    await self._released.wait()
                 up_writer.write(size + request)
                 await up_writer.drain()
-        answers.cancel()
+        responses.cancel()
         writer.close()
         up_writer.close()
 
@@ -73,17 +74,17 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def markers_of(cluster: Cluster) -> AsyncGenerator[Sequence[Markers]]:
-    """Starts the cluster, with the markers of each broker in the test's hands; stops it at the end."""
-    async with AsyncExitStack() as opened:
-        markers = [Markers(broker) for broker in cluster.brokers]
-        for one in markers:
-            server = await asyncio.start_server(one.carry, "127.0.0.1", one.port)
-            opened.callback(server.close)
+async def marker_proxies(cluster: Cluster) -> AsyncGenerator[Sequence[MarkerProxy]]:
+    """Starts the cluster with a proxy in front of each broker, and stops it at the end of the block."""
+    async with AsyncExitStack() as servers:
+        proxies = [MarkerProxy(broker) for broker in cluster.brokers]
+        for proxy in proxies:
+            server = await asyncio.start_server(proxy.forward, "127.0.0.1", proxy.port)
+            servers.callback(server.close)
         try:
             await asyncio.to_thread(cluster.start)
-            yield markers
+            yield proxies
         finally:
-            for one in markers:
-                one.release()
+            for proxy in proxies:
+                proxy.release()
             await asyncio.to_thread(cluster.stop)

@@ -1,4 +1,4 @@
-"""The relay and brokers that ask who it is: SASL and TLS, both ways, on a real broker."""
+"""The relay on brokers that require SASL and mutual TLS, tested on a real broker."""
 
 import asyncio
 import datetime
@@ -18,11 +18,11 @@ from tests.support.relay import (
     assert_exactly_once,
     consume,
     kafka_settings,
-    opened,
-    relay_of,
-    relayed,
+    new_relay,
+    open_stream,
     running,
     until,
+    until_relayed,
 )
 from xzepr.features.relay.model import RelayState
 from xzepr.settings import KafkaSettings
@@ -48,7 +48,7 @@ listener.name.sasl_ssl.ssl.client.auth=required
 
 
 class Authority:
-    """Signs certificates, and keeps them as PEM files in a folder."""
+    """A certificate authority that writes its certificates as PEM files into a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,15 +58,15 @@ class Authority:
         (folder / "ca.pem").write_bytes(_pem(self._certificate))
 
     def issue(self, name: str) -> None:
-        """`name.crt`, `name.key`, and both in `name.pem`."""
+        """Writes `name.crt`, `name.key`, and both in `name.pem`."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _pem(self._sign(name, key))
-        secret = key.private_bytes(
+        private_key = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         (self.folder / f"{name}.crt").write_bytes(certificate)
-        (self.folder / f"{name}.key").write_bytes(secret)
-        (self.folder / f"{name}.pem").write_bytes(secret + certificate)
+        (self.folder / f"{name}.key").write_bytes(private_key)
+        (self.folder / f"{name}.pem").write_bytes(private_key + certificate)
 
     def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, authority: bool = False) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
@@ -89,8 +89,8 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-class Guarded:
-    """A broker that wants a password and a certificate, and its certificates' authority."""
+class SecuredBroker:
+    """A broker that requires a password and a client certificate, with the authority of its certificates."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority(folder / "certificates")
@@ -108,10 +108,10 @@ class Guarded:
             folder=self.authority.folder,
         )
 
-    def settings(self, **more: object) -> KafkaSettings:
-        """Settings that the broker lets in."""
+    def settings(self, **overrides: object) -> KafkaSettings:
+        """Returns settings that the broker accepts, with `overrides`."""
         folder = self.authority.folder
-        given: dict[str, object] = {
+        values: dict[str, object] = {
             "security_protocol": "sasl_ssl",
             "sasl_mechanism": "scram-sha-512",
             "sasl_username": "relay",
@@ -120,36 +120,38 @@ class Guarded:
             "tls_cert_file": folder / "relay.crt",
             "tls_key_file": folder / "relay.key",
         }
-        return kafka_settings(self.broker.bootstrap, **(given | more))
+        return kafka_settings(self.broker.bootstrap, **(values | overrides))
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
     try:
         jars()
     except NoBrokerError as missing:
         pytest.skip(f"no Kafka broker: {missing}")
-    made = Guarded(tmp_path_factory.mktemp("guarded"))
-    made.broker.start()
-    yield made
-    made.broker.stop()
+    secured_broker = SecuredBroker(tmp_path_factory.mktemp("secured"))
+    secured_broker.broker.start()
+    yield secured_broker
+    secured_broker.broker.stop()
 
 
 @pytest.mark.parametrize("mechanism", _MECHANISMS)
-async def test_authenticated_relay_delivers_exactly_once(guarded: Guarded, database_url: str, mechanism: str) -> None:
-    settings = guarded.settings(sasl_mechanism=mechanism)
-    async with opened(database_url) as stream:
+async def test_authenticated_relay_delivers_exactly_once(
+    secured: SecuredBroker, database_url: str, mechanism: str
+) -> None:
+    settings = secured.settings(sasl_mechanism=mechanism)
+    async with open_stream(database_url) as stream:
         await append(stream, 300)
-        async with running(relay_of(stream, settings)) as relay:
-            await relayed(relay, stream)
-    assert_exactly_once(await asyncio.to_thread(consume, guarded.plain, settings.topic), 300)
+        async with running(new_relay(stream, settings)) as relay:
+            await until_relayed(relay, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, secured.plain, settings.topic), 300)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "reason"),
+    ("mistake", "reason"),
     [
         ({"sasl_password": "pen"}, "invalid credentials"),
-        ({"sasl_username": "somebody"}, "invalid credentials"),
+        ({"sasl_username": "stranger"}, "invalid credentials"),
         ({"tls_ca_file": None}, "certificate verify failed"),
         ({"tls_cert_file": None, "tls_key_file": None}, "which they are not given"),
         (
@@ -158,19 +160,19 @@ async def test_authenticated_relay_delivers_exactly_once(guarded: Guarded, datab
         ),
         ({"tls_cert_file": Path("/nowhere/relay.crt")}, "No such file"),
     ],
-    ids=["password", "user", "authority", "no certificate", "no password", "file"],
+    ids=["wrong password", "unknown user", "untrusted authority", "no certificate", "no password", "missing file"],
 )
 async def test_rejected_relay_waits_for_correct_settings(
-    guarded: Guarded, database_url: str, wrong: dict[str, object], reason: str
+    secured: SecuredBroker, database_url: str, mistake: dict[str, object], reason: str
 ) -> None:
-    right = guarded.settings(timeout_seconds=3)
-    async with opened(database_url) as stream:
+    correct = secured.settings(timeout_seconds=3)
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
-        mistaken = guarded.settings(**wrong, timeout_seconds=3, topic=right.topic, state_topic=right.state_topic)
-        async with running(relay_of(stream, mistaken)) as relay:
+        rejected = secured.settings(**mistake, timeout_seconds=3, topic=correct.topic, state_topic=correct.state_topic)
+        async with running(new_relay(stream, rejected)) as relay:
             await until(lambda: reason in relay.status.detail)
             assert relay.status.state is RelayState.WAITING_FOR_BROKERS
             assert "pen" not in relay.status.detail
-        async with running(relay_of(stream, right)) as relay:
-            await relayed(relay, stream)
-    assert_exactly_once(await asyncio.to_thread(consume, guarded.plain, right.topic), 5)
+        async with running(new_relay(stream, correct)) as relay:
+            await until_relayed(relay, stream)
+    assert_exactly_once(await asyncio.to_thread(consume, secured.plain, correct.topic), 5)

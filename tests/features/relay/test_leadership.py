@@ -1,4 +1,4 @@
-"""Relays that meet: one steps down and says why; a transaction that only took too long is nobody's rival."""
+"""Competing relays: one steps down with a reason; a transaction that merely timed out is not a competitor."""
 
 import asyncio
 from typing import Any
@@ -13,24 +13,24 @@ from tests.support.relay import (
     assert_exactly_once,
     consume,
     kafka_settings,
-    opened,
-    relay_of,
-    relayed,
+    new_relay,
+    open_stream,
     running,
     until,
+    until_relayed,
 )
 from xzepr.features.relay.loop import Relay
 from xzepr.features.relay.model import RelayState
 from xzepr.features.relay.route import Route
-from xzepr.infra.kafka.cluster import Cluster, FencedError, RivalError
+from xzepr.infra.kafka.cluster import Cluster, CompetingProducerError, FencedError
 from xzepr.infra.kafka.producer import Producer, Record
 from xzepr.infra.kafka.topics import NewTopicSpec, Topics
 
 pytestmark = pytest.mark.kafka
 
 
-class _Told:
-    """Everything that a relay says of itself while it is watched."""
+class _StatusWatch:
+    """Collects every status detail that relays report while it runs."""
 
     def __init__(self, *relays: Relay) -> None:
         self.details: set[str] = set()
@@ -42,8 +42,8 @@ class _Told:
             self.details |= {relay.status.detail for relay in self._relays}
             await asyncio.sleep(0.005)
 
-    def rival(self) -> bool:
-        """Whether one said that another had taken over."""
+    def takeover_reported(self) -> bool:
+        """Returns whether a relay reported that another one had taken over."""
         return any("another relay with this hub's id has taken over" in detail for detail in self.details)
 
     def stop(self) -> None:
@@ -54,60 +54,60 @@ class _Told:
 async def test_competing_leaders_deliver_exactly_once(
     kafka: str, database_url: str, postgres_server: Databases
 ) -> None:
-    """A database that was copied while the hub went on: each relay holds the lock of its own copy."""
+    """The database was copied while the hub kept running: each relay holds the lock of its own copy."""
     settings = kafka_settings(kafka, max_transaction_messages=20)
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 2000)
     with psycopg.connect(database_url) as connection:
         name = connection.info.dbname
     with postgres_server.database(name) as copy:
-        async with opened(database_url) as stream, opened(copy) as copied:
-            one, other = relay_of(stream, settings), relay_of(copied, settings)
-            told = _Told(one, other)
-            async with running(one), running(other):
-                await relayed(one, stream)
-                await relayed(other, copied)
-                await until(told.rival)
-            told.stop()
+        async with open_stream(database_url) as stream, open_stream(copy) as copied_stream:
+            first, second = new_relay(stream, settings), new_relay(copied_stream, settings)
+            watch = _StatusWatch(first, second)
+            async with running(first), running(second):
+                await until_relayed(first, stream)
+                await until_relayed(second, copied_stream)
+                await until(watch.takeover_reported)
+            watch.stop()
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 2000)
 
 
 async def test_fenced_leader_steps_down_then_leads_again(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
-    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+    async with open_stream(database_url) as stream, running(new_relay(stream, settings)) as relay:
         await append(stream, 50)
-        await relayed(relay, stream)
+        await until_relayed(relay, stream)
         route = Route(settings, stream.hub_id)
-        told = _Told(relay)
-        rival = await Producer.open(route.cluster, route.transactional_id, 1_000_000)
+        watch = _StatusWatch(relay)
+        competitor = await Producer.open(route.cluster, route.transactional_id, 1_000_000)
         await append(stream, 50)
-        await until(told.rival)
-        await relayed(relay, stream)
+        await until(watch.takeover_reported)
+        await until_relayed(relay, stream)
         await until(lambda: relay.status.state is RelayState.FOLLOWING)
-        told.stop()
-        await rival.close()
+        watch.stop()
+        await competitor.close()
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
 async def test_transaction_timeout_is_no_competing_relay(kafka: str) -> None:
     cluster = Cluster((kafka,), 4)
-    patient = Cluster((kafka,), 10)
+    patient_cluster = Cluster((kafka,), 10)
     topic = kafka_settings(kafka).topic
-    async with Topics(patient) as topics:
+    async with Topics(patient_cluster) as topics:
         await topics.create(NewTopicSpec(topic, 1, 1))
     producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     await producer.begin()
     await producer.send(Record(topic, b"k", b"v"))
     await producer.settle()
-    await _decided(kafka, topic)
-    with pytest.raises(FencedError, match="took longer than 8 seconds") as refused:
+    await _wait_for_transactions(kafka, topic)
+    with pytest.raises(FencedError, match="took longer than 8 seconds") as caught:
         await producer.commit()
-    assert not isinstance(refused.value, RivalError)
+    assert not isinstance(caught.value, CompetingProducerError)
     await producer.close()
 
 
-async def _decided(kafka: str, topic: str) -> None:
-    """Returns when no transaction is open in the topic any more."""
+async def _wait_for_transactions(kafka: str, topic: str) -> None:
+    """Waits until the topic has no open transaction."""
     consumer: Any = AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed")
     await consumer.start()
     try:

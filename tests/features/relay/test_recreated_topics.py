@@ -1,5 +1,4 @@
-"""What a relay does about a Kafka that it has reason to doubt: topics made anew, a state that it cannot read, brokers
-too slow for what it sends, instructions that cannot be obeyed."""
+"""The relay with recreated topics, unreadable state, slow brokers and resume instructions that cannot be applied."""
 
 import asyncio
 import time
@@ -7,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
-from confluent_kafka import Producer as OtherProducer
+from confluent_kafka import Producer as RawProducer
 
 from tests.support.relay import (
     append,
@@ -17,11 +16,11 @@ from tests.support.relay import (
     consume,
     delete_topics,
     kafka_settings,
-    opened,
-    relay_of,
-    relayed,
+    new_relay,
+    open_stream,
     running,
     until,
+    until_relayed,
 )
 from xzepr.core.actor import SYSTEM
 from xzepr.features.relay import service as routes
@@ -37,12 +36,14 @@ from xzepr.settings import KafkaSettings
 pytestmark = pytest.mark.kafka
 
 
-async def _stopped(relay: Relay, *told: str) -> None:
-    await until(lambda: relay.status.state is RelayState.STOPPED and all(one in relay.status.detail for one in told))
+async def _until_stopped(relay: Relay, *details: str) -> None:
+    await until(
+        lambda: relay.status.state is RelayState.STOPPED and all(detail in relay.status.detail for detail in details)
+    )
 
 
-async def _made_anew(kafka: str, settings: KafkaSettings) -> None:
-    """The topic is deleted, and made again as brokers do where topics are created for who asks."""
+async def _recreate_topic(kafka: str, settings: KafkaSettings) -> None:
+    """Deletes the topic and creates it again, as brokers do that create topics on demand."""
     await asyncio.to_thread(delete_topics, kafka, settings.topic)
     async with Topics(Cluster((kafka,), 10)) as topics:
         await topics.create(NewTopicSpec(settings.topic, settings.partitions, 1))
@@ -50,68 +51,68 @@ async def _made_anew(kafka: str, settings: KafkaSettings) -> None:
 
 async def test_topic_recreated_between_relays_is_detected(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
-    async with opened(database_url) as stream:
-        async with running(relay_of(stream, settings)) as relay:
+    async with open_stream(database_url) as stream:
+        async with running(new_relay(stream, settings)) as relay:
             await append(stream, 30)
-            await relayed(relay, stream)
-        await _made_anew(kafka, settings)
-        async with running(relay_of(stream, settings)) as relay:
+            await until_relayed(relay, stream)
+        await _recreate_topic(kafka, settings)
+        async with running(new_relay(stream, settings)) as relay:
             await append(stream, 10)
-            await _stopped(relay, "made anew", "`xzepr stream resume --republish-from 1`")
+            await _until_stopped(relay, "made anew", "`xzepr stream resume --republish-from 1`")
             await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
-            await relayed(relay, stream)
+            await until_relayed(relay, stream)
             await until(lambda: relay.status.state is RelayState.FOLLOWING)
-        async with running(relay_of(stream, settings)) as relay:
+        async with running(new_relay(stream, settings)) as relay:
             await append(stream, 10)
-            await relayed(relay, stream)
+            await until_relayed(relay, stream)
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 50)
 
 
 async def test_topic_recreated_under_a_relay_is_detected(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, timeout_seconds=3)
-    async with opened(database_url) as stream, running(relay_of(stream, settings)) as relay:
+    async with open_stream(database_url) as stream, running(new_relay(stream, settings)) as relay:
         for _ in range(3):
             await append(stream, 30)
-            await relayed(relay, stream)
-        await _made_anew(kafka, settings)
+            await until_relayed(relay, stream)
+        await _recreate_topic(kafka, settings)
         await append(stream, 10)
-        await _stopped(relay, "made anew")
-        assert relay.status.position is None, "nobody knows how far it is"
+        await _until_stopped(relay, "made anew")
+        assert relay.status.position is None, "the position is unknown"
         await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
-        await relayed(relay, stream)
+        await until_relayed(relay, stream)
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
 async def test_unreadable_state_stops_the_relay_until_resumed(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 30)
-        async with running(relay_of(stream, settings)) as relay:
-            await relayed(relay, stream)
+        async with running(new_relay(stream, settings)) as relay:
+            await until_relayed(relay, stream)
         key = Route(settings, stream.hub_id).state_key
         await asyncio.to_thread(_write, kafka, settings.state_topic, key, b'{"version":2}')
         await append(stream, 10)
-        async with running(relay_of(stream, settings)) as relay:
-            await _stopped(relay, "cannot be read", "`xzepr stream resume --at 30`")
+        async with running(new_relay(stream, settings)) as relay:
+            await _until_stopped(relay, "cannot be read", "`xzepr stream resume --at 30`")
             await routes.resume(stream.db, SYSTEM, settings.topic, at=30)
-            await relayed(relay, stream)
+            await until_relayed(relay, stream)
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 40)
 
 
 async def test_deleted_state_does_not_reveal_an_older_one(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 30)
-        async with running(relay_of(stream, settings)) as relay:
-            await relayed(relay, stream)
+        async with running(new_relay(stream, settings)) as relay:
+            await until_relayed(relay, stream)
         key = Route(settings, stream.hub_id).state_key
         await asyncio.to_thread(_write, kafka, settings.state_topic, key, None)
-        async with running(relay_of(stream, settings)) as relay:
-            await _stopped(relay, "do not know of it")
+        async with running(new_relay(stream, settings)) as relay:
+            await _until_stopped(relay, "do not know of it")
 
 
 def _write(kafka: str, topic: str, key: bytes, value: bytes | None) -> None:
-    producer: Any = OtherProducer({"bootstrap.servers": kafka})
+    producer: Any = RawProducer({"bootstrap.servers": kafka})
     producer.produce(topic, key=key, value=value)
     assert producer.flush(10) == 0
 
@@ -120,23 +121,23 @@ async def test_failing_resume_is_retried_with_a_pause(kafka: str, database_url: 
     settings = kafka_settings(kafka)
     async with Topics(Cluster((kafka,), 10)) as topics:
         await topics.create(NewTopicSpec(settings.state_topic, 1, 1, {"cleanup.policy": "delete"}))
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
-        async with running(relay_of(stream, settings)) as relay:
-            await _stopped(relay, "cleanup.policy=delete")
+        async with running(new_relay(stream, settings)) as relay:
+            await _until_stopped(relay, "cleanup.policy=delete")
             await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
-            tries, until_then = set[object](), time.monotonic() + 3
-            while time.monotonic() < until_then:
+            attempts, deadline = set[object](), time.monotonic() + 3
+            while time.monotonic() < deadline:
                 [status] = await routes.statuses(stream.db, SYSTEM)
-                tries.add(status.updated_at)
+                attempts.add(status.updated_at)
                 await asyncio.sleep(0.01)
-    assert len(tries) <= 3, "what was said before, and of one try"
+    assert len(attempts) <= 3, "the status before the instruction and after one attempt"
 
 
 async def test_resume_during_recovery_is_applied_at_once(kafka: str, database_url: str) -> None:
     opens, may_open = list[int](), asyncio.Event()
 
-    async def open_late(cluster: Cluster, transactional_id: str | None, max_bytes: int) -> Producer:
+    async def open_when_allowed(cluster: Cluster, transactional_id: str | None, max_bytes: int) -> Producer:
         opens.append(1)
         await may_open.wait()
         return await Producer.open(cluster, transactional_id, max_bytes)
@@ -144,22 +145,22 @@ async def test_resume_during_recovery_is_applied_at_once(kafka: str, database_ur
     settings = kafka_settings(kafka)
     async with Topics(Cluster((kafka,), 10)) as topics:
         await topics.create(NewTopicSpec(settings.state_topic, 1, 1, {"cleanup.policy": "delete"}))
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 5)
-        async with running(relay_of(stream, settings, open_late)) as relay:
-            await _stopped(relay, "cleanup.policy=delete")
+        async with running(new_relay(stream, settings, open_when_allowed)) as relay:
+            await _until_stopped(relay, "cleanup.policy=delete")
             await asyncio.to_thread(configure_topic, kafka, settings.state_topic, "cleanup.policy", "compact")
             await until(lambda: bool(opens))
             await routes.resume(stream.db, SYSTEM, settings.topic, at=3)
             may_open.set()
-            await relayed(relay, stream)
-            assert len(opens) == 2, "it was open already, and began anew"
+            await until_relayed(relay, stream)
+            assert len(opens) == 2, "the open producer was replaced"
     received = await asyncio.to_thread(consume, kafka, settings.topic)
-    assert sorted(one.position for one in received) == [4, 5]
+    assert sorted(message.position for message in received) == [4, 5]
 
 
-class _Slow(Producer):
-    """Its brokers take ten messages in the time that a call has, and no more."""
+class _SlowProducer(Producer):
+    """A producer whose brokers accept at most ten messages within the timeout of a call."""
 
     sizes: ClassVar[list[int]] = []
 
@@ -176,20 +177,20 @@ class _Slow(Producer):
 
 
 async def test_slow_brokers_get_smaller_batches(kafka: str, database_url: str) -> None:
-    class Slow(_Slow):
+    class SlowProducer(_SlowProducer):
         sizes: ClassVar[list[int]] = []
 
     settings = kafka_settings(kafka)
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 100)
-        async with running(relay_of(stream, settings, Slow.open)) as relay:
-            await relayed(relay, stream, 60)
-    assert max(Slow.sizes) >= 100
+        async with running(new_relay(stream, settings, SlowProducer.open)) as relay:
+            await until_relayed(relay, stream, 60)
+    assert max(SlowProducer.sizes) >= 100
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 100)
 
 
 async def test_large_messages_are_read_in_smaller_batches(kafka: str, database_url: str) -> None:
-    class Measured(Producer):
+    class MeasuringProducer(Producer):
         async def begin(self) -> None:
             transactions.append(0)
             await super().begin()
@@ -201,14 +202,14 @@ async def test_large_messages_are_read_in_smaller_batches(kafka: str, database_u
     transactions: list[int] = []
     settings = kafka_settings(kafka, timeout_seconds=30)
     payload = b'{"x":"%s"}' % (b"x" * 100_000)
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 6000)
         await _many_events(stream, payload, 500)
-        async with running(relay_of(stream, settings, Measured.open)) as relay:
-            await relayed(relay, stream, 60)
+        async with running(new_relay(stream, settings, MeasuringProducer.open)) as relay:
+            await until_relayed(relay, stream, 60)
     small = transactions[: next(index for index, size in enumerate(transactions) if size > 10_000_000)]
-    assert max(small) > 500_000, "more than one part was sent at once"
-    assert max(transactions) < 200 * 102_000, "one part is at most 200 messages"
+    assert max(small) > 500_000, "one transaction held several batches of small messages"
+    assert max(transactions) < 200 * 102_000, "a batch of large messages has at most 200 of them"
 
 
 async def _many_events(stream: Stream, payload: bytes, count: int) -> Sequence[object]:

@@ -1,4 +1,4 @@
-"""The process that leads the relay is killed (kill -9) while events are recorded: another takes over within seconds."""
+"""The leading relay is killed with SIGKILL or paused while events are recorded; another process soon takes over."""
 
 import asyncio
 import itertools
@@ -29,10 +29,10 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor event { id } } }"
 KILLS = 5
-MOST_SECONDS = 5.0
-SECONDS = 60
-FROZEN_SECONDS = 20.0
-"""The database takes the seat from a silent leader after ten, and whoever stands by asks every second."""
+MAX_PAUSE_SECONDS = 5.0
+TIMEOUT_SECONDS = 60
+# The database ends the leadership of a silent leader after ten seconds, and standbys try to lead every second.
+MAX_FROZEN_SECONDS = 20.0
 
 
 def kafka_variables(bootstrap: str) -> dict[str, str]:
@@ -46,15 +46,15 @@ def kafka_variables(bootstrap: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message that a consumer got, and when."""
+    """A message that a consumer received, with its time of arrival."""
 
     partition: int
     position: int
     at: float
 
 
-class Committed:
-    """A consumer that reads what is committed."""
+class CommittedReader:
+    """A consumer of committed messages."""
 
     def __init__(self, environ: dict[str, str]) -> None:
         self._topic = environ["XZEPR__KAFKA__TOPIC"]
@@ -81,18 +81,18 @@ class Committed:
 
     @contextmanager
     def consuming(self) -> Generator[None]:
-        """It reads meanwhile."""
+        """Reads during the block."""
         self._thread.start()
         try:
             yield
         finally:
             self._stop.set()
-            self._thread.join(SECONDS)
+            self._thread.join(TIMEOUT_SECONDS)
 
 
 @asynccontextmanager
 async def recording(client: Client, receiver: str) -> AsyncGenerator[list[int]]:
-    """Meanwhile some tens of events a second are recorded; what is acknowledged is in the list, by its position."""
+    """Records some tens of events a second during the block; yields the positions of those acknowledged."""
     positions: list[int] = []
 
     async def record() -> None:
@@ -100,10 +100,10 @@ async def recording(client: Client, receiver: str) -> AsyncGenerator[list[int]]:
             while True:
                 await asyncio.sleep(0.05)
                 body = {"query": CREATE, "variables": {"input": new_event(receiver)}}
-                with suppress(httpx2.TransportError):  # it came to the process that was killed
-                    answer = (await http.post("/graphql", json=body)).json()
-                    if "errors" not in answer:
-                        positions.append(int(answer["data"]["createEvent"]["cursor"].partition("-")[0]))
+                with suppress(httpx2.TransportError):  # the request reached the killed process
+                    response = (await http.post("/graphql", json=body)).json()
+                    if "errors" not in response:
+                        positions.append(int(response["data"]["createEvent"]["cursor"].partition("-")[0]))
 
     tasks = [asyncio.create_task(record()) for _ in range(4)]
     try:
@@ -116,58 +116,65 @@ async def recording(client: Client, receiver: str) -> AsyncGenerator[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Relays:
-    """The processes that relay or stand by, by their ids."""
+    """The process that relays, by its id, and the number of standbys."""
 
     leader: int | None
-    standing_by: int
-    """How many would take over."""
+    standby_count: int
 
 
-async def kill_leaders(relays: Callable[[], Relays], seen: Committed, killed: Callable[[], None]) -> list[float]:
-    """Kills who leads, again and again, when all that there should be are there; gives when. `killed` is called after
-    each."""
+async def kill_leaders(
+    relays: Callable[[], Relays], reader: CommittedReader, killed: Callable[[], None]
+) -> list[float]:
+    """Kills the leader repeatedly, each time once all relays run; returns the times of the kills.
+
+    `killed` is called after each kill."""
     times: list[float] = []
     for _ in range(KILLS):
-        await until(lambda: relays().leader is not None and relays().standing_by == 2 and _flows(seen), SECONDS)
+        await until(
+            lambda: relays().leader is not None and relays().standby_count == 2 and _is_receiving(reader),
+            TIMEOUT_SECONDS,
+        )
         pid = relays().leader
         assert pid is not None
         times.append(time.monotonic())
         os.kill(pid, signal.SIGKILL)
         killed()
-        await until(lambda pid=pid: relays().leader not in (None, pid) and _flows(seen), SECONDS)
+        await until(lambda pid=pid: relays().leader not in (None, pid) and _is_receiving(reader), TIMEOUT_SECONDS)
         await asyncio.sleep(1)
     return times
 
 
-def _flows(seen: Committed) -> bool:
-    return bool(seen.arrived) and seen.arrived[-1].at > time.monotonic() - 1
+def _is_receiving(reader: CommittedReader) -> bool:
+    return bool(reader.arrived) and reader.arrived[-1].at > time.monotonic() - 1
 
 
-def check(seen: Committed, positions: Sequence[int], kills: Sequence[float]) -> None:
-    """All that was acknowledged came once and in order, and no pause was too long."""
-    got = [one.position for one in seen.arrived]
-    assert len(positions) > 100, "something was recorded"
-    assert set(positions) <= set(got), "all that was acknowledged is there"
-    assert len(got) == len(set(got)), "nothing came twice"
-    for partition in {one.partition for one in seen.arrived}:
-        own = [one.position for one in seen.arrived if one.partition == partition]
-        assert own == sorted(own)
+def check_delivery(reader: CommittedReader, positions: Sequence[int], kills: Sequence[float]) -> None:
+    """Asserts that each acknowledged event arrived once and in order, without too long a pause."""
+    received = [arrival.position for arrival in reader.arrived]
+    assert len(positions) > 100, "events were recorded"
+    assert set(positions) <= set(received), "every acknowledged event arrived"
+    assert len(received) == len(set(received)), "no message is duplicated"
+    for partition in {arrival.partition for arrival in reader.arrived}:
+        in_partition = [arrival.position for arrival in reader.arrived if arrival.partition == partition]
+        assert in_partition == sorted(in_partition)
     pauses: list[float] = []
     for killed, next_killed in itertools.pairwise([*kills, math.inf]):
-        times = [one.at for one in seen.arrived if killed - 1 < one.at < next_killed]
+        times = [arrival.at for arrival in reader.arrived if killed - 1 < arrival.at < next_killed]
         pauses.append(max(later - earlier for earlier, later in itertools.pairwise(times) if later > killed))
-    sys.stderr.write(f"longest pauses of a reader of what is committed: {[round(pause, 2) for pause in pauses]} s\n")
-    assert max(pauses) < MOST_SECONDS
+    sys.stderr.write(f"longest pauses of a consumer of committed messages: {[round(pause, 2) for pause in pauses]} s\n")
+    assert max(pauses) < MAX_PAUSE_SECONDS
 
 
-async def followed(client: Client, seen: Committed, kill: Callable[[], Awaitable[list[float]]]) -> None:
-    """Records while `kill` kills, waits until all has come, and checks it."""
+async def record_during_kills(
+    client: Client, reader: CommittedReader, kill: Callable[[], Awaitable[list[float]]]
+) -> None:
+    """Records events while `kill` runs, waits until all of them have arrived, and checks them."""
     receiver = await client.receiver("taken over")
-    with seen.consuming():
+    with reader.consuming():
         async with recording(client, receiver) as positions:
             kills = await kill()
-        await until(lambda: set(positions) <= {one.position for one in seen.arrived}, SECONDS)
-    check(seen, positions, kills)
+        await until(lambda: set(positions) <= {arrival.position for arrival in reader.arrived}, TIMEOUT_SECONDS)
+    check_delivery(reader, positions, kills)
 
 
 async def test_another_worker_of_the_server_takes_over(kafka: str) -> None:
@@ -175,14 +182,14 @@ async def test_another_worker_of_the_server_takes_over(kafka: str) -> None:
     with serving("--workers", "3", environ=environ) as hub:
 
         def relays() -> Relays:
-            told = [json.loads(line) for line in hub.lines if '"relay.state"' in line or '"worker.' in line]
-            states = {one["worker"]: one.get("state") for one in told if one["event"] != "worker.answers"}
-            pids = {one["worker"]: one["pid"] for one in told if one["event"] == "worker.answers"}
+            entries = [json.loads(line) for line in hub.lines if '"relay.state"' in line or '"worker.' in line]
+            states = {entry["worker"]: entry.get("state") for entry in entries if entry["event"] != "worker.answers"}
+            pids = {entry["worker"]: entry["pid"] for entry in entries if entry["event"] == "worker.answers"}
             leader = next((pids[worker] for worker, state in states.items() if state == "following"), None)
             return Relays(leader, list(states.values()).count("standby"))
 
-        client, seen = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), Committed(environ)
-        await followed(client, seen, lambda: kill_leaders(relays, seen, lambda: None))
+        client, reader = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), CommittedReader(environ)
+        await record_during_kills(client, reader, lambda: kill_leaders(relays, reader, lambda: None))
 
 
 async def test_another_process_takes_over(kafka: str) -> None:
@@ -192,16 +199,18 @@ async def test_another_process_takes_over(kafka: str) -> None:
 
         def relays() -> Relays:
             alive = [worker for worker in workers if worker.process.poll() is None]
-            told = {one.process.pid: [line for line in one.lines if '"relay.state"' in line][-1:] for one in alive}
-            leader = next((pid for pid, lines in told.items() if '"following"' in "".join(lines)), None)
-            return Relays(leader, sum('"another process relays"' in "".join(lines) for lines in told.values()))
+            last_states = {
+                worker.process.pid: [line for line in worker.lines if '"relay.state"' in line][-1:] for worker in alive
+            }
+            leader = next((pid for pid, lines in last_states.items() if '"following"' in "".join(lines)), None)
+            return Relays(leader, sum('"another process relays"' in "".join(lines) for lines in last_states.values()))
 
         try:
-            client, seen = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), Committed(environ)
-            await followed(
+            client, reader = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), CommittedReader(environ)
+            await record_during_kills(
                 client,
-                seen,
-                lambda: kill_leaders(relays, seen, lambda: workers.append(Worker(hub.data_dir, environ=environ))),
+                reader,
+                lambda: kill_leaders(relays, reader, lambda: workers.append(Worker(hub.data_dir, environ=environ))),
             )
         finally:
             for worker in workers:
@@ -214,32 +223,34 @@ async def test_frozen_leader_is_replaced_then_stands_by(kafka: str) -> None:
     with serving("--no-relay", environ=environ) as hub:
         first, second = (Worker(hub.data_dir, environ=environ) for _ in range(2))
         try:
-            client, seen = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), Committed(environ)
+            client, reader = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), CommittedReader(environ)
             receiver = await client.receiver("taken over")
-            with seen.consuming():
+            with reader.consuming():
                 async with recording(client, receiver) as positions:
-                    await until(lambda: _flows(seen) and _follows(first) != _follows(second), SECONDS)
-                    frozen, other = (first, second) if _follows(first) else (second, first)
+                    await until(
+                        lambda: _is_receiving(reader) and _is_leading(first) != _is_leading(second), TIMEOUT_SECONDS
+                    )
+                    frozen, other = (first, second) if _is_leading(first) else (second, first)
                     os.kill(frozen.process.pid, signal.SIGSTOP)
                     began = time.monotonic()
-                    await until(lambda: _follows(other) and _flows(seen), SECONDS)
+                    await until(lambda: _is_leading(other) and _is_receiving(reader), TIMEOUT_SECONDS)
                     seconds = time.monotonic() - began
                     os.kill(frozen.process.pid, signal.SIGCONT)
-                    await until(lambda: not _follows(frozen), SECONDS)
+                    await until(lambda: not _is_leading(frozen), TIMEOUT_SECONDS)
                     await asyncio.sleep(2)
-                    assert _follows(other)
-                await until(lambda: set(positions) <= {one.position for one in seen.arrived}, SECONDS)
+                    assert _is_leading(other)
+                await until(lambda: set(positions) <= {arrival.position for arrival in reader.arrived}, TIMEOUT_SECONDS)
         finally:
             for worker in (first, second):
                 worker.process.kill()
                 worker.process.wait()
-    sys.stderr.write(f"nobody relayed for {seconds:.1f} s\n")
-    assert seconds < FROZEN_SECONDS
-    got = [one.position for one in seen.arrived]
-    assert set(positions) <= set(got)
-    assert len(got) == len(set(got)), "nothing came twice"
+    sys.stderr.write(f"no process relayed for {seconds:.1f} s\n")
+    assert seconds < MAX_FROZEN_SECONDS
+    received = [arrival.position for arrival in reader.arrived]
+    assert set(positions) <= set(received)
+    assert len(received) == len(set(received)), "no message is duplicated"
 
 
-def _follows(worker: Worker) -> bool:
-    """Whether it has last said that it follows."""
+def _is_leading(worker: Worker) -> bool:
+    """Returns whether the worker's last logged state is that of a leader."""
     return '"following"' in "".join([line for line in worker.lines if '"relay.state"' in line][-1:])

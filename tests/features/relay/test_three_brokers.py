@@ -1,4 +1,4 @@
-"""Three brokers, of which one at a time is stopped, killed and started again, while relay processes are killed."""
+"""Three brokers, of which one at a time is stopped or killed and restarted, while relay processes are killed."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.features.relay.test_relay_kills import Deaths
+from tests.features.relay.test_relay_kills import RelayKiller
 from tests.support.kafka import Cluster
 from tests.support.relay import (
     STAGES,
@@ -14,33 +14,33 @@ from tests.support.relay import (
     assert_exactly_once,
     consume,
     kafka_settings,
-    opened,
-    relay_of,
-    relayed,
+    new_relay,
+    open_stream,
     running,
+    until_relayed,
 )
 from xzepr.features.stream.service import Stream
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
+# Kills of the relay process.
 KILLS = int(os.environ.get("XZEPR_TEST_RELAY_KILLS", "50"))
-"""Of the relay's process."""
-ROUNDS = 6
-"""Brokers that are disturbed meanwhile, at least."""
+# Broker outages during the kills, at least.
+OUTAGES = 6
 
 
-async def _disturb(cluster: Cluster, times: list[str]) -> None:
-    """Takes the brokers in turn, again and again: stops or kills one, and starts it again after a while."""
+async def _interrupt_brokers(cluster: Cluster, outages: list[str]) -> None:
+    """Stops or kills one broker after the other, without end, and starts each again after a pause."""
     while True:
         for broker in cluster.brokers:
-            how = random.choice((broker.stop, broker.kill))
-            await asyncio.to_thread(how)
+            stop_or_kill = random.choice((broker.stop, broker.kill))
+            await asyncio.to_thread(stop_or_kill)
             try:
                 await asyncio.sleep(random.uniform(0.2, 3.0))
             finally:
                 await asyncio.to_thread(broker.start)
-            times.append(how.__name__)
-            await asyncio.sleep(random.uniform(2.0, 4.0))  # replicas that follow again, before the next one goes
+            outages.append(stop_or_kill.__name__)
+            await asyncio.sleep(random.uniform(2.0, 4.0))  # lets replicas catch up before the next outage
 
 
 async def _record(stream: Stream) -> None:
@@ -49,15 +49,15 @@ async def _record(stream: Stream) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _kill(deaths: Deaths, disturbed: list[str]) -> int:
-    """Kills relays in every way, until there were enough of them and the brokers were disturbed often enough."""
+async def _kill(killer: RelayKiller, outages: list[str]) -> int:
+    """Kills relays at random stages and moments, until there were enough kills and broker outages."""
     kills = 0
-    while kills < KILLS or len(disturbed) < ROUNDS:
+    while kills < KILLS or len(outages) < OUTAGES:
         kills += 1
         if kills % 2:
-            await deaths.at(random.choice(STAGES), random.randint(1, 5), seconds=90)
+            await killer.kill_at_stage(random.choice(STAGES), random.randint(1, 5), seconds=90)
         else:
-            await deaths.after(random.uniform(0.3, 3.0))
+            await killer.kill_after(random.uniform(0.3, 3.0))
     return kills
 
 
@@ -66,24 +66,24 @@ async def test_broker_failures_with_relay_kills_lose_nothing(three_brokers: Clus
     settings = kafka_settings(
         brokers[0], brokers=brokers, replication_factor=3, max_transaction_messages=20, timeout_seconds=5
     )
-    disturbed: list[str] = []
-    async with opened(database_url) as stream:
-        deaths = Deaths(database_url, settings)
-        async with running(relay_of(stream, settings)) as relay:  # makes the topics while all brokers are there
-            await relayed(relay, stream)
-        async with asyncio.TaskGroup() as meanwhile:  # what fails beside the kills ends them, and the test
+    outages: list[str] = []
+    async with open_stream(database_url) as stream:
+        killer = RelayKiller(database_url, settings)
+        async with running(new_relay(stream, settings)) as relay:  # creates the topics while all brokers run
+            await until_relayed(relay, stream)
+        async with asyncio.TaskGroup() as background:  # a failure in the background ends the test
             tasks = [
-                meanwhile.create_task(_record(stream)),
-                meanwhile.create_task(_disturb(three_brokers, disturbed)),
+                background.create_task(_record(stream)),
+                background.create_task(_interrupt_brokers(three_brokers, outages)),
             ]
-            kills = await _kill(deaths, disturbed)
+            kills = await _kill(killer, outages)
             for task in tasks:
                 task.cancel()
-        async with running(relay_of(stream, settings)) as relay:
-            await relayed(relay, stream, 120)
+        async with running(new_relay(stream, settings)) as relay:
+            await until_relayed(relay, stream, 120)
         head = (await stream.head()).position
     assert kills >= KILLS
     committed = await asyncio.to_thread(consume, three_brokers.bootstrap, settings.topic)
     assert_exactly_once(committed, head)
     written = await asyncio.to_thread(consume, three_brokers.bootstrap, settings.topic, "read_uncommitted")
-    assert len(written) > len(committed), "nothing was written twice: the kills missed"
+    assert len(written) > len(committed), "no message was written twice: the kills missed every transaction"

@@ -1,4 +1,4 @@
-"""A relay dies after its commit was accepted, and the markers that would show it are held back: its successor waits."""
+"""A relay dies after its commit was accepted while the transaction markers are held back; the new leader waits."""
 
 import asyncio
 import time
@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.features.relay.marker_proxy import Markers, markers_of
-from tests.features.relay.test_relay_kills import Deaths
+from tests.features.relay.marker_proxy import MarkerProxy, marker_proxies
+from tests.features.relay.test_relay_kills import RelayKiller
 from tests.support.kafka import Cluster, NoBrokerError, jars
 from tests.support.relay import (
     Received,
@@ -17,11 +17,11 @@ from tests.support.relay import (
     assert_exactly_once,
     consume,
     kafka_settings,
-    opened,
-    relay_of,
-    relayed,
+    new_relay,
+    open_stream,
     running,
     until,
+    until_relayed,
 )
 from xzepr.features.relay.loop import Relay
 from xzepr.features.relay.model import RelayState
@@ -33,20 +33,20 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 ROUNDS = 6
 
 
-_PORTION = 50
-"""Messages, each with a key of its own: they are one transaction, which has a part in every partition."""
+# Messages with distinct keys, so that one transaction writes to every partition.
+_BATCH = 50
 
 
 @pytest.fixture
-async def held_back(tmp_path: Path) -> AsyncIterator[tuple[Cluster, Sequence[Markers]]]:
-    """A running cluster of three, and the markers of each of its brokers."""
+async def held_markers(tmp_path: Path) -> AsyncIterator[tuple[Cluster, Sequence[MarkerProxy]]]:
+    """Starts a cluster of three brokers with a marker proxy for each."""
     try:
         jars()
     except NoBrokerError as missing:
         pytest.skip(f"no Kafka broker: {missing}")
     cluster = Cluster(tmp_path / "kafka")
-    async with markers_of(cluster) as markers:
-        yield cluster, markers
+    async with marker_proxies(cluster) as proxies:
+        yield cluster, proxies
 
 
 def _settings(cluster: Cluster) -> KafkaSettings:
@@ -54,39 +54,39 @@ def _settings(cluster: Cluster) -> KafkaSettings:
         cluster.brokers[0].bootstrap,
         brokers=tuple(cluster.bootstrap.split(",")),
         replication_factor=3,
-        max_transaction_messages=_PORTION,
+        max_transaction_messages=_BATCH,
         timeout_seconds=20,
     )
 
 
 async def _read(settings: KafkaSettings, topic: str, isolation: str) -> list[Received]:
-    """What such a reader sees while markers may wait."""
-    return await asyncio.to_thread(consume, settings.brokers[0], topic, isolation, decided=False)
+    """Reads a topic without waiting for open transactions."""
+    return await asyncio.to_thread(consume, settings.brokers[0], topic, isolation, wait_for_transactions=False)
 
 
-async def _state_seen(settings: KafkaSettings, isolation: str) -> int:
-    """The newest position in the state topic for such a reader."""
-    found = await _read(settings, settings.state_topic, isolation)
-    return max((orjson.loads(one.value)["position"] for one in found), default=0)
+async def _visible_position(settings: KafkaSettings, isolation: str) -> int:
+    """Returns the newest position in the state topic that this isolation level shows."""
+    records = await _read(settings, settings.state_topic, isolation)
+    return max((orjson.loads(record.value)["position"] for record in records), default=0)
 
 
-async def _all_is_visible(stream: Stream, settings: KafkaSettings) -> None:
-    """Returns when the markers of all that was published so far are written: none of those is to be held back."""
+async def _until_all_visible(stream: Stream, settings: KafkaSettings) -> None:
+    """Waits until the markers of all earlier transactions are written, so that none of them is held back."""
     head = (await stream.head()).position
     async with asyncio.timeout(30):
-        while await _state_seen(settings, "read_committed") < head:
+        while await _visible_position(settings, "read_committed") < head:
             await asyncio.sleep(0.05)
 
 
-async def _die_after_commit(deaths: Deaths, markers: Sequence[Markers]) -> None:
-    """A relay is killed once a coordinator has accepted its commit and the markers of it wait, at these brokers."""
-    for one in markers:
-        one.hold()
-    await deaths.when(asyncio.gather(*(one.held.wait() for one in markers)))
+async def _die_after_commit(killer: RelayKiller, proxies: Sequence[MarkerProxy]) -> None:
+    """Kills a relay once its commit is accepted and its markers wait at these brokers."""
+    for proxy in proxies:
+        proxy.hold()
+    await killer.kill_when(asyncio.gather(*(proxy.held.wait() for proxy in proxies)))
 
 
-async def _nothing_is_known(relay: Relay, seconds: float) -> None:
-    """So long, the relay waits and believes nothing."""
+async def _assert_position_unknown(relay: Relay, seconds: float) -> None:
+    """Asserts that the relay keeps waiting for `seconds`, without a position."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert relay.status.position is None
@@ -94,58 +94,62 @@ async def _nothing_is_known(relay: Relay, seconds: float) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _went_on(relay: Relay, stream: Stream, settings: KafkaSettings) -> None:
-    """It knew what was published, sent nothing of it again, and goes on with what comes."""
-    await relayed(relay, stream, 60)
+async def _assert_continues(relay: Relay, stream: Stream, settings: KafkaSettings) -> None:
+    """Asserts that the relay repeats no published message and relays new ones."""
+    await until_relayed(relay, stream, 60)
     assert_exactly_once(await _read(settings, settings.topic, "read_uncommitted"), (await stream.head()).position)
     await append(stream, 10)
-    await relayed(relay, stream, 60)
+    await until_relayed(relay, stream, 60)
 
 
-async def test_new_leader_waits_for_markers(held_back: tuple[Cluster, Sequence[Markers]], database_url: str) -> None:
-    cluster, markers = held_back
+async def test_new_leader_waits_for_markers(
+    held_markers: tuple[Cluster, Sequence[MarkerProxy]], database_url: str
+) -> None:
+    cluster, proxies = held_markers
     settings = _settings(cluster)
-    async with opened(database_url) as stream:
-        deaths = Deaths(database_url, settings)
-        async with running(relay_of(stream, settings)) as relay:
+    async with open_stream(database_url) as stream:
+        killer = RelayKiller(database_url, settings)
+        async with running(new_relay(stream, settings)) as relay:
             await append(stream, 10)
-            await relayed(relay, stream, 60)
+            await until_relayed(relay, stream, 60)
         for number in range(ROUNDS):
-            which = markers if number % 2 == 0 else [markers[number // 2 % 3]]
-            await _all_is_visible(stream, settings)
-            await append(stream, _PORTION, keys=_PORTION)
-            await _die_after_commit(deaths, which)
-            if which is markers:
-                seen = [await _state_seen(settings, one) for one in ("read_committed", "read_uncommitted")]
-                assert seen[1] - seen[0] == _PORTION, "who did not wait would read a position that is stale"
-            async with running(relay_of(stream, settings)) as relay:
-                await _nothing_is_known(relay, 1)
-                for one in which:
-                    one.release()
-                await _went_on(relay, stream, settings)
+            holding = proxies if number % 2 == 0 else [proxies[number // 2 % 3]]
+            await _until_all_visible(stream, settings)
+            await append(stream, _BATCH, keys=_BATCH)
+            await _die_after_commit(killer, holding)
+            if holding is proxies:
+                committed, written = [
+                    await _visible_position(settings, isolation) for isolation in ("read_committed", "read_uncommitted")
+                ]
+                assert written - committed == _BATCH, "a relay that did not wait would read a stale position"
+            async with running(new_relay(stream, settings)) as relay:
+                await _assert_position_unknown(relay, 1)
+                for proxy in holding:
+                    proxy.release()
+                await _assert_continues(relay, stream, settings)
         head = (await stream.head()).position
     assert_exactly_once(await asyncio.to_thread(consume, settings.brokers[0], settings.topic), head)
 
 
 async def test_new_leader_times_out_waiting_for_markers(
-    held_back: tuple[Cluster, Sequence[Markers]], database_url: str
+    held_markers: tuple[Cluster, Sequence[MarkerProxy]], database_url: str
 ) -> None:
-    cluster, markers = held_back
+    cluster, proxies = held_markers
     settings = _settings(cluster)
-    impatient = settings.model_copy(update={"timeout_seconds": 2})  # and transactions of 4 s
-    async with opened(database_url) as stream:
-        async with running(relay_of(stream, settings)) as relay:
+    impatient = settings.model_copy(update={"timeout_seconds": 2})  # transactions then time out after 4 s
+    async with open_stream(database_url) as stream:
+        async with running(new_relay(stream, settings)) as relay:
             await append(stream, 10)
-            await relayed(relay, stream, 60)
-        await _all_is_visible(stream, settings)
-        await append(stream, _PORTION, keys=_PORTION)
-        await _die_after_commit(Deaths(database_url, settings), markers)
-        async with running(relay_of(stream, impatient)) as relay:
+            await until_relayed(relay, stream, 60)
+        await _until_all_visible(stream, settings)
+        await append(stream, _BATCH, keys=_BATCH)
+        await _die_after_commit(RelayKiller(database_url, settings), proxies)
+        async with running(new_relay(stream, impatient)) as relay:
             await until(lambda: relay.status.detail == "start the producer: no answer within 2 seconds", 60)
             assert relay.status.state is RelayState.WAITING_FOR_BROKERS
-            await _nothing_is_known(relay, 6)
-            for one in markers:
-                one.release()
-            await _went_on(relay, stream, settings)
+            await _assert_position_unknown(relay, 6)
+            for proxy in proxies:
+                proxy.release()
+            await _assert_continues(relay, stream, settings)
         head = (await stream.head()).position
     assert_exactly_once(await asyncio.to_thread(consume, settings.brokers[0], settings.topic), head)

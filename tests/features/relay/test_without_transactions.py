@@ -1,4 +1,4 @@
-"""A relay whose transactions are switched off: nothing is lost, some comes twice after a crash, and it says so."""
+"""A relay without transactions: it loses nothing, may repeat messages after a crash, and reports this guarantee."""
 
 import asyncio
 
@@ -7,16 +7,16 @@ import structlog
 
 from tests.support.relay import (
     append,
-    append_refused,
+    append_oversized,
     assert_exactly_once,
     consume,
+    create_small_topic,
     kafka_settings,
-    opened,
-    relay_of,
-    relayed,
+    new_relay,
+    open_stream,
     running,
-    small_topic,
     until,
+    until_relayed,
 )
 from xzepr.core.actor import SYSTEM
 from xzepr.features.relay import service as routes
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.kafka
 
 async def test_at_least_once_delivery_is_reported(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, transactions=False)
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         await append(stream, 300)
         with structlog.testing.capture_logs() as lines:
-            async with running(relay_of(stream, settings)) as relay:
-                await relayed(relay, stream)
+            async with running(new_relay(stream, settings)) as relay:
+                await until_relayed(relay, stream)
                 await until(lambda: relay.status.state is RelayState.FOLLOWING)
                 assert "at least once" in relay.status.detail
                 [status] = await routes.statuses(stream.db, SYSTEM)
@@ -46,46 +46,49 @@ async def test_at_least_once_delivery_is_reported(kafka: str, database_url: str)
 async def test_crash_before_state_write_repeats_one_batch(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, transactions=False, max_transaction_messages=20)
 
-    class Forgetful(Producer):
-        """Fails once where the position of the fifth portion would be sent."""
+    class CrashingProducer(Producer):
+        """Fails once, when it should send the position of the fifth batch."""
 
         async def send(self, record: Record) -> None:
             if record.topic == settings.state_topic:
-                sent.append(record.value)
-                if len(sent) == 5:
+                states_sent.append(record.value)
+                if len(states_sent) == 5:
                     raise BrokerError("crashed")
             await super().send(record)
 
-    sent: list[bytes] = []
-    async with opened(database_url) as stream, running(relay_of(stream, settings, Forgetful.open)) as relay:
+    states_sent: list[bytes] = []
+    async with (
+        open_stream(database_url) as stream,
+        running(new_relay(stream, settings, CrashingProducer.open)) as relay,
+    ):
         await append(stream, 200)
-        await relayed(relay, stream)
-    positions = [one.position for one in await asyncio.to_thread(consume, kafka, settings.topic)]
+        await until_relayed(relay, stream)
+    positions = [message.position for message in await asyncio.to_thread(consume, kafka, settings.topic)]
     assert set(positions) == set(range(1, 201))
-    assert sorted({one for one in positions if positions.count(one) > 1}) == list(range(81, 101))
+    assert sorted({position for position in positions if positions.count(position) > 1}) == list(range(81, 101))
 
 
 async def test_relay_continues_after_a_change_of_mode(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka)
-    async with opened(database_url) as stream:
+    async with open_stream(database_url) as stream:
         for transactions in (True, False, True):
             await append(stream, 50)
-            now = settings.model_copy(update={"transactions": transactions})
-            async with running(relay_of(stream, now)) as relay:
-                await relayed(relay, stream)
+            mode_settings = settings.model_copy(update={"transactions": transactions})
+            async with running(new_relay(stream, mode_settings)) as relay:
+                await until_relayed(relay, stream)
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 150)
 
 
 async def test_rejected_message_becomes_a_dead_letter(kafka: str, database_url: str) -> None:
     settings = kafka_settings(kafka, transactions=False)
-    await small_topic(settings)
-    async with opened(database_url) as stream:
+    await create_small_topic(settings)
+    async with open_stream(database_url) as stream:
         await append(stream, 30)
-        refused = await append_refused(stream)
+        rejected = await append_oversized(stream)
         await append(stream, 30)
-        async with running(relay_of(stream, settings)) as relay:
-            await relayed(relay, stream)
+        async with running(new_relay(stream, settings)) as relay:
+            await until_relayed(relay, stream)
             [status] = await routes.statuses(stream.db, SYSTEM)
             assert status.dead_letters == 1
-    positions = {one.position for one in await asyncio.to_thread(consume, kafka, settings.topic)}
-    assert positions == set(range(1, 62)) - {refused.position}
+    positions = {message.position for message in await asyncio.to_thread(consume, kafka, settings.topic)}
+    assert positions == set(range(1, 62)) - {rejected.position}
