@@ -1,4 +1,4 @@
-"""Fixtures for every test: a real PostgreSQL, and a fresh database in it for each test that asks."""
+"""Fixtures for all tests: a PostgreSQL server and, on request, a fresh database in it for each test."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import Databases, databases, migrated_template
 
-# How long an example takes says more about what else the machine does: tests that mean a time measure it themselves.
+# The duration of an example depends on the load of the machine. Tests with a time limit measure it themselves.
 settings.register_profile("hub", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hub")
 
@@ -23,34 +23,37 @@ pytest_plugins = [
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: more workers than processors, since half of the time tests wait; each has a PostgreSQL."""
+    """Returns the number of workers for `-n auto`: 1.5 per processor, at most 12.
+
+    Tests wait for half of their time. Each worker runs its own PostgreSQL.
+    """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(processors + (processors + 1) // 2, 12)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Databases]:
-    """The PostgreSQL of this test process."""
+    """The PostgreSQL server of this test process."""
     with databases() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: Databases) -> Iterator[str]:
-    """The name of a migrated database that tests get clones of."""
+    """The name of a migrated database that is cloned for each test."""
     with migrated_template(postgres_server) as name:
         yield name
 
 
 @pytest.fixture
 def database_url(postgres_server: Databases, template_database: str) -> Iterator[str]:
-    """The URL of a migrated database of this test's own."""
+    """The URL of a migrated database for this test alone."""
     with postgres_server.database(template_database) as url:
         yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: Databases) -> Iterator[str]:
-    """The URL of a database of this test's own with nothing in it."""
+    """The URL of an empty database for this test alone."""
     with postgres_server.database() as url:
         yield url

@@ -1,4 +1,4 @@
-"""Secrets: hashes that are bounded, keys that are whole or absent, files that only we may read."""
+"""Password hashing is bounded, key files are complete or absent, and secret files are private."""
 
 import asyncio
 import os
@@ -24,10 +24,10 @@ from xzepr.infra.crypto import Passwords, create_key_pair, load_keys, signing_ke
 
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
-    """Cheap hashes."""
-    made = quick_passwords()
-    yield made
-    made.close()
+    """Passwords with the cheapest hashes."""
+    passwords = quick_passwords()
+    yield passwords
+    passwords.close()
 
 
 def mode_of(path: Path) -> int:
@@ -38,12 +38,12 @@ def mode_of(path: Path) -> int:
 
 
 async def test_hash_matches_only_its_password(passwords: Passwords) -> None:
-    one, other = await passwords.hash("secret"), await passwords.hash("secret")
-    assert one.startswith("$argon2id$v=19$")
-    assert one != other
-    assert await passwords.verify(one, "secret")
-    assert not await passwords.verify(one, "Secret")
-    assert not await passwords.verify(one, "")
+    first, second = await passwords.hash("secret"), await passwords.hash("secret")
+    assert first.startswith("$argon2id$v=19$")
+    assert first != second
+    assert await passwords.verify(first, "secret")
+    assert not await passwords.verify(first, "Secret")
+    assert not await passwords.verify(first, "")
     assert not await passwords.verify_nobody("secret")
     assert passwords.verified == 4
 
@@ -61,23 +61,23 @@ async def test_any_text_can_be_hashed(passwords: Passwords) -> None:
 async def test_damaged_hash_raises_error(passwords: Passwords) -> None:
     with pytest.raises(InvalidHashError):
         await passwords.verify("damaged", "secret")
-    assert not await passwords.verify_nobody("secret"), "its place was given back"
+    assert not await passwords.verify_nobody("secret"), "the slot of the failed call is free again"
 
 
 async def test_dummy_hash_uses_same_parameters() -> None:
     verified: list[str | bytes] = []
 
-    class Seen(PasswordHasher):
+    class RecordingHasher(PasswordHasher):
         def verify(self, hash: str | bytes, password: str | bytes) -> Any:
             verified.append(hash)
             return super().verify(hash, password)
 
-    passwords = Passwords(Seen(time_cost=2, memory_cost=16, parallelism=1))
+    passwords = Passwords(RecordingHasher(time_cost=2, memory_cost=16, parallelism=1))
     await passwords.verify(await passwords.hash("secret"), "secret")
     await passwords.verify_nobody("secret")
     passwords.close()
-    somebody, nobody = (str(hash).rsplit("$", 2)[0] for hash in verified)
-    assert somebody == nobody
+    real, dummy = (str(hash).rsplit("$", 2)[0] for hash in verified)
+    assert real == dummy
 
 
 async def test_full_hash_queue_raises_overloaded() -> None:
@@ -86,12 +86,12 @@ async def test_full_hash_queue_raises_overloaded() -> None:
     hashed = hasher.hash("secret")
     calls = [asyncio.create_task(passwords.verify(hashed, "secret")) for _ in range(3)]
     await asyncio.sleep(0)
-    for refused in (passwords.verify(hashed, "secret"), passwords.hash("secret"), passwords.verify_nobody("secret")):
-        with pytest.raises(Overloaded) as refusal:
-            await refused
-        assert refusal.value.retry_after == 1
+    for call in (passwords.verify(hashed, "secret"), passwords.hash("secret"), passwords.verify_nobody("secret")):
+        with pytest.raises(Overloaded) as error:
+            await call
+        assert error.value.retry_after == 1
     assert passwords.verified == 3
-    hasher.let.set()
+    hasher.released.set()
     assert await asyncio.gather(*calls) == [True, True, True]
     assert await passwords.verify(hashed, "secret")
     passwords.close()
@@ -108,7 +108,7 @@ async def test_cancelled_caller_keeps_slot_until_hash_ends() -> None:
         await call
     with pytest.raises(Overloaded):
         await passwords.verify(hashed, "secret")
-    hasher.let.set()
+    hasher.released.set()
     async with asyncio.timeout(10):
         while True:
             try:
@@ -151,14 +151,14 @@ def test_key_pair_is_created_once(tmp_path: Path) -> None:
 def test_missing_or_damaged_public_key_is_restored(tmp_path: Path) -> None:
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
     create_key_pair(private, public)
-    kept = public.read_bytes()
+    original = public.read_bytes()
     for damaged in (b"", b"something else"):
         public.write_bytes(damaged)
         assert not create_key_pair(private, public)
-        assert public.read_bytes() == kept
+        assert public.read_bytes() == original
     public.unlink()
     assert not create_key_pair(private, public)
-    assert public.read_bytes() == kept
+    assert public.read_bytes() == original
 
 
 def test_crash_while_writing_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_crash_while_writing_leaves_no_key(tmp_path: Path, monkeypatch: pytest.M
     assert load_keys(private, public)
 
 
-_MAKE = """
+_CREATE_KEY_PAIR = """
 import pathlib, sys
 from xzepr.infra.crypto import create_key_pair, load_keys
 
@@ -189,20 +189,20 @@ print(create_key_pair(private, public), load_keys(private, public).kid)
 
 
 def test_concurrent_processes_agree_on_key_pair(tmp_path: Path) -> None:
-    command, pipe = [sys.executable, "-c", _MAKE], subprocess.PIPE
+    command, pipe = [sys.executable, "-c", _CREATE_KEY_PAIR], subprocess.PIPE
     environment = {**os.environ, "PYTHONPATH": str(Path(crypto.__file__).parents[2])}
-    started = [
+    processes = [
         subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdin=pipe, stdout=pipe) for _ in range(3)
     ]
-    for process in started:
+    for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    for process in started:
+    for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    results = [process.communicate(timeout=60)[0].split() for process in started]
-    assert sorted(made for made, _ in results) == ["False", "False", "True"]
+    results = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert sorted(created for created, _ in results) == ["False", "False", "True"]
     assert len({kid for _, kid in results}) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["private.pem", "public.pem"]
 
@@ -216,7 +216,7 @@ def pem_of(key: Any, encryption: serialization.KeySerializationEncryption | None
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "xzepr keys init"),
         (b"", "no private key"),
@@ -226,13 +226,13 @@ def pem_of(key: Any, encryption: serialization.KeySerializationEncryption | None
         (pem_of(ec.generate_private_key(ec.SECP256R1()), serialization.BestAvailableEncryption(b"x")), "passphrase"),
     ],
 )
-def test_unusable_key_stops_start(tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_unusable_key_stops_start(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "private.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CannotStart, match=says) as refusal:
+    with pytest.raises(CannotStart, match=message) as error:
         load_keys(path)
-    assert str(path) in str(refusal.value)
+    assert str(path) in str(error.value)
 
 
 def test_mismatched_key_pair_stops_start(tmp_path: Path) -> None:
@@ -261,8 +261,8 @@ def test_embedded_hub_creates_keys_on_first_start(tmp_path: Path) -> None:
     first = signing_keys(None, None, data_dir=tmp_path / "data", embedded=True)
     assert signing_keys(None, None, data_dir=tmp_path / "data", embedded=True) == first
     assert mode_of(tmp_path / "data" / "keys" / "private.pem") == 0o600
-    named = tmp_path / "data" / "keys" / "private.pem"
-    assert signing_keys(named, None, data_dir=tmp_path / "other", embedded=False) == first
+    private = tmp_path / "data" / "keys" / "private.pem"
+    assert signing_keys(private, None, data_dir=tmp_path / "other", embedded=False) == first
     assert not (tmp_path / "other").exists()
 
 
@@ -276,12 +276,12 @@ def test_external_database_requires_named_keys(tmp_path: Path) -> None:
 
 
 def test_api_key_has_256_random_bits() -> None:
-    one, other = crypto.new_api_key(), crypto.new_api_key()
-    assert one != other
-    assert one.startswith("xzepr_")
-    assert bytes.fromhex(one[6:])
-    assert len(one) == 70
-    assert len(crypto.digest_of(one)) == 32
+    key, other_key = crypto.new_api_key(), crypto.new_api_key()
+    assert key != other_key
+    assert key.startswith("xzepr_")
+    assert bytes.fromhex(key[6:])
+    assert len(key) == 70
+    assert len(crypto.digest_of(key)) == 32
 
 
 def test_password_file_is_replaced_as_private(tmp_path: Path) -> None:

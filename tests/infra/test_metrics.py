@@ -1,4 +1,4 @@
-"""What the metrics say after things have happened."""
+"""Metrics of one process and of several workers."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from xzepr.infra.telemetry.metrics import Metrics, forget_worker
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    """The sample of that name and those labels; None when there is none."""
+    """Returns the value of the sample with this name and these labels; None if there is none."""
     for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:
             if sample.name == name and labels.items() <= sample.labels.items():
@@ -71,9 +71,9 @@ def test_operations_are_counted_by_outcome() -> None:
 
 
 def test_hubs_in_one_process_count_separately() -> None:
-    one, other = Metrics("1"), Metrics("1")
-    one.login_tried("ok")
-    assert value(other, "xzepr_logins_total", outcome="ok") is None
+    first, second = Metrics("1"), Metrics("1")
+    first.login_tried("ok")
+    assert value(second, "xzepr_logins_total", outcome="ok") is None
 
 
 WORKER = """
@@ -98,46 +98,48 @@ sys.stdout.buffer.write(metrics.render())
 
 
 def _worker(folder: Path, number: int) -> Any:
-    """What a worker shows that has done its part."""
-    done = subprocess.run([sys.executable, "-c", WORKER, str(folder), str(number)], check=True, capture_output=True)
-    samples = (sample for family in text_string_to_metric_families(done.stdout.decode()) for sample in family.samples)
+    """Runs a worker process that records some metrics. Returns the samples that it renders."""
+    process = subprocess.run([sys.executable, "-c", WORKER, str(folder), str(number)], check=True, capture_output=True)
+    samples = (
+        sample for family in text_string_to_metric_families(process.stdout.decode()) for sample in family.samples
+    )
     return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
 
 
 def test_any_worker_shows_totals_of_all_workers(tmp_path: Path) -> None:
     _worker(tmp_path, 1)
-    shown = _worker(tmp_path, 2)
-    assert shown["xzepr_events_total", "true"] == 1 + 2
-    assert shown["xzepr_recorder_batch_events_bucket", "64.0"] == 2
-    assert shown["xzepr_recorder_commit_seconds_count",] == 2
-    assert shown["xzepr_worker_starts_total",] == 2
-    assert shown["xzepr_build_info", "1"] == 1
-    assert shown["xzepr_connections", "sse"] == 1 + 2
-    assert shown["xzepr_subscribers", "websocket"] == 2
-    assert shown["xzepr_recorder_queue_events",] == 10
-    assert shown["xzepr_stream_head_position",] == 200, "the newest"
-    assert shown["xzepr_feed_lag_messages",] == 9, "the worst"
-    assert shown["xzepr_relay_state", "following", "route"] == 1
-    assert shown["xzepr_relay_state", "route", "standby"] == 1
-    assert shown["xzepr_relay_lag_messages", "route"] == 2, "said last"
-    assert shown["xzepr_relay_dead_letters", "route"] == 4, "counted in the database"
+    samples = _worker(tmp_path, 2)
+    assert samples["xzepr_events_total", "true"] == 1 + 2
+    assert samples["xzepr_recorder_batch_events_bucket", "64.0"] == 2
+    assert samples["xzepr_recorder_commit_seconds_count",] == 2
+    assert samples["xzepr_worker_starts_total",] == 2
+    assert samples["xzepr_build_info", "1"] == 1
+    assert samples["xzepr_connections", "sse"] == 1 + 2
+    assert samples["xzepr_subscribers", "websocket"] == 2
+    assert samples["xzepr_recorder_queue_events",] == 10
+    assert samples["xzepr_stream_head_position",] == 200, "the highest position of all workers"
+    assert samples["xzepr_feed_lag_messages",] == 9, "the largest lag of all workers"
+    assert samples["xzepr_relay_state", "following", "route"] == 1
+    assert samples["xzepr_relay_state", "route", "standby"] == 1
+    assert samples["xzepr_relay_lag_messages", "route"] == 2, "the lag reported last"
+    assert samples["xzepr_relay_dead_letters", "route"] == 4, "one worker reports the count of the database"
 
 
 def test_restarted_worker_continues_its_counters(tmp_path: Path) -> None:
     _worker(tmp_path, 1)
     _worker(tmp_path, 2)
-    shown = _worker(tmp_path, 2)
-    assert shown["xzepr_events_total", "true"] == 1 + 2 + 2
-    assert shown["xzepr_worker_starts_total",] == 3
-    assert shown["xzepr_connections", "sse"] == 1 + 2
+    samples = _worker(tmp_path, 2)
+    assert samples["xzepr_events_total", "true"] == 1 + 2 + 2
+    assert samples["xzepr_worker_starts_total",] == 3
+    assert samples["xzepr_connections", "sse"] == 1 + 2
     forget_worker(tmp_path, 1)
-    shown = _worker(tmp_path, 2)
-    assert shown["xzepr_events_total", "true"] == 1 + 2 + 2 + 2, "what it did was done"
-    assert shown["xzepr_connections", "sse"] == 2
-    assert ("xzepr_relay_state", "following", "route") not in shown, "who is dead does not relay"
+    samples = _worker(tmp_path, 2)
+    assert samples["xzepr_events_total", "true"] == 1 + 2 + 2 + 2, "counters of a dead worker are kept"
+    assert samples["xzepr_connections", "sse"] == 2
+    assert ("xzepr_relay_state", "following", "route") not in samples, "gauges of a dead worker are removed"
 
 
-async def _answer(_: Request) -> Response:
+async def _succeed(_: Request) -> Response:
     return Response("yes")
 
 
@@ -147,7 +149,7 @@ async def _fail(_: Request) -> Response:
 
 def test_requests_are_counted_by_known_route() -> None:
     metrics = Metrics("1")
-    app = Starlette(routes=[Route("/events/{id}", _answer), Route("/broken", _fail)])
+    app = Starlette(routes=[Route("/events/{id}", _succeed), Route("/broken", _fail)])
     client = TestClient(MeasureRequests(app, metrics), raise_server_exceptions=False)
     for path in ("/events/1", "/events/2", "/nothing/3", "/broken"):
         client.get(path)

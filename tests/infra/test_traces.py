@@ -1,4 +1,4 @@
-"""Tracing is put in when it is on, says what is missing, and reaches a collector."""
+"""Tracing instruments the application, names a missing package and exports spans to a collector."""
 
 import subprocess
 import sys
@@ -17,12 +17,12 @@ from starlette.testclient import TestClient
 from xzepr.infra.telemetry.traces import instrument
 
 
-async def _bound(_: Request) -> JSONResponse:
+async def _context(_: Request) -> JSONResponse:
     return JSONResponse(structlog.contextvars.get_contextvars())
 
 
 def _app() -> Starlette:
-    return Starlette(routes=[Route("/events/{id}", _bound)])
+    return Starlette(routes=[Route("/events/{id}", _context)])
 
 
 def test_traced_request_logs_its_trace_id() -> None:
@@ -41,9 +41,9 @@ def test_ticket_in_url_is_masked_in_spans() -> None:
     end = instrument(app, service_name="hub", version="1", otlp_endpoint="", processor=SimpleSpanProcessor(spans))
     TestClient(app).get("/events/1?ticket=xzepr_ticket_secret&query=x")
     end()
-    everything = "".join(span.to_json() for span in spans.get_finished_spans())
-    assert "/events/1?ticket=***&query=x" in everything
-    assert "secret" not in everything
+    exported = "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "/events/1?ticket=***&query=x" in exported
+    assert "secret" not in exported
 
 
 def test_no_trace_id_is_bound_without_tracing() -> None:
@@ -73,18 +73,18 @@ def test_spans_are_exported_as_otlp_over_http() -> None:
 
 
 def test_missing_tracing_extra_is_named() -> None:
-    # In a process of its own: there the libraries can be hidden without touching this one.
+    # A separate process can hide the libraries without affecting this one.
     program = """
 import sys
 from starlette.applications import Starlette
 from xzepr.core.errors import CannotStart
 from xzepr.infra.telemetry.traces import instrument
-assert not any(name.startswith("opentelemetry") for name in sys.modules), "imported although off"
+assert not any(name.startswith("opentelemetry") for name in sys.modules), "imported although tracing is off"
 sys.modules["opentelemetry"] = None
 try:
     instrument(Starlette(), service_name="hub", version="1", otlp_endpoint="http://localhost:4318")
 except CannotStart as error:
     print(error)
 """
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert "pip install 'xzepr[tracing]'" in said.stdout
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "pip install 'xzepr[tracing]'" in result.stdout
