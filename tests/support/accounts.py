@@ -50,14 +50,14 @@ def quick_passwords(*, threads: int = 2, waiting: int = 64) -> Passwords:
 
 
 class HeldHasher(PasswordHasher):
-    """Argon2id at its least cost that verifies nothing until it is let."""
+    """Argon2id at its least cost that blocks each verification until `released` is set, at most 10 seconds."""
 
     def __init__(self) -> None:
         super().__init__(time_cost=1, memory_cost=8, parallelism=1)
-        self.let = threading.Event()
+        self.released = threading.Event()
 
     def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:
-        self.let.wait(10)
+        self.released.wait(10)
         return super().verify(hash, password)
 
 
@@ -100,7 +100,7 @@ class Server:
 
 
 @asynccontextmanager
-async def server(database_url: str, passwords: Passwords | None = None) -> AsyncGenerator[Server]:
+async def open_server(database_url: str, passwords: Passwords | None = None) -> AsyncGenerator[Server]:
     """One process's accounts over this database; it closes the passwords."""
     db = Database(database_url, DatabaseSettings(), name="test")
     await db.open()

@@ -1,4 +1,4 @@
-"""Stream tickets: single-use, short-lived, good in every process, and worth no more than what asked for them."""
+"""Stream tickets are single-use, short-lived, valid in every process, and limited to their creator's permissions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,11 +20,11 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 async def hub(database_url: str) -> AsyncIterator[Hub]:
-    given = Settings.model_validate({"database": {"min_connections": 1, "max_connections": 4}})
-    async with hub_on(given, database_url) as one:
-        await one.users.create(SYSTEM, NewUser("root", PASSWORD, (Role.ADMIN,)))
-        await one.users.create(SYSTEM, NewUser("ada", PASSWORD, (Role.EVENT_VIEWER,)))
-        yield one
+    settings = Settings.model_validate({"database": {"min_connections": 1, "max_connections": 4}})
+    async with hub_on(settings, database_url) as hub:
+        await hub.users.create(SYSTEM, NewUser("root", PASSWORD, (Role.ADMIN,)))
+        await hub.users.create(SYSTEM, NewUser("ada", PASSWORD, (Role.EVENT_VIEWER,)))
+        yield hub
 
 
 async def ada(hub: Hub) -> Actor:
@@ -36,7 +36,7 @@ async def tickets(database_url: str) -> int:
 
 
 async def clock(database_url: str) -> datetime:
-    """The database's, by which tickets end."""
+    """Returns the time of the database, which decides when tickets expire."""
     return (await execute(database_url, "SELECT clock_timestamp()"))[0][0]
 
 
@@ -45,23 +45,23 @@ async def test_ticket_is_redeemed_once_in_any_process(hub: Hub, database_url: st
     before = await clock(database_url)
     ticket = await hub.auth.create_stream_ticket(actor)
     assert before <= ticket.expires_at - timedelta(seconds=30) <= await clock(database_url)
-    async with hub_on(hub.settings, database_url) as other:
-        holder = await other.auth.redeem_stream_ticket(ticket.text)
-        stands_for = await other.auth.actor_by_ticket(holder)
-        assert (stands_for, stands_for.ends_at) == (actor, actor.ends_at)
-        for one in (other, hub):
+    async with hub_on(hub.settings, database_url) as other_hub:
+        holder = await other_hub.auth.redeem_stream_ticket(ticket.text)
+        ticket_actor = await other_hub.auth.actor_by_ticket(holder)
+        assert (ticket_actor, ticket_actor.ends_at) == (actor, actor.ends_at)
+        for each in (other_hub, hub):
             with pytest.raises(InvalidToken, match="was used"):
-                await one.auth.redeem_stream_ticket(ticket.text)
+                await each.auth.redeem_stream_ticket(ticket.text)
     assert await tickets(database_url) == 0
 
 
 async def test_one_of_concurrent_redemptions_succeeds(hub: Hub) -> None:
     ticket = await hub.auth.create_stream_ticket(await ada(hub))
-    ends = await asyncio.gather(
+    results = await asyncio.gather(
         *(hub.auth.redeem_stream_ticket(ticket.text) for _ in range(20)), return_exceptions=True
     )
-    assert sum(isinstance(end, TicketHolder) for end in ends) == 1
-    assert sum(isinstance(end, InvalidToken) for end in ends) == 19
+    assert sum(isinstance(result, TicketHolder) for result in results) == 1
+    assert sum(isinstance(result, InvalidToken) for result in results) == 19
 
 
 async def test_ticket_secret_is_never_stored(hub: Hub, database_url: str) -> None:
