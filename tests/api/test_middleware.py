@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.api.graphql_server.small_schema import World, app, served
+from tests.api.graphql_server.small_schema import FakeBackend, app, served
 from xzepr.api.middleware import BodyLimit, RequestTimeout, request_id_of
 
 
@@ -31,14 +31,14 @@ async def raw(port: int, text: str) -> str:
     [("Host: hub:1", 405), ("Host: rebound.example.org", 421), ("Host: 127.0.0.1", 405), ("X: y", 405)],
 )
 async def test_request_for_other_host_is_rejected(host: str, status: int) -> None:
-    async with served(app(World())) as port:
+    async with served(app(FakeBackend())) as port:
         response = await raw(port, f"PUT / HTTP/1.0\r\n{host}\r\n\r\n")
     assert f" {status} " in response.splitlines()[0]
     assert ("HOST_NOT_ALLOWED" in response) is (status == 421)
 
 
 async def test_duplicate_host_header_is_rejected() -> None:
-    async with served(app(World())) as port:
+    async with served(app(FakeBackend())) as port:
         response = await raw(port, "PUT / HTTP/1.1\r\nHost: hub\r\nHost: hub\r\n\r\n")
     assert response.splitlines()[0].split()[1] in ("400", "421")
 
@@ -47,7 +47,7 @@ async def test_duplicate_host_header_is_rejected() -> None:
     ("offered", "kept"), [("abc-1._X", True), ("a" * 65, False), ("", False), ("a b", False), ("x;y", False)]
 )
 async def test_unusable_request_id_is_replaced(offered: str, kept: bool) -> None:
-    transport = httpx2.ASGITransport(app(World()))
+    transport = httpx2.ASGITransport(app(FakeBackend()))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hub") as client:
         request_id = (await client.put("/", headers={"X-Request-ID": offered})).headers["x-request-id"]
     assert (request_id == offered) is kept
@@ -55,7 +55,7 @@ async def test_unusable_request_id_is_replaced(offered: str, kept: bool) -> None
 
 
 async def test_slow_request_body_gets_408() -> None:
-    async with served(app(World(), timeout_seconds=0.1)) as port:
+    async with served(app(FakeBackend(), timeout_seconds=0.1)) as port:
         response = await raw(
             port,
             "POST / HTTP/1.1\r\nHost: hub\r\nX-API-Key: good\r\n"
@@ -68,7 +68,7 @@ async def test_slow_request_body_gets_408() -> None:
 
 async def test_slow_response_gets_504() -> None:
     async with (
-        served(app(World(), timeout_seconds=1)) as port,
+        served(app(FakeBackend(), timeout_seconds=1)) as port,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "good"}) as client,
     ):
         response = await client.post("/", json={"query": "{ never }"})

@@ -48,73 +48,73 @@ JSON = NewType("JSON", object)
 
 
 @dataclass
-class World:
-    """What the resolvers touch, for tests to look at and to steer."""
+class FakeBackend:
+    """The state behind the resolvers and transports, for tests to inspect and control."""
 
     contexts: list["Context"] = field(default_factory=lambda: list["Context"]())
     recorded: list[str] = field(default_factory=lambda: list[str]())
     loads: list[list[int]] = field(default_factory=lambda: list[list[int]]())
-    closed_stream: asyncio.Event = field(default_factory=asyncio.Event)
+    stream_closed: asyncio.Event = field(default_factory=asyncio.Event)
     may_record: asyncio.Event = field(default_factory=asyncio.Event)
     recording: asyncio.Event = field(default_factory=asyncio.Event)
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    operation_observed: asyncio.Event = field(default_factory=asyncio.Event)
     drain: Drain = field(default_factory=Drain)
     sent: int = 0
-    """Ticks that were handed out."""
+    """Number of ticks that resolvers have yielded."""
     observed: list[tuple[str, str]] = field(default_factory=lambda: list[tuple[str, str]]())
     subscribers: Counter[str] = field(default_factory=lambda: Counter[str]())
-    now: dict[str, str] = field(default_factory=lambda: dict[str, str]())
-    """What a token has become: `now["good"] = "old"`."""
-    asked: Counter[str] = field(default_factory=lambda: Counter[str]())
+    token_states: dict[str, str] = field(default_factory=lambda: dict[str, str]())
+    """The state that a token has changed to: `token_states["good"] = "old"`."""
+    lookups: Counter[str] = field(default_factory=lambda: Counter[str]())
     """How often each token was presented."""
     tickets: Counter[str] = field(default_factory=lambda: Counter({"ticket": 1}))
-    """How often each may be used."""
+    """How often each ticket may still be used."""
 
     def observe(self, operation_type: str, outcome: str, seconds: float) -> None:
-        """Notes type and outcome."""
+        """Records the operation's type and outcome."""
         self.observed.append((operation_type, outcome))
-        self.heard.set()
+        self.operation_observed.set()
 
     def subscriber_came(self, transport: str) -> None:
-        """Counts it."""
+        """Counts a new subscriber."""
         self.subscribers[transport] += 1
 
     def subscriber_left(self, transport: str) -> None:
-        """Counts it."""
+        """Counts a subscriber that has left."""
         self.subscribers[transport] -= 1
 
     async def authenticate(self, secret: str) -> Actor:
-        """The actor of a token as it is now; a token that has become `slow` is looked up for ever."""
-        self.asked[secret] += 1
-        became = self.now.get(secret, secret)
-        if became == "slow":
+        """Returns the actor of a token in its current state. The lookup of a `slow` token never ends."""
+        self.lookups[secret] += 1
+        state = self.token_states.get(secret, secret)
+        if state == "slow":
             await asyncio.Event().wait()
-        return _known_as(became)
+        return _actor_in_state(state)
 
     async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
-        """Ada's is `ticket`, and good for once."""
+        """Redeems `ticket`, which is Ada's and can be used once."""
         if self.tickets[ticket] == 0:
             raise InvalidToken()
         self.tickets[ticket] -= 1
         return TicketHolder(ADA.id, None, None)
 
     async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
-        """The actor of the token with which the ticket was asked for."""
+        """Returns the actor of the token that requested the ticket."""
         return await self.authenticate("good")
 
 
 class Context:
-    """As the hub's: made for one operation or one message, with a loader of its own."""
+    """Like the hub's context: created for one operation or one message, with its own loader."""
 
     def __init__(
         self,
-        world: World,
+        backend: FakeBackend,
         actor: Actor,
         request_id: str,
         extensions: Mapping[str, object],
         last_event_id: str | None,
     ) -> None:
-        self.world = world
+        self.backend = backend
         self.actor = actor
         self.request_id = request_id
         self.extensions = extensions
@@ -122,7 +122,7 @@ class Context:
         self.squares = DataLoader(self._load)
 
     async def _load(self, keys: list[int]) -> list[int]:
-        self.world.loads.append(list(keys))
+        self.backend.loads.append(list(keys))
         await asyncio.sleep(0)
         return [key * key for key in keys]
 
@@ -144,7 +144,7 @@ async def _own(root: strawberry.Parent[_HasId]) -> int:
 
 @strawberry.type
 class SquareRow:
-    """A row whose square comes from a loader that all rows share, and of which one fails."""
+    """A row whose square comes from a loader that all rows share. The `own` field of row 2 fails."""
 
     id: int
     square: int = strawberry.field(resolver=_square, graphql_type=int)
@@ -171,7 +171,7 @@ class Thing:
 
 @strawberry.type
 class Query:
-    """Fields that succeed and fail in every way."""
+    """Fields that succeed or fail in different ways."""
 
     @strawberry.field
     def hello(self, name: str = "world") -> str:
@@ -190,7 +190,7 @@ class Query:
 
     @strawberry.field
     def raw(self) -> JSON:
-        """Raw JSON that nobody parses again."""
+        """Raw JSON that is written without being parsed."""
         return JSON(orjson.Fragment(b'{"b":1.10,"a":[]}'))
 
     @strawberry.field
@@ -200,22 +200,22 @@ class Query:
 
     @strawberry.field
     def broken(self) -> str | None:
-        """Our own fault."""
+        """An internal error."""
         raise RuntimeError("the password is hunter2")
 
     @strawberry.field
     def missing(self) -> str | None:
-        """Nothing there."""
+        """A NotFound error."""
         raise NotFound("event", "01X", field="id")
 
     @strawberry.field
     def busy(self) -> str | None:
-        """Too busy."""
+        """An Overloaded error."""
         raise Overloaded("too busy", retry_after=1.5)
 
     @strawberry.field
     def limited(self) -> str | None:
-        """Too often."""
+        """A RateLimited error."""
         raise RateLimited("too often", retry_after=30)
 
     @strawberry.field
@@ -225,7 +225,7 @@ class Query:
 
     @strawberry.field
     async def never(self) -> str:
-        """Never answers."""
+        """Never returns."""
         await asyncio.Event().wait()
         return ""
 
@@ -236,23 +236,23 @@ class Mutation:
 
     @strawberry.mutation
     def login(self, name: str) -> str:
-        """For anyone."""
+        """Open to anyone."""
         return f"token of {name}"
 
     @strawberry.mutation
     def create(self, thing: Thing) -> str:
-        """Refuses empty names and tags."""
+        """Rejects empty names."""
         if not thing.name:
             raise InvalidInput((Violation("name", "name is empty"), Violation("tags/0", "no such tag")))
         return thing.name
 
     @strawberry.mutation
     async def record(self, info: Info[Context, None], name: str) -> str:
-        """Records when the world lets it."""
-        world = info.context.world
-        world.recording.set()
-        await world.may_record.wait()
-        world.recorded.append(name)
+        """Records the name once the test allows it."""
+        backend = info.context.backend
+        backend.recording.set()
+        await backend.may_record.wait()
+        backend.recorded.append(name)
         return name
 
 
@@ -264,28 +264,28 @@ class Subscription:
     async def ticks(
         self, info: Info[Context, None], count: int = 3, after: str | None = None, pause: bool = False
     ) -> AsyncGenerator[Tick, None]:
-        """Ticks after a number; with `pause` nothing more comes after them and the stream stays open."""
+        """Ticks after a number. With `pause`, the stream then stays open without further ticks."""
         start = int(info.context.last_event_id or after or 0)
         if start >= 1000:
             raise StreamDiverged("no such message")
         try:
             for n in range(start + 1, start + count + 1):
-                info.context.world.sent += 1
+                info.context.backend.sent += 1
                 yield Tick(id=n, cursor=str(n))
             if pause:
                 await asyncio.Event().wait()
         finally:
-            info.context.world.closed_stream.set()
+            info.context.backend.stream_closed.set()
 
     @strawberry.subscription
     async def breaking(self) -> AsyncGenerator[int, None]:
-        """Breaks after the first."""
+        """Fails after the first message."""
         yield 1
         raise RuntimeError("the password is hunter2")
 
     @strawberry.subscription
     def refused(self) -> AsyncGenerator[int, None]:
-        """Never begins."""
+        """Fails before the first message."""
         raise NotFound("thing", "x")
 
 
@@ -297,9 +297,9 @@ SCHEMA = strawberry.Schema(
 )
 
 
-def _known_as(secret: str) -> Actor:
-    """Knows a few tokens; others are wrong, old, or cannot be looked up."""
-    match secret:
+def _actor_in_state(state: str) -> Actor:
+    """Returns the actor of a token. Raises an error for tokens that are invalid, expired or cannot be checked."""
+    match state:
         case "good" | "fresh":
             return ADA
         case "narrow":
@@ -316,23 +316,23 @@ def _known_as(secret: str) -> Actor:
             raise InvalidToken()
 
 
-def service(world: World, limits: DocumentLimits | None = None, cache_size: int = 100) -> GraphQLService:
-    """The small schema as a service."""
+def service(backend: FakeBackend, limits: DocumentLimits | None = None, cache_size: int = 100) -> GraphQLService:
+    """Returns a GraphQL service for the small schema."""
 
     def new_context(
         actor: Actor, request_id: str, extensions: Mapping[str, object], last_event_id: str | None
     ) -> Context:
-        context = Context(world, actor, request_id, extensions, last_event_id)
-        world.contexts.append(context)
+        context = Context(backend, actor, request_id, extensions, last_event_id)
+        backend.contexts.append(context)
         return context
 
     schema = core_schema(SCHEMA)
     documents = Documents(schema, limits or DocumentLimits(), cache_size)
-    return GraphQLService(schema, documents, world.authenticate, new_context, world.observe, world.drain)
+    return GraphQLService(schema, documents, backend.authenticate, new_context, backend.observe, backend.drain)
 
 
 def app(
-    world: World,
+    backend: FakeBackend,
     *,
     limits: DocumentLimits | None = None,
     sockets: SocketLimits | None = None,
@@ -344,23 +344,23 @@ def app(
     origins: tuple[str, ...] = (),
     hosts: tuple[str, ...] = ("hub",),
 ) -> ASGIApp:
-    """Everything at every path, behind the middleware."""
-    graphql = service(world, limits)
-    sessions = Sessions(world.authenticate, world, round_seconds=0.02, patience_seconds=0.05)
-    places = Capacity(capacity, world)
-    http = GraphQLOverHTTP(graphql, sessions, places, heartbeat_seconds, stalled_seconds)
-    websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, places, sockets or SocketLimits())
+    """Returns an application that serves GraphQL at every path, behind the middleware."""
+    graphql = service(backend, limits)
+    sessions = Sessions(backend.authenticate, backend, round_seconds=0.02, patience_seconds=0.05)
+    limiter = Capacity(capacity, backend)
+    http = GraphQLOverHTTP(graphql, sessions, limiter, heartbeat_seconds, stalled_seconds)
+    websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, limiter, sockets or SocketLimits())
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)
 
     limited = HostCheck(BodyLimit(RequestTimeout(endpoint, timeout_seconds), max_bytes), AllowedHosts(hosts))
-    return RequestId(CloseConnections(limited, world.drain))
+    return RequestId(CloseConnections(limited, backend.drain))
 
 
 @asynccontextmanager
 async def served(asgi: ASGIApp) -> AsyncGenerator[int]:
-    """The port of a real server for the application, while the block lasts."""
+    """Serves the application on a real server while the block runs; yields the port."""
     server = uvicorn.Server(
         uvicorn.Config(
             asgi,

@@ -1,4 +1,4 @@
-"""Documents: their limits, counted in linear time whatever fragments do, and which of them are remembered."""
+"""GraphQL documents: limits on their size, which is counted in linear time, and their cache."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,25 +16,25 @@ SCHEMA = build_schema("type Query { a: Query b: Query c: Int }")
 LIMITS = DocumentLimits(max_chars=100_000, max_tokens=10_000, max_depth=10, max_aliases=8, max_selections=100)
 
 
-def documents(limits: DocumentLimits = LIMITS, cache_size: int = 10) -> Documents:
+def new_documents(limits: DocumentLimits = LIMITS, cache_size: int = 10) -> Documents:
     return Documents(SCHEMA, limits, cache_size)
 
 
 def bomb(levels: int, level: str) -> str:
-    """Fragments of which each uses the next as `level` says, so that sizes multiply."""
+    """Returns fragments that each use the next one as `level` shows, so that their sizes multiply."""
     fragments = " ".join(f"fragment F{n} on Query {{ {level.replace('NEXT', f'...F{n + 1}')} }}" for n in range(levels))
     return f"{{ ...F0 }} {fragments} fragment F{levels} on Query {{ c }}"
 
 
 def leaves(fragments: int) -> str:
-    """Fragments that all select the same."""
+    """Returns fragments that all select the same field."""
     return " ".join(f"fragment F{n} on Query {{ c }}" for n in range(fragments))
 
 
 def circles(fragments: int) -> str:
-    """Fragments of which each uses all others: there are fragments! ways through them."""
-    every = range(fragments)
-    return " ".join(f"fragment F{n} on Query {{ {' '.join(f'...F{m}' for m in every if m != n)} }}" for n in every)
+    """Returns fragments that each use all others, so that there are `fragments!` paths through them."""
+    numbers = range(fragments)
+    return " ".join(f"fragment F{n} on Query {{ {' '.join(f'...F{m}' for m in numbers if m != n)} }}" for n in numbers)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def circles(fragments: int) -> str:
     ],
 )
 def test_document_at_the_limits_is_valid(text: str) -> None:
-    some = documents()
-    some.must_be_valid(some.parsed(text))
+    documents = new_documents()
+    documents.must_be_valid(documents.parsed(text))
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "message"),
     [
         ("{" + "a{" * 10 + "c" + "}" * 10 + "}", "deeper than 10"),
         ("{ " + "a{" * 5 + "...F" + "}" * 5 + " } fragment F on Query { a{a{a{a{a{c}}}}} }", "deeper than 10"),
@@ -71,9 +71,9 @@ def test_document_at_the_limits_is_valid(text: str) -> None:
         ("{ ...F0 } " + circles(12), "in circles|selections than"),
     ],
 )
-def test_document_beyond_a_limit_is_rejected(text: str, named: str) -> None:
-    with pytest.raises(DocumentTooComplex, match=named):
-        documents().parsed(text)
+def test_document_beyond_a_limit_is_rejected(text: str, message: str) -> None:
+    with pytest.raises(DocumentTooComplex, match=message):
+        new_documents().parsed(text)
 
 
 @pytest.mark.parametrize(
@@ -93,24 +93,24 @@ def test_document_beyond_a_limit_is_rejected(text: str, named: str) -> None:
 )
 def test_document_slow_to_validate_is_rejected(text: str) -> None:
     with pytest.raises(DocumentTooComplex, match="same fields too often"):
-        documents(DocumentLimits()).parsed(text)
+        new_documents(DocumentLimits()).parsed(text)
 
 
 def test_many_operations_do_not_count_as_repetition() -> None:
-    some = documents(DocumentLimits())
+    documents = new_documents(DocumentLimits())
     text = " ".join(f"query q{n} {{ ...F }}" for n in range(500)) + " fragment F on Query { c a { c } }"
-    some.must_be_valid(some.parsed(text))
+    documents.must_be_valid(documents.parsed(text))
 
 
 @pytest.mark.parametrize("level", ["NEXT NEXT", "a { NEXT } b { NEXT }", "x: a { NEXT } y: a { NEXT }"])
 def test_doubled_fragments_are_counted_in_linear_time(level: str) -> None:
-    some = documents(replace(LIMITS, max_depth=1000))
+    documents = new_documents(replace(LIMITS, max_depth=1000))
 
     def seconds(levels: int) -> float:
         text = bomb(levels, level)
-        return min(_seconds(lambda: some.parsed(text)) for _ in range(3))
+        return min(_seconds(lambda: documents.parsed(text)) for _ in range(3))
 
-    # 2^200 visits would not end; ten times the text may take ten times as long, with room for a busy machine.
+    # 2^200 visits would never end. Ten times the text may take ten times as long; the margin is for a busy machine.
     assert seconds(200) < 40 * seconds(20) + 0.05
 
 
@@ -129,20 +129,20 @@ def _seconds(act: Callable[[], object]) -> float:
     ],
 )
 def test_circular_fragments_are_invalid(text: str) -> None:
-    some = documents()
-    document = some.parsed(text)
+    documents = new_documents()
+    document = documents.parsed(text)
     assert document.root_fields(document.operation(None)) <= {"a"}
     with pytest.raises(DocumentNotValid):
-        some.must_be_valid(document)
+        documents.must_be_valid(document)
 
 
 def test_document_errors_have_locations() -> None:
     with pytest.raises(DocumentNotParsed) as syntax:
-        documents().parsed("{\n c !")
+        new_documents().parsed("{\n c !")
     assert syntax.value.errors[0]["locations"] == [{"line": 2, "column": 4}]
-    some = documents()
+    documents = new_documents()
     with pytest.raises(DocumentNotValid) as wrong:
-        some.must_be_valid(some.parsed("{ x y }"))
+        documents.must_be_valid(documents.parsed("{ x y }"))
     assert [error["locations"] for error in wrong.value.errors] == [
         [{"line": 1, "column": 3}],
         [{"line": 1, "column": 5}],
@@ -150,44 +150,44 @@ def test_document_errors_have_locations() -> None:
 
 
 def test_only_valid_documents_are_cached() -> None:
-    some = documents()
-    good, bad = some.parsed("{ c }"), some.parsed("{ x }")
-    some.must_be_valid(good)
+    documents = new_documents()
+    good, bad = documents.parsed("{ c }"), documents.parsed("{ x }")
+    documents.must_be_valid(good)
     with pytest.raises(Problem):
-        some.must_be_valid(bad)
-    assert some.parsed("{ c }") is good
-    assert some.parsed("{ x }") is not bad
+        documents.must_be_valid(bad)
+    assert documents.parsed("{ c }") is good
+    assert documents.parsed("{ x }") is not bad
 
 
 def test_least_recently_used_document_is_evicted_first() -> None:
-    some = documents(cache_size=2)
+    documents = new_documents(cache_size=2)
     kept: dict[str, Document] = {}
     for text in ("{ c }", "{ a { c } }"):
-        kept[text] = some.parsed(text)
-        some.must_be_valid(kept[text])
-    some.parsed("{ c }")
-    some.must_be_valid(some.parsed("{ b { c } }"))
-    assert some.parsed("{ c }") is kept["{ c }"]
-    assert some.parsed("{ a { c } }") is not kept["{ a { c } }"]
+        kept[text] = documents.parsed(text)
+        documents.must_be_valid(kept[text])
+    documents.parsed("{ c }")
+    documents.must_be_valid(documents.parsed("{ b { c } }"))
+    assert documents.parsed("{ c }") is kept["{ c }"]
+    assert documents.parsed("{ a { c } }") is not kept["{ a { c } }"]
 
 
 def test_long_document_takes_more_of_the_cache() -> None:
-    some = documents(cache_size=2)
-    short = some.parsed("{ c }")
-    some.must_be_valid(short)
-    some.must_be_valid(some.parsed("{ c }" + " " * 5000))
-    assert some.parsed("{ c }") is not short
+    documents = new_documents(cache_size=2)
+    short = documents.parsed("{ c }")
+    documents.must_be_valid(short)
+    documents.must_be_valid(documents.parsed("{ c }" + " " * 5000))
+    assert documents.parsed("{ c }") is not short
 
 
 def test_anonymous_document_is_not_cached() -> None:
-    some = documents()
-    document = some.parsed("{ c }")
-    some.must_be_valid(document, remember=False)
-    assert some.parsed("{ c }") is not document
+    documents = new_documents()
+    document = documents.parsed("{ c }")
+    documents.must_be_valid(document, remember=False)
+    assert documents.parsed("{ c }") is not document
 
 
 def test_disabled_cache_keeps_no_documents() -> None:
-    some = documents(cache_size=0)
-    document = some.parsed("{ c }")
-    some.must_be_valid(document)
-    assert some.parsed("{ c }") is not document
+    documents = new_documents(cache_size=0)
+    document = documents.parsed("{ c }")
+    documents.must_be_valid(document)
+    assert documents.parsed("{ c }") is not document

@@ -1,4 +1,4 @@
-"""What clients meet once a process drains: what runs is answered, nothing begins, and who follows is sent elsewhere."""
+"""A draining process: running operations are answered, new ones are rejected and subscribers are disconnected."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.api.graphql_server.small_schema import BEARER, World, app, served
+from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app, served
 from tests.support.hub import until
 from xzepr.api.drain import Drain
 from xzepr.api.health import Health, health_routes
@@ -28,142 +28,146 @@ GRAPHQL_WS = [Subprotocol("graphql-transport-ws")]
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
 @asynccontextmanager
 async def opened(port: int) -> AsyncGenerator[ClientConnection]:
-    """A socket after its acknowledgement."""
+    """Yields a socket after its acknowledgement."""
     async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=GRAPHQL_WS) as socket:
         await socket.send(INIT)
-        assert await hear(socket) == {"type": "connection_ack"}
+        assert await receive(socket) == {"type": "connection_ack"}
         yield socket
 
 
-async def ask(socket: ClientConnection, id: str, query: str) -> None:
+async def subscribe(socket: ClientConnection, id: str, query: str) -> None:
     await socket.send(json.dumps({"id": id, "type": "subscribe", "payload": {"query": query}}))
 
 
-async def hear(socket: ClientConnection) -> Any:
+async def receive(socket: ClientConnection) -> Any:
     return json.loads(await asyncio.wait_for(socket.recv(), 5))
 
 
-async def closed(socket: ClientConnection) -> int | None:
-    """The code with which the server closes; it must say nothing before."""
+async def close_code_of(socket: ClientConnection) -> int | None:
+    """Returns the code with which the server closes; fails if a message comes before."""
     with pytest.raises(ConnectionClosed):
         await asyncio.wait_for(socket.recv(), 5)
     return socket.close_code
 
 
-async def test_drain_closes_subscription_without_complete(world: World) -> None:
-    async with served(app(world)) as port, opened(port) as socket:
-        await ask(socket, "a", FOLLOW)
-        await hear(socket)
-        world.drain.begin()
-        assert await closed(socket) == 1012
-        assert world.closed_stream.is_set()
-    assert world.subscribers["websocket"] == 0
+async def test_drain_closes_subscription_without_complete(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, opened(port) as socket:
+        await subscribe(socket, "a", FOLLOW)
+        await receive(socket)
+        backend.drain.begin()
+        assert await close_code_of(socket) == 1012
+        assert backend.stream_closed.is_set()
+    assert backend.subscribers["websocket"] == 0
 
 
-async def test_drain_answers_running_mutation_before_close(world: World) -> None:
-    async with served(app(world)) as port, opened(port) as socket:
-        await ask(socket, "a", RECORD)
-        await asyncio.wait_for(world.recording.wait(), 5)
-        world.drain.begin()
+async def test_drain_answers_running_mutation_before_close(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, opened(port) as socket:
+        await subscribe(socket, "a", RECORD)
+        await asyncio.wait_for(backend.recording.wait(), 5)
+        backend.drain.begin()
         await asyncio.sleep(0.1)
-        assert len(world.drain.mutations) == 1
-        world.may_record.set()
-        assert await hear(socket) == {"id": "a", "type": "next", "payload": {"data": {"record": "x"}}}
-        assert await hear(socket) == {"id": "a", "type": "complete"}
-        assert await closed(socket) == 1012
-    assert not world.drain.mutations
+        assert len(backend.drain.mutations) == 1
+        backend.may_record.set()
+        assert await receive(socket) == {"id": "a", "type": "next", "payload": {"data": {"record": "x"}}}
+        assert await receive(socket) == {"id": "a", "type": "complete"}
+        assert await close_code_of(socket) == 1012
+    assert not backend.drain.mutations
 
 
-async def test_drain_rejects_new_operations(world: World) -> None:
-    async with served(app(world)) as port, opened(port) as socket:
-        await ask(socket, "a", RECORD)
-        await asyncio.wait_for(world.recording.wait(), 5)
-        world.drain.begin()
-        before = len(world.contexts)
+async def test_drain_rejects_new_operations(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, opened(port) as socket:
+        await subscribe(socket, "a", RECORD)
+        await asyncio.wait_for(backend.recording.wait(), 5)
+        backend.drain.begin()
+        before = len(backend.contexts)
         for query in ("{ hello }", 'mutation { login(name: "a") }'):
-            await ask(socket, "b", query)
-            refused = await hear(socket)
-            assert (refused["id"], refused["type"]) == ("b", "error")
-            [error] = refused["payload"]
+            await subscribe(socket, "b", query)
+            rejection = await receive(socket)
+            assert (rejection["id"], rejection["type"]) == ("b", "error")
+            [error] = rejection["payload"]
             assert error["extensions"] == {"code": "DRAINING", "retryAfter": 1}
-        await ask(socket, "c", FOLLOW)  # is neither begun nor refused: clients ask again on the next socket
+        # A new subscription is neither begun nor rejected: clients repeat it on their next socket.
+        await subscribe(socket, "c", FOLLOW)
         await asyncio.sleep(0.1)
-        world.may_record.set()
-        assert (await hear(socket))["id"] == "a"
-        assert (await hear(socket))["type"] == "complete"
-        assert await closed(socket) == 1012
-    assert len(world.contexts) == before
-    assert world.recorded == ["x"]
+        backend.may_record.set()
+        assert (await receive(socket))["id"] == "a"
+        assert (await receive(socket))["type"] == "complete"
+        assert await close_code_of(socket) == 1012
+    assert len(backend.contexts) == before
+    assert backend.recorded == ["x"]
 
 
-@pytest.mark.parametrize("said", [[], [INIT]])
-async def test_drain_closes_unauthenticated_socket(world: World, said: list[str]) -> None:
-    world.now["good"] = "slow"
-    async with served(app(world)) as port, connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=GRAPHQL_WS) as socket:
-        for message in said:
+@pytest.mark.parametrize("messages", [[], [INIT]])
+async def test_drain_closes_unauthenticated_socket(backend: FakeBackend, messages: list[str]) -> None:
+    backend.token_states["good"] = "slow"
+    async with (
+        served(app(backend)) as port,
+        connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=GRAPHQL_WS) as socket,
+    ):
+        for message in messages:
             await socket.send(message)
-            await until(lambda: world.asked["good"] == 1)
-        world.drain.begin()
-        assert await closed(socket) == 1012
+            await until(lambda: backend.lookups["good"] == 1)
+        backend.drain.begin()
+        assert await close_code_of(socket) == 1012
 
 
-async def test_drain_rejects_new_connections_with_503(world: World) -> None:
-    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        world.drain.begin()
-        with pytest.raises(InvalidStatus) as refused:
+async def test_drain_rejects_new_connections_with_503(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        backend.drain.begin()
+        with pytest.raises(InvalidStatus) as rejection:
             async with opened(port):
                 pass
-        assert (refused.value.response.status_code, refused.value.response.headers["Retry-After"]) == (503, "1")
+        assert (rejection.value.response.status_code, rejection.value.response.headers["Retry-After"]) == (503, "1")
         stream = await client.post("/graphql", json={"query": FOLLOW}, headers=EVENTS)
         assert (stream.status_code, stream.headers["retry-after"]) == (503, "1")
         assert stream.json()["errors"][0]["extensions"]["code"] == "DRAINING"
-    assert not world.closed_stream.is_set()
-    assert world.subscribers.total() == 0
+    assert not backend.stream_closed.is_set()
+    assert backend.subscribers.total() == 0
 
 
-async def test_drain_ends_streams_with_spread_retry_times(world: World) -> None:
-    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+async def test_drain_ends_streams_with_spread_retry_times(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         texts = [""] * 20
 
         async def follow(number: int) -> None:
             async with client.stream("POST", "/graphql", json={"query": FOLLOW}, headers=EVENTS) as response:
-                async for part in response.aiter_text():
-                    texts[number] += part
+                async for chunk in response.aiter_text():
+                    texts[number] += chunk
 
         following = asyncio.gather(*map(follow, range(20)))
         await until(lambda: all("id: 1" in text for text in texts))
-        world.drain.begin()
+        backend.drain.begin()
         await asyncio.wait_for(following, 5)
     ends = [re.fullmatch(r':\n\nid: 1\nevent: next\ndata: \{"data":.*\}\n\nretry: (\d+)\n\n', text) for text in texts]
-    pauses = {int(end[1]) for end in ends if end}
+    retry_times = {int(end[1]) for end in ends if end}
     assert None not in ends
-    assert len(pauses) > 10
-    assert 1000 <= min(pauses) <= max(pauses) <= 5000
-    assert world.subscribers["sse"] == 0
+    assert len(retry_times) > 10
+    assert 1000 <= min(retry_times) <= max(retry_times) <= 5000
+    assert backend.subscribers["sse"] == 0
 
 
-async def test_drain_answers_mutation_over_event_stream(world: World) -> None:
-    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        answering = asyncio.create_task(client.post("/graphql", json={"query": RECORD}, headers=EVENTS))
-        await asyncio.wait_for(world.recording.wait(), 5)
-        world.drain.begin()
+async def test_drain_answers_mutation_over_event_stream(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        request = asyncio.create_task(client.post("/graphql", json={"query": RECORD}, headers=EVENTS))
+        await asyncio.wait_for(backend.recording.wait(), 5)
+        backend.drain.begin()
         await asyncio.sleep(0.1)
-        world.may_record.set()
-        text = (await asyncio.wait_for(answering, 5)).text
+        backend.may_record.set()
+        text = (await asyncio.wait_for(request, 5)).text
     assert text.endswith('data: {"data":{"record":"x"}}\n\nevent: complete\ndata:\n\n')
 
 
-async def test_drain_closes_connection_after_response(world: World) -> None:
-    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+async def test_drain_closes_connection_after_response(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         first = await client.post("/graphql", json={"query": "{ hello }"}, headers=BEARER)
         assert "connection" not in first.headers
-        world.drain.begin()
+        backend.drain.begin()
         last = await client.post("/graphql", json={"query": "{ hello }"}, headers=BEARER)
         assert last.json() == {"data": {"hello": "hello world"}}
         assert last.headers["connection"] == "close"
@@ -177,6 +181,6 @@ def test_health_reports_draining_without_checks() -> None:
     client = TestClient(Starlette(routes=health_routes(Health(never, lambda: None, drain), None)))
     drain.begin()
     for path in ("/health", "/health/ready"):
-        answer = client.get(path)
-        assert (answer.status_code, answer.json()["status"]) == (503, "draining")
+        response = client.get(path)
+        assert (response.status_code, response.json()["status"]) == (503, "draining")
     assert client.get("/health/live").status_code == 200

@@ -1,4 +1,4 @@
-"""Fast execution answers as Strawberry and graphql-core do: whatever is asked, given, or goes wrong."""
+"""Fast execution returns the same results and errors as Strawberry and graphql-core."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.arguments import convert_argument
 
-from xzepr.api.graphql import schema as ours
+from xzepr.api.graphql import schema as public_schema
 from xzepr.api.graphql.execution import begin, core_schema, executed
 from xzepr.api.graphql.fields import install
 from xzepr.api.graphql.plan import Plan
@@ -39,17 +39,17 @@ Values = st.SearchStrategy[Any]
 
 
 def plan_of(schema: GraphQLSchema, text: str) -> Plan:
-    """The plan of the only operation in a document."""
+    """Returns the plan of the only operation in a document."""
     document = parse(text)
     operation = next(node for node in document.definitions if isinstance(node, OperationDefinitionNode))
     assert not validate(schema, document)
     return Plan(schema, document, operation)
 
 
-# What is given: every input type of the schema, as a variable and within a literal.
+# Input: every input type of the schema, as a variable and within a literal.
 
-SLOW = ours.described()
-FAST = core_schema(ours.build())
+SLOW = public_schema.described()
+FAST = core_schema(public_schema.build())
 INPUTS = sorted(
     name for name, kind in FAST.type_map.items() if isinstance(kind, GraphQLInputObjectType) and name[0] != "_"
 )
@@ -66,23 +66,23 @@ ANYTHING: Values = st.sampled_from([None, 0, 1.0, True, "", "x", [], [None], {},
 
 
 @st.composite
-def rarely(draw: st.DrawFn, wrong: Values, right: Values) -> Any:
-    """One in forty is wrong."""
-    return draw(wrong if draw(st.integers(0, 39)) == 23 else right)
+def mostly_valid(draw: st.DrawFn, invalid: Values, valid: Values) -> Any:
+    """Draws a valid value, or an invalid one in one of forty cases."""
+    return draw(invalid if draw(st.integers(0, 39)) == 23 else valid)
 
 
 def values_of(type_: Any) -> Values:
-    """Values of a type, nearly always right."""
-    return rarely(ANYTHING, _right(type_))
+    """Draws values of a type, nearly all of them valid."""
+    return mostly_valid(ANYTHING, _valid(type_))
 
 
-def _right(type_: Any) -> Values:
+def _valid(type_: Any) -> Values:
     if isinstance(type_, GraphQLNonNull):
-        return _right_and_not_null(cast(Any, type_).of_type)
-    return st.none() | _right_and_not_null(type_)
+        return _valid_non_null(cast(Any, type_).of_type)
+    return st.none() | _valid_non_null(type_)
 
 
-def _right_and_not_null(type_: Any) -> Values:
+def _valid_non_null(type_: Any) -> Values:
     if isinstance(type_, GraphQLList):
         item = values_of(cast(Any, type_).of_type)
         return st.lists(item, max_size=2) | item
@@ -95,7 +95,7 @@ def _right_and_not_null(type_: Any) -> Values:
     return LEAVES[type_.name]
 
 
-def _told(errors: Sequence[GraphQLError] | None) -> list[object]:
+def _described(errors: Sequence[GraphQLError] | None) -> list[object]:
     return [(error.message, error.path, error.locations) for error in errors or ()]
 
 
@@ -111,21 +111,21 @@ def test_variables_are_coerced_like_strawberry(type_name: str, data: st.DataObje
     operation = cast(
         OperationDefinitionNode, parse(f"query ($input: {type_name}!, $other: {type_name}) {{ x }}").definitions[0]
     )
-    given: dict[str, object] = data.draw(st.sampled_from([{"input": value}, {"input": value, "other": None}]))
-    slow = get_variable_values(core_schema(SLOW), operation.variable_definitions or (), given, max_errors=50)
-    fast = Variables(FAST, operation).values(given)
+    variables: dict[str, object] = data.draw(st.sampled_from([{"input": value}, {"input": value, "other": None}]))
+    slow = get_variable_values(core_schema(SLOW), operation.variable_definitions or (), variables, max_errors=50)
+    fast = Variables(FAST, operation).values(variables)
     if isinstance(slow, list) or isinstance(fast, list):
         assert isinstance(slow, list)
         assert isinstance(fast, list)
-        assert _told(fast) == _told(slow)
+        assert _described(fast) == _described(slow)
         return
     assert {n: s.value for n, s in fast.sources.items()} == {n: s.value for n, s in slow.sources.items()}
     converter = SLOW.schema_converter
     kind = type_.extensions["strawberry-definition"].origin
     for name, coerced in slow.coerced.items():
-        made = convert_argument(coerced, kind, converter.scalar_registry, converter.config)
-        assert fast.coerced[name] == made
-        assert type(fast.coerced[name]) is type(made)
+        converted = convert_argument(coerced, kind, converter.scalar_registry, converter.config)
+        assert fast.coerced[name] == converted
+        assert type(fast.coerced[name]) is type(converted)
     assert fast.coerced.keys() == slow.coerced.keys()
 
 
@@ -138,37 +138,37 @@ def test_input_object_is_built_from_any_notation() -> None:
     )
     text = f"mutation ($n: JSON, $e: CreateEventInput!) {{ createEvents(input: {{events: [{event}, $e]}}) {{ x }} }}"
     operation = cast(OperationDefinitionNode, parse(text).definitions[0])
-    given = {
+    variables = {
         "n": 2,
         "e": {
             "name": "b", "version": "1", "release": "r", "platformId": "p", "package": "k", "description": "d",
             "payload": None, "success": True, "eventReceiverId": "8",
         } | {"payload": 5},
     }  # fmt: skip
-    values = Variables(FAST, operation).values(given)
+    values = Variables(FAST, operation).values(variables)
     assert not isinstance(values, list)
-    made: Any = get_argument_values(create, cast(Any, operation.selection_set.selections[0]), values)["input"]
-    assert [event.name for event in made.events] == ["a", "b"]
-    assert made.events[0].payload == {"a": [1, 2]}
-    assert made.events[0].event_receiver_id == "7"
-    assert made.events[0].created_at == datetime(2026, 11, 20, 21, 15, 27, tzinfo=UTC)
-    assert made.events[1].created_at is None
-    assert made.events[1].idempotency_key is None
+    built: Any = get_argument_values(create, cast(Any, operation.selection_set.selections[0]), values)["input"]
+    assert [event.name for event in built.events] == ["a", "b"]
+    assert built.events[0].payload == {"a": [1, 2]}
+    assert built.events[0].event_receiver_id == "7"
+    assert built.events[0].created_at == datetime(2026, 11, 20, 21, 15, 27, tzinfo=UTC)
+    assert built.events[1].created_at is None
+    assert built.events[1].idempotency_key is None
 
 
-# What comes out: a schema in which everything can go wrong.
+# Output: a schema in which every field can fail.
 
 
 @strawberry.enum
 class Colour(Enum):
-    """Two."""
+    """An enum with two members."""
 
     RED = "red"
     BLUE = "blue"
 
 
 class Awaited:
-    """Not a coroutine, and still awaited."""
+    """An awaitable that is not a coroutine."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -180,7 +180,7 @@ class Awaited:
 
 @dataclass
 class Thing:
-    """Whatever is put into it."""
+    """The source object of an Item. Its fields may hold values of any type."""
 
     text: object
     maybe: object
@@ -201,26 +201,26 @@ class Thing:
 
 @strawberry.interface
 class Node:
-    """What has a text."""
+    """An object with a text."""
 
     text: str
 
 
 @strawberry.type
 class Leaf(Node):
-    """One that says what it is."""
+    """A node that identifies its own type."""
 
     maybe: int | None
 
     @classmethod
     def is_type_of(cls, value: object, _info: object) -> bool:
-        """Everything is."""
+        """Accepts every value."""
         return True
 
 
 @strawberry.type
 class Item:
-    """Resolved from a Thing."""
+    """An object resolved from a Thing."""
 
     text: str
     maybe: str | None
@@ -265,7 +265,7 @@ class Item:
 
 @strawberry.type
 class Query:
-    """Roots."""
+    """The root fields."""
 
     @strawberry.field(graphql_type=Item | None)
     @staticmethod
@@ -278,42 +278,46 @@ class Query:
         return [info.context["item"]] * first
 
 
-def _made() -> strawberry.Schema:
+def _new_toy() -> strawberry.Schema:
     return strawberry.Schema(query=Query, types=[Leaf], config=StrawberryConfig(scalar_map=SCALARS))
 
 
-TOY = _made()
-FAST_TOY = _made()
+TOY = _new_toy()
+FAST_TOY = _new_toy()
 install(core_schema(FAST_TOY))
 
 PLAIN = ["text", "maybe", "number", "flag", "time", "position", "json", "colour", "texts", "shout", "missing"]
 OTHER = ["__typename", "later", "repeated", "repeated(times: 3)"]
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OBJECTS = ["child", "children", "some", "again", "node"]
-WRONG: Values = st.sampled_from(
+INVALID: Values = st.sampled_from(
     [None, 1, 2**40, 1.5, True, "x", b"{}", [], ["a", None], (), {}, Colour.RED, ValueError("no"), object()]
 )
 
 
 def things(depth: int = 2) -> Values:
-    """Things with values that mostly fit."""
+    """Draws things whose values are mostly valid."""
 
-    def mostly(*right: object) -> Values:
-        return rarely(WRONG | st.builds(Awaited, WRONG), st.sampled_from(right))
+    def mostly(*valid: object) -> Values:
+        return mostly_valid(INVALID | st.builds(Awaited, INVALID), st.sampled_from(valid))
 
     nested = st.none() if depth == 0 else things(depth - 1)
-    some = rarely(WRONG, st.lists(nested, max_size=3))
-    many = some if depth == 0 else rarely(WRONG, st.lists(rarely(WRONG, things(depth - 1)), max_size=2).map(tuple))
+    some = mostly_valid(INVALID, st.lists(nested, max_size=3))
+    many = (
+        some
+        if depth == 0
+        else mostly_valid(INVALID, st.lists(mostly_valid(INVALID, things(depth - 1)), max_size=2).map(tuple))
+    )
     return st.builds(
         Thing, mostly("t"), mostly("m", None), mostly(1), mostly(True, False), mostly(NOON, None),
         mostly(5, None), mostly(b'{"a":1}', None), mostly(Colour.RED, Colour.BLUE), mostly(["a"], []),
-        rarely(WRONG, nested), many, some,
+        mostly_valid(INVALID, nested), many, some,
     )  # fmt: skip
 
 
 @st.composite
 def selections(draw: st.DrawFn, depth: int = 3) -> str:
-    """The inside of the braces of a selection on Item."""
+    """Draws the fields of a selection set on Item."""
     parts: list[str] = []
     for _ in range(draw(st.integers(1, 4))):
         kind = draw(st.sampled_from(["plain", "plain", "plain", "other", "object", "fragment"]))
@@ -340,12 +344,12 @@ def selections(draw: st.DrawFn, depth: int = 3) -> str:
 HEADS = ["item", "items", "items(first: 3)", "a: item"]
 
 
-async def _slow(text: str, context: object) -> ExecutionResult:
+async def _execute_slow(text: str, context: object) -> ExecutionResult:
     used = {name: name == "yes" for name in ("yes", "no") if f"${name}" in text}
     return cast(Any, await TOY.execute(text, used, cast(Any, context)))
 
 
-async def _fast(plan: Plan, context: object) -> ExecutionResult:
+async def _execute_fast(plan: Plan, context: object) -> ExecutionResult:
     begun = begin(plan, context, {"yes": True, "no": False})
     assert not isinstance(begun, list)
     return await executed(begun)
@@ -362,17 +366,17 @@ def test_execution_matches_strawberry(head: str, inner: str, item: Thing, second
         plan = plan_of(core_schema(FAST_TOY), text)
         for thing in (item, second, item):
             context = {"item": thing, "word": "ho"}
-            slow, fast = await _slow(text, context), await _fast(plan, context)
-            assert _told(fast.errors) == _told(slow.errors)
-            assert _shown(fast.data) == _shown(slow.data)
+            slow, fast = await _execute_slow(text, context), await _execute_fast(plan, context)
+            assert _described(fast.errors) == _described(slow.errors)
+            assert _comparable(fast.data) == _comparable(slow.data)
 
     asyncio.run(compare())
 
 
-def _shown(value: Any) -> object:
-    """The value with the order of its keys, and fragments of JSON by their bytes."""
+def _comparable(value: Any) -> object:
+    """Returns the value with the order of its keys, and with fragments of JSON as bytes."""
     if isinstance(value, dict):
-        return [(name, _shown(inner)) for name, inner in cast(dict[str, Any], value).items()]
+        return [(name, _comparable(inner)) for name, inner in cast(dict[str, Any], value).items()]
     if isinstance(value, list):
-        return [_shown(inner) for inner in cast(list[Any], value)]
+        return [_comparable(inner) for inner in cast(list[Any], value)]
     return orjson.dumps(value) if isinstance(value, orjson.Fragment) else (repr(value), value)

@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: every malformed request has its status and code, and every good one its answer."""
+"""GraphQL over HTTP: statuses and codes of malformed requests, and responses to valid ones."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,25 +8,26 @@ import httpx2
 import orjson
 import pytest
 
-from tests.api.graphql_server.small_schema import BEARER, World, app
+from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app
 
 TYPE = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-async def client(world: World) -> AsyncGenerator[httpx2.AsyncClient]:
-    async with client_of(world) as one:
-        yield one
+async def client(backend: FakeBackend) -> AsyncGenerator[httpx2.AsyncClient]:
+    async with client_of(backend) as client:
+        yield client
 
 
-def client_of(world: World, headers: dict[str, str] | None = None, **options: Any) -> httpx2.AsyncClient:
+def client_of(backend: FakeBackend, headers: dict[str, str] | None = None, **options: Any) -> httpx2.AsyncClient:
+    """Returns a client of an application in this process; `options` are those of `app`."""
     return httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app(world, **options)),
+        transport=httpx2.ASGITransport(app(backend, **options)),
         base_url="http://hub",
         headers=BEARER if headers is None else headers,
     )
@@ -82,13 +83,13 @@ def codes(response: httpx2.Response) -> list[str]:
     ],
 )
 async def test_malformed_request_gets_400_in_any_media_type(
-    client: httpx2.AsyncClient, world: World, content: bytes, code: str
+    client: httpx2.AsyncClient, backend: FakeBackend, content: bytes, code: str
 ) -> None:
     for accept in ("*/*", "application/json", "application/graphql-response+json"):
         response = await client.post("/graphql", content=content, headers=TYPE | {"Accept": accept})
         assert (response.status_code, codes(response)[0]) == (400, code)
         assert "data" not in response.json()
-    assert world.contexts == [] or code == "INVALID_INPUT"
+    assert backend.contexts == [] or code == "INVALID_INPUT"
 
 
 @pytest.mark.parametrize(
@@ -111,8 +112,8 @@ async def test_other_method_gets_405_with_allow_header(client: httpx2.AsyncClien
         assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
 
 
-async def test_mutation_by_get_is_rejected(client: httpx2.AsyncClient, world: World) -> None:
-    world.may_record.set()
+async def test_mutation_by_get_is_rejected(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
+    backend.may_record.set()
     for accept in ("*/*", "text/event-stream"):
         response = await client.get(
             "/graphql", params={"query": 'mutation { record(name: "x") }'}, headers={"Accept": accept}
@@ -122,14 +123,14 @@ async def test_mutation_by_get_is_rejected(client: httpx2.AsyncClient, world: Wo
             "POST",
             ["METHOD_NOT_ALLOWED"],
         )
-    assert world.recorded == []
+    assert backend.recorded == []
 
 
-async def test_extensions_reach_resolvers_by_get_or_post(client: httpx2.AsyncClient, world: World) -> None:
+async def test_extensions_reach_resolvers_by_get_or_post(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     await client.post("/", content=body(extensions={"a": [1]}), headers=TYPE)
     await client.get("/", params={"query": "{ hello }", "extensions": '{"a":[1]}'})
     await client.post("/", content=body(extensions=None), headers=TYPE)
-    assert [context.extensions for context in world.contexts] == [{"a": [1]}, {"a": [1]}, {}]
+    assert [context.extensions for context in backend.contexts] == [{"a": [1]}, {"a": [1]}, {}]
 
 
 async def test_query_by_get_is_answered(client: httpx2.AsyncClient) -> None:
@@ -161,7 +162,7 @@ async def test_malformed_get_is_rejected(client: httpx2.AsyncClient, query_strin
 
 
 @pytest.mark.parametrize(
-    ("accept", "answer"),
+    ("accept", "content_type"),
     [
         (None, "application/graphql-response+json"),
         ("*/*", "application/graphql-response+json"),
@@ -175,22 +176,24 @@ async def test_malformed_get_is_rejected(client: httpx2.AsyncClient, query_strin
         ("text/html, Application/JSON", "application/json"),
     ],
 )
-async def test_response_type_follows_accept_header(client: httpx2.AsyncClient, accept: str | None, answer: str) -> None:
+async def test_response_type_follows_accept_header(
+    client: httpx2.AsyncClient, accept: str | None, content_type: str
+) -> None:
     request = client.build_request("POST", "/graphql", content=body(), headers=TYPE)
     del request.headers["accept"]
     if accept is not None:
         request.headers["accept"] = accept
     response = await client.send(request)
-    assert response.headers["content-type"] == answer + "; charset=utf-8"
+    assert response.headers["content-type"] == content_type + "; charset=utf-8"
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "image/png, text/plain", "x;q=z"])
 async def test_unacceptable_type_is_rejected_before_execution(
-    client: httpx2.AsyncClient, world: World, accept: str
+    client: httpx2.AsyncClient, backend: FakeBackend, accept: str
 ) -> None:
     response = await client.post("/graphql", content=body(), headers=TYPE | {"Accept": accept})
     assert (response.status_code, codes(response)) == (406, ["NOT_ACCEPTABLE"])
-    assert world.contexts == []
+    assert backend.contexts == []
 
 
 async def test_subscription_without_event_stream_gets_406(client: httpx2.AsyncClient) -> None:
@@ -199,12 +202,12 @@ async def test_subscription_without_event_stream_gets_406(client: httpx2.AsyncCl
     assert "text/event-stream" in response.json()["errors"][0]["message"]
 
 
-async def test_body_beyond_the_limit_is_rejected(world: World) -> None:
+async def test_body_beyond_the_limit_is_rejected(backend: FakeBackend) -> None:
     async def chunks() -> AsyncGenerator[bytes]:
         for _ in range(20):
             yield b"x" * 100
 
-    async with client_of(world, max_bytes=1000) as client:
+    async with client_of(backend, max_bytes=1000) as client:
         for content in (b"x" * 1001, chunks()):
             response = await client.post("/graphql", content=content, headers=TYPE)
             assert (response.status_code, codes(response)) == (413, ["TOO_LARGE"])
@@ -279,8 +282,8 @@ async def test_unserialisable_result_is_an_internal_error(client: httpx2.AsyncCl
     assert codes(response) == ["INTERNAL"]
 
 
-async def test_internal_error_in_authentication_is_masked(world: World) -> None:
-    async with client_of(world, {"X-API-Key": "broken"}) as client:
+async def test_internal_error_in_authentication_is_masked(backend: FakeBackend) -> None:
+    async with client_of(backend, {"X-API-Key": "broken"}) as client:
         response = await client.post("/", content=body(), headers=TYPE)
     assert (response.status_code, codes(response)) == (500, ["INTERNAL"])
     assert "hunter2" not in response.text
@@ -308,27 +311,27 @@ async def test_failed_row_does_not_affect_other_rows(client: httpx2.AsyncClient)
     assert codes(response) == ["NOT_FOUND"]
 
 
-async def test_rows_of_one_operation_share_a_load(client: httpx2.AsyncClient, world: World) -> None:
+async def test_rows_of_one_operation_share_a_load(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     for _ in range(2):
         await client.post("/", content=body("{ rows { square } }"), headers=TYPE)
-    assert world.loads == [[1, 2, 3], [1, 2, 3]]
+    assert backend.loads == [[1, 2, 3], [1, 2, 3]]
 
 
-async def test_mutation_continues_after_request_timeout(world: World) -> None:
-    async with client_of(world, timeout_seconds=0.05) as client:
+async def test_mutation_continues_after_request_timeout(backend: FakeBackend) -> None:
+    async with client_of(backend, timeout_seconds=0.05) as client:
         response = await client.post("/", content=body('mutation { record(name: "x") }'), headers=TYPE)
         assert (response.status_code, codes(response)) == (504, ["TIMEOUT"])
-        assert world.recorded == []
-        world.may_record.set()
-        await asyncio.wait_for(world.heard.wait(), 5)
-    assert world.recorded == ["x"]
-    assert world.observed == [("mutation", "ok")]
+        assert backend.recorded == []
+        backend.may_record.set()
+        await asyncio.wait_for(backend.operation_observed.wait(), 5)
+    assert backend.recorded == ["x"]
+    assert backend.observed == [("mutation", "ok")]
 
 
-async def test_operation_is_observed_with_its_outcome(client: httpx2.AsyncClient, world: World) -> None:
+async def test_operation_is_observed_with_its_outcome(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     for query in ("{ hello }", "{ missing }", 'mutation { login(name: "a") }', "{ nothing }"):
         await client.post("/", content=body(query), headers=TYPE)
-    assert world.observed == [
+    assert backend.observed == [
         ("query", "ok"),
         ("query", "NOT_FOUND"),
         ("mutation", "ok"),
@@ -351,14 +354,14 @@ async def test_operation_is_observed_with_its_outcome(client: httpx2.AsyncClient
         'query a { __typename } mutation b { record(name: "x") }',
     ],
 )
-async def test_anonymous_operation_is_rejected(world: World, query: str) -> None:
-    async with client_of(world, {}) as client:
+async def test_anonymous_operation_is_rejected(backend: FakeBackend, query: str) -> None:
+    async with client_of(backend, {}) as client:
         response = await client.post(
             "/", content=body(query, operationName="b" if " b " in query else None), headers=TYPE
         )
     assert (response.status_code, codes(response)) == (401, ["UNAUTHENTICATED"])
     assert response.headers["www-authenticate"] == "Bearer"
-    assert world.contexts == []
+    assert backend.contexts == []
 
 
 @pytest.mark.parametrize(
@@ -369,8 +372,8 @@ async def test_anonymous_operation_is_rejected(world: World, query: str) -> None
         ("{ __typename }", {"__typename": "Query"}),
     ],
 )
-async def test_anonymous_caller_may_log_in_or_query_typename(world: World, query: str, data: object) -> None:
-    async with client_of(world, {}) as client:
+async def test_anonymous_caller_may_log_in_or_query_typename(backend: FakeBackend, query: str, data: object) -> None:
+    async with client_of(backend, {}) as client:
         response = await client.post("/", content=body(query), headers=TYPE)
     assert response.json() == {"data": data}
 
@@ -386,12 +389,14 @@ async def test_anonymous_caller_may_log_in_or_query_typename(world: World, query
         ({"Authorization": "Bearer good", "X-API-Key": "other"}, "INVALID_TOKEN"),
     ],
 )
-async def test_invalid_credential_is_rejected_even_for_login(world: World, headers: dict[str, str], code: str) -> None:
-    async with client_of(world, headers) as client:
+async def test_invalid_credential_is_rejected_even_for_login(
+    backend: FakeBackend, headers: dict[str, str], code: str
+) -> None:
+    async with client_of(backend, headers) as client:
         response = await client.post("/", content=body('mutation { login(name: "a") }'), headers=TYPE)
     assert (response.status_code, codes(response)) == (401, [code])
     assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-    assert world.contexts == []
+    assert backend.contexts == []
 
 
 @pytest.mark.parametrize(
@@ -403,21 +408,21 @@ async def test_invalid_credential_is_rejected_even_for_login(world: World, heade
         {"Authorization": "", "X-API-Key": "good"},
     ],
 )
-async def test_credential_is_accepted_in_either_header(world: World, headers: dict[str, str]) -> None:
-    async with client_of(world, headers) as client:
+async def test_credential_is_accepted_in_either_header(backend: FakeBackend, headers: dict[str, str]) -> None:
+    async with client_of(backend, headers) as client:
         response = await client.post("/", content=body("{ me }"), headers=TYPE)
     assert response.json() == {"data": {"me": "ada"}}
 
 
-async def test_credential_in_the_url_is_ignored(world: World) -> None:
-    async with client_of(world, {}) as client:
+async def test_credential_in_the_url_is_ignored(backend: FakeBackend) -> None:
+    async with client_of(backend, {}) as client:
         for name in ("token", "access_token", "apiKey", "Authorization"):
             response = await client.get("/", params={"query": "{ me }", name: "good"})
             assert (response.status_code, codes(response)) == (401, ["UNAUTHENTICATED"])
 
 
-async def test_unavailable_authentication_gets_503(world: World) -> None:
-    async with client_of(world, {"X-API-Key": "offline"}) as client:
+async def test_unavailable_authentication_gets_503(backend: FakeBackend) -> None:
+    async with client_of(backend, {"X-API-Key": "offline"}) as client:
         response = await client.post("/", content=body(), headers=TYPE)
     assert (response.status_code, codes(response)) == (503, ["UNAVAILABLE"])
 

@@ -1,4 +1,4 @@
-"""Who is slow and who is gone, for each state of a client."""
+"""Which clients are alive and which are gone, for each state of a connection."""
 
 import asyncio
 from contextlib import suppress
@@ -9,11 +9,11 @@ from xzepr.api.graphql import pulse
 from xzepr.api.graphql.pulse import Pulse, unsent_in
 
 STALLED_SECONDS = 10.0
-LITTLE, MUCH = 100, 100_000
+SMALL_BYTES, LARGE_BYTES = 100, 100_000
 
 
 class Clock:
-    """Put forward by hand."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -23,26 +23,26 @@ class Clock:
 
 
 class Client:
-    """Takes what is written only while its buffers have room."""
+    """A client that accepts writes only while its buffers have space."""
 
     def __init__(self) -> None:
         self.unsent = 0
-        self.room = asyncio.Event()
-        self.room.set()
+        self.has_space = asyncio.Event()
+        self.has_space.set()
         self.pulse = Pulse(STALLED_SECONDS, lambda: self.unsent)
 
-    async def write(self, size: int = LITTLE) -> None:
-        async def take() -> None:
-            await self.room.wait()
+    async def write(self, size: int = SMALL_BYTES) -> None:
+        async def wait_for_space() -> None:
+            await self.has_space.wait()
 
-        await self.pulse.write(take(), size)
+        await self.pulse.write(wait_for_space(), size)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    by_hand = Clock()
-    monkeypatch.setattr(pulse, "monotonic", by_hand)
-    return by_hand
+    manual_clock = Clock()
+    monkeypatch.setattr(pulse, "monotonic", manual_clock)
+    return manual_clock
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_client_is_gone_until_it_answers_a_ping(client: Client) -> None:
 
 
 async def test_ping_behind_large_write_may_stay_unanswered(client: Client, clock: Clock) -> None:
-    await client.write(MUCH)
+    await client.write(LARGE_BYTES)
     client.pulse.pinged()
     assert not client.pulse.gone()
     clock.now += STALLED_SECONDS
@@ -68,7 +68,7 @@ async def test_ping_behind_large_write_may_stay_unanswered(client: Client, clock
 
 
 async def test_client_that_reads_nothing_is_gone_after_limit(client: Client, clock: Clock) -> None:
-    client.room.clear()
+    client.has_space.clear()
     client.unsent = 1_000_000
     async with asyncio.TaskGroup() as writes:
         writing = writes.create_task(client.write())
@@ -81,7 +81,7 @@ async def test_client_that_reads_nothing_is_gone_after_limit(client: Client, clo
 
 
 async def test_client_that_reads_slowly_is_not_gone(client: Client, clock: Clock) -> None:
-    client.room.clear()
+    client.has_space.clear()
     client.unsent = 1_000_000
     async with asyncio.TaskGroup() as writes:
         writing = writes.create_task(client.write())
@@ -94,14 +94,14 @@ async def test_client_that_reads_slowly_is_not_gone(client: Client, clock: Clock
 
 
 async def test_abandoned_write_blocks_client_until_next_write(client: Client, clock: Clock) -> None:
-    client.room.clear()
+    client.has_space.clear()
     with suppress(TimeoutError):
         async with asyncio.timeout(0):
             await client.write()
     clock.now += STALLED_SECONDS
     assert client.pulse.gone()
     assert not client.pulse.waiting
-    client.room.set()
+    client.has_space.set()
     await client.write()
     assert not client.pulse.gone()
 

@@ -1,4 +1,4 @@
-"""Sessions: how often credentials are asked for again, whatever the number of connections that present them."""
+"""Sessions: how often credentials are checked, whatever the number of connections that use them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,127 +16,128 @@ SECONDS = 20
 ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset({Permission.EVENT_READ}))
 
 
-class Authority:
-    """Says who presents a secret; `answer` may be changed, and `asked` counts."""
+class FakeAuthenticator:
+    """Authenticates secrets with the results that a test sets, and records each lookup."""
 
     def __init__(self) -> None:
-        self.answer: dict[str, Actor | Exception | None] = {}
-        self.asked: list[str] = []
+        self.results: dict[str, Actor | Exception | None] = {}
+        self.lookups: list[str] = []
 
     async def __call__(self, secret: str) -> Actor:
-        """The actor, an error, or nothing for ever."""
-        self.asked.append(secret)
-        await asyncio.sleep(0)  # it is looked up
-        answer = self.answer.get(secret, ADA)
-        if isinstance(answer, Exception):
-            raise answer
-        if answer is None:
+        """Returns the actor or raises the error of a secret. Never returns if its result is None."""
+        self.lookups.append(secret)
+        await asyncio.sleep(0)  # stands for the query to the database
+        result = self.results.get(secret, ADA)
+        if isinstance(result, Exception):
+            raise result
+        if result is None:
             await asyncio.Event().wait()
-        return ADA if answer is None else answer
+        return ADA if result is None else result
 
     async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
-        """Nobody's."""
+        """Rejects every ticket."""
         raise InvalidToken()
 
     async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
-        """Nobody."""
+        """Rejects every ticket."""
         raise InvalidToken()
 
 
-def opened_at_once(sessions: Sessions, held: ExitStack, secrets: Iterable[str]) -> list[Session]:
-    """Without asking the authority, and before a round begins."""
-    return [held.enter_context(sessions.open(sessions.proven(Credential(secret), ADA))) for secret in secrets]
+def open_without_lookup(sessions: Sessions, stack: ExitStack, secrets: Iterable[str]) -> list[Session]:
+    """Opens sessions without a lookup, before the first round begins."""
+    return [stack.enter_context(sessions.open(sessions.proven(Credential(secret), ADA))) for secret in secrets]
 
 
-async def opened(sessions: Sessions, held: ExitStack, secret: str) -> Session:
-    return held.enter_context(sessions.open(await sessions.prove(Credential(secret))))
+async def open_session(sessions: Sessions, stack: ExitStack, secret: str) -> Session:
+    """Opens a session after one lookup of its secret."""
+    return stack.enter_context(sessions.open(await sessions.prove(Credential(secret))))
 
 
 async def test_shared_credential_costs_one_lookup_per_round() -> None:
-    authority = Authority()
-    sessions = Sessions(authority, authority, round_seconds=0.01)
-    with ExitStack() as held:
+    authenticator = FakeAuthenticator()
+    sessions = Sessions(authenticator, authenticator, round_seconds=0.01)
+    with ExitStack() as stack:
         proof = await sessions.prove(Credential("one"))
-        many = [held.enter_context(sessions.open(proof)) for _ in range(1000)]
-        await until(lambda: len(authority.asked) >= 4)
+        many = [stack.enter_context(sessions.open(proof)) for _ in range(1000)]
+        await until(lambda: len(authenticator.lookups) >= 4)
         assert not any(session.over.done() for session in many)
-        authority.answer["one"] = InvalidToken()
-        asked = len(authority.asked)
+        authenticator.results["one"] = InvalidToken()
+        lookups = len(authenticator.lookups)
         await asyncio.gather(*(session.over for session in many))
-        assert len(authority.asked) <= asked + 2
+        assert len(authenticator.lookups) <= lookups + 2
 
 
 async def test_no_lookups_without_connections() -> None:
-    authority = Authority()
-    sessions = Sessions(authority, authority, round_seconds=0)
-    with ExitStack() as held:
-        await opened(sessions, held, "one")
-        await until(lambda: len(authority.asked) > 2)
-    for _ in range(5):  # what was on its way
+    authenticator = FakeAuthenticator()
+    sessions = Sessions(authenticator, authenticator, round_seconds=0)
+    with ExitStack() as stack:
+        await open_session(sessions, stack, "one")
+        await until(lambda: len(authenticator.lookups) > 2)
+    for _ in range(5):  # lets lookups end that had already begun
         await asyncio.sleep(0)
-    asked = len(authority.asked)
+    lookups = len(authenticator.lookups)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert len(authority.asked) == asked
+    assert len(authenticator.lookups) == lookups
 
 
 async def test_expired_token_is_noticed_beside_slow_lookups() -> None:
-    authority = Authority()
-    authority.answer |= {f"slow {n}": None for n in range(200)}
-    authority.answer["expired"] = TokenExpired()
-    sessions = Sessions(authority, authority, round_seconds=0, patience_seconds=0.2)
-    with ExitStack() as held:
-        *waiting, expired = opened_at_once(sessions, held, authority.answer)
-        async with asyncio.timeout(SECONDS):  # one after the other it would be 40 s
+    authenticator = FakeAuthenticator()
+    authenticator.results |= {f"slow {n}": None for n in range(200)}
+    authenticator.results["expired"] = TokenExpired()
+    sessions = Sessions(authenticator, authenticator, round_seconds=0, patience_seconds=0.2)
+    with ExitStack() as stack:
+        *waiting, expired = open_without_lookup(sessions, stack, authenticator.results)
+        async with asyncio.timeout(SECONDS):  # sequential lookups would take 40 s
             assert isinstance(await expired.over, TokenExpired)
-        assert authority.asked.count("expired") == 1
-        await until(lambda: authority.asked.count("slow 199") > 1)  # nobody's patience is endless
+        assert authenticator.lookups.count("expired") == 1
+        await until(lambda: authenticator.lookups.count("slow 199") > 1)  # a hanging lookup is abandoned and repeated
         assert not any(session.over.done() for session in waiting)
 
 
 async def test_session_ends_only_when_permissions_shrink() -> None:
-    authority = Authority()
-    sessions = Sessions(authority, authority, round_seconds=0)
-    with ExitStack() as held:
-        session = await opened(sessions, held, "one")
-        authority.answer["one"] = more = replace(ADA, permissions=frozenset(Permission))
+    authenticator = FakeAuthenticator()
+    sessions = Sessions(authenticator, authenticator, round_seconds=0)
+    with ExitStack() as stack:
+        session = await open_session(sessions, stack, "one")
+        authenticator.results["one"] = more = replace(ADA, permissions=frozenset(Permission))
         await until(lambda: session.actor == more)
         assert not session.over.done()
-        authority.answer["one"] = ADA
+        authenticator.results["one"] = ADA
         assert isinstance(await session.over, InvalidToken)
 
 
 async def test_unavailable_database_ends_no_session() -> None:
-    authority = Authority()
-    sessions = Sessions(authority, authority, round_seconds=0)
-    with ExitStack() as held:
-        session = await opened(sessions, held, "one")
-        for trouble in (Unavailable("away"), RuntimeError("our own fault")):
-            authority.answer["one"] = trouble
-            asked = len(authority.asked)
-            await until(lambda since=asked: len(authority.asked) > since + 2)
+    authenticator = FakeAuthenticator()
+    sessions = Sessions(authenticator, authenticator, round_seconds=0)
+    with ExitStack() as stack:
+        session = await open_session(sessions, stack, "one")
+        for error in (Unavailable("the database cannot be reached"), RuntimeError("internal error")):
+            authenticator.results["one"] = error
+            lookups = len(authenticator.lookups)
+            await until(lambda since=lookups: len(authenticator.lookups) > since + 2)
             assert not session.over.done()
 
 
 async def test_hanging_lookup_does_not_delay_other_lookups() -> None:
-    authority = Authority()
-    authority.answer |= {f"key {n}": InvalidToken() for n in (1, 150, 999)}
-    authority.answer["key 0"] = None
-    sessions = Sessions(authority, authority, round_seconds=0, patience_seconds=60)
-    with ExitStack() as held:
-        many = opened_at_once(sessions, held, [f"key {n}" for n in range(1000)])
+    authenticator = FakeAuthenticator()
+    authenticator.results |= {f"key {n}": InvalidToken() for n in (1, 150, 999)}
+    authenticator.results["key 0"] = None
+    sessions = Sessions(authenticator, authenticator, round_seconds=0, patience_seconds=60)
+    with ExitStack() as stack:
+        many = open_without_lookup(sessions, stack, [f"key {n}" for n in range(1000)])
         async with asyncio.timeout(SECONDS):
             await asyncio.gather(*(many[n].over for n in (1, 150, 999)))
-        assert [authority.asked.count(f"key {n}") for n in (0, 1, 150, 999)] == [1, 1, 1, 1]
+        assert [authenticator.lookups.count(f"key {n}") for n in (0, 1, 150, 999)] == [1, 1, 1, 1]
         assert sum(session.over.done() for session in many) == 3
 
 
 async def test_hanging_lookups_do_not_hide_an_expired_token() -> None:
-    authority = Authority()
-    authority.answer |= {f"slow {n}": None for n in range(5000)}
-    authority.answer["expired"] = TokenExpired()
-    sessions = Sessions(authority, authority, round_seconds=0.1, patience_seconds=1)
-    with ExitStack() as held:
-        *_, expired = opened_at_once(sessions, held, authority.answer)
-        async with asyncio.timeout(25):  # one hundred after the other it would be 50 s
+    authenticator = FakeAuthenticator()
+    authenticator.results |= {f"slow {n}": None for n in range(5000)}
+    authenticator.results["expired"] = TokenExpired()
+    sessions = Sessions(authenticator, authenticator, round_seconds=0.1, patience_seconds=1)
+    with ExitStack() as stack:
+        *_, expired = open_without_lookup(sessions, stack, authenticator.results)
+        async with asyncio.timeout(25):  # lookups in groups of one hundred would take 50 s
             assert isinstance(await expired.over, TokenExpired)

@@ -1,4 +1,4 @@
-"""GraphQL over server-sent events, on a real server: framing, resuming, heartbeat, and ends of every kind."""
+"""GraphQL over server-sent events on a real server: framing, resuming, heartbeats and ends of streams."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.api.graphql_server.small_schema import BEARER, World, app, served
+from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app, served
 from tests.support.hub import until
 from xzepr.api.graphql.capacity import CapacityLimits
 
@@ -17,21 +17,22 @@ EVENTS = BEARER | {"Accept": "text/event-stream"}
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-async def client(world: World) -> AsyncGenerator[httpx2.AsyncClient]:
-    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as one:
-        yield one
+async def client(backend: FakeBackend) -> AsyncGenerator[httpx2.AsyncClient]:
+    async with served(app(backend)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        yield client
 
 
 async def post(client: httpx2.AsyncClient, query: str, headers: dict[str, str] | None = None) -> httpx2.Response:
     return await client.post("/graphql", json={"query": query}, headers=EVENTS | (headers or {}))
 
 
-def nexts(response: httpx2.Response) -> list[Any]:
+def payloads(response: httpx2.Response) -> list[Any]:
+    """Returns the payload of each `next` message."""
     lines = response.text.splitlines()
     return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
 
@@ -50,20 +51,20 @@ async def test_subscription_frames_carry_cursors(client: httpx2.AsyncClient) -> 
     )
 
 
-async def test_subscription_by_get_resumes_at_last_event_id(client: httpx2.AsyncClient, world: World) -> None:
+async def test_subscription_by_get_resumes_at_last_event_id(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     response = await client.get(
         "/graphql",
         params={"query": 'subscription { ticks(count: 1, after: "3") { id } }'},
         headers=EVENTS | {"Last-Event-ID": "41"},
     )
-    assert nexts(response) == [{"data": {"ticks": {"id": 42}}}]
-    assert [context.last_event_id for context in world.contexts] == ["41", None]
+    assert payloads(response) == [{"data": {"ticks": {"id": 42}}}]
+    assert [context.last_event_id for context in backend.contexts] == ["41", None]
 
 
-async def test_every_message_has_its_own_loaders(client: httpx2.AsyncClient, world: World) -> None:
+async def test_every_message_has_its_own_loaders(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     await post(client, "subscription { ticks(count: 3) { square } }")
-    assert world.loads == [[1], [2], [3]]
-    assert len(world.contexts) == 4
+    assert backend.loads == [[1], [2], [3]]
+    assert len(backend.contexts) == 4
 
 
 async def test_event_stream_runs_query_or_mutation(client: httpx2.AsyncClient) -> None:
@@ -72,7 +73,7 @@ async def test_event_stream_runs_query_or_mutation(client: httpx2.AsyncClient) -
         ('mutation { login(name: "a") }', {"login": "token of a"}),
     ):
         response = await post(client, query)
-        assert nexts(response) == [{"data": data}]
+        assert payloads(response) == [{"data": data}]
         assert response.text.endswith("event: complete\ndata:\n\n")
 
 
@@ -96,12 +97,12 @@ async def test_failed_stream_ends_with_its_errors(client: httpx2.AsyncClient) ->
         response = await post(client, query)
         assert response.status_code == 200
         assert "hunter2" not in response.text
-        assert [error["extensions"]["code"] for error in nexts(response)[before]["errors"]] == [code]
+        assert [error["extensions"]["code"] for error in payloads(response)[before]["errors"]] == [code]
         assert response.text.endswith("event: complete\ndata:\n\n")
 
 
-async def test_silent_stream_sends_heartbeats_until_disconnect(world: World) -> None:
-    asgi = app(world, heartbeat_seconds=0.05)
+async def test_silent_stream_sends_heartbeats_until_disconnect(backend: FakeBackend) -> None:
+    asgi = app(backend, heartbeat_seconds=0.05)
     async with (
         served(asgi) as port,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
@@ -113,27 +114,27 @@ async def test_silent_stream_sends_heartbeats_until_disconnect(world: World) -> 
         ) as response,
     ):
         text = ""
-        async for part in response.aiter_text():
-            text += part
+        async for chunk in response.aiter_text():
+            text += chunk
             if text.count(":\n\n") >= 4:
                 break
-        assert not world.closed_stream.is_set()
+        assert not backend.stream_closed.is_set()
         await response.aclose()
-        await asyncio.wait_for(world.closed_stream.wait(), 5)
-    assert ("subscription", "ok") in world.observed
+        await asyncio.wait_for(backend.stream_closed.wait(), 5)
+    assert ("subscription", "ok") in backend.observed
 
 
-async def test_mutation_continues_after_disconnect(world: World) -> None:
-    async with served(app(world)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+async def test_mutation_continues_after_disconnect(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         async with client.stream("POST", "/graphql", json={"query": 'mutation { record(name: "x") }'}, headers=EVENTS):
-            await asyncio.wait_for(world.recording.wait(), 5)
-        world.may_record.set()
-        await asyncio.wait_for(world.heard.wait(), 5)
-    assert world.recorded == ["x"]
+            await asyncio.wait_for(backend.recording.wait(), 5)
+        backend.may_record.set()
+        await asyncio.wait_for(backend.operation_observed.wait(), 5)
+    assert backend.recorded == ["x"]
 
 
-async def test_stream_outlives_the_request_timeout(world: World) -> None:
-    asgi = app(world, heartbeat_seconds=0.05, timeout_seconds=1)
+async def test_stream_outlives_the_request_timeout(backend: FakeBackend) -> None:
+    asgi = app(backend, heartbeat_seconds=0.05, timeout_seconds=1)
     async with (
         served(asgi) as port,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
@@ -142,35 +143,35 @@ async def test_stream_outlives_the_request_timeout(world: World) -> None:
         ) as response,
     ):
         began, text = time.monotonic(), ""
-        async for part in response.aiter_text():
-            text += part
+        async for chunk in response.aiter_text():
+            text += chunk
             if time.monotonic() > began + 1.1:
                 break
         else:
-            pytest.fail("it ended")
+            pytest.fail("the stream ended")
     assert text.count("event: next") == 3
 
 
 PAUSED = {"query": "subscription { ticks(count: 1, pause: true) { id } }"}
 
 
-@pytest.mark.parametrize(("became", "code"), [("old", "TOKEN_EXPIRED"), ("revoked", "INVALID_TOKEN")])
+@pytest.mark.parametrize(("state", "code"), [("old", "TOKEN_EXPIRED"), ("revoked", "INVALID_TOKEN")])
 async def test_invalidated_token_ends_the_stream_with_its_error(
-    client: httpx2.AsyncClient, world: World, became: str, code: str
+    client: httpx2.AsyncClient, backend: FakeBackend, state: str, code: str
 ) -> None:
     async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:
         text = ""
-        async for part in response.aiter_text():
-            text += part
-            if '"id":1' in text and not world.now:
-                assert world.subscribers == {"sse": 1}
-                world.now["good"] = became
+        async for chunk in response.aiter_text():
+            text += chunk
+            if '"id":1' in text and not backend.token_states:
+                assert backend.subscribers == {"sse": 1}
+                backend.token_states["good"] = state
     last = text.split("\n\n")[-3:]
     assert last[0].startswith("event: next\ndata: ")
     assert json.loads(last[0].removeprefix("event: next\ndata: "))["errors"][0]["extensions"]["code"] == code
     assert last[1:] == ["event: complete\ndata:", ""]
-    await asyncio.wait_for(world.closed_stream.wait(), 5)
-    await until(lambda: world.subscribers["sse"] == 0)
+    await asyncio.wait_for(backend.stream_closed.wait(), 5)
+    await until(lambda: backend.subscribers["sse"] == 0)
 
 
 @pytest.mark.parametrize(
@@ -182,54 +183,58 @@ async def test_invalidated_token_ends_the_stream_with_its_error(
         (CapacityLimits(max_connections=1), 503, "CONNECTIONS_FULL"),
     ],
 )
-async def test_rejected_stream_names_the_limit(world: World, limits: CapacityLimits, status: int, code: str) -> None:
+async def test_rejected_stream_names_the_limit(
+    backend: FakeBackend, limits: CapacityLimits, status: int, code: str
+) -> None:
     async with (
-        served(app(world, capacity=limits)) as port,
+        served(app(backend, capacity=limits)) as port,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:
             assert response.status_code == 200
-            refused = await post(client, PAUSED["query"])
-            assert refused.status_code == status
-            assert refused.headers["Retry-After"] == "10"
-            assert refused.json()["errors"][0]["extensions"] == {"code": code, "retryAfter": 10}
+            rejection = await post(client, PAUSED["query"])
+            assert rejection.status_code == status
+            assert rejection.headers["Retry-After"] == "10"
+            assert rejection.json()["errors"][0]["extensions"] == {"code": code, "retryAfter": 10}
 
-        async def room() -> bool:
+        async def stream_is_accepted() -> bool:
             return (await post(client, "subscription { ticks(count: 1) { id } }")).status_code == 200
 
-        await until(room)
+        await until(stream_is_accepted)
 
 
-async def test_subscription_with_large_variables_is_rejected(client: httpx2.AsyncClient, world: World) -> None:
+async def test_subscription_with_large_variables_is_rejected(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     large = PAUSED | {"variables": {"x": "y" * 64 * 1024}}
-    refused = await client.post("/graphql", json=large, headers=EVENTS)
-    assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (413, "TOO_LARGE")
-    assert world.subscribers.total() == 0
+    response = await client.post("/graphql", json=large, headers=EVENTS)
+    assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (413, "TOO_LARGE")
+    assert backend.subscribers.total() == 0
 
 
 BY_TICKET = {"query": "subscription { ticks(count: 1) { id } }", "ticket": "ticket"}
 BARE = {"Accept": "text/event-stream"}
 
 
-async def test_ticket_opens_one_event_stream(client: httpx2.AsyncClient, world: World) -> None:
+async def test_ticket_opens_one_event_stream(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     response = await client.get("/graphql", params=BY_TICKET, headers=BARE | {"Last-Event-ID": "41"})
-    assert nexts(response) == [{"data": {"ticks": {"id": 42}}}]
+    assert payloads(response) == [{"data": {"ticks": {"id": 42}}}]
     again = await client.get("/graphql", params=BY_TICKET, headers=BARE)
     assert (again.status_code, again.json()["errors"][0]["extensions"]["code"]) == (401, "INVALID_TOKEN")
-    assert len([context for context in world.contexts if context.last_event_id]) == 1
+    assert len([context for context in backend.contexts if context.last_event_id]) == 1
 
 
-async def test_stream_opened_by_ticket_ends_with_its_credential(client: httpx2.AsyncClient, world: World) -> None:
+async def test_stream_opened_by_ticket_ends_with_its_credential(
+    client: httpx2.AsyncClient, backend: FakeBackend
+) -> None:
     async with client.stream("GET", "/graphql", params=BY_TICKET | PAUSED, headers=BARE) as response:
         text = ""
-        async for part in response.aiter_text():
-            text += part
-            world.now["good"] = "old"
+        async for chunk in response.aiter_text():
+            text += chunk
+            backend.token_states["good"] = "old"
     assert '"code":"TOKEN_EXPIRED"' in text
     assert text.endswith("event: complete\ndata:\n\n")
 
 
-async def test_ticket_is_valid_only_for_event_streams(client: httpx2.AsyncClient, world: World) -> None:
+async def test_ticket_is_valid_only_for_event_streams(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     as_header = {"Authorization": "Bearer ticket"}
     for method, params, headers, status in (
         ("GET", BY_TICKET, {"Accept": "application/json"}, 401),
@@ -244,9 +249,9 @@ async def test_ticket_is_valid_only_for_event_streams(client: httpx2.AsyncClient
         json = {"query": BY_TICKET["query"]} if method == "POST" else None
         response = await client.request(method, "/graphql", params=params, headers=headers, json=json)
         assert (response.status_code, response.headers["content-type"][:16]) == (status, "application/grap")
-    assert world.tickets == {"ticket": 1}
+    assert backend.tickets == {"ticket": 1}
     for query in ("{ hello }", 'mutation { login(name: "a") }'):
-        world.tickets["ticket"] = 1
+        backend.tickets["ticket"] = 1
         response = await client.get("/graphql", params={"query": query, "ticket": "ticket"}, headers=BARE)
         assert response.status_code == 401
-    assert world.contexts == []
+    assert backend.contexts == []

@@ -1,4 +1,4 @@
-"""Limits and counts of subscriptions as the settings and `/metrics` of a whole hub have them."""
+"""Subscription limits and counts of a whole hub, as its settings and `/metrics` have them."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -21,7 +21,7 @@ FOLLOW = "subscription { stream { __typename } }"
 
 @asynccontextmanager
 async def hub(database_url: str, **stream: Any) -> AsyncGenerator[tuple[Asking, int]]:
-    """A served hub with these settings of `stream`, and its port."""
+    """Serves a hub with these `stream` settings; yields its client and its port."""
     settings = {"stream": stream, "database": {"min_connections": 1, "max_connections": 4}}
     async with asking(database_url, settings) as ask, served(create_app(ask.hub)) as port:
         yield ask, port
@@ -29,28 +29,28 @@ async def hub(database_url: str, **stream: Any) -> AsyncGenerator[tuple[Asking, 
 
 @asynccontextmanager
 async def socket(port: int, secret: str) -> AsyncGenerator[ClientConnection]:
-    """A socket after its acknowledgement."""
+    """Yields a socket after its acknowledgement."""
     protocols = [Subprotocol("graphql-transport-ws")]
-    async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=protocols) as one:
-        await one.send(json.dumps({"type": "connection_init", "payload": {"apiKey": secret}}))
-        assert json.loads(await one.recv()) == {"type": "connection_ack"}
-        yield one
+    async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=protocols) as connection:
+        await connection.send(json.dumps({"type": "connection_init", "payload": {"apiKey": secret}}))
+        assert json.loads(await connection.recv()) == {"type": "connection_ack"}
+        yield connection
 
 
 async def follow(socket: ClientConnection, id: str) -> str:
-    """How the hub answers another subscription: `next`, or the code of its refusal."""
+    """Starts another subscription; returns `next` or the code of the error."""
     await socket.send(json.dumps({"type": "subscribe", "id": id, "payload": {"query": FOLLOW}}))
-    while (answer := json.loads(await socket.recv()))["id"] != id:
+    while (response := json.loads(await socket.recv()))["id"] != id:
         pass
-    return answer["type"] if answer["type"] == "next" else answer["payload"][0]["extensions"]["code"]
+    return response["type"] if response["type"] == "next" else response["payload"][0]["extensions"]["code"]
 
 
 async def subscribers(port: int) -> dict[str, int]:
-    """What `/metrics` says of open subscriptions, by transport."""
+    """Returns the open subscriptions that `/metrics` reports, by transport."""
     async with httpx2.AsyncClient() as client:
         lines = (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
-    found = [line.split() for line in lines if line.startswith("xzepr_subscribers{")]
-    return {name.split('"')[1]: int(float(value)) for name, value in found}
+    samples = [line.split() for line in lines if line.startswith("xzepr_subscribers{")]
+    return {name.split('"')[1]: int(float(value)) for name, value in samples}
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ async def subscribers(port: int) -> dict[str, int]:
     ],
 )
 async def test_settings_limit_subscriptions(database_url: str, limits: dict[str, int], code: str) -> None:
-    async with hub(database_url, **limits) as (ask, port), socket(port, ask.secret) as one:
-        assert await follow(one, "a") == "next"
-        assert await follow(one, "b") == code
+    async with hub(database_url, **limits) as (ask, port), socket(port, ask.secret) as connection:
+        assert await follow(connection, "a") == "next"
+        assert await follow(connection, "b") == code
         assert await subscribers(port) == {"websocket": 1}
 
 
@@ -78,33 +78,35 @@ async def test_user_limit_counts_all_api_keys(database_url: str) -> None:
 
 async def test_connection_limit_spans_both_transports(database_url: str) -> None:
     async with hub(database_url, max_connections_per_actor=1) as (ask, port), socket(port, ask.secret):
-        async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]) as one:
-            await one.send(json.dumps({"type": "connection_init", "payload": {"apiKey": ask.secret}}))
+        async with connect(
+            f"ws://127.0.0.1:{port}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]
+        ) as second:
+            await second.send(json.dumps({"type": "connection_init", "payload": {"apiKey": ask.secret}}))
             with pytest.raises(ConnectionClosed):
-                await one.recv()
-        assert (one.close_code, (one.close_reason or "").partition(":")[0]) == (1013, "TOO_MANY_CONNECTIONS")
+                await second.recv()
+        assert (second.close_code, (second.close_reason or "").partition(":")[0]) == (1013, "TOO_MANY_CONNECTIONS")
         async with httpx2.AsyncClient() as client:
             headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
-            refused = await client.post(f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
-        assert refused.status_code == 429
-        assert refused.json()["errors"][0]["extensions"] == {"code": "TOO_MANY_CONNECTIONS", "retryAfter": 10}
+            response = await client.post(f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
+        assert response.status_code == 429
+        assert response.json()["errors"][0]["extensions"] == {"code": "TOO_MANY_CONNECTIONS", "retryAfter": 10}
 
 
 async def test_subscribers_are_counted_by_transport(database_url: str) -> None:
     async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
         headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
-        async with socket(port, ask.secret) as one:
-            assert await follow(one, "a") == "next"
-            assert await follow(one, "b") == "next"
+        async with socket(port, ask.secret) as connection:
+            assert await follow(connection, "a") == "next"
+            assert await follow(connection, "b") == "next"
             stream = client.stream("POST", f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
             async with stream as response:
                 assert response.status_code == 200
                 assert await subscribers(port) == {"websocket": 2, "sse": 1}
 
-        async def nobody_is_left() -> bool:
+        async def subscribers_have_left() -> bool:
             return await subscribers(port) == {"websocket": 0, "sse": 0}
 
-        await until(nobody_is_left)
+        await until(subscribers_have_left)
 
 
 async def test_created_ticket_opens_an_event_stream(database_url: str) -> None:
@@ -120,8 +122,8 @@ async def test_created_ticket_opens_an_event_stream(database_url: str) -> None:
         )
         async with stream as response:
             assert response.status_code == 200
-            said = [line async for line in _until_data(response)]
-        assert json.loads(said[-1].removeprefix("data: ")) == {"data": {"stream": {"__typename": "Checkpoint"}}}
+            lines = [line async for line in _until_data(response)]
+        assert json.loads(lines[-1].removeprefix("data: ")) == {"data": {"stream": {"__typename": "Checkpoint"}}}
 
 
 async def _until_data(response: httpx2.Response) -> AsyncGenerator[str]:

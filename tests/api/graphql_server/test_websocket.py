@@ -1,4 +1,4 @@
-"""GraphQL over WebSocket, on a real server with a real client: the protocol's rules and close codes."""
+"""GraphQL over WebSocket with a real server and a real client: the protocol's rules and close codes."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from tests.api.graphql_server.small_schema import BEARER, World, app, served
+from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app, served
 from tests.support.hub import until
 from xzepr.api.graphql.capacity import CapacityLimits
 from xzepr.api.graphql.connection import SocketLimits
@@ -21,18 +21,18 @@ GOOD: dict[str, object] = {"type": "connection_init", "payload": {"token": "good
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
 @asynccontextmanager
 async def opened(
-    world: World, init: dict[str, object] | None = GOOD, **options: Any
+    backend: FakeBackend, init: dict[str, object] | None = GOOD, **options: Any
 ) -> AsyncGenerator[ClientConnection]:
-    """A socket; after `connection_init` and its answer unless there is none."""
+    """Yields a socket, after `connection_init` and its acknowledgement unless `init` is None."""
     headers = options.pop("headers", None)
     async with (
-        served(app(world, **options)) as port,
+        served(app(backend, **options)) as port,
         connect(
             f"ws://127.0.0.1:{port}/graphql",
             subprotocols=[Subprotocol("graphql-transport-ws")],
@@ -41,21 +41,21 @@ async def opened(
         ) as socket,
     ):
         if init is not None:
-            await say(socket, init)
-            assert await hear(socket) == {"type": "connection_ack"}
+            await send(socket, init)
+            assert await receive(socket) == {"type": "connection_ack"}
         yield socket
 
 
-async def say(socket: ClientConnection, message: object) -> None:
+async def send(socket: ClientConnection, message: object) -> None:
     await socket.send(message if isinstance(message, str) else orjson.dumps(message).decode())
 
 
-async def hear(socket: ClientConnection) -> Any:
+async def receive(socket: ClientConnection) -> Any:
     return json.loads(await asyncio.wait_for(socket.recv(), 5))
 
 
-async def closed(socket: ClientConnection) -> int | None:
-    """The code with which the server closes, whatever it still says before."""
+async def close_code_of(socket: ClientConnection) -> int | None:
+    """Returns the code with which the server closes, ignoring messages before it."""
     async with asyncio.timeout(5):
         with suppress(ConnectionClosed):
             async for _ in socket:
@@ -68,51 +68,51 @@ def subscribe(id: str, query: str, **payload: object) -> dict[str, object]:
 
 
 async def still_serves(socket: ClientConnection) -> bool:
-    await say(socket, subscribe("again", "{ hello }"))
+    await send(socket, subscribe("again", "{ hello }"))
     while True:
-        message = await hear(socket)
+        message = await receive(socket)
         if message == {"id": "again", "type": "next", "payload": {"data": {"hello": "hello world"}}}:
             return True
 
 
-async def test_subscription_sends_messages_then_complete(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, subscribe("a", "subscription($n: Int!) { ticks(count: $n) { square } }", variables={"n": 2}))
-        assert [await hear(socket) for _ in range(3)] == [
+async def test_subscription_sends_messages_then_complete(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, subscribe("a", "subscription($n: Int!) { ticks(count: $n) { square } }", variables={"n": 2}))
+        assert [await receive(socket) for _ in range(3)] == [
             {"id": "a", "type": "next", "payload": {"data": {"ticks": {"square": 1}}}},
             {"id": "a", "type": "next", "payload": {"data": {"ticks": {"square": 4}}}},
             {"id": "a", "type": "complete"},
         ]
-    assert world.loads == [[1], [2]]
-    assert world.observed == [("subscription", "ok")]
+    assert backend.loads == [[1], [2]]
+    assert backend.observed == [("subscription", "ok")]
 
 
-async def test_websocket_runs_query_or_mutation(world: World) -> None:
-    async with opened(world) as socket:
+async def test_websocket_runs_query_or_mutation(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
         for query, data in (("{ me }", {"me": "ada"}), ('mutation { login(name: "a") }', {"login": "token of a"})):
-            await say(socket, subscribe("a", query))
-            assert await hear(socket) == {"id": "a", "type": "next", "payload": {"data": data}}
-            assert await hear(socket) == {"id": "a", "type": "complete"}
+            await send(socket, subscribe("a", query))
+            assert await receive(socket) == {"id": "a", "type": "next", "payload": {"data": data}}
+            assert await receive(socket) == {"id": "a", "type": "complete"}
 
 
-async def test_operation_extensions_reach_resolvers(world: World) -> None:
-    async with opened(world) as socket:
-        said = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-        await say(socket, subscribe("a", "subscription { ticks(count: 1) { id } }", extensions=said))
-        assert (await hear(socket))["type"] == "next"
-        assert await hear(socket) == {"id": "a", "type": "complete"}
-        await say(socket, subscribe("b", "{ hello }"))
-        await hear(socket)
-    assert [context.extensions for context in world.contexts] == [said, said, {}]
+async def test_operation_extensions_reach_resolvers(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        extensions = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        await send(socket, subscribe("a", "subscription { ticks(count: 1) { id } }", extensions=extensions))
+        assert (await receive(socket))["type"] == "next"
+        assert await receive(socket) == {"id": "a", "type": "complete"}
+        await send(socket, subscribe("b", "{ hello }"))
+        await receive(socket)
+    assert [context.extensions for context in backend.contexts] == [extensions, extensions, {}]
 
 
-async def test_failed_field_is_a_next_with_errors(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, subscribe("a", "{ hello missing }"))
-        payload = (await hear(socket))["payload"]
+async def test_failed_field_is_a_next_with_errors(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, subscribe("a", "{ hello missing }"))
+        payload = (await receive(socket))["payload"]
         assert payload["data"] == {"hello": "hello world", "missing": None}
         assert payload["errors"][0]["extensions"]["code"] == "NOT_FOUND"
-        assert await hear(socket) == {"id": "a", "type": "complete"}
+        assert await receive(socket) == {"id": "a", "type": "complete"}
 
 
 @pytest.mark.parametrize(
@@ -134,35 +134,35 @@ async def test_failed_field_is_a_next_with_errors(world: World) -> None:
         (subscribe("a", "subscription { refused }"), "NOT_FOUND"),
     ],
 )
-async def test_invalid_operation_does_not_affect_others(world: World, message: object, code: str) -> None:
-    async with opened(world) as socket:
-        await say(socket, subscribe("other", "subscription { ticks(count: 1, pause: true) { id } }"))
-        assert (await hear(socket))["id"] == "other"
-        await say(socket, message)
-        error = await hear(socket)
+async def test_invalid_operation_does_not_affect_others(backend: FakeBackend, message: object, code: str) -> None:
+    async with opened(backend) as socket:
+        await send(socket, subscribe("other", "subscription { ticks(count: 1, pause: true) { id } }"))
+        assert (await receive(socket))["id"] == "other"
+        await send(socket, message)
+        error = await receive(socket)
         assert (error["id"], error["type"]) == ("a", "error")
-        assert [one["extensions"]["code"] for one in error["payload"]] == [code]
-        assert not world.closed_stream.is_set() or code == "STREAM_DIVERGED"
+        assert [entry["extensions"]["code"] for entry in error["payload"]] == [code]
+        assert not backend.stream_closed.is_set() or code == "STREAM_DIVERGED"
         assert await still_serves(socket)
-    assert [outcome for _, outcome in world.observed if outcome != "ok"] == [code] or code == "INVALID_INPUT"
+    assert [outcome for _, outcome in backend.observed if outcome != "ok"] == [code] or code == "INVALID_INPUT"
 
 
 @pytest.mark.parametrize("value", ["1e999", '"\\ud800"', '"\\u0000"', "9" * 5000, "-9223372036854775809"])
-async def test_lossy_variable_is_named_by_pointer(world: World, value: str) -> None:
-    async with opened(world) as socket:
+async def test_lossy_variable_is_named_by_pointer(backend: FakeBackend, value: str) -> None:
+    async with opened(backend) as socket:
         payload = '{"query":"{ hello }","variables":{"thing":{"tags":[' + value + "]}}}"
-        await say(socket, '{"id":"a","type":"subscribe","payload":' + payload + "}")
-        error = await hear(socket)
+        await send(socket, '{"id":"a","type":"subscribe","payload":' + payload + "}")
+        error = await receive(socket)
         assert (error["id"], error["type"]) == ("a", "error")
         assert error["payload"][0]["extensions"] == {"code": "INVALID_INPUT", "field": "tags/0"}
         assert await still_serves(socket)
 
 
-async def test_broken_stream_ends_with_masked_error(world: World) -> None:
-    async with opened(world, headers={"X-Request-ID": "req-1"}) as socket:
-        await say(socket, subscribe("a", "subscription { breaking }"))
-        assert (await hear(socket))["payload"] == {"data": {"breaking": 1}}
-        assert await hear(socket) == {
+async def test_broken_stream_ends_with_masked_error(backend: FakeBackend) -> None:
+    async with opened(backend, headers={"X-Request-ID": "req-1"}) as socket:
+        await send(socket, subscribe("a", "subscription { breaking }"))
+        assert (await receive(socket))["payload"] == {"data": {"breaking": 1}}
+        assert await receive(socket) == {
             "id": "a",
             "type": "error",
             "payload": [{"message": "internal error", "extensions": {"code": "INTERNAL", "requestId": "req-1"}}],
@@ -207,67 +207,67 @@ async def test_broken_stream_ends_with_masked_error(world: World) -> None:
         '{"type":"subscribe","id":"a","payload":{"query":"{hello}","extensions":1}}',
     ],
 )
-async def test_invalid_message_closes_with_4400(world: World, message: str) -> None:
-    async with opened(world) as socket:
-        await say(socket, message)
-        assert await closed(socket) == 4400
+async def test_invalid_message_closes_with_4400(backend: FakeBackend, message: str) -> None:
+    async with opened(backend) as socket:
+        await send(socket, message)
+        assert await close_code_of(socket) == 4400
 
 
-async def test_ping_of_maximum_depth_is_answered(world: World) -> None:
+async def test_ping_of_maximum_depth_is_answered(backend: FakeBackend) -> None:
     payload = '{"a":' * 253 + "1" + "}" * 253
-    async with opened(world) as socket:
-        await say(socket, '{"type":"ping","payload":' + payload + "}")
+    async with opened(backend) as socket:
+        await send(socket, '{"type":"ping","payload":' + payload + "}")
         assert await asyncio.wait_for(socket.recv(), 5) == '{"type":"pong","payload":' + payload + "}"
 
 
-async def test_binary_frame_closes_with_4400(world: World) -> None:
-    async with opened(world) as socket:
+async def test_binary_frame_closes_with_4400(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
         await socket.send(b'{"type":"ping"}')
-        assert await closed(socket) == 4400
+        assert await close_code_of(socket) == 4400
 
 
-async def test_oversized_message_closes_with_1009(world: World) -> None:
-    async with opened(world, sockets=SocketLimits(max_frame_bytes=1000)) as socket:
-        await say(socket, {"type": "ping", "payload": {"x": "ä" * 500}})
-        assert await closed(socket) == 1009
+async def test_oversized_message_closes_with_1009(backend: FakeBackend) -> None:
+    async with opened(backend, sockets=SocketLimits(max_frame_bytes=1000)) as socket:
+        await send(socket, {"type": "ping", "payload": {"x": "ä" * 500}})
+        assert await close_code_of(socket) == 1009
 
 
-async def test_subscribe_before_ack_closes_with_4401(world: World) -> None:
-    async with opened(world, init=None) as socket:
-        await say(socket, subscribe("a", "{ hello }"))
-        assert await closed(socket) == 4401
-    assert world.contexts == []
+async def test_subscribe_before_ack_closes_with_4401(backend: FakeBackend) -> None:
+    async with opened(backend, init=None) as socket:
+        await send(socket, subscribe("a", "{ hello }"))
+        assert await close_code_of(socket) == 4401
+    assert backend.contexts == []
 
 
-async def test_second_init_closes_with_4429(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, GOOD)
-        assert await closed(socket) == 4429
+async def test_second_init_closes_with_4429(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, GOOD)
+        assert await close_code_of(socket) == 4429
 
 
-async def test_operation_id_in_use_closes_with_4409(world: World) -> None:
-    async with opened(world) as socket:
+async def test_operation_id_in_use_closes_with_4409(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
         for _ in range(2):
-            await say(socket, subscribe("a", "subscription { ticks(pause: true) { id } }"))
-        assert await closed(socket) == 4409
-        await asyncio.wait_for(world.closed_stream.wait(), 5)
+            await send(socket, subscribe("a", "subscription { ticks(pause: true) { id } }"))
+        assert await close_code_of(socket) == 4409
+        await asyncio.wait_for(backend.stream_closed.wait(), 5)
 
 
-async def test_missing_init_closes_with_4408(world: World) -> None:
-    async with opened(world, init=None, sockets=SocketLimits(init_timeout_seconds=0.05)) as socket:
-        await say(socket, {"type": "ping"})
-        assert await closed(socket) == 4408
+async def test_missing_init_closes_with_4408(backend: FakeBackend) -> None:
+    async with opened(backend, init=None, sockets=SocketLimits(init_timeout_seconds=0.05)) as socket:
+        await send(socket, {"type": "ping"})
+        assert await close_code_of(socket) == 4408
 
 
 @pytest.mark.parametrize("offered", [[], ["graphql-ws"]])
-async def test_other_subprotocol_closes_with_4406(world: World, offered: list[str]) -> None:
+async def test_other_subprotocol_closes_with_4406(backend: FakeBackend, offered: list[str]) -> None:
     protocols = [Subprotocol(name) for name in offered] or None
     async with (
-        served(app(world)) as port,
+        served(app(backend)) as port,
         connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=protocols) as socket,
     ):
         assert socket.subprotocol is None
-        assert await closed(socket) == 4406
+        assert await close_code_of(socket) == 4406
 
 
 @pytest.mark.parametrize(
@@ -282,17 +282,17 @@ async def test_other_subprotocol_closes_with_4406(world: World, offered: list[st
         {"token": "good", "apiKey": "other"},
     ],
 )
-async def test_invalid_credential_closes_with_4403(world: World, payload: object) -> None:
-    async with opened(world, init=None) as socket:
-        await say(socket, {"type": "connection_init", "payload": payload})
-        assert await closed(socket) == 4403
+async def test_invalid_credential_closes_with_4403(backend: FakeBackend, payload: object) -> None:
+    async with opened(backend, init=None) as socket:
+        await send(socket, {"type": "connection_init", "payload": payload})
+        assert await close_code_of(socket) == 4403
 
 
 @pytest.mark.parametrize(("token", "code"), [("offline", 1013), ("broken", 4500)])
-async def test_failing_authentication_has_its_own_close_code(world: World, token: str, code: int) -> None:
-    async with opened(world, init=None) as socket:
-        await say(socket, {"type": "connection_init", "payload": {"token": token}})
-        assert await closed(socket) == code
+async def test_failing_authentication_has_its_own_close_code(backend: FakeBackend, token: str, code: int) -> None:
+    async with opened(backend, init=None) as socket:
+        await send(socket, {"type": "connection_init", "payload": {"token": token}})
+        assert await close_code_of(socket) == code
 
 
 @pytest.mark.parametrize(
@@ -305,77 +305,77 @@ async def test_failing_authentication_has_its_own_close_code(world: World, token
         {"apiKey": "good"},
     ],
 )
-async def test_credential_is_accepted_under_each_name(world: World, payload: object) -> None:
-    async with opened(world, init={"type": "connection_init", "payload": payload}) as socket:
-        await say(socket, subscribe("a", "{ me }"))
-        assert (await hear(socket))["payload"] == {"data": {"me": "ada"}}
+async def test_credential_is_accepted_under_each_name(backend: FakeBackend, payload: object) -> None:
+    async with opened(backend, init={"type": "connection_init", "payload": payload}) as socket:
+        await send(socket, subscribe("a", "{ me }"))
+        assert (await receive(socket))["payload"] == {"data": {"me": "ada"}}
 
 
-async def test_handshake_headers_are_accepted_as_credentials(world: World) -> None:
-    async with opened(world, init={"type": "connection_init"}, headers=BEARER) as socket:
-        await say(socket, subscribe("a", "{ me }"))
-        assert (await hear(socket))["payload"] == {"data": {"me": "ada"}}
+async def test_handshake_headers_are_accepted_as_credentials(backend: FakeBackend) -> None:
+    async with opened(backend, init={"type": "connection_init"}, headers=BEARER) as socket:
+        await send(socket, subscribe("a", "{ me }"))
+        assert (await receive(socket))["payload"] == {"data": {"me": "ada"}}
 
 
-async def test_anonymous_client_may_only_log_in(world: World) -> None:
-    async with opened(world, init={"type": "connection_init", "payload": None}) as socket:
+async def test_anonymous_client_may_only_log_in(backend: FakeBackend) -> None:
+    async with opened(backend, init={"type": "connection_init", "payload": None}) as socket:
         for query in ("{ hello }", "subscription { ticks { id } }", "{ __schema { types { name } } }"):
-            await say(socket, subscribe("a", query))
-            error = await hear(socket)
+            await send(socket, subscribe("a", query))
+            error = await receive(socket)
             assert (error["type"], error["payload"][0]["extensions"]["code"]) == ("error", "UNAUTHENTICATED")
-        await say(socket, subscribe("a", 'mutation { login(name: "a") }'))
-        assert (await hear(socket))["payload"] == {"data": {"login": "token of a"}}
+        await send(socket, subscribe("a", 'mutation { login(name: "a") }'))
+        assert (await receive(socket))["payload"] == {"data": {"login": "token of a"}}
 
 
-async def test_ping_before_init_is_answered_with_its_payload(world: World) -> None:
-    async with opened(world, init=None) as socket:
-        await say(socket, {"type": "ping", "payload": {"a": 1}})
-        assert await hear(socket) == {"type": "pong", "payload": {"a": 1}}
-        await say(socket, {"type": "ping"})
-        assert await hear(socket) == {"type": "pong"}
+async def test_ping_before_init_is_answered_with_its_payload(backend: FakeBackend) -> None:
+    async with opened(backend, init=None) as socket:
+        await send(socket, {"type": "ping", "payload": {"a": 1}})
+        assert await receive(socket) == {"type": "pong", "payload": {"a": 1}}
+        await send(socket, {"type": "ping"})
+        assert await receive(socket) == {"type": "pong"}
 
 
-async def test_complete_frees_the_operation_id(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
-        await hear(socket)
-        await say(socket, {"id": "a", "type": "complete"})
-        await say(socket, subscribe("a", "{ hello }"))
-        assert await hear(socket) == {"id": "a", "type": "next", "payload": {"data": {"hello": "hello world"}}}
-        await asyncio.wait_for(world.closed_stream.wait(), 5)
-        await hear(socket)
-        await say(socket, {"id": "unknown", "type": "complete"})
+async def test_complete_frees_the_operation_id(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+        await receive(socket)
+        await send(socket, {"id": "a", "type": "complete"})
+        await send(socket, subscribe("a", "{ hello }"))
+        assert await receive(socket) == {"id": "a", "type": "next", "payload": {"data": {"hello": "hello world"}}}
+        await asyncio.wait_for(backend.stream_closed.wait(), 5)
+        await receive(socket)
+        await send(socket, {"id": "unknown", "type": "complete"})
         assert await still_serves(socket)
 
 
-async def test_disconnect_ends_streams_but_not_mutations(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
-        await hear(socket)
-        await say(socket, subscribe("b", 'mutation { record(name: "x") }'))
-        await asyncio.wait_for(world.recording.wait(), 5)
+async def test_disconnect_ends_streams_but_not_mutations(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+        await receive(socket)
+        await send(socket, subscribe("b", 'mutation { record(name: "x") }'))
+        await asyncio.wait_for(backend.recording.wait(), 5)
         await socket.close()
-        await asyncio.wait_for(world.closed_stream.wait(), 5)
-        world.heard.clear()
-        world.may_record.set()
-        await asyncio.wait_for(world.heard.wait(), 5)
-    assert world.recorded == ["x"]
+        await asyncio.wait_for(backend.stream_closed.wait(), 5)
+        backend.operation_observed.clear()
+        backend.may_record.set()
+        await asyncio.wait_for(backend.operation_observed.wait(), 5)
+    assert backend.recorded == ["x"]
 
 
-async def test_operations_beyond_the_limit_are_rejected(world: World) -> None:
-    async with opened(world, sockets=SocketLimits(max_operations=1)) as socket:
-        await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
-        await hear(socket)
-        await say(socket, subscribe("b", "{ hello }"))
-        error = await hear(socket)
+async def test_operations_beyond_the_limit_are_rejected(backend: FakeBackend) -> None:
+    async with opened(backend, sockets=SocketLimits(max_operations=1)) as socket:
+        await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+        await receive(socket)
+        await send(socket, subscribe("b", "{ hello }"))
+        error = await receive(socket)
         assert (error["id"], error["payload"][0]["extensions"]["code"]) == ("b", "TOO_MANY_OPERATIONS")
-        await say(socket, {"id": "a", "type": "complete"})
+        await send(socket, {"id": "a", "type": "complete"})
         assert await still_serves(socket)
 
 
 async def status_of_handshake(port: int, headers: dict[str, str]) -> int:
-    given = dict(headers)
-    host = given.pop("Host", f"127.0.0.1:{port}")
+    other_headers = dict(headers)
+    host = other_headers.pop("Host", f"127.0.0.1:{port}")
     name, _, _ = host.partition(":")
     try:
         async with connect(
@@ -383,15 +383,15 @@ async def status_of_handshake(port: int, headers: dict[str, str]) -> int:
             host="127.0.0.1",
             port=port,
             subprotocols=[Subprotocol("graphql-transport-ws")],
-            additional_headers=given,
+            additional_headers=other_headers,
         ):
             return 101
-    except InvalidStatus as refused:
-        return refused.response.status_code
+    except InvalidStatus as rejection:
+        return rejection.response.status_code
 
 
-async def test_handshake_from_other_origin_is_rejected(world: World) -> None:
-    async with served(app(world, origins=("https://console.example.org",))) as port:
+async def test_handshake_from_other_origin_is_rejected(backend: FakeBackend) -> None:
+    async with served(app(backend, origins=("https://console.example.org",))) as port:
         for origin, status in (
             (f"http://127.0.0.1:{port}", 101),
             ("https://console.example.org", 101),
@@ -403,146 +403,146 @@ async def test_handshake_from_other_origin_is_rejected(world: World) -> None:
             ("file://", 403),
         ):
             assert (origin, await status_of_handshake(port, {"Origin": origin})) == (origin, status)
-    assert world.contexts == []
+    assert backend.contexts == []
 
 
-async def test_ticket_opens_no_websocket(world: World) -> None:
-    async with served(app(world)) as port:
+async def test_ticket_opens_no_websocket(backend: FakeBackend) -> None:
+    async with served(app(backend)) as port:
         url = f"ws://127.0.0.1:{port}/graphql?ticket=ticket"
-        with pytest.raises(InvalidStatus) as refused:
+        with pytest.raises(InvalidStatus) as rejection:
             async with connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], additional_headers=BEARER):
                 pass
-        assert refused.value.response.status_code == 401
-    assert world.tickets == {"ticket": 1}
-    assert world.asked == {}
+        assert rejection.value.response.status_code == 401
+    assert backend.tickets == {"ticket": 1}
+    assert backend.lookups == {}
 
 
-async def test_handshake_for_other_host_is_rejected(world: World) -> None:
-    async with served(app(world, hosts=("hub",))) as port:
+async def test_handshake_for_other_host_is_rejected(backend: FakeBackend) -> None:
+    async with served(app(backend, hosts=("hub",))) as port:
         assert await status_of_handshake(port, {"Host": "hub"}) == 101
         assert await status_of_handshake(port, {"Host": "rebound.example.org"}) == 421
 
 
-async def test_invalidated_token_closes_with_4403(world: World) -> None:
-    for became in ("old", "revoked"):
-        world.now.clear()
-        async with opened(world) as socket:
-            await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
-            await hear(socket)
-            world.closed_stream.clear()
-            world.now["good"] = became
-            assert await closed(socket) == 4403
-            await asyncio.wait_for(world.closed_stream.wait(), 5)
-    assert world.subscribers["websocket"] == 0
+async def test_invalidated_token_closes_with_4403(backend: FakeBackend) -> None:
+    for state in ("old", "revoked"):
+        backend.token_states.clear()
+        async with opened(backend) as socket:
+            await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+            await receive(socket)
+            backend.stream_closed.clear()
+            backend.token_states["good"] = state
+            assert await close_code_of(socket) == 4403
+            await asyncio.wait_for(backend.stream_closed.wait(), 5)
+    assert backend.subscribers["websocket"] == 0
 
 
-async def test_revoked_permissions_close_with_4403(world: World) -> None:
-    async with opened(world) as socket:
-        world.now["good"] = "narrow"
-        assert await closed(socket) == 4403
+async def test_revoked_permissions_close_with_4403(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        backend.token_states["good"] = "narrow"
+        assert await close_code_of(socket) == 4403
 
 
-@pytest.mark.parametrize("became", ["offline", "broken", "slow"])
-async def test_failing_authentication_keeps_open_connections(world: World, became: str) -> None:
-    async with opened(world) as socket:
-        world.now["good"] = became
-        asked = world.asked["good"]
-        await until(lambda: world.asked["good"] > asked + 2)
+@pytest.mark.parametrize("state", ["offline", "broken", "slow"])
+async def test_failing_authentication_keeps_open_connections(backend: FakeBackend, state: str) -> None:
+    async with opened(backend) as socket:
+        backend.token_states["good"] = state
+        lookups = backend.lookups["good"]
+        await until(lambda: backend.lookups["good"] > lookups + 2)
         assert await still_serves(socket)
-        world.now["good"] = "old"
-        assert await closed(socket) == 4403
+        backend.token_states["good"] = "old"
+        assert await close_code_of(socket) == 4403
 
 
-async def test_anonymous_connection_is_not_authenticated_again(world: World) -> None:
-    async with opened(world, init={"type": "connection_init"}) as socket:
-        await say(socket, subscribe("a", 'mutation { login(name: "a") }'))
-        assert (await hear(socket))["payload"] == {"data": {"login": "token of a"}}
-    assert world.asked == {}
+async def test_anonymous_connection_needs_no_lookup(backend: FakeBackend) -> None:
+    async with opened(backend, init={"type": "connection_init"}) as socket:
+        await send(socket, subscribe("a", 'mutation { login(name: "a") }'))
+        assert (await receive(socket))["payload"] == {"data": {"login": "token of a"}}
+    assert backend.lookups == {}
 
 
-async def test_token_in_a_ping_replaces_the_first(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, {"type": "ping", "payload": {"token": "fresh"}})
-        assert await hear(socket) == {"type": "pong", "payload": {"renewed": True}}
-        world.now["good"] = "old"
-        asked = world.asked["fresh"]
-        await until(lambda: world.asked["fresh"] > asked + 2)
+async def test_token_in_a_ping_replaces_the_first(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, {"type": "ping", "payload": {"token": "fresh"}})
+        assert await receive(socket) == {"type": "pong", "payload": {"renewed": True}}
+        backend.token_states["good"] = "old"
+        lookups = backend.lookups["fresh"]
+        await until(lambda: backend.lookups["fresh"] > lookups + 2)
         assert await still_serves(socket)
-        world.now["fresh"] = "old"
-        assert await closed(socket) == 4403
+        backend.token_states["fresh"] = "old"
+        assert await close_code_of(socket) == 4403
 
 
 @pytest.mark.parametrize("payload", [{"token": "wrong"}, {"token": "old"}, {"apiKey": "bob"}, {"token": "narrow"}])
-async def test_unsuitable_token_in_a_ping_closes_with_4403(world: World, payload: object) -> None:
-    async with opened(world) as socket:
-        await say(socket, {"type": "ping", "payload": payload})
-        assert await closed(socket) == 4403
+async def test_unsuitable_token_in_a_ping_closes_with_4403(backend: FakeBackend, payload: object) -> None:
+    async with opened(backend) as socket:
+        await send(socket, {"type": "ping", "payload": payload})
+        assert await close_code_of(socket) == 4403
 
 
-async def test_token_in_a_ping_cannot_sign_in_anonymous_client(world: World) -> None:
-    async with opened(world, init={"type": "connection_init"}) as socket:
-        await say(socket, {"type": "ping", "payload": {"token": "good"}})
-        assert await closed(socket) == 4403
+async def test_token_in_a_ping_cannot_sign_in_anonymous_client(backend: FakeBackend) -> None:
+    async with opened(backend, init={"type": "connection_init"}) as socket:
+        await send(socket, {"type": "ping", "payload": {"token": "good"}})
+        assert await close_code_of(socket) == 4403
 
 
-async def test_token_in_a_ping_before_init_closes_with_4401(world: World) -> None:
-    async with opened(world, init=None) as socket:
-        await say(socket, {"type": "ping", "payload": {"token": "good"}})
-        assert await closed(socket) == 4401
+async def test_token_in_a_ping_before_init_closes_with_4401(backend: FakeBackend) -> None:
+    async with opened(backend, init=None) as socket:
+        await send(socket, {"type": "ping", "payload": {"token": "good"}})
+        assert await close_code_of(socket) == 4401
 
 
-async def test_uncheckable_token_in_a_ping_keeps_the_first(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, {"type": "ping", "payload": {"token": "offline"}})
-        assert await hear(socket) == {"type": "pong", "payload": {"renewed": False}}
+async def test_uncheckable_token_in_a_ping_keeps_the_first(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, {"type": "ping", "payload": {"token": "offline"}})
+        assert await receive(socket) == {"type": "pong", "payload": {"renewed": False}}
         assert await still_serves(socket)
-        world.now["good"] = "old"
-        assert await closed(socket) == 4403
+        backend.token_states["good"] = "old"
+        assert await close_code_of(socket) == 4403
 
 
-async def test_running_subscriptions_are_counted(world: World) -> None:
-    async with opened(world) as socket:
-        await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
-        await hear(socket)
-        await say(socket, subscribe("b", "{ hello }"))
-        await hear(socket)
-        assert world.subscribers == {"websocket": 1}
-        await say(socket, {"id": "a", "type": "complete"})
-        await until(lambda: world.subscribers["websocket"] == 0)
+async def test_running_subscriptions_are_counted(backend: FakeBackend) -> None:
+    async with opened(backend) as socket:
+        await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+        await receive(socket)
+        await send(socket, subscribe("b", "{ hello }"))
+        await receive(socket)
+        assert backend.subscribers == {"websocket": 1}
+        await send(socket, {"id": "a", "type": "complete"})
+        await until(lambda: backend.subscribers["websocket"] == 0)
 
 
 @pytest.mark.parametrize(
-    ("limits", "code", "after"),
+    ("limits", "code", "retry_after"),
     [
         (CapacityLimits(max_subscriptions_per_actor=1), "TOO_MANY_SUBSCRIPTIONS", 10),
         (CapacityLimits(max_subscriptions=1), "SUBSCRIPTIONS_FULL", 10),
     ],
 )
 async def test_rejected_subscription_names_the_limit(
-    world: World, limits: CapacityLimits, code: str, after: int
+    backend: FakeBackend, limits: CapacityLimits, code: str, retry_after: int
 ) -> None:
-    async with opened(world, capacity=limits) as socket:
-        await say(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
-        await hear(socket)
-        await say(socket, subscribe("b", "subscription { ticks(count: 1, pause: true) { id } }"))
-        error = await hear(socket)
+    async with opened(backend, capacity=limits) as socket:
+        await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
+        await receive(socket)
+        await send(socket, subscribe("b", "subscription { ticks(count: 1, pause: true) { id } }"))
+        error = await receive(socket)
         assert (error["id"], error["type"]) == ("b", "error")
-        assert error["payload"][0]["extensions"] == {"code": code, "retryAfter": after}
-        assert world.subscribers == {"websocket": 1}
+        assert error["payload"][0]["extensions"] == {"code": code, "retryAfter": retry_after}
+        assert backend.subscribers == {"websocket": 1}
         assert await still_serves(socket)
-        await say(socket, {"id": "a", "type": "complete"})
-        await until(lambda: world.subscribers["websocket"] == 0)
-        await say(socket, subscribe("c", "subscription { ticks(count: 1) { id } }"))
-        assert [(await hear(socket))["id"] for _ in range(3)] == ["again", "c", "c"]
+        await send(socket, {"id": "a", "type": "complete"})
+        await until(lambda: backend.subscribers["websocket"] == 0)
+        await send(socket, subscribe("c", "subscription { ticks(count: 1) { id } }"))
+        assert [(await receive(socket))["id"] for _ in range(3)] == ["again", "c", "c"]
 
 
-async def test_connection_beyond_the_limit_is_rejected_with_503(world: World) -> None:
-    async with served(app(world, capacity=CapacityLimits(max_connections=1))) as port:
+async def test_connection_beyond_the_limit_is_rejected_with_503(backend: FakeBackend) -> None:
+    async with served(app(backend, capacity=CapacityLimits(max_connections=1))) as port:
         url, protocols = f"ws://127.0.0.1:{port}/graphql", [Subprotocol("graphql-transport-ws")]
         async with connect(url, subprotocols=protocols):
             assert await status_of_handshake(port, {}) == 503
 
-        async def room() -> bool:
+        async def connection_is_accepted() -> bool:
             return await status_of_handshake(port, {}) == 101
 
-        await until(room)
+        await until(connection_is_accepted)
