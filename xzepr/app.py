@@ -29,7 +29,7 @@ from xzepr.api.hosts import AllowedHosts, AllowedOrigins
 from xzepr.api.measure import MeasureRequests
 from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
 from xzepr.core.errors import NotFound
-from xzepr.features.stream.published import RelayState
+from xzepr.features.relay.model import RelayState
 from xzepr.hub import Core, Hub
 
 _LATE_SECONDS = 60.0
@@ -83,7 +83,7 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         partial(Context.new, hub),
         hub.metrics.operation_executed,
         drain,
-        hub.feed.readers.turns.hurry,
+        hub.scheduler.request_in_flight,
     )
     origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
     sockets = SocketLimits(

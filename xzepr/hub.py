@@ -11,15 +11,16 @@ from xzepr.features.auth.tokens import Tokens
 from xzepr.features.events.recorder import Recorder
 from xzepr.features.events.service import Events
 from xzepr.features.groups.service import Groups
-from xzepr.features.receivers.admission import Admission
+from xzepr.features.processes.service import ThisProcess
+from xzepr.features.receivers.payload_validation import PayloadValidation
 from xzepr.features.receivers.service import Receivers
-from xzepr.features.stream.feed import Feed
+from xzepr.features.relay.loop import Relay
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Message
-from xzepr.features.stream.processes import ThisProcess
-from xzepr.features.stream.relay import Relay
 from xzepr.features.stream.retention import Retention
 from xzepr.features.stream.service import Stream
+from xzepr.features.subscriptions.feed import Feed
+from xzepr.features.subscriptions.scheduler import FairScheduler
 from xzepr.features.users.service import Users
 from xzepr.infra.crypto import KeyPair, Passwords
 from xzepr.infra.db import Database
@@ -37,6 +38,8 @@ class Core:
     db: Database
     stream: Stream
     feed: Feed
+    scheduler: FairScheduler
+    """Shares the event loop between requests and subscribers."""
     relay: Relay
     retention: Retention
     events: Events
@@ -82,12 +85,12 @@ class Hub(Core):
             lifetime=timedelta(seconds=settings.jwt.access_token_expiration),
         )
         receivers = Receivers(db, stream)
-        admission = Admission(db)
+        admission = PayloadValidation(db)
         recorder = Recorder(db, stream, admission, settings.events, settings.recorder, metrics.batch_committed)
-        stream.followers.append(feed.offer)
-        stream.followers.append(lambda tx: _count(metrics, tx.messages))
-        feed.watchers.append(admission.forget)
-        feed.forgetters.append(admission.forget_all)
+        stream.on_commit.append(feed.accept_committed)
+        stream.on_commit.append(lambda tx: _count(metrics, tx.messages))
+        feed.on_messages.append(admission.forget)
+        feed.on_reset.append(admission.forget_all)
         return cls(
             settings=settings,
             process=core.process,
@@ -95,6 +98,7 @@ class Hub(Core):
             db=db,
             stream=stream,
             feed=feed,
+            scheduler=core.scheduler,
             relay=core.relay,
             retention=core.retention,
             events=core.events,
@@ -114,8 +118,11 @@ async def open_core(settings: Settings, database_url: str, metrics: Metrics | No
     await db.open()
     try:
         stream = await Stream.open(db)
-        feed = Feed(db, stream, ring_size=settings.stream.ring_size, poll_seconds=settings.stream.poll_seconds)
-        feed.watchers.append(lambda messages: metrics.head_moved(messages[-1].position))
+        scheduler = FairScheduler()
+        feed = Feed(
+            db, stream, scheduler, ring_size=settings.stream.ring_size, poll_seconds=settings.stream.poll_seconds
+        )
+        feed.on_messages.append(lambda messages: metrics.head_moved(messages[-1].position))
         poll = settings.stream.poll_seconds
         yield Core(
             settings=settings,
@@ -124,6 +131,7 @@ async def open_core(settings: Settings, database_url: str, metrics: Metrics | No
             db=db,
             stream=stream,
             feed=feed,
+            scheduler=scheduler,
             relay=Relay(stream, settings.kafka, wait_beyond=feed.wait_beyond, poll_seconds=poll),
             retention=_retention(db, settings),
             events=Events(db, settings.events),

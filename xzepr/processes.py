@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from xzepr.core.errors import Problem
-from xzepr.features.stream.processes import SERVE, WORK, Progress, forget_silent
-from xzepr.features.stream.published import RelayStatus
+from xzepr.features.processes.service import SERVE, WORK, Progress, forget_silent
+from xzepr.features.relay.model import RelayStatus
 from xzepr.hub import Core, Hub
 
 _HOUSEKEEPING_SECONDS = 60.0
@@ -84,7 +84,7 @@ async def _describe(hub: Core, role: str, queue: Callable[[], int]) -> None:
                     hub.db,
                     role,
                     feed=hub.feed.head.position,
-                    slowest=hub.feed.readers.slowest,
+                    slowest=hub.feed.subscribers.slowest,
                     relay=_relay(hub),
                     queue=queue(),
                 )

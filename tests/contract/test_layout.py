@@ -12,7 +12,7 @@ LINES = 300
 
 # Rooms whose files are layers (xzepr/, api/ and each feature) are decided in `.importlinter`; these are the others.
 ROOMS = {
-    "xzepr/core": "actor clock errors exact_json ids paging text",
+    "xzepr/core": "actor backoff clock errors exact_json ids paging text",
     "xzepr/infra": "cache crypto db embedded/ kafka/ migrate revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
@@ -44,7 +44,7 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_no_file_is_longer_than_one_can_read() -> None:
+def test_no_module_is_longer_than_300_lines() -> None:
     long = {str(path.relative_to(ROOT)): count for path in modules(HOUSE) if (count := _lines(path)) > LINES}
     assert not long
 
@@ -53,7 +53,7 @@ def _lines(path: Path) -> int:
     return len(path.read_text().splitlines())
 
 
-def test_a_store_is_imported_only_by_its_own_feature() -> None:
+def test_store_is_imported_only_by_its_feature() -> None:
     strangers = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in modules(HOUSE)
@@ -77,31 +77,31 @@ def _feature_of(path: Path) -> str | None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_name_in_a_room_was_decided(room: str) -> None:
+def test_every_module_of_a_package_is_listed(room: str) -> None:
     decided = set(ROOMS[room].split())
     found = {f"{path.name}/" if path.is_dir() else path.stem for path in (ROOT / room).iterdir()}
     undecided = found - decided - {"__init__", "__pycache__/"}
     assert not undecided, f"decide where {undecided} belong, and if it is {room}, say so in ROOMS"
 
 
-def test_every_room_is_known() -> None:
+def test_every_package_is_listed() -> None:
     folders = {path.parent.relative_to(ROOT).as_posix() for path in modules(HOUSE)}
     layered = {"xzepr", "xzepr/api", "xzepr/features"}
     unknown = {room for room in folders - layered - ROOMS.keys() if not room.startswith("xzepr/features/")}
     assert not unknown, f"decide what {unknown} are for, and say in ROOMS what may be in them"
 
 
-def test_a_feature_is_one_flat_folder() -> None:
+def test_features_are_flat_packages() -> None:
     assert not [path for path in modules(HOUSE / "features") if len(path.relative_to(HOUSE).parts) > 3]
 
 
-def test_things_are_named_for_what_they_are_and_not_for_a_role() -> None:
+def test_no_module_has_a_vague_name() -> None:
     everywhere = [*modules(HOUSE), *modules(ROOT / "tests")]
     roles = [str(path) for path in everywhere if ROLES & {path.stem, *path.relative_to(ROOT).parts}]
     assert not roles
 
 
-def test_a_module_starts_by_saying_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in modules(HOUSE)

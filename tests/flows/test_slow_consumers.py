@@ -120,7 +120,7 @@ async def test_catch_up_uses_separate_connections(database_url: str, tmp_path: P
         before, most = stage.connections("pool"), 0
         with crowd(stage.hub.port, stage.client.token, await stage.first(), 20, reading=True) as many:
             while many.received() < 20 * 2_000 * 200:
-                most = max(most, stage.connections("apart"))
+                most = max(most, stage.connections("bulk"))
                 await asyncio.sleep(0.005)
             assert many.connected() == 20
         assert 1 <= most <= 4
@@ -166,7 +166,7 @@ async def test_creates_stay_fast_beside_slow_subscribers(database_url: str, tmp_
                     await asyncio.sleep(10)  # until the buffers of who does not read are full
                     before = many.received()
                     beside[reading].append(await stage.creates(4))
-                    assert stage.connections("apart") <= 4
+                    assert stage.connections("bulk") <= 4
                     assert (many.received() > before) == reading
         for took in beside.values():
             assert median(took) <= 2 * median(quiet), f"{quiet} ms, then {beside}"

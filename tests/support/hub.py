@@ -17,7 +17,8 @@ from xzepr.features.groups.model import Group, NewGroup
 from xzepr.features.receivers.model import NewReceiver, Receiver
 from xzepr.features.stream import store
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import Message
+from xzepr.features.stream.model import Message, Origin
+from xzepr.features.stream.service import Stream
 from xzepr.hub import Hub
 from xzepr.processes import running
 from xzepr.settings import Settings
@@ -97,10 +98,22 @@ async def new_group(hub: Hub, *members: Receiver | str, name: str = "gate", enab
     return await hub.groups.create(MANAGER, NewGroup(name, "com.example.gate", "1.0", "A test's", ids, enabled))
 
 
+async def messages_after(stream: Stream, position: int, limit: int) -> list[Message]:
+    """Returns up to `limit` messages after a position."""
+    async with stream.reader() as reader:
+        return await reader.after(position, limit)
+
+
+async def origin_of(stream: Stream) -> Origin:
+    """Returns the entry before the oldest message."""
+    async with stream.reader() as reader:
+        return await reader.origin()
+
+
 async def messages(hub: Hub, after: int = 0) -> list[Message]:
     """The whole stream after a position, as the database has it."""
     found: list[Message] = []
-    while page := await hub.stream.after(found[-1].position if found else after, 1000):
+    while page := await messages_after(hub.stream, found[-1].position if found else after, 1000):
         found += page
     return found
 

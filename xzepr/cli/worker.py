@@ -17,7 +17,7 @@ from xzepr.cli.handover import ANSWERS, Handover, received
 from xzepr.cli.start import starting
 from xzepr.cli.web import Stop, serve_until
 from xzepr.core.errors import CannotStart
-from xzepr.features.stream.processes import WORKER
+from xzepr.features.processes.service import WORKER
 from xzepr.hub import Hub
 from xzepr.infra.telemetry import logs
 from xzepr.infra.telemetry.metrics import Metrics

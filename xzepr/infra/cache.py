@@ -15,7 +15,7 @@ _SILENT_SECONDS = 2.5
 """How long a look-up may take: somewhat longer than what it reads from may be silent."""
 
 
-class ShortMemory(Generic[K, V]):
+class TTLCache(Generic[K, V]):
     """Answers of `look_up`, each used for `seconds` after its asking began; the oldest go when there are `size`.
 
     Callers that ask for the same key at the same moment share one look-up. An answer of None, and an error, reach
@@ -72,7 +72,7 @@ class ShortMemory(Generic[K, V]):
             self._kept.popitem(last=False)
 
 
-class Together(Generic[K, V]):
+class BatchLoader(Generic[K, V]):
     """Look-ups of single keys; those that are asked for at the same moment are made as one.
 
     One that fails because something is away, or says nothing for `silent_seconds`, is left to itself and made once

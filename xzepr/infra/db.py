@@ -22,8 +22,8 @@ Connection = AsyncConnection[TupleRow]
 Cursor = AsyncCursor
 """Of a statement that was sent and not yet fetched; in pipeline mode several travel together."""
 
-APART_CONNECTIONS = 4
-"""Most connections of `Database.read_apart`."""
+BULK_CONNECTIONS = 4
+"""Most connections of `Database.read_bulk`."""
 _APART_IDLE_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 """Between attempts to connect, for as long as somebody waits for a connection."""
@@ -42,7 +42,7 @@ class ConnectionLost(Unavailable):
     """The server went away during a statement: what was being committed may or may not have been."""
 
 
-class StatementRefused(Exception):
+class StatementError(Exception):
     """PostgreSQL refused a statement for what it says or holds, and nothing of its transaction was kept."""
 
 
@@ -54,7 +54,7 @@ def problem_of(error: psycopg.Error) -> Exception:
     """What an error of the database means for the caller."""
     if isinstance(error, errors.PipelineAborted):  # an OperationalError, though only an earlier statement failed
         cause = error.__context__
-        return problem_of(cause) if isinstance(cause, psycopg.Error) else StatementRefused(str(error))
+        return problem_of(cause) if isinstance(cause, psycopg.Error) else StatementError(str(error))
     if isinstance(error, PoolTimeout):
         return Unavailable("the database is not reachable or all its connections are in use", retry_after=1)
     if isinstance(error, errors.LockNotAvailable):
@@ -68,12 +68,12 @@ def problem_of(error: psycopg.Error) -> Exception:
         return ConnectionLost("the connection to the database was lost", retry_after=1)
     if away:
         return Unavailable(f"the database cannot do this now: {error.diag.message_primary}", retry_after=1)
-    return StatementRefused(str(error))
+    return StatementError(str(error))
 
 
 @asynccontextmanager
-async def refusals() -> AsyncGenerator[None]:
-    """Turns what the database says into Problems when it is away, busy or slow, and into StatementRefused when the
+async def translate_errors() -> AsyncGenerator[None]:
+    """Turns what the database says into Problems when it is away, busy or slow, and into StatementError when the
     statement is at fault."""
     try:
         yield
@@ -98,7 +98,7 @@ class Database:
         self._mended_at = 0.0
         self._mending = set[asyncio.Task[None]]()
         self._pool = self._new_pool("pool", settings.min_connections, settings.max_connections)
-        self._apart = self._new_pool("apart", 0, APART_CONNECTIONS)
+        self._bulk = self._new_pool("bulk", 0, BULK_CONNECTIONS)
         self._reserved = self._new_pool("reserved", 0, 1)
 
     def _new_pool(self, purpose: str, least: int, most: int) -> "_Pool":
@@ -111,7 +111,7 @@ class Database:
             max_idle=_APART_IDLE_SECONDS if least == 0 else 600,
             timeout=self._settings.connection_timeout_seconds,
             reconnect_timeout=0,
-            reconnect_failed=_insist,
+            reconnect_failed=_reconnect_for_waiters,
             configure=self._limit,
             check=self._check,
             reset=self._remember,
@@ -147,19 +147,19 @@ class Database:
         """From PostgreSQL 17 on, limits whole transactions too: in a pipeline silence is noticed only at a sync."""
         if connection.info.server_version >= 17_00_00:
             milliseconds = str(int(self.transaction_seconds * 1000))
-            with given_up_after(connection, _CHECK_SECONDS):
+            with hang_up_after(connection, _CHECK_SECONDS):
                 await connection.execute("SELECT set_config('transaction_timeout', %s, false)", (milliseconds,))
 
     async def open(self) -> None:
         """Opens the pool and waits for its first connections; raises Unavailable when there are none in time."""
-        async with refusals():
+        async with translate_errors():
             await self._pool.open(wait=True, timeout=self._settings.connection_timeout_seconds)
-            for pool in (self._apart, self._reserved):
+            for pool in (self._bulk, self._reserved):
                 await pool.open()  # of which connections are opened when they are needed
 
     async def close(self) -> None:
         """Closes the pools; connections of one's own are their owners' to close."""
-        for pool in (self._reserved, self._apart, self._pool):
+        for pool in (self._reserved, self._bulk, self._pool):
             await pool.close()
 
     async def _check(self, connection: Connection) -> None:
@@ -177,7 +177,7 @@ class Database:
         if began < self._mended_at:
             return
         self._mended_at = time.monotonic()
-        for pool in (self._pool, self._apart, self._reserved):
+        for pool in (self._pool, self._bulk, self._reserved):
             task = asyncio.create_task(pool.drain())
             self._mending.add(task)
             task.add_done_callback(self._mending.discard)
@@ -202,35 +202,35 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Connection]:
         """A connection for reads: each statement stands alone, nothing is locked, nothing announced."""
-        async with refusals(), self._pooled(self._pool) as connection:
+        async with translate_errors(), self._pooled(self._pool) as connection:
             yield connection
 
     @asynccontextmanager
-    async def read_apart(self) -> AsyncGenerator[Connection]:
+    async def read_bulk(self) -> AsyncGenerator[Connection]:
         """The same for those who have much to read: at most four connections that are none of the others', opened when
         they are needed and closed when they are not."""
-        async with refusals(), self._pooled(self._apart) as connection:
+        async with translate_errors(), self._pooled(self._bulk) as connection:
             yield connection
 
     @asynccontextmanager
     async def read_reserved(self) -> AsyncGenerator[Connection]:
         """A connection for what must be known whatever requests do, such as that they are nobody's any more: they
         cannot take it. There is one, for what takes milliseconds; after two seconds it is given up."""
-        async with refusals(), self._pooled(self._reserved) as connection:
-            with given_up_after(connection, _RESERVED_SECONDS):
+        async with translate_errors(), self._pooled(self._reserved) as connection:
+            with hang_up_after(connection, _RESERVED_SECONDS):
                 yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[Connection]:
         """A connection inside one transaction, for changes that the stream does not announce."""
-        async with refusals(), self._pooled(self._pool) as connection, connection.transaction():
+        async with translate_errors(), self._pooled(self._pool) as connection, connection.transaction():
             yield connection
 
     async def connect(self, purpose: str, *, idle_seconds: float = 0) -> Connection:
         """A connection of one's own in autocommit mode, named by its purpose; Unavailable or ConnectionLost when
         there is none to be had. The caller closes it, and the server does when nothing was asked for `idle_seconds`
         (0: it never does)."""
-        async with refusals():
+        async with translate_errors():
             connection = await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
             try:
                 await self._limit(connection)
@@ -243,7 +243,7 @@ class Database:
 
 
 async def _end_when_idle(connection: Connection, seconds: float) -> None:
-    with given_up_after(connection, _CHECK_SECONDS):
+    with hang_up_after(connection, _CHECK_SECONDS):
         await connection.execute("SELECT set_config('idle_session_timeout', %s, false)", (str(int(seconds * 1000)),))
 
 
@@ -252,12 +252,12 @@ class _Pool(AsyncConnectionPool[Connection]):
 
     @staticmethod
     async def check_connection(conn: AsyncConnection[Any]) -> None:
-        with given_up_after(conn, _CHECK_SECONDS):
+        with hang_up_after(conn, _CHECK_SECONDS):
             await AsyncConnectionPool.check_connection(conn)
 
 
 @contextmanager
-def given_up_after(connection: Connection, seconds: float) -> Generator[None]:
+def hang_up_after(connection: Connection, seconds: float) -> Generator[None]:
     """Meanwhile whoever waits on the connection for longer than that finds it lost. A network that swallows everything
     would let them wait for hours, and a cancelled statement waits for its answer too."""
     handle = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
@@ -272,7 +272,7 @@ def _hang_up(connection: Connection) -> None:
         ours.shutdown(socket.SHUT_RDWR)
 
 
-async def _insist(pool: AsyncConnectionPool[Connection]) -> None:
+async def _reconnect_for_waiters(pool: AsyncConnectionPool[Connection]) -> None:
     """After an attempt to connect that failed: the pool makes another only when one more asks for a connection, so that
     who waits already would wait for nothing."""
     await asyncio.sleep(_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""Idempotency keys: the same actor's same key with the same content is the same event."""
+"""Idempotency keys: an event that repeats an actor's key and content is not recorded again."""
 
 import asyncio
 from dataclasses import replace
@@ -66,9 +66,9 @@ async def test_repeat_with_other_content_is_conflict(hub: Hub, database_url: str
     new = new_event(build, payload={"a": 1, "b": 2}, created_at=datetime(2026, 1, 1, tzinfo=UTC), key="k")
     await hub.recorder.record(MANAGER, new)
     other = replace(new, receiver_id=scan.id) if field == "receiver" else replace(new, **{field: OTHER_CONTENT[field]})
-    with pytest.raises(Conflict) as refusal:
+    with pytest.raises(Conflict) as error:
         await hub.recorder.record(MANAGER, other)
-    assert refusal.value.field == "idempotency_key"
+    assert error.value.field == "idempotency_key"
     assert await execute(database_url, "SELECT count(*) FROM events") == [(1,)]
     assert (await hub.recorder.record(MANAGER, new)).repeated
 
@@ -77,15 +77,15 @@ async def test_same_time_in_another_zone_is_a_repeat(hub: Hub):
     build = await new_receiver(hub)
     moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
     await hub.recorder.record(MANAGER, new_event(build, created_at=moment, key="k"))
-    elsewhere = moment.astimezone(timezone(timedelta(hours=-5)))
-    assert (await hub.recorder.record(MANAGER, new_event(build, created_at=elsewhere, key="k"))).repeated
+    same_moment = moment.astimezone(timezone(timedelta(hours=-5)))
+    assert (await hub.recorder.record(MANAGER, new_event(build, created_at=same_moment, key="k"))).repeated
 
 
 async def test_first_event_with_key_wins_within_one_call(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     a, b = new_event(build, key="k"), new_event(build, name="other", key="k")
-    answers = await hub.recorder.record_all(MANAGER, [a, a, b, replace(b, idempotency_key="l"), a])
-    first, second, conflict, other, last = answers
+    results = await hub.recorder.record_all(MANAGER, [a, a, b, replace(b, idempotency_key="l"), a])
+    first, second, conflict, other, last = results
     assert isinstance(conflict, Conflict)
     assert isinstance(first, Recorded)
     assert isinstance(other, Recorded)
@@ -95,12 +95,12 @@ async def test_first_event_with_key_wins_within_one_call(hub: Hub, database_url:
 
 
 async def test_concurrent_repeats_record_one_event(database_url: str):
-    async with running_hub(database_url) as here, running_hub(database_url) as there:
-        new = new_event(await new_receiver(here), key="k")
-        calls = [hub.recorder.record(MANAGER, new) for hub in (here, there) for _ in range(20)]
-        answers = await asyncio.gather(*calls)
-    assert sorted(answer.repeated for answer in answers) == [False] + [True] * 39
-    assert len({answer.event.id for answer in answers}) == 1
+    async with running_hub(database_url) as first_hub, running_hub(database_url) as second_hub:
+        new = new_event(await new_receiver(first_hub), key="k")
+        calls = [hub.recorder.record(MANAGER, new) for hub in (first_hub, second_hub) for _ in range(20)]
+        results = await asyncio.gather(*calls)
+    assert sorted(result.repeated for result in results) == [False] + [True] * 39
+    assert len({result.event.id for result in results}) == 1
     assert await execute(database_url, "SELECT count(*) FROM events") == [(1,)]
 
 
@@ -115,10 +115,10 @@ async def test_key_survives_restart(database_url: str):
 
 async def test_keys_are_scoped_to_actor(hub: Hub):
     build = await new_receiver(hub)
-    mine = await hub.recorder.record(MANAGER, new_event(build, key="k"))
-    theirs = await hub.recorder.record(OTHER, new_event(build, name="theirs", key="k"))
-    assert (theirs.repeated, theirs.event.owner_id) == (False, "other")
-    assert (await hub.recorder.record(MANAGER, new_event(build, key="k"))).event == mine.event
+    own = await hub.recorder.record(MANAGER, new_event(build, key="k"))
+    other = await hub.recorder.record(OTHER, new_event(build, name="other", key="k"))
+    assert (other.repeated, other.event.owner_id) == (False, "other")
+    assert (await hub.recorder.record(MANAGER, new_event(build, key="k"))).event == own.event
 
 
 async def test_rejected_event_does_not_use_its_key(hub: Hub):

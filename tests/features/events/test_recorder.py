@@ -1,4 +1,4 @@
-"""The recorder: many creates, one transaction at a time, and the truth to everyone who asked."""
+"""The recorder combines concurrent creates into transactions and returns each caller the true outcome."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -51,19 +51,22 @@ from xzepr.settings import EventSettings
 POISON = "ALTER TABLE events ADD CONSTRAINT no_poison CHECK (description <> 'poison')"
 
 
-def recorded(answers: Sequence[Recorded | Problem]) -> list[Recorded]:
-    assert all(isinstance(answer, Recorded) for answer in answers), answers
-    return [answer for answer in answers if isinstance(answer, Recorded)]
+def recorded(results: Sequence[Recorded | Problem]) -> list[Recorded]:
+    assert all(isinstance(result, Recorded) for result in results), results
+    return [result for result in results if isinstance(result, Recorded)]
 
 
 async def events_stored(database_url: str) -> int:
     return int((await execute(database_url, "SELECT count(*) FROM events"))[0][0])
 
 
-async def queued(hub: Hub, news: Sequence[NewEvent]) -> list["asyncio.Task[Recorded]"]:
-    """Each as a call of its own, once all of them wait in the queue. Hold the writer's lock."""
+async def queued(hub: Hub, new_events: Sequence[NewEvent]) -> list["asyncio.Task[Recorded]"]:
+    """Records each event in a separate call and returns once all of them wait in the queue.
+
+    The caller must hold the writer lock.
+    """
     tasks: list[asyncio.Task[Recorded]] = []
-    for new in news:
+    for new in new_events:
         waiting = hub.recorder.waiting
         tasks.append(asyncio.create_task(hub.recorder.record(MANAGER, new)))
         await until(lambda waiting=waiting: hub.recorder.waiting > waiting)
@@ -73,8 +76,8 @@ async def queued(hub: Hub, news: Sequence[NewEvent]) -> list["asyncio.Task[Recor
 async def test_concurrent_creates_share_transactions(database_url: str):
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
-        await hub.recorder.record(MANAGER, new_event(build, name="so that its receiver is known"))
-        answers = await asyncio.gather(
+        await hub.recorder.record(MANAGER, new_event(build, name="caches its receiver"))
+        results = await asyncio.gather(
             *(hub.recorder.record(MANAGER, new_event(build, name=f"app-{n}")) for n in range(300))
         )
         stored = await execute(
@@ -82,18 +85,18 @@ async def test_concurrent_creates_share_transactions(database_url: str):
         )
     [(transactions, count, first, last)] = stored
     assert (count, first, last) == (301, 2, 302)
-    assert transactions <= 30, "they shared transactions"
-    assert sorted(answer.event.position for answer in answers) == list(range(3, 303))
-    assert {answer.event.name for answer in answers} == {f"app-{n}" for n in range(300)}
-    assert all(answer.cursor.position == answer.event.position for answer in answers)
+    assert transactions <= 30, "calls share transactions"
+    assert sorted(result.event.position for result in results) == list(range(3, 303))
+    assert {result.event.name for result in results} == {f"app-{n}" for n in range(300)}
+    assert all(result.cursor.position == result.event.position for result in results)
 
 
 async def test_message_times_never_decrease(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     await execute(database_url, "UPDATE messages SET time = clock_timestamp() + interval '1 hour'")
     ahead = (await messages(hub))[-1].time
-    answers = [await hub.recorder.record(MANAGER, new_event(build)) for _ in range(3)]
-    assert [answer.event.recorded_at for answer in answers] == [ahead] * 3
+    results = [await hub.recorder.record(MANAGER, new_event(build)) for _ in range(3)]
+    assert [result.event.recorded_at for result in results] == [ahead] * 3
     assert [message.time for message in await messages(hub)] == [ahead] * 4
 
 
@@ -104,13 +107,13 @@ async def test_result_is_returned_after_commit(hub: Hub, database_url: str):
         await until(lambda: _waits("recorder", database_url))
         assert not call.done()
         assert await events_stored(database_url) == 0
-    answer = await call
-    assert await execute(database_url, "SELECT position FROM events WHERE id = %s", (answer.event.id,)) == [(2,)]
+    result = await call
+    assert await execute(database_url, "SELECT position FROM events WHERE id = %s", (result.event.id,)) == [(2,)]
 
 
-async def _waits(who: str, database_url: str) -> bool:
-    """Whether the recorder, with its batch in hand, or a connection of the pool waits for the lock."""
-    return await waiting_for_locks(database_url, f"xzepr hub {who}") > 0
+async def _waits(purpose: str, database_url: str) -> bool:
+    """Returns whether a connection of this purpose waits for the writer lock: "recorder" (with its batch) or "pool"."""
+    return await waiting_for_locks(database_url, f"xzepr hub {purpose}") > 0
 
 
 async def test_event_is_stored_as_sent(hub: Hub):
@@ -118,21 +121,21 @@ async def test_event_is_stored_as_sent(hub: Hub):
     happened = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5, minutes=30)))
     payload: dict[str, object] = {"z": 1, "a": [1.5, None, True, "é́🚀", 2**64 - 1, -(2**63)], "": {}}
     new = new_event(build, name=" Straße ", payload=payload, success=False, created_at=happened)
-    answer = await hub.recorder.record(MANAGER, new)
-    stored = await hub.events.get(VIEWER, answer.event.id)
-    assert stored == answer.event
+    result = await hub.recorder.record(MANAGER, new)
+    stored = await hub.events.get(VIEWER, result.event.id)
+    assert stored == result.event
     assert stored.payload == orjson.dumps(payload)
     assert (stored.name, stored.success, stored.owner_id) == (" Straße ", False, "manager")
     assert stored.created_at == happened
     assert stored.receiver_revision == 1
     [message] = [m for m in await messages(hub) if m.kind is Kind.EVENT_RECORDED]
-    assert (message.id, message.event, message.cursor) == (stored.id, stored, answer.cursor)
+    assert (message.id, message.event, message.cursor) == (stored.id, stored, result.cursor)
     assert (message.actor_id, message.receiver_id, message.data) == ("manager", build.id, None)
 
 
 async def test_created_at_defaults_to_recorded_at(hub: Hub):
-    answer = await hub.recorder.record(MANAGER, new_event(await new_receiver(hub)))
-    assert answer.event.created_at == answer.event.recorded_at
+    result = await hub.recorder.record(MANAGER, new_event(await new_receiver(hub)))
+    assert result.event.created_at == result.event.recorded_at
 
 
 # Full, late, stopping ------------------------------------------------------------------------------
@@ -146,14 +149,14 @@ async def test_full_queue_rejects_events_at_once(database_url: str):
             first = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="first")))
             await until(lambda: _waits("recorder", database_url))
             waiting = await queued(hub, [new_event(build, name="second")])
-            with pytest.raises(Overloaded) as refusal:
+            with pytest.raises(Overloaded) as error:
                 await hub.recorder.record_all(MANAGER, [new_event(build, name="many")] * 2)
-            assert refusal.value.retry_after is not None
+            assert error.value.retry_after is not None
             waiting += await queued(hub, [new_event(build, name="third")])
             with pytest.raises(Overloaded):
                 await hub.recorder.record(MANAGER, new_event(build, name="too much"))
-        answers = await asyncio.gather(first, *waiting)
-        assert [answer.event.name for answer in answers] == ["first", "second", "third"]
+        results = await asyncio.gather(first, *waiting)
+        assert [result.event.name for result in results] == ["first", "second", "third"]
         assert await events_stored(database_url) == 3
 
 
@@ -161,22 +164,22 @@ async def test_event_that_waited_too_long_is_rejected(database_url: str):
     async with running_hub(database_url, recorder={"max_wait_seconds": 0.1}) as hub:
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
-            first = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="in hand")))
+            first = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="current")))
             await until(lambda: _waits("recorder", database_url))
             with pytest.raises(Overloaded, match="waited too long"):
                 await hub.recorder.record(MANAGER, new_event(build, name="late"))
             assert hub.recorder.waiting == 0
-        assert (await first).event.name == "in hand"
-        assert await execute(database_url, "SELECT name FROM events") == [("in hand",)]
+        assert (await first).event.name == "current"
+        assert await execute(database_url, "SELECT name FROM events") == [("current",)]
 
 
 async def test_held_writer_lock_raises_overloaded(database_url: str):
     async with running_hub(database_url, database={"lock_timeout_seconds": 1}) as hub:
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
-            with pytest.raises(Overloaded, match="another writer holds the stream") as refusal:
+            with pytest.raises(Overloaded, match="another writer holds the stream") as error:
                 await hub.recorder.record(MANAGER, new_event(build))
-            assert refusal.value.retry_after == 1
+            assert error.value.retry_after == 1
         assert await events_stored(database_url) == 0
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == 2
 
@@ -193,15 +196,15 @@ async def test_frozen_writer_is_terminated_by_database(database_url: str):
 async def test_waiting_writer_terminates_only_stuck_writer(database_url: str):
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
-    patience = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 60}
-    haste = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 2}
+    patient = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 60}
+    impatient = {"lock_timeout_seconds": 0.2, "statement_timeout_seconds": 2}
     async with await psycopg.AsyncConnection.connect(database_url) as bystander, stuck(database_url) as writer:
         await bystander.execute("SELECT pg_advisory_xact_lock(42)")
-        async with running_hub(database_url, database=patience) as hub:
+        async with running_hub(database_url, database=patient) as hub:
             with pytest.raises(Overloaded):
                 await hub.recorder.record(MANAGER, new_event(build))
-            await writer.execute("SELECT 1")  # it is not stuck yet
-        async with running_hub(database_url, database=haste) as hub:
+            await writer.execute("SELECT 1")  # not terminated yet
+        async with running_hub(database_url, database=impatient) as hub:
             await until(lambda: _was_recorded(hub, new_event(build)))
             with pytest.raises(psycopg.OperationalError):
                 await writer.execute("SELECT 1")
@@ -211,17 +214,17 @@ async def test_waiting_writer_terminates_only_stuck_writer(database_url: str):
 
 @asynccontextmanager
 async def stuck(database_url: str) -> AsyncGenerator[psycopg.AsyncConnection[TupleRow]]:
-    """A writer that no limit ends, in its turn."""
+    """A writer that holds the writer lock and that no timeout ends."""
     async with await psycopg.AsyncConnection.connect(database_url) as writer:
         await store.lock(writer)
         yield writer
 
 
-async def _freeze(hub: Hub, meanwhile: NewEvent) -> None:
-    """Says nothing in its turn until somebody else has had one, without being refused for want of the lock before."""
+async def _freeze(hub: Hub, other: NewEvent) -> None:
+    """Holds the writer lock, idle, until the event `other` is recorded at its first attempt."""
     async with hub.stream.write(MANAGER) as tx:
         tx.append(Kind.RECEIVER_UPDATED)
-        assert await _was_recorded(hub, meanwhile)
+        assert await _was_recorded(hub, other)
 
 
 async def _was_recorded(hub: Hub, new: NewEvent) -> bool:
@@ -234,53 +237,53 @@ async def _was_recorded(hub: Hub, new: NewEvent) -> bool:
 async def test_stopping_recorder_finishes_current_batch(database_url: str):
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
-        # A second recorder of the same hub, so that it can be stopped before the hub is.
-        other = running_hub(database_url)
-        second = await other.__aenter__()
+        # A second hub on the same database, so that its recorder stops before the first hub.
+        second_context = running_hub(database_url)
+        second = await second_context.__aenter__()
         async with writer_lock_held(database_url):
-            first = asyncio.create_task(second.recorder.record(MANAGER, new_event(build, name="in hand")))
+            first = asyncio.create_task(second.recorder.record(MANAGER, new_event(build, name="current")))
             await until(lambda: _waits("recorder", database_url))
-            [waits] = await queued(second, [new_event(build, name="waits")])
-            closing = asyncio.create_task(other.__aexit__(None, None, None))
-            await until(lambda: closing.done() or second.recorder.waiting == 1)
-        assert (await first).event.name == "in hand"
+            [waiting] = await queued(second, [new_event(build, name="waiting")])
+            stop = asyncio.create_task(second_context.__aexit__(None, None, None))
+            await until(lambda: stop.done() or second.recorder.waiting == 1)
+        assert (await first).event.name == "current"
         with pytest.raises(Overloaded, match="stopping"):
-            await waits
-        await closing
-        assert await execute(database_url, "SELECT name FROM events") == [("in hand",)]
+            await waiting
+        await stop
+        assert await execute(database_url, "SELECT name FROM events") == [("current",)]
 
 
 async def test_cancelled_caller_does_not_cancel_event(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     async with writer_lock_held(database_url):
-        gone = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="gone")))
+        cancelled = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="cancelled")))
         await until(lambda: _waits("recorder", database_url))
-        stays, also_gone, last = await queued(hub, [new_event(build, name=name) for name in ("stays", "also", "last")])
-        gone.cancel()
-        also_gone.cancel()
-        await asyncio.gather(gone, also_gone, return_exceptions=True)
-    assert [(await stays).event.position, (await last).event.position] == [3, 5]
+        waiting, cancelled_in_queue, last = await queued(hub, [new_event(build, name=name) for name in ("a", "b", "c")])
+        cancelled.cancel()
+        cancelled_in_queue.cancel()
+        await asyncio.gather(cancelled, cancelled_in_queue, return_exceptions=True)
+    assert [(await waiting).event.position, (await last).event.position] == [3, 5]
     assert await events_stored(database_url) == 4
 
 
-# What Postgres or the connection does to a batch ---------------------------------------------------
+# Failures of PostgreSQL or of the connection -------------------------------------------------------
 
 
 async def test_event_rejected_by_database_fails_alone(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     gate = await new_group(hub, build)
     await execute(database_url, POISON)
-    news = [new_event(build, name=f"app-{n}", description="poison" if n == 13 else "fine") for n in range(40)]
-    answers = await hub.recorder.record_all(MANAGER, news)
-    culprit = answers.pop(13)
-    assert isinstance(culprit, Problem)
-    assert culprit.code == "INTERNAL"
-    assert "poison" not in culprit.message, "what the database says is for the log"
-    assert [answer.event.name for answer in recorded(answers)] == [f"app-{n}" for n in range(40) if n != 13]
-    assert [answer.event.position for answer in recorded(answers)] == list(range(3, 81, 2))
+    new_events = [new_event(build, name=f"app-{n}", description="poison" if n == 13 else "fine") for n in range(40)]
+    results = await hub.recorder.record_all(MANAGER, new_events)
+    rejected = results.pop(13)
+    assert isinstance(rejected, Problem)
+    assert rejected.code == "INTERNAL"
+    assert "poison" not in rejected.message, "the text of the database error is only logged"
+    assert [result.event.name for result in recorded(results)] == [f"app-{n}" for n in range(40) if n != 13]
+    assert [result.event.position for result in recorded(results)] == list(range(3, 81, 2))
     assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED] * 39
-    alone = await asyncio.gather(hub.recorder.record(MANAGER, news[13]), return_exceptions=True)
-    assert isinstance(alone[0], Problem)
+    [outcome] = await asyncio.gather(hub.recorder.record(MANAGER, new_events[13]), return_exceptions=True)
+    assert isinstance(outcome, Problem)
 
 
 async def test_full_disk_raises_storage_full(hub: Hub, database_url: str):
@@ -288,17 +291,17 @@ async def test_full_disk_raises_storage_full(hub: Hub, database_url: str):
     await execute(
         database_url,
         """
-        CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE 'No space left on device' USING ERRCODE = '53100'; END $$;
-        CREATE TRIGGER no_room BEFORE INSERT ON events EXECUTE FUNCTION no_room()
+        CREATE TRIGGER disk_full BEFORE INSERT ON events EXECUTE FUNCTION disk_full()
         """,
     )
-    with pytest.raises(StorageFull) as refusal:
+    with pytest.raises(StorageFull) as error:
         await hub.recorder.record(MANAGER, new_event(build))
-    assert refusal.value.retry_after is not None
+    assert error.value.retry_after is not None
     assert not hub.recorder.has_room
     assert await kinds(hub) == [Kind.RECEIVER_CREATED]
-    await execute(database_url, "DROP TRIGGER no_room ON events")
+    await execute(database_url, "DROP TRIGGER disk_full ON events")
     await hub.recorder.record(MANAGER, new_event(build))
     assert hub.recorder.has_room
 
@@ -318,17 +321,17 @@ async def test_event_rejected_at_commit_fails_alone(hub: Hub, database_url: str)
     await execute(
         database_url,
         """
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN IF NEW.description = 'poison' THEN RAISE 'no'; END IF; RETURN NULL; END $$;
         CREATE CONSTRAINT TRIGGER late AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
-        FOR EACH ROW EXECUTE FUNCTION refuse()
+        FOR EACH ROW EXECUTE FUNCTION reject()
         """,
     )
-    answers = await hub.recorder.record_all(
+    results = await hub.recorder.record_all(
         MANAGER, [new_event(build, description=text) for text in ("a", "poison", "b")]
     )
-    assert isinstance(answers[1], Problem)
-    assert [answer.event.description for answer in recorded([answers[0], answers[2]])] == ["a", "b"]
+    assert isinstance(results[1], Problem)
+    assert [result.event.description for result in recorded([results[0], results[2]])] == ["a", "b"]
     assert await events_stored(database_url) == 2
 
 
@@ -348,8 +351,8 @@ async def test_connection_lost_before_commit_records_nothing(hub: Hub, database_
     assert isinstance(outcome, Unavailable), outcome
     assert "not recorded" in outcome.message
     assert await events_stored(database_url) == 1
-    again = await hub.recorder.record(MANAGER, new_event(build))
-    assert again.event.position == first.event.position + 1
+    next_event = await hub.recorder.record(MANAGER, new_event(build))
+    assert next_event.event.position == first.event.position + 1
 
 
 async def test_backend_killed_in_commit_records_nothing(hub: Hub, database_url: str):
@@ -369,10 +372,10 @@ async def test_backend_killed_in_commit_records_nothing(hub: Hub, database_url: 
     assert await execute(database_url, "SELECT name FROM events") == [("lives",)]
 
 
-# Receivers that change meanwhile -------------------------------------------------------------------
+# Receivers that change during validation -----------------------------------------------------------
 
 CHANGES: dict[str, tuple[ReceiverChange | None, type[Problem] | None]] = {
-    "another schema that refuses it": (ReceiverChange(schema={"required": ["size"]}), InvalidInput),
+    "another schema that rejects it": (ReceiverChange(schema={"required": ["size"]}), InvalidInput),
     "another schema that accepts it": (ReceiverChange(schema={"type": "object"}), None),
     "another name": (ReceiverChange(name="renamed"), None),
     "disabled": (ReceiverChange(enabled=False), Conflict),
@@ -383,45 +386,49 @@ CHANGES: dict[str, tuple[ReceiverChange | None, type[Problem] | None]] = {
 @pytest.mark.parametrize("change", CHANGES)
 async def test_changed_receiver_is_revalidated_under_lock(hub: Hub, database_url: str, change: str):
     build = await new_receiver(hub)
-    what, refusal = CHANGES[change]
+    update, expected_error = CHANGES[change]
     async with writer_lock_held(database_url):
         changing = asyncio.create_task(
-            hub.receivers.delete(MANAGER, build.id) if what is None else hub.receivers.update(MANAGER, build.id, what)
+            hub.receivers.delete(MANAGER, build.id)
+            if update is None
+            else hub.receivers.update(MANAGER, build.id, update)
         )
         await until(lambda: _waits("pool", database_url))
         call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, payload={"a": 1})))
         await until(lambda: _waits("recorder", database_url))
     changed = await changing
-    if refusal is None:
+    if expected_error is None:
         event = (await call).event
         assert event.receiver_revision == changed.revision
     else:
-        with pytest.raises(refusal) as refused:
+        with pytest.raises(expected_error) as error:
             await call
-        assert refused.value.field in ("receiver_id", "payload")
+        assert error.value.field in ("receiver_id", "payload")
         assert await events_stored(database_url) == 0
 
 
 async def test_receiver_changed_elsewhere_is_not_read_from_cache(database_url: str):
-    async with running_hub(database_url) as here, running_hub(database_url) as there:
-        build = await new_receiver(here, schema={"type": "object"})
-        await there.recorder.record(MANAGER, new_event(build))
-        await here.receivers.update(MANAGER, build.id, ReceiverChange(schema={"type": "string"}))
+    async with running_hub(database_url) as first_hub, running_hub(database_url) as second_hub:
+        build = await new_receiver(first_hub, schema={"type": "object"})
+        await second_hub.recorder.record(MANAGER, new_event(build))
+        await first_hub.receivers.update(MANAGER, build.id, ReceiverChange(schema={"type": "string"}))
         with pytest.raises(InvalidInput):
-            await there.recorder.record(MANAGER, new_event(build, payload={}))
-        assert (await there.recorder.record(MANAGER, new_event(build, payload="text"))).event.receiver_revision == 2
+            await second_hub.recorder.record(MANAGER, new_event(build, payload={}))
+        assert (
+            await second_hub.recorder.record(MANAGER, new_event(build, payload="text"))
+        ).event.receiver_revision == 2
         assert await events_stored(database_url) == 2
 
 
-# What is refused before it waits -------------------------------------------------------------------
+# Validation before the queue -----------------------------------------------------------------------
 
 
 def nested(levels: int) -> object:
-    """Arrays within each other."""
+    """Returns `levels` nested arrays."""
     return [nested(levels - 1)] if levels else 0
 
 
-REFUSED: dict[str, tuple[dict[str, object], list[str]]] = {
+REJECTED: dict[str, tuple[dict[str, object], list[str]]] = {
     "blank and too long names": (
         {"name": "", "version": " ", "release": "x" * 256, "platform_id": "\t", "package": "\n"},
         ["name", "version", "release", "platform_id", "package"],
@@ -431,12 +438,12 @@ REFUSED: dict[str, tuple[dict[str, object], list[str]]] = {
     "NUL": ({"name": "a\0", "payload": {"a": ["\0"]}}, ["name", "payload/a/0"]),
     "lone surrogates": ({"package": "\ud800", "payload": {"k\udfff": 1}}, ["package", "payload/k\\udfff"]),
     "integers beyond 64 bits": ({"payload": {"n": [2**64]}}, ["payload/n/0"]),
-    "no number": ({"payload": [float("nan"), float("inf")]}, ["payload/0", "payload/1"]),
+    "NaN or infinity": ({"payload": [float("nan"), float("inf")]}, ["payload/0", "payload/1"]),
     "a large payload": ({"payload": "x" * (512 * 1024)}, ["payload"]),
     "a deep payload": ({"payload": nested(65)}, ["payload"]),
     "NUL in a key": ({"key": "\0"}, ["idempotency_key"]),
     "a blank key": ({"key": ""}, ["idempotency_key"]),
-    "a time without a zone": ({"created_at": datetime(2026, 1, 1)}, ["created_at"]),  # noqa: DTZ001 that is the point
+    "a time without a zone": ({"created_at": datetime(2026, 1, 1)}, ["created_at"]),  # noqa: DTZ001 the missing zone is under test
     "a time before the calendar": (
         {"created_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))},
         ["created_at"],
@@ -444,13 +451,13 @@ REFUSED: dict[str, tuple[dict[str, object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-async def test_invalid_field_is_rejected_with_its_location(hub: Hub, what: str):
+@pytest.mark.parametrize("case", REJECTED)
+async def test_invalid_field_is_rejected_with_its_location(hub: Hub, case: str):
     build = await new_receiver(hub)
-    given, places = REFUSED[what]
-    with pytest.raises(InvalidInput) as refusal:
-        await hub.recorder.record(MANAGER, new_event(build, **given))  # pyright: ignore[reportArgumentType]
-    assert [violation.field for violation in refusal.value.violations] == places
+    fields, locations = REJECTED[case]
+    with pytest.raises(InvalidInput) as error:
+        await hub.recorder.record(MANAGER, new_event(build, **fields))  # pyright: ignore[reportArgumentType]
+    assert [violation.field for violation in error.value.violations] == locations
     assert await kinds(hub) == [Kind.RECEIVER_CREATED]
 
 
@@ -458,44 +465,44 @@ async def test_values_at_the_limits_are_stored(hub: Hub):
     build = await new_receiver(hub)
     payloads: list[object] = ["x" * (512 * 1024 - 2), nested(64)]
     for payload in payloads:
-        answer = await hub.recorder.record(MANAGER, new_event(build, payload=payload))
-        assert (await hub.events.get(VIEWER, answer.event.id)).payload == orjson.dumps(payload)
+        result = await hub.recorder.record(MANAGER, new_event(build, payload=payload))
+        assert (await hub.events.get(VIEWER, result.event.id)).payload == orjson.dumps(payload)
     longest = new_event(build, name="名" * 255, package="包" * 255, description="述" * 4000, key="键" * 255)
     assert (await hub.recorder.record(MANAGER, longest)).event.name == "名" * 255
 
 
 async def test_future_event_is_rejected(hub: Hub, database_url: str):
     build = await new_receiver(hub)
-    with pytest.raises(InvalidInput) as refusal:
+    with pytest.raises(InvalidInput) as error:
         await hub.recorder.record(MANAGER, new_event(build, created_at=datetime.now(UTC) + timedelta(minutes=1)))
-    assert refusal.value.field == "created_at"
+    assert error.value.field == "created_at"
     assert await events_stored(database_url) == 0
 
 
-@pytest.mark.parametrize("behind", ["the database's clock", "the process's clock"])
-def test_one_clock_set_back_rejects_no_event(behind: str):
+@pytest.mark.parametrize("clock_behind", ["database", "process"])
+def test_one_clock_set_back_rejects_no_event(clock_behind: str):
     right, wrong = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)
-    recorded_at, present = (wrong, right) if behind == "the database's clock" else (right, wrong)
+    recorded_at, present = (wrong, right) if clock_behind == "database" else (right, wrong)
     accepted = rules.accept(new_event("receiver", created_at=right), EventSettings())
-    assert rules.place(accepted, 1, recorded_at, "owner", present).created_at == right
+    assert rules.position_event(accepted, 1, recorded_at, "owner", present).created_at == right
     later = rules.accept(new_event("receiver", created_at=right + timedelta(seconds=1)), EventSettings())
     with pytest.raises(InvalidInput):
-        rules.place(later, 1, recorded_at, "owner", present)
+        rules.position_event(later, 1, recorded_at, "owner", present)
 
 
 async def test_all_schema_violations_are_reported(hub: Hub, database_url: str):
     build = await new_receiver(hub, schema={"properties": {"n": {"type": "integer"}, "s": {"type": "string"}}})
-    with pytest.raises(InvalidInput) as refusal:
+    with pytest.raises(InvalidInput) as error:
         await hub.recorder.record(MANAGER, new_event(build, payload={"n": "1", "s": 1}))
-    assert {violation.field for violation in refusal.value.violations} == {"payload/n", "payload/s"}
+    assert {violation.field for violation in error.value.violations} == {"payload/n", "payload/s"}
     assert await events_stored(database_url) == 0
 
 
-@pytest.mark.parametrize("id", ["01M7XD0WJCG1Y78QPF4180KVTM", "nobody", "\x7f"])
+@pytest.mark.parametrize("id", ["01M7XD0WJCG1Y78QPF4180KVTM", "unknown", "\x7f"])
 async def test_event_of_unknown_receiver_is_rejected(hub: Hub, id: str):
-    with pytest.raises(NotFound) as refusal:
+    with pytest.raises(NotFound) as error:
         await hub.recorder.record(MANAGER, new_event(id))
-    assert refusal.value.field == "receiver_id"
+    assert error.value.field == "receiver_id"
     assert await messages(hub) == []
 
 
@@ -526,43 +533,43 @@ JSON = st.recursive(
 @given(payloads=st.lists(JSON, min_size=5, max_size=40), name=st.text(st.characters(), min_size=1, max_size=255))
 async def test_valid_events_are_stored_unchanged(hub: Hub, payloads: list[object], name: str):
     build = await new_receiver(hub)
-    news = [new_event(build, name=name, payload=payload) for payload in payloads]
-    answers = await hub.recorder.record_all(MANAGER, news)
-    if any(isinstance(answer, InvalidInput) for answer in answers):
+    new_events = [new_event(build, name=name, payload=payload) for payload in payloads]
+    results = await hub.recorder.record_all(MANAGER, new_events)
+    if any(isinstance(result, InvalidInput) for result in results):
         assert "\0" in name or not name.strip() or any("\ud800" <= c <= "\udfff" for c in name)
         return
-    stored = await hub.events.by_positions(VIEWER, [answer.event.position for answer in recorded(answers)])
-    for answer, payload in zip(recorded(answers), payloads, strict=True):
-        assert stored[answer.event.position] == answer.event
-        assert answer.event.payload == orjson.dumps(payload)
+    stored = await hub.events.by_positions(VIEWER, [result.event.position for result in recorded(results)])
+    for result, payload in zip(recorded(results), payloads, strict=True):
+        assert stored[result.event.position] == result.event
+        assert result.event.payload == orjson.dumps(payload)
 
 
-# Many at once --------------------------------------------------------------------------------------
+# Batches -------------------------------------------------------------------------------------------
 
 
 async def test_mixed_batch_returns_results_in_order(hub: Hub, database_url: str):
     build = await new_receiver(hub, schema={"type": "integer"})
-    off = await hub.receivers.update(MANAGER, (await new_receiver(hub, "off")).id, ReceiverChange(enabled=False))
+    disabled = await hub.receivers.update(MANAGER, (await new_receiver(hub, "off")).id, ReceiverChange(enabled=False))
     before = (await messages(hub))[-1].position
-    news = [_mixed(n, build, off) for n in range(1000)]
-    answers = await hub.recorder.record_all(MANAGER, news)
+    new_events = [_mixed(n, build, disabled) for n in range(1000)]
+    results = await hub.recorder.record_all(MANAGER, new_events)
     expected = [Recorded, InvalidInput, NotFound, Conflict, Recorded]
-    assert [type(answer) for answer in answers] == expected * 200
-    good = [answer for answer in answers if isinstance(answer, Recorded)]
-    assert [answer.event.payload for answer in good] == [b"%d" % n for n in range(1000) if n % 5 in (0, 4)]
-    assert [answer.event.position for answer in good] == list(range(before + 1, before + 401))
+    assert [type(result) for result in results] == expected * 200
+    recorded_results = [result for result in results if isinstance(result, Recorded)]
+    assert [result.event.payload for result in recorded_results] == [b"%d" % n for n in range(1000) if n % 5 in (0, 4)]
+    assert [result.event.position for result in recorded_results] == list(range(before + 1, before + 401))
     assert await events_stored(database_url) == 400
 
 
-def _mixed(n: int, build: Receiver, off: Receiver) -> NewEvent:
+def _mixed(n: int, build: Receiver, disabled: Receiver) -> NewEvent:
     new = new_event(build, name=f"app-{n % 7}", payload=n)
     match n % 5:
         case 1:
             return replace(new, payload=str(n))
         case 2:
-            return replace(new, receiver_id="nobody")
+            return replace(new, receiver_id="unknown")
         case 3:
-            return replace(new, receiver_id=off.id)
+            return replace(new, receiver_id=disabled.id)
         case _:
             return new
 

@@ -1,4 +1,4 @@
-"""The queue before the recorder: bounded in number, bytes and time."""
+"""The recorder's queue is bounded by number, bytes and time."""
 
 import asyncio
 
@@ -47,12 +47,12 @@ async def test_batch_is_bounded_by_count_or_bytes(monkeypatch: pytest.MonkeyPatc
 
 async def test_take_waits_for_first_event():
     queue = Queue(1)
-    taking = asyncio.create_task(queue.take(5))
+    take = asyncio.create_task(queue.take(5))
     await asyncio.sleep(0)
-    assert not taking.done()
-    one = pending()
-    queue.put([one])
-    assert await taking == [one]
+    assert not take.done()
+    first = pending()
+    queue.put([first])
+    assert await take == [first]
 
 
 async def test_late_events_are_rejected():
@@ -60,29 +60,29 @@ async def test_late_events_are_rejected():
     late, later, in_time = pending(deadline=1), pending(deadline=2), pending(deadline=3)
     queue.put([late, later, in_time])
     queue.refuse_late(2.5)
-    for refused in (late, later):
+    for rejected in (late, later):
         with pytest.raises(Overloaded):
-            await refused.answer
+            await rejected.answer
     assert await queue.take(5) == [in_time]
 
 
 async def test_pending_event_is_settled_once():
-    gone, refused = pending(), pending()
-    gone.answer.cancel()
-    gone.settle(Overloaded("nobody hears this"))
-    refused.settle(Overloaded("first"))
-    refused.settle(Overloaded("second"))
+    cancelled, rejected = pending(), pending()
+    cancelled.answer.cancel()
+    cancelled.settle(Overloaded("ignored"))
+    rejected.settle(Overloaded("first"))
+    rejected.settle(Overloaded("second"))
     with pytest.raises(Overloaded, match="first"):
-        await refused.answer
+        await rejected.answer
 
 
 async def test_closed_queue_rejects_all_events():
     queue = Queue(3)
-    waiting = pending()
-    queue.put([waiting])
+    waiting_event = pending()
+    queue.put([waiting_event])
     queue.close(Overloaded("stopping"))
     with pytest.raises(Overloaded, match="stopping"):
-        await waiting.answer
+        await waiting_event.answer
     with pytest.raises(Overloaded, match="stopping"):
         queue.put([pending()])
     assert len(queue) == 0

@@ -1,4 +1,4 @@
-"""A COMMIT whose answer never came: the recorder finds out what became of it, and says the truth."""
+"""The recorder resolves the outcome of a COMMIT whose response was lost."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -16,60 +16,60 @@ from xzepr.features.events.model import Recorded
 from xzepr.features.stream.kinds import Kind
 from xzepr.hub import Hub
 
-BRIEF = {"lock_timeout_seconds": 1, "statement_timeout_seconds": 2}
+SHORT_TIMEOUTS = {"lock_timeout_seconds": 1, "statement_timeout_seconds": 2}
 
 
-def need_socket(database_url: str) -> None:
+def skip_without_socket(database_url: str) -> None:
     if "host=%2F" not in database_url:
-        pytest.skip("the wire carries to a Unix socket, and XZEPR_TEST_DATABASE_URL names another kind of address")
+        pytest.skip("the proxy connects to a Unix socket, but XZEPR_TEST_DATABASE_URL names another kind of address")
 
 
 @pytest.fixture
 async def cut_off(database_url: str) -> AsyncIterator[tuple[Hub, Wire]]:
-    """A hub whose connections go over a wire that can be cut."""
-    need_socket(database_url)
-    async with wire(database_url) as (url, the_wire), running_hub(url) as hub:
-        yield hub, the_wire
+    """A hub with a proxy before the database that can cut its connections."""
+    skip_without_socket(database_url)
+    async with wire(database_url) as (url, proxy), running_hub(url) as hub:
+        yield hub, proxy
 
 
 async def test_unanswered_commit_is_found_recorded(cut_off: tuple[Hub, Wire], database_url: str):
-    hub, wire = cut_off
+    hub, proxy = cut_off
     build = await new_receiver(hub)
     gate = await new_group(hub, build)
-    wire.cut = Cut.AFTER_COMMIT
-    news = [new_event(build, name=f"u{n}", key=f"k{n % 2}") for n in range(3)]
-    recorded, other, conflict = await hub.recorder.record_all(MANAGER, news)
-    assert wire.was_cut.is_set()
+    proxy.cut = Cut.AFTER_COMMIT
+    new_events = [new_event(build, name=f"u{n}", key=f"k{n % 2}") for n in range(3)]
+    recorded, other, conflict = await hub.recorder.record_all(MANAGER, new_events)
+    assert proxy.was_cut.is_set()
     assert isinstance(recorded, Recorded)
     assert isinstance(other, Recorded)
-    assert isinstance(conflict, Conflict), "those that were refused are told why"
+    assert isinstance(conflict, Conflict), "a rejected event gets its reason"
     assert await execute(database_url, "SELECT id FROM events ORDER BY position") == [
         (recorded.event.id,),
         (other.event.id,),
     ]
     assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED] * 2
-    assert (await hub.recorder.record(MANAGER, news[0])).repeated
+    assert (await hub.recorder.record(MANAGER, new_events[0])).repeated
 
 
 async def test_silent_commit_is_resolved_on_new_connection(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    need_socket(database_url)
+    skip_without_socket(database_url)
     monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
-    async with running_hub(database_url) as patient:
-        build = await new_receiver(patient)
-    async with wire(database_url) as (url, the_wire), running_hub(url, database=BRIEF) as hub:
-        the_wire.cut = Cut.SILENT
+    async with running_hub(database_url) as first_hub:
+        build = await new_receiver(first_hub)
+    async with wire(database_url) as (url, proxy), running_hub(url, database=SHORT_TIMEOUTS) as hub:
+        proxy.cut = Cut.SILENT
         recorded = await hub.recorder.record(MANAGER, new_event(build))
-        assert the_wire.was_cut.is_set()
+        assert proxy.was_cut.is_set()
         assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
 
 
 async def test_silent_resolution_query_is_retried(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    need_socket(database_url)
+    skip_without_socket(database_url)
     monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
-    async with running_hub(database_url) as patient:
-        build = await new_receiver(patient)
-    async with network(database_url) as (url, net), running_hub(url, database=BRIEF) as hub:
+    async with running_hub(database_url) as first_hub:
+        build = await new_receiver(first_hub)
+    async with network(database_url) as (url, net), running_hub(url, database=SHORT_TIMEOUTS) as hub:
         net.hush_next("xzepr hub recorder", b"COMMIT\x00")
         net.hush_next("xzepr hub recorder settling", b"pg_advisory_xact_lock")
         recorded = await hub.recorder.record(MANAGER, new_event(build))
@@ -79,19 +79,19 @@ async def test_silent_resolution_query_is_retried(database_url: str, monkeypatch
 
 
 async def test_lost_commit_is_reported_as_not_recorded(cut_off: tuple[Hub, Wire], database_url: str):
-    hub, wire = cut_off
+    hub, proxy = cut_off
     build = await new_receiver(hub)
-    wire.cut = Cut.BEFORE_COMMIT
-    with pytest.raises(Unavailable, match="not recorded") as refusal:
+    proxy.cut = Cut.BEFORE_COMMIT
+    with pytest.raises(Unavailable, match="not recorded") as error:
         await hub.recorder.record(MANAGER, new_event(build))
-    assert refusal.value.retry_after is not None
-    assert wire.was_cut.is_set()
+    assert error.value.retry_after is not None
+    assert proxy.was_cut.is_set()
     assert await execute(database_url, "SELECT count(*) FROM events") == [(0,)]
     assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == 2
 
 
 async def test_running_commit_is_awaited(cut_off: tuple[Hub, Wire], database_url: str):
-    hub, wire = cut_off
+    hub, proxy = cut_off
     build = await new_receiver(hub)
     await execute(
         database_url,
@@ -102,18 +102,18 @@ async def test_running_commit_is_awaited(cut_off: tuple[Hub, Wire], database_url
         FOR EACH ROW EXECUTE FUNCTION wait()
         """,
     )
-    async with held(database_url):
-        wire.cut = Cut.UNANSWERED
+    async with commits_blocked(database_url):
+        proxy.cut = Cut.UNANSWERED
         call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build)))
-        await wire.was_cut.wait()
-        await until(lambda: _settles(database_url))
-        assert not call.done(), "nobody can know yet"
+        await proxy.was_cut.wait()
+        await until(lambda: _recorder_waits(database_url))
+        assert not call.done(), "the outcome is not decided yet"
     recorded = await call
     assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
 
 
-async def _settles(database_url: str) -> bool:
-    """Whether the recorder waits behind the old backend to learn what became of it."""
+async def _recorder_waits(database_url: str) -> bool:
+    """Returns whether the recorder waits for the old backend to end, to learn the outcome of its COMMIT."""
     rows = await execute(
         database_url,
         """
@@ -125,8 +125,8 @@ async def _settles(database_url: str) -> bool:
 
 
 @asynccontextmanager
-async def held(database_url: str) -> AsyncGenerator[None]:
-    """Meanwhile no COMMIT ends."""
+async def commits_blocked(database_url: str) -> AsyncGenerator[None]:
+    """No COMMIT ends inside this context."""
     connection = await psycopg.AsyncConnection.connect(database_url, autocommit=True)
     async with connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(42)")

@@ -1,6 +1,6 @@
-"""Gates against an oracle that knows no state: it goes through the whole history again for every event.
+"""Gates are compared with a stateless oracle, which evaluates the whole history for every event.
 
-Histories run beside each other on one hub, so that batches mix them; each has receivers, groups and units of its own.
+Histories run concurrently on one hub, so that batches mix them. Each has its own receivers, groups and units.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from xzepr.features.stream.model import Message
 from xzepr.hub import Hub
 
 HISTORIES = 300
-STEPS = 14
-BESIDE_EACH_OTHER = 24
+STEPS = 14  # per history
+CONCURRENT_HISTORIES = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A step of a history: an event that was recorded."""
+    """A step of a history: a recorded event."""
 
     id: str
     receiver: str
@@ -39,7 +39,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A step of a history: what a group is from then on; no members when it is gone."""
+    """A step of a history: the new state of a group. A deleted group has no members."""
 
     group: str
     members: tuple[str, ...]
@@ -51,25 +51,25 @@ Step = Reported | Changed
 
 @dataclass(slots=True)
 class History:
-    """What happened to some receivers, groups and units, in order."""
+    """The steps of a set of receivers, groups and units, in order."""
 
     number: int
     random: Random
     receivers: list[str] = field(default_factory=list[str])
-    wanted: dict[str, str] = field(default_factory=dict[str, str])
-    """The type of payload that each receiver's schema asks for now."""
+    payload_types: dict[str, str] = field(default_factory=dict[str, str])
+    """The payload type that each receiver's current schema accepts."""
     groups: dict[str, Changed] = field(default_factory=dict[str, Changed])
     steps: list[Step] = field(default_factory=list[Step])
-    answers: list[Recorded] = field(default_factory=list[Recorded])
+    results: list[Recorded] = field(default_factory=list[Recorded])
 
 
 # The oracle ----------------------------------------------------------------------------------------
 
 
 def latest(steps: list[Step], receiver: str, unit: str) -> Reported | None:
-    """A receiver's last event for a unit."""
-    found = [s for s in steps if isinstance(s, Reported) and (s.receiver, s.unit) == (receiver, unit)]
-    return found[-1] if found else None
+    """Returns a receiver's last event for a unit; None if there is none."""
+    events = [s for s in steps if isinstance(s, Reported) and (s.receiver, s.unit) == (receiver, unit)]
+    return events[-1] if events else None
 
 
 def is_complete(steps: list[Step], members: tuple[str, ...], unit: str) -> bool:
@@ -78,28 +78,28 @@ def is_complete(steps: list[Step], members: tuple[str, ...], unit: str) -> bool:
 
 
 def complete_since(steps: list[Step], members: tuple[str, ...], unit: str) -> datetime:
-    """When the last of the members began to pass without a failure since."""
-    began: list[datetime] = []
+    """Returns the latest start of the members' current runs of successes."""
+    starts: list[datetime] = []
     for member in members:
         events = [s for s in steps if isinstance(s, Reported) and (s.receiver, s.unit) == (member, unit)]
         failures = [index for index, event in enumerate(events) if not event.success]
-        began.append(events[failures[-1] + 1 if failures else 0].time)
-    return max(began)
+        starts.append(events[failures[-1] + 1 if failures else 0].time)
+    return max(starts)
 
 
-def as_it_is(steps: list[Step], group: str) -> Changed:
+def current_state(steps: list[Step], group: str) -> Changed:
     return [s for s in steps if isinstance(s, Changed) and s.group == group][-1]
 
 
 def expected_messages(steps: list[Step]) -> list[tuple[Any, ...]]:
-    """Every gate message of a history: kind, group, event, transition, since."""
-    said: list[tuple[Any, ...]] = []
+    """Returns the gate messages of a history: kind, group, event, transition, since."""
+    expected: list[tuple[Any, ...]] = []
     for index, event in enumerate(steps):
         if not isinstance(event, Reported):
             continue
         before, after = steps[:index], steps[: index + 1]
         for group in dict.fromkeys(s.group for s in before if isinstance(s, Changed)):
-            now = as_it_is(before, group)
+            now = current_state(before, group)
             if not now.enabled or event.receiver not in now.members:
                 continue
             was, is_now = is_complete(before, now.members, event.unit), is_complete(after, now.members, event.unit)
@@ -109,54 +109,54 @@ def expected_messages(steps: list[Step]) -> list[tuple[Any, ...]]:
             )
             if event.success and is_now:
                 since = complete_since(after, now.members, event.unit)
-                said.append((Kind.GATE_COMPLETED, group, event.id, not was or first, since))
+                expected.append((Kind.GATE_COMPLETED, group, event.id, not was or first, since))
             elif was and not is_now:
-                said.append((Kind.GATE_REGRESSED, group, event.id, True, None))
-    return said
+                expected.append((Kind.GATE_REGRESSED, group, event.id, True, None))
+    return expected
 
 
-# What really happens -------------------------------------------------------------------------------
+# Histories on a hub --------------------------------------------------------------------------------
 
 
-async def live(hub: Hub, number: int) -> History:
-    """One history, from its beginning."""
+async def run_history(hub: Hub, number: int) -> History:
+    """Runs one random history. Its number is the random seed."""
     random = Random(number)
     history = History(number, random)
     for index in range(random.randint(2, 4)):
         receiver = await new_receiver(hub, f"{number}-{index}", schema={"type": "integer"})
         history.receivers.append(receiver.id)
-        history.wanted[receiver.id] = "integer"
+        history.payload_types[receiver.id] = "integer"
     for index in range(random.randint(1, 3)):
-        await make_group(hub, history, str(index))
+        await create_group(hub, history, str(index))
     for _ in range(STEPS):
-        await random.choices((report, change_group, change_schema, make_group), (10, 3, 2, 1))[0](hub, history)
+        await random.choices((report, change_group, change_schema, create_group), (10, 3, 2, 1))[0](hub, history)
     return history
 
 
 async def report(hub: Hub, history: History) -> None:
-    """Some events at once, on few units, some of them with payloads that the receiver refuses."""
+    """Records a batch of events on few units; receivers reject some of the payloads."""
     random = history.random
-    news: list[Any] = []
+    new_events: list[Any] = []
     for _ in range(random.choice((1, 1, 2, 6))):
         receiver = random.choice(history.receivers)
         payload = random.choice((1, 1, 1, "text"))
         unit = f"{history.number}-{random.choice('aab')}"
-        news.append(new_event(receiver, name=unit, payload=payload, success=random.random() < 0.7))
-    for new, answer in zip(news, await hub.recorder.record_all(MANAGER, news), strict=True):
-        fits = history.wanted[new.receiver_id] == ("integer" if new.payload == 1 else "string")
-        assert isinstance(answer, Recorded if fits else Problem), answer
-        if isinstance(answer, Recorded):
-            event = answer.event
+        new_events.append(new_event(receiver, name=unit, payload=payload, success=random.random() < 0.7))
+    for new, result in zip(new_events, await hub.recorder.record_all(MANAGER, new_events), strict=True):
+        is_valid = history.payload_types[new.receiver_id] == ("integer" if new.payload == 1 else "string")
+        assert isinstance(result, Recorded if is_valid else Problem), result
+        if isinstance(result, Recorded):
+            event = result.event
             step = Reported(event.id, event.receiver_id, event.name, event.success, event.recorded_at)
             history.steps.append(step)
-            history.answers.append(answer)
+            history.results.append(result)
 
 
-async def make_group(hub: Hub, history: History, name: str = "late") -> None:
-    """A new group, enabled or not."""
+async def create_group(hub: Hub, history: History, name: str = "late") -> None:
+    """Creates a group, enabled or disabled."""
     enabled = history.random.random() < 0.8
-    group = await new_group(hub, *some_of(history), name=f"{history.number}-{name}", enabled=enabled)
-    remember(history, Changed(group.id, group.receiver_ids, enabled))
+    group = await new_group(hub, *random_members(history), name=f"{history.number}-{name}", enabled=enabled)
+    add_change(history, Changed(group.id, group.receiver_ids, enabled))
 
 
 async def change_group(hub: Hub, history: History) -> None:
@@ -167,32 +167,32 @@ async def change_group(hub: Hub, history: History) -> None:
     match history.random.randrange(8):
         case 0:
             await hub.groups.delete(MANAGER, was.group)
-            remember(history, Changed(was.group, (), False))
+            add_change(history, Changed(was.group, (), False))
         case 1 | 2 | 3:
             await hub.groups.set_enabled(MANAGER, was.group, not was.enabled)
-            remember(history, Changed(was.group, was.members, not was.enabled))
+            add_change(history, Changed(was.group, was.members, not was.enabled))
         case 4:
             await hub.groups.update(MANAGER, was.group, GroupChange(name="renamed"))
-            remember(history, was)
+            add_change(history, was)
         case _:
-            members = some_of(history)
+            members = random_members(history)
             await hub.groups.update(MANAGER, was.group, GroupChange(receiver_ids=members))
-            remember(history, Changed(was.group, members, was.enabled))
+            add_change(history, Changed(was.group, members, was.enabled))
 
 
 async def change_schema(hub: Hub, history: History) -> None:
-    """Lets a receiver want the other type of payload."""
+    """Changes a receiver's schema to the other payload type."""
     receiver = history.random.choice(history.receivers)
-    wanted = "string" if history.wanted[receiver] == "integer" else "integer"
-    await hub.receivers.update(MANAGER, receiver, ReceiverChange(schema={"type": wanted}))
-    history.wanted[receiver] = wanted
+    payload_type = "string" if history.payload_types[receiver] == "integer" else "integer"
+    await hub.receivers.update(MANAGER, receiver, ReceiverChange(schema={"type": payload_type}))
+    history.payload_types[receiver] = payload_type
 
 
-def some_of(history: History) -> tuple[str, ...]:
+def random_members(history: History) -> tuple[str, ...]:
     return tuple(history.random.sample(history.receivers, history.random.randint(1, len(history.receivers))))
 
 
-def remember(history: History, changed: Changed) -> None:
+def add_change(history: History, changed: Changed) -> None:
     history.steps.append(changed)
     if changed.members:
         history.groups[changed.group] = changed
@@ -204,29 +204,29 @@ def remember(history: History, changed: Changed) -> None:
 
 
 async def test_random_histories_match_oracle(database_url: str):
-    places = asyncio.Semaphore(BESIDE_EACH_OTHER)
+    slots = asyncio.Semaphore(CONCURRENT_HISTORIES)
     async with running_hub(database_url, database={"max_connections": 16}) as hub:
 
-        async def one(number: int) -> History:
-            async with places:
-                return await live(hub, number)
+        async def run(number: int) -> History:
+            async with slots:
+                return await run_history(hub, number)
 
-        histories = await asyncio.gather(*(one(number) for number in range(HISTORIES)))
+        histories = await asyncio.gather(*(run(number) for number in range(HISTORIES)))
         stream = await messages(hub)
-        said = said_by_group(stream)
+        by_group = gate_messages_by_group(stream)
         for history in histories:
             groups = {step.group for step in history.steps if isinstance(step, Changed)}
-            assert said_in_order(said, groups) == expected_messages(history.steps), f"history {history.number}"
+            assert messages_in_order(by_group, groups) == expected_messages(history.steps), f"history {history.number}"
         await gates_are_as_expected(hub, histories)
     assert [message.position for message in stream] == list(range(1, len(stream) + 1))
     kinds = [message.kind for message in stream]
-    assert kinds.count(Kind.GATE_COMPLETED) > HISTORIES, "the histories had something to say"
+    assert kinds.count(Kind.GATE_COMPLETED) > HISTORIES, "the histories complete gates often enough"
     assert kinds.count(Kind.GATE_REGRESSED) > HISTORIES / 4
 
 
-def said_by_group(stream: list[Message]) -> dict[str, list[tuple[int, tuple[Any, ...]]]]:
-    """The gate messages of each group with their positions."""
-    said: dict[str, list[tuple[int, tuple[Any, ...]]]] = defaultdict(list)
+def gate_messages_by_group(stream: list[Message]) -> dict[str, list[tuple[int, tuple[Any, ...]]]]:
+    """Returns the gate messages of each group with their positions."""
+    by_group: dict[str, list[tuple[int, tuple[Any, ...]]]] = defaultdict(list)
     for message in stream:
         if message.kind in (Kind.GATE_COMPLETED, Kind.GATE_REGRESSED):
             assert message.group_id is not None
@@ -235,30 +235,32 @@ def said_by_group(stream: list[Message]) -> dict[str, list[tuple[int, tuple[Any,
             data = orjson.loads(message.data)
             since = None if data["since"] is None else datetime.fromisoformat(data["since"])
             entry = (message.kind, message.group_id, message.event.id, data["transition"], since)
-            said[message.group_id].append((message.position, entry))
-    return said
+            by_group[message.group_id].append((message.position, entry))
+    return by_group
 
 
-def said_in_order(said: dict[str, list[tuple[int, tuple[Any, ...]]]], groups: set[str]) -> list[tuple[Any, ...]]:
-    return [entry for _, entry in sorted(found for group in groups for found in said.get(group, ()))]
+def messages_in_order(
+    by_group: dict[str, list[tuple[int, tuple[Any, ...]]]], groups: set[str]
+) -> list[tuple[Any, ...]]:
+    return [entry for _, entry in sorted(item for group in groups for item in by_group.get(group, ()))]
 
 
 def is_report(step: Step) -> TypeGuard[Reported]:
     return isinstance(step, Reported)
 
 
-def reported_on(history: History, members: tuple[str, ...], unit: str) -> bool:
+def has_event(history: History, members: tuple[str, ...], unit: str) -> bool:
     return any(latest(history.steps, member, unit) for member in members)
 
 
 async def gates_are_as_expected(hub: Hub, histories: list[History]) -> None:
-    """Every gate as it is when asked, and as each answer told it."""
+    """Asserts the state of each gate, and the gates in the result of each recorded event."""
     for history in histories:
         units = {step.unit: Unit(step.unit, "1.0", "1", "linux", "rpm") for step in history.steps if is_report(step)}
-        found = await hub.groups.gates_of_units(MANAGER, list(units.values()))
+        gates_of_units = await hub.groups.gates_of_units(MANAGER, list(units.values()))
         for name, unit in units.items():
-            gates = {gate.group.id: gate for gate in found[unit]}
-            assert list(gates) == [g for g in history.groups if reported_on(history, history.groups[g].members, name)]
+            gates = {gate.group.id: gate for gate in gates_of_units[unit]}
+            assert list(gates) == [g for g in history.groups if has_event(history, history.groups[g].members, name)]
             for group in (history.groups[id] for id in gates):
                 gate = gates[group.group]
                 complete = is_complete(history.steps, group.members, name)
@@ -266,11 +268,11 @@ async def gates_are_as_expected(hub: Hub, histories: list[History]) -> None:
                 assert gate.since == (complete_since(history.steps, group.members, name) if complete else None)
                 assert [member.receiver_id for member in gate.members] == list(group.members)
         reported = [index for index, step in enumerate(history.steps) if isinstance(step, Reported)]
-        for index, answer in zip(reported, history.answers, strict=True):
-            step, until = answer.event, history.steps[: index + 1]
-            told = {gate.group.id: gate.complete for gate in answer.gates}
+        for index, result in zip(reported, history.results, strict=True):
+            step, until = result.event, history.steps[: index + 1]
+            returned = {gate.group.id: gate.complete for gate in result.gates}
             before = {s.group: s for s in until if isinstance(s, Changed)}
-            assert told == {
+            assert returned == {
                 group: is_complete(until, now.members, step.name)
                 for group, now in before.items()
                 if now.enabled and step.receiver_id in now.members

@@ -1,4 +1,4 @@
-"""What makes a gate complete, without a database."""
+"""The rules of complete gates, without a database."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ GROUP = Group("G", 1, "n", "t", "1", "d", True, "u", 1, 1, START, START, ("a", "
 
 
 def event(position: int, receiver_id: str, success: bool = True, unit: Unit = UNIT) -> Event:
-    """An event that was recorded as many seconds after the start as its position says."""
+    """An event recorded `position` seconds after START."""
     time = START + timedelta(seconds=position)
     return Event(
         position, f"E{position}", unit.id, *_fields(unit), "d", b"{}", success, receiver_id, 1, "u", time, time
@@ -33,12 +33,12 @@ def _fields(unit: Unit) -> tuple[str, str, str, str, str]:
 
 def test_gate_is_complete_if_all_members_passed_last():
     passed = UnitStatus(UNIT.id, "a", 5, True, 3, START)
-    for other, complete, state in (
+    for second, complete, state in (
         (None, False, MemberState.MISSING),
         (UnitStatus(UNIT.id, "b", 6, False, None, None), False, MemberState.FAILED),
         (UnitStatus(UNIT.id, "b", 6, True, 6, START + timedelta(1)), True, MemberState.PASSED),
     ):
-        statuses = {"a": passed, "stranger": replace(passed, success=False)} | ({"b": other} if other else {})
+        statuses = {"a": passed, "other": replace(passed, success=False)} | ({"b": second} if second else {})
         gate = rules.judge(GROUP, UNIT, statuses)
         assert (gate.complete, gate.members[1].state) == (complete, state)
         assert gate.since == (START + timedelta(1) if complete else None)
@@ -70,7 +70,7 @@ def test_first_event_after_group_change_is_transition():
 def test_event_outside_groups_only_updates_status():
     other = replace(UNIT, package="deb")
     fold = rules.GateFold([GROUP], [])
-    assert fold.record(event(1, "stranger")) == []
+    assert fold.record(event(1, "other")) == []
     assert not fold.record(event(2, "a"))[0].completed
     assert not fold.record(event(3, "b", unit=other))[0].completed
     assert len(fold.changed()) == 3

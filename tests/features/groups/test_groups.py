@@ -1,4 +1,4 @@
-"""Groups: what may be made of receivers, and what the stream says of it."""
+"""Groups: validation, changes, permissions and their messages in the stream."""
 
 from dataclasses import replace
 from typing import Any
@@ -31,16 +31,16 @@ from xzepr.hub import Hub
 async def test_created_group_is_published_in_full(hub: Hub):
     members = [await new_receiver(hub, name) for name in "cab"]
     ids = tuple(member.id for member in (members[1], members[2], members[0]))
-    made = await hub.groups.create(MANAGER, NewGroup(" Straße ", "t", "1", "🚀", ids, enabled=False))
-    assert await hub.groups.get(VIEWER, made.id) == made
-    assert (made.name, made.description, made.enabled, made.owner_id) == (" Straße ", "🚀", False, "manager")
-    assert made.receiver_ids == ids, "in the order they were given"
-    assert (made.resource_version, made.position, made.changed_position) == (1, 4, 4)
-    assert made.created_at == made.updated_at
+    group = await hub.groups.create(MANAGER, NewGroup(" Straße ", "t", "1", "🚀", ids, enabled=False))
+    assert await hub.groups.get(VIEWER, group.id) == group
+    assert (group.name, group.description, group.enabled, group.owner_id) == (" Straße ", "🚀", False, "manager")
+    assert group.receiver_ids == ids, "in the order of the request"
+    assert (group.resource_version, group.position, group.changed_position) == (1, 4, 4)
+    assert group.created_at == group.updated_at
     [message] = await messages(hub, 3)
-    assert (message.kind, message.group_id, message.position) == (Kind.GROUP_CREATED, made.id, made.position)
+    assert (message.kind, message.group_id, message.position) == (Kind.GROUP_CREATED, group.id, group.position)
     assert message.data is not None
-    assert rules.from_snapshot(orjson.loads(message.data)) == made
+    assert rules.from_snapshot(orjson.loads(message.data)) == group
 
 
 async def test_group_update_keeps_omitted_fields(hub: Hub):
@@ -58,18 +58,20 @@ async def test_group_update_keeps_omitted_fields(hub: Hub):
         GroupChange(),
     ]
     for number, change in enumerate(steps, 2):
-        given = {field: value for field in ("enabled", "receiver_ids", "name") if (value := getattr(change, field))}
-        expected = replace(group, **given) if change.enabled is not False else replace(group, enabled=False)
+        changed_fields = {
+            field: value for field in ("enabled", "receiver_ids", "name") if (value := getattr(change, field))
+        }
+        expected = replace(group, **changed_fields) if change.enabled is not False else replace(group, enabled=False)
         group = await hub.groups.update(MANAGER, group.id, change)
         assert group == replace(
             expected, resource_version=number, changed_position=at + number - 1, updated_at=group.updated_at
         )
         assert await hub.groups.get(VIEWER, group.id) == group
-    said = await messages(hub, at)
-    assert [message.kind for message in said] == [Kind.GROUP_UPDATED] * len(steps)
-    assert said[-1].data is not None
-    assert rules.from_snapshot(orjson.loads(said[-1].data)) == group
-    assert said[-1].event is None
+    published = await messages(hub, at)
+    assert [message.kind for message in published] == [Kind.GROUP_UPDATED] * len(steps)
+    assert published[-1].data is not None
+    assert rules.from_snapshot(orjson.loads(published[-1].data)) == group
+    assert published[-1].event is None
 
 
 async def test_enabling_or_deleting_publishes_one_message(hub: Hub):
@@ -79,12 +81,12 @@ async def test_enabling_or_deleting_publishes_one_message(hub: Hub):
     at = (await messages(hub))[-1].position
     await hub.groups.set_enabled(MANAGER, group.id, True)
     before = await hub.groups.set_enabled(MANAGER, group.id, False)
-    gone = await hub.groups.delete(MANAGER, group.id)
-    assert gone == before
-    said = await messages(hub, at)
-    assert [message.kind for message in said] == [Kind.GROUP_UPDATED, Kind.GROUP_UPDATED, Kind.GROUP_DELETED]
-    assert said[-1].data is not None
-    assert rules.from_snapshot(orjson.loads(said[-1].data)) == before, "it carries the last state"
+    deleted = await hub.groups.delete(MANAGER, group.id)
+    assert deleted == before
+    published = await messages(hub, at)
+    assert [message.kind for message in published] == [Kind.GROUP_UPDATED, Kind.GROUP_UPDATED, Kind.GROUP_DELETED]
+    assert published[-1].data is not None
+    assert rules.from_snapshot(orjson.loads(published[-1].data)) == before, "the message holds the last state"
     with pytest.raises(NotFound):
         await hub.groups.get(VIEWER, group.id)
     await hub.receivers.delete(MANAGER, (await new_receiver(hub)).id)
@@ -95,12 +97,12 @@ async def test_enabling_or_deleting_publishes_one_message(hub: Hub):
 async def test_all_unknown_receivers_are_reported(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     missing = new_id()
-    new = NewGroup("n", "t", "1", "d", ("nobody", build.id, missing))
-    with pytest.raises(InvalidInput) as refusal:
+    new = NewGroup("n", "t", "1", "d", ("absent-id", build.id, missing))
+    with pytest.raises(InvalidInput) as error:
         await hub.groups.create(MANAGER, new)
-    assert [violation.field for violation in refusal.value.violations] == ["receiver_ids/0", "receiver_ids/2"]
-    assert "nobody" in refusal.value.violations[0].message
-    assert missing in refusal.value.violations[1].message
+    assert [violation.field for violation in error.value.violations] == ["receiver_ids/0", "receiver_ids/2"]
+    assert "absent-id" in error.value.violations[0].message
+    assert missing in error.value.violations[1].message
     group = await new_group(hub, build)
     with pytest.raises(InvalidInput):
         await hub.groups.update(MANAGER, group.id, GroupChange(name="other", receiver_ids=(missing,)))
@@ -109,32 +111,32 @@ async def test_all_unknown_receivers_are_reported(hub: Hub, database_url: str):
     assert await execute(database_url, "SELECT count(*) FROM groups") == [(1,)]
 
 
-WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
+INVALID: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no members": ({"receiver_ids": ()}, ["receiver_ids"]),
     "too many members": ({"receiver_ids": ("a",) * 4}, ["receiver_ids"]),
     "a blank member": ({"receiver_ids": (" ",)}, ["receiver_ids/0"]),
-    "a member twice": ({"receiver_ids": ("a", "b", "a")}, ["receiver_ids/2"]),
-    "a member that is no text": ({"receiver_ids": ("\0", "\ud800")}, ["receiver_ids/0", "receiver_ids/1"]),
-    "texts": (
+    "a duplicate member": ({"receiver_ids": ("a", "b", "a")}, ["receiver_ids/2"]),
+    "a member with invalid characters": ({"receiver_ids": ("\0", "\ud800")}, ["receiver_ids/0", "receiver_ids/1"]),
+    "invalid texts": (
         {"name": "", "type": "\0", "version": "x" * 256, "description": "\ud800"},
         ["name", "type", "version", "description"],
     ),
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-async def test_all_group_violations_are_reported(database_url: str, what: str):
-    given, places = WRONG[what]
+@pytest.mark.parametrize("case", INVALID)
+async def test_all_group_violations_are_reported(database_url: str, case: str):
+    fields, locations = INVALID[case]
     async with running_hub(database_url, groups={"max_members": 3}) as hub:
         build = await new_receiver(hub)
         group = await new_group(hub, build)
         for call in (
-            hub.groups.create(MANAGER, replace(NewGroup("n", "t", "1", "d", (build.id,)), **given)),
-            hub.groups.update(MANAGER, group.id, GroupChange(**given)),
+            hub.groups.create(MANAGER, replace(NewGroup("n", "t", "1", "d", (build.id,)), **fields)),
+            hub.groups.update(MANAGER, group.id, GroupChange(**fields)),
         ):
-            with pytest.raises(InvalidInput) as refusal:
+            with pytest.raises(InvalidInput) as error:
                 await call
-            assert [violation.field for violation in refusal.value.violations] == places
+            assert [violation.field for violation in error.value.violations] == locations
         assert await kinds(hub) == [Kind.RECEIVER_CREATED, Kind.GROUP_CREATED]
 
 
@@ -151,18 +153,18 @@ async def test_enabled_groups_per_receiver_are_limited(database_url: str):
         first = await new_group(hub, build)
         await new_group(hub, build)
         disabled = await new_group(hub, build, enabled=False)
-        elsewhere = await new_group(hub, scan)
+        scan_group = await new_group(hub, scan)
         at = (await messages(hub))[-1].position
-        for refused in (
+        for call in (
             hub.groups.create(MANAGER, NewGroup("n", "t", "1", "d", (scan.id, build.id))),
             hub.groups.set_enabled(MANAGER, disabled.id, True),
-            hub.groups.update(MANAGER, elsewhere.id, GroupChange(receiver_ids=(build.id,))),
+            hub.groups.update(MANAGER, scan_group.id, GroupChange(receiver_ids=(build.id,))),
         ):
             with pytest.raises(Conflict, match="2 enabled groups already"):
-                await refused
+                await call
         assert await kinds(hub, at) == []
-        assert (await hub.groups.get(VIEWER, elsewhere.id)) == elsewhere
-        await hub.groups.update(MANAGER, first.id, GroupChange(name="an enabled one may change"))
+        assert (await hub.groups.get(VIEWER, scan_group.id)) == scan_group
+        await hub.groups.update(MANAGER, first.id, GroupChange(name="renamed while enabled"))
         await hub.groups.set_enabled(MANAGER, first.id, False)
         await hub.groups.set_enabled(MANAGER, disabled.id, True)
 
@@ -176,15 +178,15 @@ async def test_stale_expected_version_is_conflict(hub: Hub):
         hub.groups.set_enabled(MANAGER, group.id, False, expected_version=3),
         hub.groups.delete(MANAGER, group.id, expected_version=1),
     ):
-        with pytest.raises(Conflict) as refusal:
+        with pytest.raises(Conflict) as error:
             await call
-        assert refusal.value.field == "expected_version"
+        assert error.value.field == "expected_version"
     assert await hub.groups.get(VIEWER, group.id) == changed
     assert await kinds(hub, at) == []
     await hub.groups.delete(MANAGER, group.id, expected_version=2)
 
 
-@pytest.mark.parametrize("id", ["nobody", "", "\0", "\ud800", "01M7XD0WJCG1Y78QPF4180KVTM"])
+@pytest.mark.parametrize("id", ["unknown", "", "\0", "\ud800", "01M7XD0WJCG1Y78QPF4180KVTM"])
 async def test_unknown_id_raises_not_found(hub: Hub, id: str):
     for call in (
         hub.groups.get(VIEWER, id),
@@ -206,14 +208,14 @@ async def test_groups_are_listed_newest_first(hub: Hub):
     assert (list(page.items), page.has_next) == ([c, b], True)
     page = await hub.groups.page(VIEWER, GroupFilter(), PageRequest(first=2, after=b.position))
     assert (list(page.items), page.has_next) == ([a], False)
-    for wanted, found in (
+    for group_filter, expected in (
         (GroupFilter(name="gate"), [b, a]),
         (GroupFilter(enabled=True), [c, a]),
         (GroupFilter(receiver_id=scan.id), [c, b]),
         (GroupFilter(name="gate", enabled=False, type="com.example.gate", version="1.0"), [b]),
         (GroupFilter(name="GATE"), []),
     ):
-        assert list((await hub.groups.page(VIEWER, wanted, PageRequest())).items) == found
+        assert list((await hub.groups.page(VIEWER, group_filter, PageRequest())).items) == expected
     assert await hub.groups.of_receivers(VIEWER, [build.id, scan.id]) == {build.id: [a, b], scan.id: [b, c]}
 
 
@@ -221,14 +223,14 @@ async def test_group_access_requires_permission(hub: Hub):
     build = await new_receiver(hub)
     group = await new_group(hub, build)
     new = NewGroup("n", "t", "1", "d", (build.id,))
-    nobody = actor("nobody", *(set(Permission) - {p for p in Permission if p.value.startswith("group:")}))
+    no_group_access = actor("other", *(set(Permission) - {p for p in Permission if p.value.startswith("group:")}))
     calls: list[tuple[type[Problem], Any]] = [
         (Forbidden, hub.groups.create(VIEWER, new)),
         (Forbidden, hub.groups.update(VIEWER, group.id, GroupChange(name="x"))),
         (Forbidden, hub.groups.set_enabled(VIEWER, group.id, False)),
         (Forbidden, hub.groups.delete(VIEWER, group.id)),
-        (Forbidden, hub.groups.get(nobody, group.id)),
-        (Forbidden, hub.groups.page(nobody, GroupFilter(), PageRequest())),
+        (Forbidden, hub.groups.get(no_group_access, group.id)),
+        (Forbidden, hub.groups.page(no_group_access, GroupFilter(), PageRequest())),
         (Unauthenticated, hub.groups.create(ANONYMOUS, new)),
     ]
     for problem, call in calls:

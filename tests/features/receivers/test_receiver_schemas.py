@@ -1,4 +1,4 @@
-"""Which JSON Schemas a receiver may have, and what a payload is told that violates one."""
+"""The JSON Schemas that receivers accept, and the violations reported for payloads."""
 
 import time
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from xzepr.features.receivers.schemas import Validators, check, digest, fingerpr
 Json = Any
 
 
-def refused(schema: Json) -> dict[str, str]:
-    """The violations of a schema that is not accepted, by place."""
-    with pytest.raises(InvalidInput) as refusal:
+def schema_errors(schema: Json) -> dict[str, str]:
+    """Asserts that a schema is rejected. Returns its violations by JSON pointer."""
+    with pytest.raises(InvalidInput) as error:
         check(schema)
-    return {violation.field: violation.message for violation in refusal.value.violations}
+    return {violation.field: violation.message for violation in error.value.violations}
 
 
-def faults(schema: Json, payload: Json) -> dict[str, str]:
-    """The violations of a payload, by place, under a schema that is accepted."""
+def payload_errors(schema: Json, payload: Json) -> dict[str, str]:
+    """Returns the violations of a payload under an accepted schema, by JSON pointer."""
     return {v.field: v.message for v in violations(schemas.compile(check(schema)), payload)}
 
 
@@ -42,12 +42,12 @@ def test_schema_is_stored_compact_in_key_order():
 
 @pytest.mark.parametrize(("schema", "accepts"), [(True, True), (False, False), ({}, True)])
 def test_boolean_schemas_are_accepted(schema: Json, accepts: bool):
-    assert (not faults(schema, {"any": "thing"})) is accepts
+    assert (not payload_errors(schema, {"any": "thing"})) is accepts
 
 
 @pytest.mark.parametrize("schema", [None, 5, "string", [], [{}]])
 def test_other_json_is_rejected_as_schema(schema: Json):
-    assert refused(schema) == {"schema": "a schema is a JSON object, true or false"}
+    assert schema_errors(schema) == {"schema": "a schema is a JSON object, true or false"}
 
 
 def test_each_payload_violation_has_a_json_pointer():
@@ -62,10 +62,10 @@ def test_each_payload_violation_has_a_json_pointer():
         "required": ["name"],
         "additionalProperties": False,
     }
-    found = violations(
+    errors = violations(
         schemas.compile(check(schema)), {"size": "big", "a/b~": [1, 9], "never": 1, "when": "noon", "x": 1}
     )
-    assert sorted((v.field, v.message) for v in found) == [
+    assert sorted((v.field, v.message) for v in errors) == [
         ("payload", '"name" is a required property'),
         ("payload", "Additional properties are not allowed ('x' was unexpected)"),
         ("payload/a~1b~0/1", "the value is greater than the maximum of 3"),
@@ -77,9 +77,9 @@ def test_each_payload_violation_has_a_json_pointer():
 
 def test_violation_messages_omit_values():
     secret = "s3cret" * 1000
-    found = violations(schemas.compile(check({"items": {"enum": [1, "x" * 9000]}})), [secret, {"k": secret}])
-    assert [v.field for v in found] == ["payload/0", "payload/1"]
-    assert all("s3cret" not in v.message and len(v.message) <= 500 for v in found)
+    errors = violations(schemas.compile(check({"items": {"enum": [1, "x" * 9000]}})), [secret, {"k": secret}])
+    assert [v.field for v in errors] == ["payload/0", "payload/1"]
+    assert all("s3cret" not in v.message and len(v.message) <= 500 for v in errors)
 
 
 def test_at_most_hundred_violations_are_reported():
@@ -107,37 +107,37 @@ def test_large_payload_is_validated_quickly():
     ],
 )
 def test_draft_is_declared_or_inferred_from_items(schema: Json, passes: Json, fails: Json):
-    assert faults(schema, passes) == {}
-    assert faults(schema, fails) != {}
+    assert payload_errors(schema, passes) == {}
+    assert payload_errors(schema, fails) != {}
 
 
 def test_items_list_is_rejected_in_draft_2020_12():
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "items": [{"type": "string"}]}
-    assert list(refused(schema)) == ["schema/items"]
+    assert list(schema_errors(schema)) == ["schema/items"]
 
 
 @pytest.mark.parametrize(
     "declared", ["http://example.com/schema", "http://json-schema.org/draft-03/schema#", "", 5, []]
 )
 def test_unknown_draft_is_rejected(declared: Json):
-    assert refused({"$schema": declared})["schema/$schema"].startswith("unknown $schema")
+    assert schema_errors({"$schema": declared})["schema/$schema"].startswith("unknown $schema")
 
 
 def test_subschema_in_another_draft_is_rejected():
-    part = {"$id": "http://x/y", "$schema": "http://json-schema.org/draft-04/schema#"}
-    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": part}}
-    assert list(refused(schema)) == ["schema/definitions/a/$schema"]
+    subschema = {"$id": "http://x/y", "$schema": "http://json-schema.org/draft-04/schema#"}
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": subschema}}
+    assert list(schema_errors(schema)) == ["schema/definitions/a/$schema"]
 
 
 def test_all_schema_errors_are_reported():
     schema = {"type": "strin", "properties": {"a": {"minimum": "x"}, "b": {"pattern": "["}}}
-    assert set(refused(schema)) == {"schema/type", "schema/properties/a/minimum", "schema/properties/b/pattern"}
+    assert set(schema_errors(schema)) == {"schema/type", "schema/properties/a/minimum", "schema/properties/b/pattern"}
 
 
 @pytest.mark.parametrize("pattern", ["(?=a)", "(?!a)", r"(a)\1", "(?:a{1000}){1000}"])
 def test_pattern_beyond_linear_time_is_rejected(pattern: str):
-    assert "linear time" in refused({"properties": {"c": {"pattern": pattern}}})["schema/properties/c/pattern"]
-    assert "linear time" in refused({"patternProperties": {pattern: {}}})[f"schema/patternProperties/{pattern}"]
+    assert "linear time" in schema_errors({"properties": {"c": {"pattern": pattern}}})["schema/properties/c/pattern"]
+    assert "linear time" in schema_errors({"patternProperties": {pattern: {}}})[f"schema/patternProperties/{pattern}"]
 
 
 def test_patterns_run_in_linear_time():
@@ -149,12 +149,12 @@ def test_patterns_run_in_linear_time():
 
 @pytest.mark.parametrize("value", [2**64, float("nan"), "a\0b", "\ud800"])
 def test_schema_value_without_json_form_is_rejected(value: Json):
-    assert list(refused({"properties": {"a": {"const": value}}})) == ["schema/properties/a/const"]
+    assert list(schema_errors({"properties": {"a": {"const": value}}})) == ["schema/properties/a/const"]
 
 
 def test_too_large_or_deep_schemas_are_rejected():
-    assert "262,144" in refused({"description": "x" * 262_144})["schema"]
-    assert "nested deeper" in refused(nested(100_000, lambda s: {"not": s}, {}))["schema"]
+    assert "262,144" in schema_errors({"description": "x" * 262_144})["schema"]
+    assert "nested deeper" in schema_errors(nested(100_000, lambda s: {"not": s}, {}))["schema"]
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_too_large_or_deep_schemas_are_rejected():
 )
 @pytest.mark.parametrize("keyword", ["$ref", "$dynamicRef"])
 def test_external_references_are_rejected(keyword: str, reference: str):
-    assert list(refused({"properties": {"a": {keyword: reference}}})) == [f"schema/properties/a/{keyword}"]
-    assert list(refused({"$defs": {"unused": {keyword: reference}}})) == [f"schema/$defs/unused/{keyword}"]
+    assert list(schema_errors({"properties": {"a": {keyword: reference}}})) == [f"schema/properties/a/{keyword}"]
+    assert list(schema_errors({"$defs": {"unused": {keyword: reference}}})) == [f"schema/$defs/unused/{keyword}"]
 
 
 @pytest.mark.parametrize("reference", ["#/$defs/b", "#b", "#/$defs/a/type", "#/$defs/list/1", "#/$defs/list/00"])
 def test_dangling_references_are_rejected(reference: str):
     schema: Json = {"$defs": {"a": {"type": "string"}}, "x": {"list": [{"type": "null"}]}, "$ref": reference}
-    assert list(refused(schema)) == ["schema/$ref"]
+    assert list(schema_errors(schema)) == ["schema/$ref"]
 
 
 RESOLVED: list[Json] = [
@@ -205,12 +205,12 @@ RESOLVED: list[Json] = [
     RESOLVED,
 )
 def test_internal_references_are_resolved(schema: Json):
-    assert faults(schema, 1) == {}
-    assert faults(schema, "one") != {}
+    assert payload_errors(schema, 1) == {}
+    assert payload_errors(schema, "one") != {}
 
 
 @pytest.mark.parametrize(
-    ("schema", "place"),
+    ("schema", "location"),
     [
         ({"$defs": {"a": {"$id": "http://x/"}, "b": {"$id": "http://x/"}}}, "schema/$defs/b/$id"),
         ({"$defs": {"a": {"$anchor": "x"}, "b": {"$anchor": "x"}}}, "schema/$defs/b/$anchor"),
@@ -218,14 +218,14 @@ def test_internal_references_are_resolved(schema: Json):
         ({"$ref": "#/$defs/a/$defs/b", "$defs": {"a": {"$id": "http://x/", "$defs": {"b": {}}}}}, "schema/$ref"),
     ],
 )
-def test_ambiguous_identifiers_are_rejected(schema: Json, place: str):
-    found = refused(schema)
-    assert len(found) == 1
-    assert place.replace("/b/", "/a/") in [where.replace("/b/", "/a/") for where in found]
+def test_ambiguous_identifiers_are_rejected(schema: Json, location: str):
+    errors = schema_errors(schema)
+    assert len(errors) == 1
+    assert location.replace("/b/", "/a/") in [pointer.replace("/b/", "/a/") for pointer in errors]
 
 
 def bomb(levels: int, keyword: str = "allOf") -> Json:
-    """Each of its definitions refers to the next one twice: 2^levels subschemas in 45 bytes a level."""
+    """Returns a schema of 45 bytes a level whose definitions each refer to the next one twice: 2^levels subschemas."""
     defs: dict[str, Json] = {f"d{i}": {keyword: [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(levels)}
     return {"$ref": "#/$defs/d0", "$defs": {**defs, f"d{levels}": {"type": "integer"}}}
 
@@ -261,7 +261,7 @@ BOMBS: list[Json] = [
 )
 def test_schema_above_10000_subschemas_is_rejected_quickly(schema: Json):
     began = time.process_time()
-    assert "more than 10,000 subschemas" in refused(schema)["schema"]
+    assert "more than 10,000 subschemas" in schema_errors(schema)["schema"]
     assert time.process_time() - began < 1
 
 
@@ -303,7 +303,7 @@ RECURSIVE: list[tuple[Json, Json]] = [
     RECURSIVE,
 )
 def test_recursion_in_one_branch_is_accepted(schema: Json, payload: Json):
-    assert faults(schema, payload) == {}
+    assert payload_errors(schema, payload) == {}
 
 
 BRANCHING: list[Json] = [
@@ -330,7 +330,7 @@ BRANCHING: list[Json] = [
     BRANCHING,
 )
 def test_recursion_in_several_branches_is_rejected(schema: Json):
-    assert "recurses in more than one branch" in refused(schema)["schema"]
+    assert "recurses in more than one branch" in schema_errors(schema)["schema"]
 
 
 ENDLESS: list[Json] = [
@@ -344,7 +344,7 @@ ENDLESS: list[Json] = [
 
 @pytest.mark.parametrize("schema", ENDLESS)
 def test_recursion_without_descent_is_rejected(schema: Json):
-    assert "without end" in refused(schema)["schema"]
+    assert "without end" in schema_errors(schema)["schema"]
 
 
 def test_recursive_schema_validates_deep_payload_quickly():
@@ -387,7 +387,7 @@ def test_validator_cache_evicts_oldest():
     assert validators.get("a", b"{}") is first
     validators.get("c", b"false")
     assert validators.get("a", b"{}") is first
-    assert len(schemas.violations(validators.get("b", b"false"), 1)) == 1, "b was forgotten, and is compiled anew"
+    assert len(schemas.violations(validators.get("b", b"false"), 1)) == 1, "b was evicted and is compiled again"
 
 
 NAMES = st.sampled_from(["a", "b", "n"])
@@ -400,28 +400,28 @@ SCHEMAS: st.SearchStrategy[Json] = st.recursive(
     | st.fixed_dictionaries({"$dynamicRef": st.just("#n"), "type": st.sampled_from(["object", "array"])})
     | st.fixed_dictionaries({"$dynamicAnchor": st.just("n")})
     | st.fixed_dictionaries({"$id": st.sampled_from(["n", "http://x/n", "#n", "a#b", "http://["])}),
-    lambda part: st.fixed_dictionaries(
+    lambda subschema: st.fixed_dictionaries(
         {},
         optional={
             "$ref": REFERENCES,
             "$id": st.just("http://x/n"),
             "$anchor": st.just("n"),
-            "$defs": st.dictionaries(NAMES, part, max_size=3),
-            "properties": st.dictionaries(NAMES, part, max_size=2),
-            "dependencies": st.dictionaries(NAMES, part | st.lists(NAMES), max_size=2),
-            "allOf": st.lists(part, max_size=3),
-            "anyOf": st.lists(part, max_size=2),
-            "items": part | st.lists(part, max_size=2),
-            "not": part,
-            "unevaluatedProperties": part,
-            "a": part,
+            "$defs": st.dictionaries(NAMES, subschema, max_size=3),
+            "properties": st.dictionaries(NAMES, subschema, max_size=2),
+            "dependencies": st.dictionaries(NAMES, subschema | st.lists(NAMES), max_size=2),
+            "allOf": st.lists(subschema, max_size=3),
+            "anyOf": st.lists(subschema, max_size=2),
+            "items": subschema | st.lists(subschema, max_size=2),
+            "not": subschema,
+            "unevaluatedProperties": subschema,
+            "a": subschema,
         },
     ),
     max_leaves=15,
 )
 PAYLOADS: st.SearchStrategy[Json] = st.recursive(
     st.none() | st.integers() | st.text(),
-    lambda part: st.lists(part, max_size=3) | st.dictionaries(NAMES, part, max_size=3),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(NAMES, value, max_size=3),
     max_leaves=15,
 )
 
@@ -431,8 +431,8 @@ def test_any_schema_is_rejected_or_validates(schema: Json, payload: Json):
     began = time.process_time()
     try:
         validator = schemas.compile(check(schema))
-    except InvalidInput as refusal:
-        reasons = refusal.violations
+    except InvalidInput as error:
+        reasons = error.violations
         assert reasons[0].message
     else:
         assert validator.is_valid(payload) is (violations(validator, payload) == ())
@@ -443,7 +443,7 @@ def test_identifier_unknown_to_another_draft_is_rejected():
     inner: dict[str, Json] = {"$id": "http://x/inner", "definitions": {"n": {}}, "allOf": [{"$ref": "#/definitions/n"}]}
     draft_7 = "http://json-schema.org/draft-07/schema#"
     schema: dict[str, Json] = {"$schema": draft_7, "$ref": "#/$defs/a", "$defs": {"a": inner}, "definitions": {"n": {}}}
-    assert list(refused(schema)) == ["schema/$defs/a/$id"]
+    assert list(schema_errors(schema)) == ["schema/$defs/a/$id"]
 
 
 @pytest.mark.parametrize(
@@ -463,12 +463,12 @@ def test_identifier_unknown_to_another_draft_is_rejected():
 )
 def test_non_canonical_identifiers_are_rejected(identifier: str):
     schema: Json = {"$defs": {"a": {"$id": "http://x/i", "type": "string"}, "b": {"$id": identifier}}}
-    assert list(refused(schema)) == ["schema/$defs/b/$id"]
+    assert list(schema_errors(schema)) == ["schema/$defs/b/$id"]
 
 
 def test_patterns_too_large_together_are_rejected():
     schema = {"properties": {f"p{i}": {"pattern": rf"^\p{{L}}{{1,64}}$|{i}"} for i in range(5_000)}}
     began = time.process_time()
-    assert any("too large" in message for message in refused(schema).values())
+    assert any("too large" in message for message in schema_errors(schema).values())
     assert time.process_time() - began < 2
     assert check({"properties": {f"p{i}": {"pattern": rf"^[\w.-]{{1,255}}-{i}$"} for i in range(300)}})

@@ -14,8 +14,10 @@ from tests.support.hub import (
     MANAGER,
     VIEWER,
     execute,
+    messages_after,
     new_event,
     new_receiver,
+    origin_of,
     running_hub,
     terminate,
     until,
@@ -120,7 +122,7 @@ async def test_old_messages_are_removed_without_a_gap(stream: Stream, monkeypatc
     await _age(stream, 20)
     await _enforce(stream)
     assert await _stored(stream) == list(range(20, 31)), "the last that went is the mark of where the stream begins"
-    assert (await stream.origin()).cursor == said[19].cursor
+    assert (await origin_of(stream)).cursor == said[19].cursor
     assert await _page(stream, None) == list(range(21, 31))
     await _enforce(stream)
     assert await _stored(stream) == list(range(20, 31))
@@ -138,7 +140,7 @@ async def test_newest_message_stays_when_all_are_old(stream: Stream) -> None:
     assert (await _announce(stream, 10))[0].position == 1
     await _age(stream, 10)
     await _enforce(stream)
-    head, origin = await stream.head(), await stream.origin()
+    head, origin = await stream.head(), await origin_of(stream)
     assert await _stored(stream) == [10]
     assert head.cursor == origin.cursor
     assert await _page(stream, None) == []
@@ -171,7 +173,7 @@ async def test_fully_expired_partition_is_dropped(stream: Stream, database_url: 
     )
     assert ("messages_p0",) not in parts
     assert await _stored(stream) == [10_000_001, 10_000_002]
-    assert (await stream.origin()).position == 10_000_001
+    assert (await origin_of(stream)).position == 10_000_001
     await stream.make_partitions(10_000_000)
     assert (await _announce(stream, 1))[0].position == 10_000_003
 
@@ -314,7 +316,7 @@ async def test_hub_applies_its_retention_setting(database_url: str, monkeypatch:
 
 
 async def _begins_with(stream: Stream, position: int) -> bool:
-    return (await stream.origin()).position == position
+    return (await origin_of(stream)).position == position
 
 
 # Those who are too late -------------------------------------------------------------------------------
@@ -361,7 +363,7 @@ async def test_reader_overtaken_by_retention_sees_no_gap(database_url: str, read
         async with hub.db.read() as connection:
             [row] = await (await connection.execute("SELECT id FROM messages WHERE position = 5")).fetchall()
         start = {0: Cursor.of(0, hub.stream.hub_id), 5: Cursor.of(5, row[0])}.get(reads_from)
-        start = start or (await hub.stream.after(0, 1))[0].cursor
+        start = start or (await messages_after(hub.stream, 0, 1))[0].cursor
         frames = follow(hub.stream, hub.feed, VIEWER, start, StreamFilter(), checkpoint_seconds=60)
         async with aclosing(frames):
             assert isinstance(await anext(frames), Checkpoint)

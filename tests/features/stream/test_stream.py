@@ -17,6 +17,7 @@ from tests.support.hub import (
     execute,
     kinds,
     messages,
+    messages_after,
     new_event,
     new_group,
     new_receiver,
@@ -61,7 +62,7 @@ async def announce(stream: Stream, count: int = 1) -> list[Message]:
 
 async def test_concurrent_writers_get_gapless_positions(stream: Stream):
     await asyncio.gather(*(announce(stream, count) for count in (1, 3, 2, 5, 1, 8)))
-    found = await stream.after(0, 100)
+    found = await messages_after(stream, 0, 100)
     assert [message.position for message in found] == list(range(1, 21))
     assert len({message.id for message in found}) == 20
     assert [message.time for message in found] == sorted(message.time for message in found)
@@ -136,7 +137,7 @@ async def test_lost_writer_connection_changes_nothing(stream: Stream, database_u
         with pytest.raises(Unavailable):
             await call
     assert await waiting_for_locks(database_url) == 0
-    assert await stream.after(0, 10) == []
+    assert await messages_after(stream, 0, 10) == []
     assert (await announce(stream))[0].position == 1
 
 
@@ -357,7 +358,7 @@ async def test_partitions_are_created_beside_writers(stream: Stream, database_ur
             await stream.make_partitions(20)
 
     await asyncio.gather(write(), write(), write(), make())
-    assert [message.position for message in await stream.after(0, 100)] == list(range(1, 61))
+    assert [message.position for message in await messages_after(stream, 0, 100)] == list(range(1, 61))
     assert [count for _, count in await _partitions(database_url)] == [10, 20, 20, 10]
 
 
@@ -401,8 +402,8 @@ async def test_feed_polls_for_messages_without_notification(database_url: str):
 async def test_feeds_deliver_commits_of_two_processes_in_order(database_url: str) -> None:
     async with running_hub(database_url) as one, running_hub(database_url) as other:
         seen: dict[str, list[int]] = {"one": [], "other": []}
-        one.feed.watchers.append(lambda messages: seen["one"].extend(message.position for message in messages))
-        other.feed.watchers.append(lambda messages: seen["other"].extend(message.position for message in messages))
+        one.feed.on_messages.append(lambda messages: seen["one"].extend(message.position for message in messages))
+        other.feed.on_messages.append(lambda messages: seen["other"].extend(message.position for message in messages))
         receiver = await new_receiver(one)
         await asyncio.gather(
             *(hub.recorder.record(MANAGER, new_event(receiver)) for _ in range(100) for hub in (one, other))

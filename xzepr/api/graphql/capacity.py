@@ -11,7 +11,7 @@ from xzepr.api.graphql.operations import GraphQLRequest
 from xzepr.core import exact_json
 from xzepr.core.actor import Actor
 from xzepr.core.errors import TooLarge
-from xzepr.features.stream.processes import Clients
+from xzepr.features.processes.service import Clients
 
 
 class ObserveSubscribers(Protocol):

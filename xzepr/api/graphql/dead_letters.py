@@ -11,8 +11,8 @@ from xzepr.api.graphql.paging import Connection, Listed, asked, listed
 from xzepr.api.graphql.scalars import Position
 from xzepr.core.actor import Permission
 from xzepr.core.errors import InvalidInput
-from xzepr.features.stream import dead_letters
-from xzepr.features.stream.dead_letters import DeadLetterState
+from xzepr.features.relay import dead_letters
+from xzepr.features.relay.dead_letters import DeadLetterState
 
 DeadLetterStateType = strawberry.enum(
     DeadLetterState, name="DeadLetterState", description="What becomes of a message that Kafka refused."

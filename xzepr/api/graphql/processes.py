@@ -5,7 +5,7 @@ from datetime import datetime
 import strawberry
 
 from xzepr.api.graphql.scalars import Position
-from xzepr.features.stream.published import RelayState
+from xzepr.features.relay.model import RelayState
 
 RelayStateType = strawberry.enum(RelayState, name="RelayState", description="What a route's relay is doing.")
 

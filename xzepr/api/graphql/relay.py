@@ -9,7 +9,8 @@ from xzepr.api.graphql.guards import requires
 from xzepr.api.graphql.processes import HubProcess, RelayStateType
 from xzepr.api.graphql.scalars import Position
 from xzepr.core.actor import Permission
-from xzepr.features.stream import processes, routes
+from xzepr.features.processes import service as processes
+from xzepr.features.relay import service as routes
 
 
 @strawberry.type(description="One route of the stream into Kafka, as its relay last described it.")
@@ -82,12 +83,14 @@ class RelayQueries:
         hub = info.context.hub
         statuses = await routes.statuses(hub.db, info.context.actor)
         present = await processes.statuses(hub.db, info.context.actor)
-        head, origin = await hub.stream.head(), await hub.stream.origin()
+        async with hub.stream.reader() as reader:
+            head, origin = await reader.head(), await reader.origin()
+            time = await reader.time_at(head.position)
         return StreamStatus(
             position=Position(head.position),
             cursor=str(head.cursor),
             oldest_cursor=str(origin.cursor),
-            time=await hub.stream.time_at(head.position),
+            time=time,
             routes=statuses,  # pyright: ignore[reportArgumentType] resolved from RouteStatus
             dead_letters=sum(one.dead_letters for one in statuses),
             processes=present,  # pyright: ignore[reportArgumentType] resolved from ProcessStatus

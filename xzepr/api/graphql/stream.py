@@ -17,7 +17,7 @@ from xzepr.features.groups import rules as group_rules
 from xzepr.features.receivers import rules as receiver_rules
 from xzepr.features.stream import model
 from xzepr.features.stream.kinds import KINDS, Kind
-from xzepr.features.stream.subscription import follow
+from xzepr.features.subscriptions.service import follow
 
 strawberry.enum(Kind, name="StreamKind", description="What a message says happened.")
 strawberry.enum(ActorKind, name="ActorKind", description="How an actor came to be known.")

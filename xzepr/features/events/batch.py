@@ -10,7 +10,7 @@ from xzepr.features.events import rules, store
 from xzepr.features.events.model import Accepted, Recorded
 from xzepr.features.events.queue import Pending
 from xzepr.features.groups.gates import GateBatch
-from xzepr.features.receivers.admission import Admission, Admitting
+from xzepr.features.receivers.payload_validation import BatchValidator, PayloadValidation
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Event
 from xzepr.features.stream.service import WriteTransaction
@@ -30,7 +30,9 @@ Outcome = Recorded | Repeat | Problem
 class Batch:
     """The events of one transaction, each with what became of it."""
 
-    def __init__(self, tx: WriteTransaction, admitting: Admitting, gates: GateBatch, keys: Sequence[store.UsedKey]):
+    def __init__(
+        self, tx: WriteTransaction, admitting: BatchValidator, gates: GateBatch, keys: Sequence[store.UsedKey]
+    ):
         self._tx = tx
         self._admitting = admitting
         self._gates = gates
@@ -39,7 +41,7 @@ class Batch:
         self._events: list[Event] = []
 
     @classmethod
-    async def read(cls, tx: WriteTransaction, admission: Admission, pendings: Sequence[Pending]) -> "Batch":
+    async def read(cls, tx: WriteTransaction, admission: PayloadValidation, pendings: Sequence[Pending]) -> "Batch":
         """Reads receivers, gates and idempotency keys of the batch under the lock."""
         connection = tx.connection
         receiver_ids = {pending.accepted.new.receiver_id for pending in pendings}
@@ -49,7 +51,7 @@ class Batch:
         used = await store.used_keys(connection, [id for id, _ in keyed], [key for _, key in keyed]) if keyed else None
         standings = await admission.ask(connection, receiver_ids)
         gates = await GateBatch.read(connection, receiver_ids, {pending.accepted.unit_id for pending in pendings})
-        admitting = Admitting(admission, connection, await standings.fetchall())
+        admitting = BatchValidator(admission, connection, await standings.fetchall())
         return cls(tx, admitting, gates, await used.fetchall() if used else [])
 
     async def judge(self, pending: Pending) -> Outcome:
@@ -62,7 +64,7 @@ class Batch:
             revision = await self._admitting.admit(new.receiver_id, accepted.receiver_revision, new.payload)
             if revision != accepted.receiver_revision:
                 accepted = replace(accepted, receiver_revision=revision)
-            event = rules.place(accepted, self._tx.next_position, self._tx.time, actor.id, now())
+            event = rules.position_event(accepted, self._tx.next_position, self._tx.time, actor.id, now())
         except Problem as problem:
             return problem
         return self._record(actor, accepted, event)

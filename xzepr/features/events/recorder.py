@@ -20,10 +20,10 @@ from xzepr.features.events.batch import Batch, Outcome, Repeat
 from xzepr.features.events.model import Accepted, NewEvent, Recorded
 from xzepr.features.events.queue import Pending, Queue
 from xzepr.features.groups.gates import present_gates
-from xzepr.features.receivers.admission import Admission
+from xzepr.features.receivers.payload_validation import PayloadValidation
 from xzepr.features.stream.model import Cursor
 from xzepr.features.stream.service import Stream, WriteTransaction
-from xzepr.infra.db import Connection, ConnectionLost, Database, given_up_after, refusals
+from xzepr.infra.db import Connection, ConnectionLost, Database, hang_up_after, translate_errors
 from xzepr.settings import EventSettings, RecorderSettings
 
 _ANSWER_SECONDS = 2.0
@@ -44,7 +44,7 @@ class Recorder:
         self,
         db: Database,
         stream: Stream,
-        admission: Admission,
+        admission: PayloadValidation,
         limits: EventSettings,
         settings: RecorderSettings,
         observe: Callable[[int, float], None] = lambda size, seconds: None,
@@ -144,7 +144,7 @@ class Recorder:
         began = time.perf_counter()
         outcomes: list[Outcome] = []
         try:
-            async with refusals():
+            async with translate_errors():
                 tx = await self._transact(batch, outcomes)
         except Exception as error:
             failure = error
@@ -152,7 +152,7 @@ class Recorder:
             self._refused_for_room_at = None
             self._observe(len(batch), time.perf_counter() - began)
             self._answer(batch, outcomes)
-            self._stream.tell(tx)
+            self._stream.publish_locally(tx)
             return
         await self._disconnect()
         match failure:
@@ -171,9 +171,9 @@ class Recorder:
         if self._connection is None or self._connection.closed:
             self._connection = await self._db.connect("recorder")
         connection = self._connection
-        with given_up_after(connection, self._db.transaction_seconds + _ANSWER_SECONDS):
+        with hang_up_after(connection, self._db.transaction_seconds + _ANSWER_SECONDS):
             async with connection.pipeline() as pipeline:
-                async with connection.transaction(), self._stream.turn(connection, SYSTEM) as tx:
+                async with connection.transaction(), self._stream.writer_transaction(connection, SYSTEM) as tx:
                     work = await Batch.read(tx, self._admission, batch)
                     outcomes.extend([await work.judge(pending) for pending in batch])
                     await work.write(connection)
@@ -234,8 +234,13 @@ class Recorder:
         while True:
             try:
                 connection = await self._db.connect("recorder settling")
-                with given_up_after(connection, self._db.lock_seconds + _ANSWER_SECONDS):
-                    async with refusals(), connection, connection.transaction(), self._stream.turn(connection, SYSTEM):
+                with hang_up_after(connection, self._db.lock_seconds + _ANSWER_SECONDS):
+                    async with (
+                        translate_errors(),
+                        connection,
+                        connection.transaction(),
+                        self._stream.writer_transaction(connection, SYSTEM),
+                    ):
                         return bool(await store.existing(connection, ids))
             except Problem:
                 if time.monotonic() > deadline:

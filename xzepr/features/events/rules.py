@@ -83,7 +83,7 @@ def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
     return digest_of_parts(parts)
 
 
-def place(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str, present: datetime) -> Event:
+def position_event(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str, present: datetime) -> Event:
     """The event at its place in the stream; raises InvalidInput when it claims to come from the future. `present` is
     by this process's clock, `recorded_at` by the database's: one of them that was set back refuses nobody."""
     new, latest = accepted.new, max(recorded_at, present)

@@ -8,7 +8,8 @@ from psycopg import AsyncCursor
 from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.features.events.model import EventFilter
-from xzepr.features.stream.model import EVENT_COLUMNS, Event, event_of_row
+from xzepr.features.stream.model import Event
+from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
 from xzepr.infra.db import Connection
 
 _NEWEST = 2**63 - 1

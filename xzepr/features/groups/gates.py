@@ -26,7 +26,7 @@ class GateBatch:
         cls, connection: Connection, receiver_ids: Collection[str], unit_ids: Collection[bytes]
     ) -> "GateBatch":
         """Reads under the writer's lock; both statements travel together when the connection is in pipeline mode."""
-        groups = await store.enabled_having(connection, list(receiver_ids))
+        groups = await store.enabled_groups_with_members(connection, list(receiver_ids))
         statuses = await store.statuses(connection, list(unit_ids))
         return cls(rules.GateFold(await groups.fetchall(), await statuses.fetchall()))
 
@@ -67,7 +67,9 @@ class GateBatch:
 
 async def present_gates(connection: Connection, events: Sequence[Event]) -> dict[int, tuple[Gate, ...]]:
     """The gates of each event's receiver for its unit as they are now, by the event's position."""
-    groups = await (await store.enabled_having(connection, [event.receiver_id for event in events])).fetchall()
+    groups = await (
+        await store.enabled_groups_with_members(connection, [event.receiver_id for event in events])
+    ).fetchall()
     groups.sort(key=lambda group: group.position)
     statuses = await (await store.statuses(connection, [event.unit_id for event in events])).fetchall()
     units = rules.by_unit(statuses)

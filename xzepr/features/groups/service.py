@@ -111,7 +111,7 @@ class Groups:
         """The groups, enabled or not, that each of the receivers is a member of."""
         actor.must(Permission.GROUP_READ)
         async with self.db.read() as connection:
-            groups = await (await store.having(connection, receiver_ids)).fetchall()
+            groups = await (await store.groups_with_members(connection, receiver_ids)).fetchall()
         return {id: [group for group in groups if id in group.receiver_ids] for id in receiver_ids}
 
     async def gate(self, actor: Actor, id: str, unit: Unit) -> Gate:
@@ -127,7 +127,7 @@ class Groups:
         async with self.db.read() as connection:
             statuses = await (await store.statuses(connection, [unit.id for unit in units])).fetchall()
             reporters = list({status.receiver_id for status in statuses})
-            groups = await (await store.having(connection, reporters)).fetchall()
+            groups = await (await store.groups_with_members(connection, reporters)).fetchall()
         groups.sort(key=lambda group: group.position)
         seen = rules.by_unit(statuses)
         return {unit: _gates_of(unit, seen.get(unit.id, {}), groups) for unit in units}
@@ -175,7 +175,7 @@ class Groups:
 
     async def _check_room(self, connection: Connection, group: Group) -> None:
         limit = self.limits.max_groups_per_receiver
-        for id in await store.crowded(connection, group.receiver_ids, group.id, limit):
+        for id in await store.receivers_at_group_limit(connection, group.receiver_ids, group.id, limit):
             raise Conflict(f"the receiver {id} is in {limit} enabled groups already", field="receiver_ids")
 
 

@@ -28,7 +28,7 @@ async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Group]:
     return await (await cursor.execute(_GROUPS + "WHERE g.id = ANY(%s)", (list(ids),))).fetchall()
 
 
-async def having(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
+async def groups_with_members(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
     """Every group that any of the receivers is a member of."""
     return await connection.cursor(row_factory=args_row(_group)).execute(
         _GROUPS + "WHERE g.id IN (SELECT group_id FROM group_members WHERE receiver_id = ANY(%b::text[]))",
@@ -36,7 +36,7 @@ async def having(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCu
     )
 
 
-async def enabled_having(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
+async def enabled_groups_with_members(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
     """Every enabled group that any of the receivers is a member of."""
     return await connection.cursor(row_factory=args_row(_group)).execute(
         _GROUPS
@@ -127,7 +127,9 @@ async def delete(connection: Connection, group_id: str) -> None:
     await connection.execute("DELETE FROM groups WHERE id = %s", (group_id,))
 
 
-async def crowded(connection: Connection, receiver_ids: Sequence[str], group_id: str, limit: int) -> list[str]:
+async def receivers_at_group_limit(
+    connection: Connection, receiver_ids: Sequence[str], group_id: str, limit: int
+) -> list[str]:
     """Those of the receivers that are in `limit` or more enabled groups, this one not counted."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         """

@@ -18,7 +18,7 @@ _RECEIVERS: LiteralString = """
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReceiverState:
     """What the recorder must know of a receiver under the lock."""
 
     id: str
@@ -44,9 +44,9 @@ async def existing(connection: Connection, ids: Sequence[str]) -> list[str]:
     return await (await cursor.execute("SELECT id FROM receivers WHERE id = ANY(%s)", (list(ids),))).fetchall()
 
 
-async def standings(connection: Connection, ids: Sequence[str]) -> AsyncCursor[Standing]:
+async def standings(connection: Connection, ids: Sequence[str]) -> AsyncCursor[ReceiverState]:
     """How these receivers stand; those that do not exist are left out."""
-    return await connection.cursor(row_factory=class_row(Standing)).execute(
+    return await connection.cursor(row_factory=class_row(ReceiverState)).execute(
         "SELECT id, enabled, revision FROM receivers WHERE id = ANY(%b::text[])", (list(ids),)
     )
 

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, LiteralString
 
 from xzepr.core.actor import ActorKind, Permission
 from xzepr.core.errors import InvalidInput
@@ -33,20 +32,6 @@ class Event:
     owner_id: str
     created_at: datetime
     recorded_at: datetime
-
-
-EVENT_COLUMNS: LiteralString = """
-    e.position, e.id, e.unit_id, e.name, e.version, e.release, e.platform_id, e.package, e.description,
-    e.payload::text, e.success, e.receiver_id, e.receiver_revision, e.owner_id, e.created_at, e.recorded_at
-"""
-"""What `event_of_row` takes, selected from `events AS e`; for the stores of the stream and of events."""
-
-
-def event_of_row(*columns: Any) -> Event:
-    """An event from a row of EVENT_COLUMNS."""
-    values = list(columns)
-    values[9] = values[9].encode()
-    return Event(*values)
 
 
 @dataclass(frozen=True, slots=True)

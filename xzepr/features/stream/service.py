@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from xzepr.core.actor import Actor
-from xzepr.core.errors import CursorExpired, StreamDiverged
 from xzepr.core.ids import new_id
 from xzepr.core.paging import Page, PageRequest
 from xzepr.features.stream import rules, store
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import Cursor, Event, Head, Message, Origin, StreamFilter
-from xzepr.infra.db import Connection, Database, given_up_after
+from xzepr.features.stream.model import Cursor, Event, Head, Message, StreamFilter
+from xzepr.features.stream.reader import StreamReader
+from xzepr.infra.db import Connection, Database, hang_up_after
 
 _VERIFY_SECONDS = 3.0
 """Two rows are read; a connection that says nothing for so long has fallen silent."""
@@ -79,7 +79,7 @@ class Stream:
 
     db: Database
     hub_id: str
-    followers: list[Callable[[WriteTransaction], None]] = field(
+    on_commit: list[Callable[[WriteTransaction], None]] = field(
         default_factory=list[Callable[[WriteTransaction], None]]
     )
     """Told what this process has committed, so that its feed need not read that back."""
@@ -93,9 +93,9 @@ class Stream:
     @asynccontextmanager
     async def write(self, actor: Actor) -> AsyncGenerator[WriteTransaction]:
         """The writer's turn: waits for the lock (Overloaded after the lock time-out) and commits at the end."""
-        async with self.db.write() as connection, self.turn(connection, actor) as tx:
+        async with self.db.write() as connection, self.writer_transaction(connection, actor) as tx:
             yield tx
-        self.tell(tx)
+        self.publish_locally(tx)
 
     async def end_stuck_writers(self) -> int:
         """Ends sessions of this role that have had the writer's turn for longer than any transaction takes, and says
@@ -103,14 +103,14 @@ class Stream:
         async with self.db.read() as connection:
             return await store.end_stuck_writers(connection, self.db.transaction_seconds)
 
-    def tell(self, tx: WriteTransaction) -> None:
+    def publish_locally(self, tx: WriteTransaction) -> None:
         """Tells followers in this process of what is committed; those in others hear of it by NOTIFY."""
         if tx.messages:
-            for follower in self.followers:
+            for follower in self.on_commit:
                 follower(tx)
 
     @asynccontextmanager
-    async def turn(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
+    async def writer_transaction(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
         """The same inside a transaction that is open already, which its owner commits: for the recorder. In pipeline
         mode the lock and the question behind it travel together."""
         await store.lock(connection)
@@ -121,38 +121,22 @@ class Stream:
         if tx.messages:
             await store.insert(connection, tx.messages)
 
-    async def after(self, position: int, limit: int) -> list[Message]:
-        """Up to `limit` messages after a position, in order, without gaps."""
+    @asynccontextmanager
+    async def reader(self) -> AsyncGenerator[StreamReader]:
+        """Opens a reader over a connection of the pool."""
         async with self.db.read() as connection:
-            return await store.after(connection, position, limit)
-
-    async def following(self, cursor: Cursor, limit: int) -> list[Message]:
-        """The same after a cursor; none where the stream does not hold it, which `verify` tells from a stream that ends
-        there."""
-        async with self.db.read() as connection:
-            return await store.following(connection, cursor.position, cursor.tail, limit)
+            yield StreamReader(connection)
 
     async def head(self) -> Head:
-        """The newest entry as the database has it now."""
-        async with self.db.read() as connection:
-            return await store.head(connection)
-
-    async def time_at(self, position: int) -> datetime | None:
-        """When the message at a position was announced; None where there is none."""
-        async with self.db.read() as connection:
-            return await store.time_at(connection, position)
-
-    async def origin(self) -> Origin:
-        """What the stream follows on: nothing, or the last message that retention took."""
-        async with self.db.read() as connection:
-            return await store.origin(connection)
+        """Returns the newest entry."""
+        async with self.reader() as reader:
+            return await reader.head()
 
     async def verify(self, cursor: Cursor) -> None:
-        """Raises StreamDiverged when this stream does not hold the cursor's message at the cursor's position, and
-        CursorExpired when retention has taken messages after it."""
-        async with self.db.read() as connection:
-            with given_up_after(connection, _VERIFY_SECONDS):
-                await verify(connection, cursor)
+        """Checks that the stream continues after a cursor; raises as `StreamReader.verify` does."""
+        async with self.reader() as reader:
+            with hang_up_after(reader.connection, _VERIFY_SECONDS):
+                await reader.verify(cursor)
 
     async def make_partitions(self, size: int) -> None:
         """Makes partitions of `size` positions ahead, until the newest one is untouched."""
@@ -174,27 +158,13 @@ class Stream:
         PageRequest(first)
         rules.check_filter(wanted)
         kinds = rules.readable(actor, wanted.kinds)
-        async with self.db.read() as connection:
-            head = await store.head(connection)
+        async with self.reader() as reader:
+            head = await reader.head()
             start = None if after is None else after.position
-            found = await store.page(connection, start, replace(wanted, kinds=kinds), first + 1)
+            found = await store.page(reader.connection, start, replace(wanted, kinds=kinds), first + 1)
             if after is not None:
-                await verify(connection, after)  # behind the read, so that retention cannot come between
+                await reader.verify(after)  # behind the read, so that retention cannot come between
         found = [message for message in found if message.position <= head.position]
         items = found[:first]
         has_next = len(found) > first
         return Page(items, has_next), items[-1].cursor if has_next else head.cursor
-
-
-async def verify(connection: Connection, cursor: Cursor) -> None:
-    """What `Stream.verify` does, on a connection of the caller's."""
-    found = await store.id_at(connection, cursor.position)
-    if found is not None and Cursor.of(cursor.position, found) == cursor:
-        return
-    origin = await store.origin(connection)
-    if cursor.position < origin.position:
-        raise CursorExpired(str(cursor), str(origin.cursor))
-    raise StreamDiverged(
-        f"this stream holds nothing that matches the cursor {cursor}: its database was restored or replaced; "
-        "read the state anew and start without a cursor"
-    )

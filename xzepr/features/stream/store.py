@@ -10,7 +10,8 @@ from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.core.actor import ActorKind
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import EVENT_COLUMNS, Head, Message, Origin, StreamFilter, event_of_row
+from xzepr.features.stream.model import Head, Message, Origin, StreamFilter
+from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
 from xzepr.infra.db import Connection
 
 _WRITER_LOCK = 0x787A_6570_7201
@@ -173,9 +174,9 @@ async def after(connection: Connection, position: int, limit: int) -> list[Messa
     return await cursor.fetchall()
 
 
-async def following(connection: Connection, position: int, tail: str, limit: int) -> list[Message]:
-    """The same, but none unless the id of the message at the position (0: of the hub) ends so: one statement, so that
-    no restored backup can come between the two questions."""
+async def after_cursor(connection: Connection, position: int, tail: str, limit: int) -> list[Message]:
+    """Returns up to `limit` messages after a position; empty unless the id of the message there (0: of the hub) ends
+    with `tail`. One statement, so that no restored backup can come between the two questions."""
     cursor = await connection.cursor(row_factory=args_row(_message)).execute(
         _MESSAGES
         + """

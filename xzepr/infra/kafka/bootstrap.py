@@ -16,7 +16,7 @@ _MOST_NAMED = 3
 _MOST_CHARACTERS = 300
 
 
-async def hindrance(cluster: Cluster) -> str:
+async def diagnose(cluster: Cluster) -> str:
     """What each of the brokers (the first few, if there are many) says to who connects to it, for an operator: that it
     is not there, that it does not know our password, that its certificate is signed by nobody we know. Empty when one
     lets us in. Raises BrokerError when a certificate of ours cannot be read."""

@@ -81,7 +81,7 @@ class FencedError(BrokerError):
     """A newer producer has this transactional id, or the transaction took too long: Kafka says the same for both."""
 
 
-class RivalError(FencedError):
+class CompetingProducerError(FencedError):
     """A newer producer has this transactional id: the transaction was too young to have taken too long."""
 
 

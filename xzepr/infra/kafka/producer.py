@@ -9,7 +9,16 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 
-from xzepr.infra.kafka.cluster import REFUSALS, BrokerError, Cluster, FencedError, LostError, RivalError, call, refusal
+from xzepr.infra.kafka.cluster import (
+    REFUSALS,
+    BrokerError,
+    Cluster,
+    CompetingProducerError,
+    FencedError,
+    LostError,
+    call,
+    refusal,
+)
 
 _BATCH_BYTES = 262_144
 """aiokafka's own default of 16 KiB means many small requests: with this it sent 22,000 messages/s instead."""
@@ -141,7 +150,7 @@ class Producer:
                 yield
         except FencedError as error:
             if time.monotonic() - self._began < limit:
-                raise RivalError(f"{what}: another producer took over the transactional id") from error
+                raise CompetingProducerError(f"{what}: another producer took over the transactional id") from error
             raise FencedError(f"{what}: the transaction took longer than {limit:g} seconds") from error
 
     async def check(self) -> None:
@@ -160,7 +169,7 @@ class Producer:
         if sender is not None:
             sender.cancel()
         self._client._message_accumulator.fail_all(BrokerError("the producer was closed"))
-        self._hear_out()
+        self._await_pending()
         with suppress(BrokerError):
             async with call(self._cluster, "close connections", _CLOSE_SECONDS):
                 await self._client.client.close()
@@ -168,7 +177,7 @@ class Producer:
             async with call(self._cluster, "stop", _CLOSE_SECONDS):
                 await self._client.stop()
 
-    def _hear_out(self) -> None:
+    def _await_pending(self) -> None:
         """What failed inside the client, and nobody waits for, must not end as 'exception was never retrieved'."""
         accumulator = self._client._message_accumulator
         batches = [*accumulator._pending_batches, *(one for queue in accumulator._batches.values() for one in queue)]

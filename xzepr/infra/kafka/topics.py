@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
-from xzepr.infra.kafka.bootstrap import hindrance
+from xzepr.infra.kafka.bootstrap import diagnose
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, TopicError, call
 
 _TOPIC_EXISTS = 36
@@ -51,7 +51,7 @@ class Topics:
                 await self._client.start()
         except BaseException as error:
             await self.close()
-            if isinstance(error, BrokerError) and (why := await hindrance(self._cluster)):
+            if isinstance(error, BrokerError) and (why := await diagnose(self._cluster)):
                 raise BrokerError(f"connect to the brokers: {why}") from error
             raise
         return self

@@ -11,9 +11,10 @@ from datetime import datetime
 from xzepr import __version__
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.ids import new_id
-from xzepr.features.stream import process_store, relay_store
-from xzepr.features.stream.process_store import ProcessRow, Said
-from xzepr.features.stream.published import RelayState, RelayStatus
+from xzepr.features.processes import store as process_store
+from xzepr.features.processes.store import ProcessReport, ProcessRow
+from xzepr.features.relay import service as routes
+from xzepr.features.relay.model import LEADER_SILENT_SECONDS, RelayState, RelayStatus
 from xzepr.infra.db import Database
 
 SERVE = "serve"
@@ -23,8 +24,6 @@ WORKER = "worker"
 WORK = "work"
 """One that relays and serves nothing."""
 
-SHOWN_SECONDS = 10.0
-"""A process that has been silent for longer is taken for gone."""
 _KEPT_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 _PARTING_SECONDS = 1.0
@@ -113,7 +112,7 @@ class ThisProcess:
         within a few seconds: nothing depends on it."""
         async with asyncio.timeout(_ANSWER_SECONDS), db.read() as connection:
             clients = self.clients()
-            said = Said(
+            said = ProcessReport(
                 id=self.id,
                 host=platform.node(),
                 pid=os.getpid(),
@@ -132,7 +131,7 @@ class ThisProcess:
                 recorder_queue=queue,
             )
             row = await process_store.describe(connection, said)
-            lags = await relay_store.lags(connection, SHOWN_SECONDS)
+            lags = await routes.lags(connection)
         ours = next((one for one in lags if one.route == said.relay_route), None)
         if ours is None:
             self.lags = Lags(_feed(row), _slowest(row))
@@ -150,7 +149,7 @@ async def statuses(db: Database, actor: Actor) -> list[ProcessStatus]:
     """The processes of the hub that run, oldest first. Needs stream:admin."""
     actor.must(Permission.STREAM_ADMIN)
     async with db.read() as connection:
-        rows = await process_store.rows(connection, SHOWN_SECONDS)
+        rows = await process_store.rows(connection, LEADER_SILENT_SECONDS)
     return [_status(row) for row in rows]
 
 

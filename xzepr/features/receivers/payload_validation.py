@@ -19,7 +19,7 @@ FIELD = "receiver_id"
 """The field of an event that names its receiver."""
 
 
-class Admission:
+class PayloadValidation:
     """The receivers that this process has met, with their validators."""
 
     def __init__(self, db: Database) -> None:
@@ -46,7 +46,7 @@ class Admission:
         if found := schemas.violations(validator, payload):
             raise InvalidInput(found)
 
-    async def ask(self, connection: Connection, receiver_ids: Collection[str]) -> Cursor[store.Standing]:
+    async def ask(self, connection: Connection, receiver_ids: Collection[str]) -> Cursor[store.ReceiverState]:
         """Asks how the receivers of a batch stand, under the lock; fetch it into `Admitting`."""
         return await store.standings(connection, list(receiver_ids))
 
@@ -79,13 +79,15 @@ class Admission:
         return found[0]
 
 
-class Admitting:
+class BatchValidator:
     """The receivers of one batch as they stand under the lock."""
 
-    def __init__(self, admission: Admission, connection: Connection, standings: Sequence[store.Standing]) -> None:
+    def __init__(
+        self, admission: PayloadValidation, connection: Connection, standings: Sequence[store.ReceiverState]
+    ) -> None:
         self._admission = admission
         self._connection = connection
-        self._standings: Mapping[str, store.Standing] = {standing.id: standing for standing in standings}
+        self._standings: Mapping[str, store.ReceiverState] = {standing.id: standing for standing in standings}
 
     async def admit(self, receiver_id: str, revision: int, payload: object) -> int:
         """The revision that accepts the payload, which was judged by `revision` before the lock; if the receiver has

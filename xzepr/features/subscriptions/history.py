@@ -4,9 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from xzepr.features.stream import store
 from xzepr.features.stream.model import Cursor, Message
-from xzepr.infra.db import APART_CONNECTIONS, ConnectionLost, Database, given_up_after
+from xzepr.features.stream.reader import StreamReader
+from xzepr.infra.db import BULK_CONNECTIONS, ConnectionLost, Database, hang_up_after
 
 _PORTION = 50
 """Messages of one read. It is about what one turn sends, so that a subscriber who is where nobody else is reads little
@@ -19,7 +19,7 @@ _SILENT_SECONDS = 5.0
 """How long one read may take. A connection that has fallen silent must not keep its place for longer."""
 
 
-class Backlog:
+class HistoryReader:
     """The messages that were read last, by the cursors that they follow on.
 
     A thousand subscribers who come back from the same place cost one read of each portion, and a read of one portion is
@@ -30,14 +30,14 @@ class Backlog:
         self._db = db
         self._most_bytes = most_bytes
         self._silent_seconds = silent_seconds
-        self._places = asyncio.Semaphore(APART_CONNECTIONS)
+        self._slots = asyncio.Semaphore(BULK_CONNECTIONS)
         self._next: dict[Cursor, Message] = {}
-        self._portions = deque[Sequence[tuple[Cursor, Message]]]()
+        self._batches = deque[Sequence[tuple[Cursor, Message]]]()
         self._bytes = 0
-        self._histories = 0
+        self._generation = 0
         self._reading: dict[Cursor, asyncio.Task[Sequence[Message]]] = {}
 
-    def at_hand(self, cursor: Cursor) -> Message | None:
+    def cached(self, cursor: Cursor) -> Message | None:
         """The message that follows on the cursor, if it is remembered."""
         return self._next.get(cursor)
 
@@ -52,29 +52,29 @@ class Backlog:
         messages = await asyncio.shield(task)  # who asked first may go; the others still wait for it
         return (messages[0] if messages else None), first
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forgets everything: the stream is another."""
         self._next.clear()
-        self._portions.clear()
+        self._batches.clear()
         self._bytes = 0
-        self._histories += 1
+        self._generation += 1
 
     async def _read(self, cursor: Cursor) -> Sequence[Message]:
         limit = _PORTION - cursor.position % _PORTION  # so that who is near at hand comes to read the same portions
-        async with self._places:
-            history = self._histories
+        async with self._slots:
+            history = self._generation
             try:
-                messages = await self._following(cursor, limit)
+                messages = await self._after(cursor, limit)
             except ConnectionLost:
-                messages = await self._following(cursor, 1)  # perhaps it was too much for a slow connection
-        if history == self._histories:
+                messages = await self._after(cursor, 1)  # perhaps it was too much for a slow connection
+        if history == self._generation:
             self._keep(cursor, messages)
         return messages
 
-    async def _following(self, cursor: Cursor, limit: int) -> Sequence[Message]:
-        async with self._db.read_apart() as connection:
-            with given_up_after(connection, self._silent_seconds):
-                return await store.following(connection, cursor.position, cursor.tail, limit)
+    async def _after(self, cursor: Cursor, limit: int) -> Sequence[Message]:
+        async with self._db.read_bulk() as connection:
+            with hang_up_after(connection, self._silent_seconds):
+                return await StreamReader(connection).after_cursor(cursor, limit)
 
     def _done(self, cursor: Cursor, task: "asyncio.Task[Sequence[Message]]") -> None:
         del self._reading[cursor]
@@ -85,10 +85,10 @@ class Backlog:
         befores = [cursor, *(message.cursor for message in messages)]
         portion = list(zip(befores, messages, strict=False))
         self._next.update(portion)
-        self._portions.append(portion)
+        self._batches.append(portion)
         self._bytes += _size(portion)
         while self._bytes > self._most_bytes:
-            gone = self._portions.popleft()
+            gone = self._batches.popleft()
             self._bytes -= _size(gone)
             for before, message in gone:
                 if self._next.get(before) is message:

@@ -38,7 +38,7 @@ class ProcessRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ProcessReport:
     """What a process says of itself."""
 
     id: str
@@ -60,7 +60,7 @@ class Said:
     recorder_queue: int
 
 
-async def describe(connection: Connection, said: Said) -> ProcessRow:
+async def describe(connection: Connection, said: ProcessReport) -> ProcessRow:
     """Writes it, with the stream as it is in the same moment: its head, and since when there is something to read
     after each position. One row of the stream's primary key is read for each."""
     cursor = await connection.cursor(row_factory=class_row(ProcessRow)).execute(

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 
-class Pause:
+class Backoff:
     """Sleeps for longer each time, from 0.2 to 10 seconds, never for exactly as long as another process does."""
 
     def __init__(self) -> None:

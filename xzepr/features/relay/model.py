@@ -9,6 +9,8 @@ import orjson
 
 from xzepr.features.stream.model import Cursor
 
+LEADER_SILENT_SECONDS = 10.0  # a process without a report for longer is treated as gone
+
 
 class RelayState(StrEnum):
     """What a relay is doing."""
@@ -47,7 +49,7 @@ class Published:
     """The last instruction to resume that was obeyed, so that none is obeyed twice."""
     retry_id: str | None = None
     """The last instruction to send a dead letter again that was obeyed; none is begun before the last one is over."""
-    reached: Mapping[int, int] = field(default_factory=dict[int, int])
+    offsets: Mapping[int, int] = field(default_factory=dict[int, int])
     """For partitions of the topic, an offset that there is: of the newest message but those that were under way when
     this was written. A partition that ends before it has lost some."""
 
@@ -63,7 +65,7 @@ class Published:
             "id": self.id,
             "resume": self.resume_id,
             "retry": self.retry_id,
-            "reached": {str(partition): offset for partition, offset in sorted(self.reached.items())},
+            "reached": {str(partition): offset for partition, offset in sorted(self.offsets.items())},
         }
         return orjson.dumps(found)
 
@@ -78,7 +80,7 @@ class Published:
             raise ValueError(f"this is no state of a relay: {value[:200]!r}") from error
 
 
-class StoppedError(Exception):
+class RelayStopped(Exception):
     """The relay cannot know what was published; the message says what was found."""
 
     def __init__(self, message: str, *, at: int | None = None) -> None:
@@ -86,7 +88,7 @@ class StoppedError(Exception):
         super().__init__(message)
         self._at = at
 
-    def told(self, first: int) -> str:
+    def with_choices(self, first: int) -> str:
         """The message with the ways on; `first` is the oldest position that the stream has."""
         if self._at is None:
             return str(self)
@@ -98,9 +100,9 @@ class StoppedError(Exception):
         )
 
 
-def refuses_everything(route: str, count: int, reason: str) -> StoppedError:
+def everything_rejected(route: str, count: int, reason: str) -> RelayStopped:
     """So many messages in a row were refused that it cannot be for what they are."""
-    return StoppedError(
+    return RelayStopped(
         f"{route}: the brokers refused {count} messages in a row, the last because {reason}: mend the topic's "
         "configuration, and the relay goes on by itself; then `xzepr stream retry --all` sends what was left out"
     )
@@ -109,7 +111,7 @@ def refuses_everything(route: str, count: int, reason: str) -> StoppedError:
 AT_LEAST_ONCE = "kafka.transactions is off: at least once, so that some messages come twice after a crash"
 
 
-def rival(route: str) -> str:
+def split_brain(route: str) -> str:
     """Two relays write to one route, and this one was the earlier."""
     return (
         f"{route}: another relay with this hub's id has taken over: this one was cut off from the database without "
@@ -117,50 +119,50 @@ def rival(route: str) -> str:
     )
 
 
-def wiped(route: str, remembered: int) -> StoppedError:
+def position_lost(route: str, remembered: int) -> RelayStopped:
     """Kafka holds nothing of a route that was published."""
-    return StoppedError(
+    return RelayStopped(
         f"{route} was published up to position {remembered}, but these brokers do not know of it: their data was lost, "
         "or kafka.brokers names other brokers than before, or they no longer let the relay see its topics.",
         at=remembered,
     )
 
 
-def cut(route: str, published: int, partition: int, reached: int) -> StoppedError:
+def partition_truncated(route: str, published: int, partition: int, reached: int) -> RelayStopped:
     """A partition of the topic does not go so far as messages of this route once did."""
-    return StoppedError(
+    return RelayStopped(
         f"{route} was published up to position {published}, but partition {partition} of the topic ends before offset "
         f"{reached}, which it had reached: the topic was deleted and made anew, or brokers lost its newest messages.",
         at=published,
     )
 
 
-def unreadable(route: str, remembered: int, why: str) -> StoppedError:
+def state_unreadable(route: str, remembered: int, why: str) -> RelayStopped:
     """The relay's state in Kafka is somebody else's writing."""
-    return StoppedError(
+    return RelayStopped(
         f"{route} was published up to position {remembered} or further, but what the state topic holds of it cannot be "
         f"read ({why}): something else wrote there, or a newer version of XZepr did.",
         at=remembered,
     )
 
 
-def diverged(route: str, published: Published, head: int, found: str | None, noted: int) -> StoppedError:
+def stream_diverged(route: str, published: Published, head: int, found: str | None, noted: int) -> RelayStopped:
     """Kafka holds messages of this hub that its database does not. `noted` is up to where the database itself knows of
     having published: it was restored together with that note, so up to there the two agree."""
     if found is None:
         what = f"Kafka has messages up to position {published.position}, and the database ends at {head}"
     else:
         what = f"message {published.position} is {published.id} in Kafka and {found} in the database"
-    return StoppedError(
+    return RelayStopped(
         f"{route}: {what}: the database was restored or replaced, and what it lost is still in Kafka. What was "
         "published in the second before the backup may come twice.",
         at=min(head, noted),
     )
 
 
-def missing(route: str, position: int) -> StoppedError:
+def messages_removed(route: str, position: int) -> RelayStopped:
     """The stream begins after the position where the relay has to go on."""
-    return StoppedError(
+    return RelayStopped(
         f"{route}: the relay has to go on with position {position}, and the database no longer has it: the old end of "
         "the stream was removed.",
         at=position,

@@ -10,10 +10,10 @@ from xzepr.core.actor import Actor
 from xzepr.core.clock import now
 from xzepr.core.errors import Problem
 from xzepr.features.stream import rules
-from xzepr.features.stream.feed import Feed
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
-from xzepr.features.stream.readers import Reader
 from xzepr.features.stream.service import Stream
+from xzepr.features.subscriptions.feed import Feed
+from xzepr.features.subscriptions.scheduler import Subscriber
 
 _AGAIN_SECONDS = 0.1
 _AWAY_SECONDS = 1.0
@@ -31,15 +31,15 @@ async def follow(
     rules.check_filter(wanted)
     wanted = replace(wanted, kinds=rules.readable(actor, wanted.kinds))
     await feed.started()
-    breaks = feed.breaks
+    breaks = feed.generation
     if after is not None:
-        await feed.make_sure()  # of a history that is lost nobody who comes after is told anything
+        await feed.revalidate()  # of a history that is lost nobody who comes after is told anything
         await feed.verify(after)
     seen = after or feed.head.cursor
-    with feed.readers.reading(seen.position) as reader:
-        way = _Way(stream, feed, reader, breaks)
+    with feed.subscribers.subscribed(seen.position) as reader:
+        way = Subscription(stream, feed, reader, breaks)
         if after is not None:
-            await reader.turn.next(behind=False)  # a thousand who come back are verified at the same moment
+            await reader.time_slice.next(catching_up=False)  # a thousand who come back are verified at the same moment
         yield Checkpoint(seen, now())
         spoke = time.monotonic()
         while True:
@@ -57,12 +57,12 @@ async def follow(
                 await way.wait(seen.position, pause, spoke + checkpoint_seconds - time.monotonic())
 
 
-class _Way:
+class Subscription:
     """How a subscriber who has begun goes on, whatever becomes of the database meanwhile."""
 
     __slots__ = ("_breaks", "_feed", "_reader", "_stream")
 
-    def __init__(self, stream: Stream, feed: Feed, reader: Reader, breaks: int) -> None:
+    def __init__(self, stream: Stream, feed: Feed, reader: Subscriber, breaks: int) -> None:
         """`breaks`: those of the feed when the subscriber's cursor was not yet verified."""
         self._stream = stream
         self._feed = feed
@@ -74,7 +74,7 @@ class _Way:
         feed = self._feed
         try:
             message = await feed.next(seen, self._reader)
-            breaks, lost = feed.breaks, message is None and feed.head.position > seen.position
+            breaks, lost = feed.generation, message is None and feed.head.position > seen.position
             if breaks == self._breaks and not lost:
                 return message, 0.0
             await (self._stream.verify(seen) if lost else feed.verify(seen))
@@ -90,7 +90,7 @@ class _Way:
         """Waits for news, at most so many seconds, or out the pause."""
         if pause:
             await asyncio.sleep(max(0.0, min(pause, seconds)))
-        elif self._feed.breaks == self._breaks:
+        elif self._feed.generation == self._breaks:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(seconds, 0.0)):
-                    await self._feed.news(position, self._reader)
+                    await self._feed.wait_until_after(position, self._reader)

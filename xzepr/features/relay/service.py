@@ -6,11 +6,11 @@ from datetime import datetime
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import Conflict, InvalidInput, NotFound
 from xzepr.core.ids import new_id
-from xzepr.features.stream import relay_store, store
-from xzepr.features.stream.processes import SHOWN_SECONDS
-from xzepr.features.stream.published import RelayState
-from xzepr.features.stream.relay_store import RouteLag, RouteRow
-from xzepr.infra.db import Database
+from xzepr.features.relay import store
+from xzepr.features.relay.model import LEADER_SILENT_SECONDS, RelayState
+from xzepr.features.relay.store import RouteLag, RouteRow
+from xzepr.features.stream.reader import StreamReader
+from xzepr.infra.db import Connection, Database
 
 _NEVER_LED = "no process has led it yet: `xzepr work` does, or a server without --no-relay"
 
@@ -43,9 +43,14 @@ async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
     name. Needs stream:admin."""
     actor.must(Permission.STREAM_ADMIN)
     async with db.read() as connection:
-        lags = await relay_store.lags(connection, SHOWN_SECONDS)
-        rows = {one.route: one for one in await relay_store.rows(connection)}
-    return [_never_led(lag) if (row := rows.get(lag.route)) is None else _status(row, lag) for lag in lags]
+        routes = await lags(connection)
+        rows = {one.route: one for one in await store.rows(connection)}
+    return [_never_led(lag) if (row := rows.get(lag.route)) is None else _status(row, lag) for lag in routes]
+
+
+async def lags(connection: Connection) -> list[RouteLag]:
+    """Returns how far each route is behind the stream, by name, for callers that have a connection."""
+    return await store.lags(connection, LEADER_SILENT_SECONDS)
 
 
 def _status(row: RouteRow, lag: RouteLag) -> RouteStatus:
@@ -91,15 +96,15 @@ async def resume(
         raise InvalidInput.one("at", "give either at or republishFrom")
     after = at if at is not None else (republish_from or 0) - 1
     async with db.write() as connection:
-        head = await store.head(connection)
-        origin = await store.origin(connection)
+        reader = StreamReader(connection)
+        head, origin = await reader.head(), await reader.origin()
         if not origin.position <= after <= head.position:
             raise InvalidInput.one(
                 "at" if at is not None else "republishFrom",
                 f"the stream has positions {origin.position + 1} to {head.position}, and this goes on after {after}",
             )
-        if await relay_store.row(connection, route) is None:
+        if await store.row(connection, route) is None:
             raise NotFound("route", route, field="route")
-        if not await relay_store.instruct(connection, route, new_id(), after, actor.name):
+        if not await store.request_resume(connection, route, new_id(), after, actor.name):
             raise Conflict(f"the route {route} is not stopped: it goes on by itself", field="route")
     return after

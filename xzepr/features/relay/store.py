@@ -70,7 +70,7 @@ _KNOWN: LiteralString = """
 """
 
 
-async def try_lead(connection: Connection, route: str) -> bool:
+async def try_acquire_lead(connection: Connection, route: str) -> bool:
     """Whether this connection now leads the route; it does until it ends."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         "SELECT pg_try_advisory_lock(hashtextextended('xzepr relay ' || %s, 0))", (route,)
@@ -115,7 +115,7 @@ async def rows(connection: Connection) -> list[RouteRow]:
     return await cursor.fetchall()
 
 
-async def lags(connection: Connection, seconds: float) -> list[RouteLag]:
+async def lags(connection: Connection, silent_seconds: float) -> list[RouteLag]:
     """How far each route is behind, by name: as its leader measured it where one has spoken within so many seconds,
     else by what the route remembers, which may be a second old, or from the stream's beginning where none ever led it.
     A position past the stream's end is of a stream that a restore has replaced, and counts for nothing."""
@@ -140,7 +140,7 @@ async def lags(connection: Connection, seconds: float) -> list[RouteLag]:
         ) AS at
         ORDER BY k.route
         """,
-        {"seconds": seconds},
+        {"seconds": silent_seconds},
     )
     return await cursor.fetchall()
 
@@ -158,7 +158,7 @@ async def describe(connection: Connection, route: str, state: str, detail: str) 
     )
 
 
-async def remember(connection: Connection, route: str, position: int, id: str) -> None:
+async def save_published(connection: Connection, route: str, position: int, id: str) -> None:
     """Notes how far the route has published. Kafka knows better; this is to notice that Kafka has forgotten."""
     await connection.execute(
         """
@@ -169,7 +169,7 @@ async def remember(connection: Connection, route: str, position: int, id: str) -
     )
 
 
-async def instruct(connection: Connection, route: str, resume_id: str, after: int, by: str) -> bool:
+async def request_resume(connection: Connection, route: str, resume_id: str, after: int, by: str) -> bool:
     """Leaves an instruction for a stopped route; whether it was stopped."""
     cursor = await connection.execute(
         """
@@ -181,7 +181,7 @@ async def instruct(connection: Connection, route: str, resume_id: str, after: in
     return cursor.rowcount == 1
 
 
-async def obeyed(connection: Connection, route: str, resume_id: str) -> None:
+async def acknowledge_resume(connection: Connection, route: str, resume_id: str) -> None:
     """Removes the instruction."""
     await connection.execute(
         """

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+from xzepr.features.relay.model import Published, partition_truncated, position_lost
 from xzepr.features.stream import cloudevents
 from xzepr.features.stream.model import Message, Origin
-from xzepr.features.stream.published import Published, cut, wiped
 from xzepr.infra.kafka.cluster import Cluster, LostError, RefusedError, Security, TopicError
 from xzepr.infra.kafka.latest import ends, latest_value
 from xzepr.infra.kafka.producer import Producer, Record
@@ -21,7 +21,7 @@ OpenProducer = Callable[[Cluster, str | None, int], Awaitable[Producer]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class TopicLimits:
     """What the route's topic takes."""
 
     max_bytes: int
@@ -99,7 +99,7 @@ class Route:
                 "another topic in kafka.state_topic"
             )
 
-    async def prepare(self, published: int) -> Fit:
+    async def prepare(self, published: int) -> TopicLimits:
         """Sees to it that the topics exist and fit. Raises StoppedError when one is absent although the route was
         published up to a position, TopicError when one does not fit."""
         wanted = {spec.name: spec for spec in self.new_topics()}
@@ -108,11 +108,11 @@ class Route:
             self.check(found)
             absent = [spec for name, spec in wanted.items() if name not in found]
             if absent and published:
-                raise wiped(self.name, published)
+                raise position_lost(self.name, published)
             for spec in absent:
                 found[spec.name] = await topics.create(spec)
         topic = found[self.settings.topic]
-        return Fit(min(self.settings.max_message_bytes, topic.max_message_bytes), topic.partitions)
+        return TopicLimits(min(self.settings.max_message_bytes, topic.max_message_bytes), topic.partitions)
 
     def record(self, message: Message, max_bytes: int) -> Record:
         """The message as a Kafka record; without its data when it would be too large."""
@@ -127,22 +127,22 @@ class Route:
         return Record(self.settings.state_topic, self.state_key, published.encode())
 
 
-class Passage:
+class RouteWriter:
     """A route that is open: the producer that has fenced all earlier ones, and what they published."""
 
     def __init__(
-        self, route: Route, producer: Producer, fit: Fit, published: Published | None, unreadable: str
+        self, route: Route, producer: Producer, fit: TopicLimits, published: Published | None, unreadable: str
     ) -> None:
         self._route = route
         self._producer = producer
-        self._fit = fit
+        self._limits = fit
         self.published = published
         """None while Kafka holds no state of this route that can be read."""
         self.unreadable = unreadable
         """Why not, where there is something; else empty."""
 
     @classmethod
-    async def open(cls, route: Route, fit: Fit, open_producer: OpenProducer) -> Self:
+    async def open(cls, route: Route, fit: TopicLimits, open_producer: OpenProducer) -> Self:
         """Fences predecessors, then reads what they left: in this order, or the state may be stale. (Without
         transactions it may be: then some messages come twice.)"""
         producer = await open_producer(route.cluster, route.transactional_id, fit.max_bytes)
@@ -162,14 +162,14 @@ class Passage:
         assert self.published is not None, "the relay has found its place"
         return self.published
 
-    async def must_hold(self, published: Published) -> None:
+    async def verify_offsets(self, published: Published) -> None:
         """Raises StoppedError when the topic ends before what was published: it was made anew, which brokers do by
         themselves where topics are created for who asks for them, or has lost its newest messages."""
-        topic, reached = self._route.settings.topic, published.reached
-        found = await ends(self._route.cluster, topic, self._fit.partitions)
+        topic, reached = self._route.settings.topic, published.offsets
+        found = await ends(self._route.cluster, topic, self._limits.partitions)
         for partition, offset in reached.items():
             if found.get(partition, 0) <= offset:
-                raise cut(self._route.name, published.position, partition, offset)
+                raise partition_truncated(self._route.name, published.position, partition, offset)
         self.published = replace(published, reached={one: end - 1 for one, end in found.items() if end})
 
     async def begin(self, origin: Origin) -> None:
@@ -178,9 +178,9 @@ class Passage:
         if origin.position:  # Kafka knows it before the database does, or Kafka would seem to have forgotten it
             await self.publish((), self.published)
 
-    def fits(self, fit: Fit) -> None:
+    def use_limits(self, fit: TopicLimits) -> None:
         """From now on, this is what the topic takes."""
-        self._fit = fit
+        self._limits = fit
 
     async def publish(self, messages: Sequence[Message], published: Published) -> None:
         """Moves messages (none, when only the state changes) and their state in one transaction. After a BrokerError
@@ -196,9 +196,9 @@ class Passage:
         except LostError as error:
             so_far = published.position if self.published is None else self.published.position
             raise (
-                cut(self._route.name, so_far, error.partition, error.reached)
+                partition_truncated(self._route.name, so_far, error.partition, error.reached)
                 if error.topic == topic
-                else wiped(self._route.name, so_far)
+                else position_lost(self._route.name, so_far)
             ) from error
         await self._producer.commit()
         self.published = self._with_arrived(published)
@@ -206,10 +206,10 @@ class Passage:
     async def _send(self, messages: Sequence[Message], published: Published) -> None:
         await self._producer.begin()
         for number, message in enumerate(messages, 1):
-            await self._producer.send(self._route.record(message, self._fit.max_bytes))
+            await self._producer.send(self._route.record(message, self._limits.max_bytes))
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
-        if not (self._route.settings.transactions and published.reached):
+        if not (self._route.settings.transactions and published.offsets):
             # Without transactions the position must not arrive before what it speaks of. With them both travel at once,
             # and the state tells what earlier ones reached; the first one has none before it.
             await self._producer.settle()
@@ -220,7 +220,7 @@ class Passage:
     def _with_arrived(self, published: Published) -> Published:
         topic = self._route.settings.topic
         arrived = {partition: offset for (where, partition), offset in self._producer.arrived.items() if where == topic}
-        return replace(published, reached={**published.reached, **arrived})
+        return replace(published, reached={**published.offsets, **arrived})
 
     async def check(self) -> None:
         """Raises BrokerError when no broker answers."""

@@ -9,8 +9,9 @@ from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import InvalidInput, NotFound
 from xzepr.core.ids import new_id
 from xzepr.core.paging import Page, PageRequest
-from xzepr.features.stream import dead_letter_store, relay_store
-from xzepr.features.stream.dead_letter_store import DeadLetterRow
+from xzepr.features.relay import dead_letter_store
+from xzepr.features.relay import store as relay_store
+from xzepr.features.relay.dead_letter_store import DeadLetterRow
 from xzepr.infra.db import Connection, Database
 
 _MOST_NAMED = 1000

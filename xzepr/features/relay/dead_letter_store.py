@@ -25,7 +25,7 @@ class DeadLetterRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueRetry:
     """A dead letter that is to be sent again."""
 
     position: int
@@ -33,7 +33,7 @@ class Due:
     retry_id: str
 
 
-async def bury(connection: Connection, route: str, position: int, message_id: str, reason: str) -> None:
+async def record(connection: Connection, route: str, position: int, message_id: str, reason: str) -> None:
     """Notes that a message was refused, or refused again; what an administrator had said of it has been done."""
     await connection.execute(
         """
@@ -54,9 +54,9 @@ async def positions_after(connection: Connection, route: str, position: int) -> 
     return set(await cursor.fetchall())
 
 
-async def due(connection: Connection, route: str, published: int) -> Due | None:
+async def next_retry(connection: Connection, route: str, published: int) -> DueRetry | None:
     """The first of those that the route is to send again, at or before a position."""
-    cursor = await connection.cursor(row_factory=class_row(Due)).execute(
+    cursor = await connection.cursor(row_factory=class_row(DueRetry)).execute(
         """
         SELECT position, message_id, retry_id FROM dead_letters
         WHERE route = %s AND dropped_at IS NULL AND retry_id IS NOT NULL AND position <= %s
@@ -67,7 +67,7 @@ async def due(connection: Connection, route: str, published: int) -> Due | None:
     return await cursor.fetchone()
 
 
-async def arrived(connection: Connection, retry_id: str) -> None:
+async def delete_retried(connection: Connection, retry_id: str) -> None:
     """Forgets the message that this instruction was about: it is in Kafka."""
     await connection.execute("DELETE FROM dead_letters WHERE retry_id = %s", (retry_id,))
 

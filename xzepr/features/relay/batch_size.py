@@ -9,22 +9,22 @@ _BYTES = 8 * 1024 * 1024
 """About how much one transaction holds."""
 
 
-class Portion:
+class AdaptiveBatchSize:
     """The size of the next portion, from what became of earlier ones."""
 
     def __init__(self, most: int) -> None:
         """`most` is the largest portion."""
         self._most = most
-        self._doubtful_until = 0
+        self._suspect_until = 0
         self.size = min(_FIRST, most)
         """Messages to read for the next transaction."""
 
-    def moved(self, messages: Sequence[Message]) -> None:
+    def succeeded(self, messages: Sequence[Message]) -> None:
         """They were read and are done: reads more at once while it is little, and less when payloads are large."""
         size = sum(message.size for message in messages)
         if size > _BYTES:
             self.size = max(1, self.size // 2)
-        elif messages[-1].position < self._doubtful_until:
+        elif messages[-1].position < self._suspect_until:
             return  # the culprit is still ahead: a larger portion would only meet it again
         elif len(messages) >= self.size and size * 2 <= _BYTES:
             self.size = min(self.size * 2, self._most)
@@ -38,11 +38,11 @@ class Portion:
         all that waits all the same, but slow ones might never take so much in time."""
         self.size = max(1, self.size // 2)
 
-    def refused(self, messages: Sequence[Message]) -> None:
+    def rejected(self, messages: Sequence[Message]) -> None:
         """One or more of them, which were sent together, will never be accepted: the next portion is half of them."""
         self.size = max(1, len(messages) // 2)
-        self._doubtful_until = messages[-1].position
+        self._suspect_until = messages[-1].position
 
-    def found(self) -> None:
+    def isolated(self) -> None:
         """The culprit is known."""
-        self._doubtful_until = 0
+        self._suspect_until = 0

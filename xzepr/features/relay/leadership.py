@@ -1,0 +1,87 @@
+"""Leader election for a route: the leader is the process whose database connection holds the route's lock."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+from xzepr.core.errors import Problem
+from xzepr.features.relay import store
+from xzepr.features.stream.reader import StreamReader
+from xzepr.infra.db import Connection, Database, StatementError, hang_up_after, translate_errors
+
+_STATEMENT_SECONDS = 10.0  # a database that does not answer for this long is down
+# The database ends the session of a leader that sends nothing for this long: its process is frozen, or its host or
+# network is gone. That process may still believe that it leads; Kafka fences it.
+_IDLE_SECONDS = 10.0
+_KEEP_ALIVE_SECONDS = 2.5
+_CLOSE_SECONDS = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def leadership(db: Database, route: str) -> AsyncGenerator["Leadership"]:
+    """Opens a connection that can acquire the lead of a route; closing it gives the lead up.
+
+    Inside the block a lost connection raises Unavailable; the lead is then lost, too.
+    """
+    async with translate_errors():
+        connection = await db.connect("relay", idle_seconds=_IDLE_SECONDS)
+        leadership = Leadership(connection, route)
+        keep_alive = asyncio.create_task(_keep_alive(leadership))
+        try:
+            yield leadership
+        finally:
+            keep_alive.cancel()
+            try:
+                with hang_up_after(connection, _CLOSE_SECONDS):
+                    await asyncio.gather(keep_alive, return_exceptions=True)
+            finally:
+                await connection.close()
+
+
+async def _keep_alive(leadership: "Leadership") -> None:
+    """Keeps the connection alive while the leader waits for brokers. The leader itself notices when it is lost."""
+    while not leadership.is_closed:
+        await asyncio.sleep(_KEEP_ALIVE_SECONDS)
+        with suppress(Problem, StatementError):
+            async with translate_errors():
+                await leadership.check()
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """The lead of a route, held by one connection. Everything that only the leader may do runs through it."""
+
+    _connection: Connection
+    route: str
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection, and with it the lead, is lost."""
+        return self._connection.closed
+
+    async def try_acquire(self) -> bool:
+        """Tries to become the leader. Returns False while another process leads."""
+        return await self.run(store.try_acquire_lead, self.route)
+
+    async def check(self) -> None:
+        """Raises Unavailable if the lead is lost."""
+        await self.run(store.check)
+
+    async def run(
+        self, statement: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs a store's statement over the leader's connection. Raises Unavailable if the database does not answer."""
+        with hang_up_after(self._connection, _STATEMENT_SECONDS):
+            return await statement(self._connection, *args, **kwargs)
+
+    async def read(
+        self, question: Callable[Concatenate[StreamReader, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Asks the stream over the leader's connection: `await leader.read(StreamReader.head)`."""
+        with hang_up_after(self._connection, _STATEMENT_SECONDS):
+            return await question(StreamReader(self._connection), *args, **kwargs)
