@@ -178,7 +178,7 @@ async def test_history_read_retries_on_another_connection(database_url: str):
         history = HistoryReader(db, silent_seconds=0.5)
         first = Cursor.of(1, stored[0].id)
         assert await history.read(first) == (stored[1], True)
-        assert net.hush("xzepr test apart") == 1
+        assert net.hush("xzepr test bulk") == 1
         cursors = [stored[n].cursor for n in range(0, 120, 10)]
         async with asyncio.timeout(SOON):
             results = await asyncio.gather(*(history.read(cursor) for cursor in cursors))
