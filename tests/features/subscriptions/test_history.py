@@ -16,7 +16,7 @@ from xzepr.features.subscriptions.history import HistoryReader
 from xzepr.infra.db import Connection, Database
 from xzepr.settings import DatabaseSettings
 
-BULK_APPLICATION = "xzepr test apart"
+BULK_APPLICATION = "xzepr test bulk"
 
 
 class CountingDatabase(Database):

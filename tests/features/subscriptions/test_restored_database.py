@@ -1,5 +1,5 @@
-"""The feed of a process that stayed up while its database was restored: it never shows what is no more, nor misses what
-took its place."""
+"""The feed of a process that kept running while its database was restored: no lost message appears, no new one is
+missed."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -34,21 +34,21 @@ async def following(hub: Hub, after: Cursor | None = None) -> AsyncGenerator[Fra
         yield frames
 
 
-async def message(frames: Frames) -> Message:
+async def next_message(frames: Frames) -> Message:
     async with asyncio.timeout(20):
         while True:
-            if isinstance(one := await anext(frames), Message):
-                return one
+            if isinstance(frame := await anext(frames), Message):
+                return frame
 
 
-async def listen(frames: Frames, seen: list[int]) -> None:
-    """Notes the positions of messages until it is told why there are no more."""
+async def read_positions(frames: Frames, seen: list[int]) -> None:
+    """Appends the positions of messages to `seen` until the subscription fails."""
     while True:
-        seen.append((await message(frames)).position)
+        seen.append((await next_message(frames)).position)
 
 
 async def restore(database_url: str, position: int) -> None:
-    """Takes the database back to a position, as a backup of then would."""
+    """Resets the database to a position, as restoring an old backup does."""
     for statement in (
         "DELETE FROM receivers WHERE id IN (SELECT receiver_id FROM messages"
         " WHERE position > %s AND kind = 'receiver.created')",
@@ -58,82 +58,84 @@ async def restore(database_url: str, position: int) -> None:
         await execute(database_url, statement, (position,))
 
 
-async def written(hub: Hub, count: int) -> None:
+async def write_receivers(hub: Hub, count: int) -> None:
     for n in range(count):
         await new_receiver(hub, f"receiver-{n}")
     head = await hub.stream.head()
     await until(lambda: hub.feed.head == head)
 
 
-@pytest.mark.parametrize("connected", [True, False], ids=["its connection stays", "its connection ends"])
+@pytest.mark.parametrize("connected", [True, False], ids=["feed connection stays", "feed connection ends"])
 async def test_only_subscribers_past_the_restore_diverge(database_url: str, connected: bool):
     async with running_hub(database_url, stream={"poll_seconds": 0.2}) as hub:
-        await written(hub, 10)
+        await write_receivers(hub, 10)
         fifth = (await messages(hub))[4].cursor
-        async with following(hub) as past, following(hub, fifth) as ahead:
-            sixth = await message(ahead)
+        async with following(hub) as past_restore, following(hub, fifth) as before_restore:
+            sixth = await next_message(before_restore)
             await restore(database_url, 6)
             if not connected:
                 await terminate(database_url, "xzepr hub feed")
             with pytest.raises(StreamDiverged):
-                await message(past)
+                await next_message(past_restore)
             assert hub.feed.head.cursor == sixth.cursor
-            made = await new_receiver(hub, "afterwards")
-            assert (await message(ahead)).receiver_id == made.id, "it has been handed nothing of what is lost"
+            created = await new_receiver(hub, "afterwards")
+            assert (await next_message(before_restore)).receiver_id == created.id, (
+                "the subscriber received no lost message"
+            )
 
 
 async def test_foreign_writes_after_a_restore_are_not_continued(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
-        await written(hub, 10)
+        await write_receivers(hub, 10)
         async with following(hub) as frames:
             await restore(database_url, 6)
             await until(lambda: other.feed.head.position == 6)
-            await written(other, 8)  # past the old head: 14
+            await write_receivers(other, 8)  # past the old head: 14
             with pytest.raises(StreamDiverged):
-                await asyncio.gather(message(frames), terminate(database_url, "xzepr hub feed"))
+                await asyncio.gather(next_message(frames), terminate(database_url, "xzepr hub feed"))
             await until(lambda: hub.feed.head.position == 14)
 
 
 async def test_local_commit_does_not_hide_a_restore(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
-        await written(hub, 10)
+        await write_receivers(hub, 10)
         async with following(hub) as frames:
             await restore(database_url, 6)
             await until(lambda: other.feed.head.position == 6)
-            await written(other, 4)
-            await new_receiver(hub, "eleventh")  # follows on the head's position, and not on its message
+            await write_receivers(other, 4)
+            await new_receiver(hub, "eleventh")  # follows the head's position, but another message
             assert hub.feed.head.position == 10
             await terminate(database_url, "xzepr hub feed")
             with pytest.raises(StreamDiverged):
-                await message(frames)
+                await next_message(frames)
         await until(lambda: hub.feed.head.position == 11)
 
 
 async def test_catch_up_subscriber_diverges_after_a_restore(database_url: str):
     async with running_hub(database_url, stream={"ring_size": 2, "poll_seconds": 1e9}) as hub:
-        await written(hub, 70)
+        await write_receivers(hub, 70)
         seventh = (await messages(hub))[6].cursor
         async with following(hub, seventh) as frames:
             await restore(database_url, 6)
             seen = [7]
             with pytest.raises(StreamDiverged):
-                await listen(frames, seen)
-            assert seen[-1] <= 50, "no more than was read with the first"
+                await read_positions(frames, seen)
+            assert seen[-1] <= 50, "only messages of the first batch"
 
 
 async def test_new_subscriber_sees_nothing_lost_in_a_restore(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub:
-        await written(hub, 10)
+        await write_receivers(hub, 10)
         sixth = (await messages(hub))[5].cursor
         await restore(database_url, 6)
         async with following(hub, sixth) as frames:
-            made = await new_receiver(hub, "seventh")
-            assert (await message(frames)).receiver_id == made.id
+            created = await new_receiver(hub, "seventh")
+            assert (await next_message(frames)).receiver_id == created.id
 
 
 async def test_lost_receiver_accepts_no_events(database_url: str):
     async with running_hub(database_url, stream={"poll_seconds": 0.2}) as hub:
-        await written(hub, 3)
+        await write_receivers(hub, 3)
         build = await new_receiver(hub, "later lost", {"type": "object"})
         await hub.recorder.record(WRITER, new_event(build))
         changed = await hub.receivers.update(WRITER, build.id, ReceiverChange(schema={"type": "string"}))
@@ -143,4 +145,4 @@ async def test_lost_receiver_accepts_no_events(database_url: str):
         await until(lambda: hub.feed.head.position == 3)
         with pytest.raises(NotFound):
             await hub.recorder.record(WRITER, new_event(build))
-        assert [one.position for one in await messages(hub)] == [1, 2, 3]
+        assert [message.position for message in await messages(hub)] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Following the stream: a checkpoint first, then everything once and in order, whoever is slow or away."""
+"""Subscriptions to the stream: a checkpoint first, then every message once and in order, also for slow subscribers."""
 
 import asyncio
 import time
@@ -40,13 +40,13 @@ ALL = StreamFilter()
 async def following(
     hub: Hub,
     after: Cursor | None = None,
-    wanted: StreamFilter = ALL,
+    filter: StreamFilter = ALL,
     *,
     actor: Actor = VIEWER,
     checkpoint_seconds: float = 60,
 ) -> AsyncGenerator[Frames]:
-    """A subscriber, ended with the block."""
-    frames = follow(hub.stream, hub.feed, actor, after, wanted, checkpoint_seconds=checkpoint_seconds)
+    """Runs a subscription until the end of the block."""
+    frames = follow(hub.stream, hub.feed, actor, after, filter, checkpoint_seconds=checkpoint_seconds)
     async with aclosing(frames):
         yield frames
 
@@ -56,22 +56,22 @@ async def frame(frames: Frames) -> Message | Checkpoint:
 
 
 async def take(frames: Frames, count: int) -> list[Message]:
-    """The next messages, with the checkpoints between them left out."""
-    found: list[Message] = []
-    while len(found) < count:
-        if isinstance(one := await frame(frames), Message):
-            found.append(one)
-    return found
+    """Returns the next messages, without the checkpoints between them."""
+    received: list[Message] = []
+    while len(received) < count:
+        if isinstance(next_frame := await frame(frames), Message):
+            received.append(next_frame)
+    return received
 
 
 async def checkpoint(frames: Frames) -> Cursor:
-    """The cursor of the next frame, which is a checkpoint."""
-    one = await frame(frames)
-    assert isinstance(one, Checkpoint)
-    return one.cursor
+    """Returns the cursor of the next frame, which must be a checkpoint."""
+    next_frame = await frame(frames)
+    assert isinstance(next_frame, Checkpoint)
+    return next_frame.cursor
 
 
-def nothing_yet(hub: Hub) -> Cursor:
+def beginning(hub: Hub) -> Cursor:
     return Cursor.of(0, hub.stream.hub_id)
 
 
@@ -82,9 +82,9 @@ async def test_first_frame_is_a_checkpoint_at_the_head(hub: Hub):
         first = await frame(frames)
         assert isinstance(first, Checkpoint)
         assert first.cursor == (await hub.stream.head()).cursor
-        made = await new_receiver(hub, "later")
+        created = await new_receiver(hub, "later")
         [message] = await take(frames, 1)
-        assert message.receiver_id == made.id
+        assert message.receiver_id == created.id
 
 
 async def test_first_cursor_of_an_empty_stream_can_be_resumed(hub: Hub):
@@ -102,12 +102,12 @@ async def test_replay_joins_live_messages_without_a_gap(database_url: str):
         await new_group(hub, build)
         await hub.recorder.record_all(MANAGER, [new_event(build, name=f"old-{n}") for n in range(300)])
         writers = [asyncio.create_task(_write(hub, build, number)) for number in range(3)]
-        starts = [nothing_yet(hub), (await messages(hub))[99].cursor]
-        seen = await asyncio.gather(*(_all_after(hub, start, 2 + 600 + 3 * 200) for start in starts * 4))
+        starts = [beginning(hub), (await messages(hub))[99].cursor]
+        results = await asyncio.gather(*(_all_after(hub, start, 2 + 600 + 3 * 200) for start in starts * 4))
         await asyncio.gather(*writers)
         everything = await messages(hub)
-        for start, found in zip(starts * 4, seen, strict=True):
-            assert found == everything[start.position :]
+        for start, received in zip(starts * 4, results, strict=True):
+            assert received == everything[start.position :]
 
 
 async def _write(hub: Hub, build: Receiver, number: int) -> None:
@@ -133,14 +133,14 @@ async def test_resuming_after_any_message_gives_the_next(hub: Hub):
 
 async def test_checkpoints_advance_while_nothing_matches(hub: Hub):
     build = await new_receiver(hub)
-    wanted = StreamFilter(kinds=frozenset({Kind.GROUP_CREATED}))
-    async with following(hub, nothing_yet(hub), wanted, checkpoint_seconds=0.05) as frames:
+    filter = StreamFilter(kinds=frozenset({Kind.GROUP_CREATED}))
+    async with following(hub, beginning(hub), filter, checkpoint_seconds=0.05) as frames:
         cursors = [(await frame(frames)).cursor]
         while cursors[-1].position < 1:
             cursors.append(await checkpoint(frames))
         recorded = await hub.recorder.record(MANAGER, new_event(build))
         while cursors[-1] != recorded.cursor:
-            cursors.append(await checkpoint(frames))  # what the filter leaves out is silence
+            cursors.append(await checkpoint(frames))  # filtered messages only move checkpoints
     assert all(before.position <= after.position for before, after in pairwise(cursors))
 
 
@@ -160,7 +160,7 @@ async def test_unreadable_kinds_are_skipped(hub: Hub):
     await hub.recorder.record(MANAGER, new_event(build))
     await hub.groups.update(MANAGER, group.id, GroupChange(name="x"))
     last = await new_receiver(hub)
-    start = nothing_yet(hub)
+    start = beginning(hub)
     reads = {
         Permission.RECEIVER_READ: [Kind.RECEIVER_CREATED, Kind.RECEIVER_CREATED],
         Permission.GROUP_READ: [Kind.GROUP_CREATED, Kind.GROUP_UPDATED],
@@ -169,10 +169,15 @@ async def test_unreadable_kinds_are_skipped(hub: Hub):
     for permission, expected in reads.items():
         async with following(hub, start, actor=actor("one", permission), checkpoint_seconds=0.1) as frames:
             assert [message.kind for message in await take(frames, 2)] == expected
-            while not isinstance(rest := await frame(frames), Checkpoint) or rest.cursor.position < last.position:
-                assert isinstance(rest, Checkpoint)
-    asked = StreamFilter(kinds=frozenset({Kind.GROUP_CREATED}))
-    async with following(hub, start, asked, actor=actor("x", Permission.EVENT_READ), checkpoint_seconds=0.05) as frames:
+            while (
+                not isinstance(next_frame := await frame(frames), Checkpoint)
+                or next_frame.cursor.position < last.position
+            ):
+                assert isinstance(next_frame, Checkpoint)
+    filter = StreamFilter(kinds=frozenset({Kind.GROUP_CREATED}))
+    async with following(
+        hub, start, filter, actor=actor("x", Permission.EVENT_READ), checkpoint_seconds=0.05
+    ) as frames:
         assert all([isinstance(await frame(frames), Checkpoint) for _ in range(3)])
 
 
@@ -185,20 +190,20 @@ async def test_anonymous_subscriber_is_rejected(hub: Hub):
 async def test_filter_selects_matching_messages(hub: Hub):
     build, scan = await new_receiver(hub), await new_receiver(hub, "scan")
     group = await new_group(hub, build)
-    answers = [
+    recordings = [
         await hub.recorder.record(MANAGER, new_event(r, name=name, success=ok))
         for r, name, ok in ((build, "a", True), (scan, "a", True), (build, "b", False), (build, "a", False))
     ]
     everything = await messages(hub)
-    for wanted in (
+    for filter in (
         StreamFilter(receiver_ids=frozenset({scan.id})),
         StreamFilter(group_ids=frozenset({group.id})),
         StreamFilter(name="a", success=True),
-        StreamFilter(unit_id=answers[2].event.unit_id),
+        StreamFilter(unit_id=recordings[2].event.unit_id),
     ):
-        page, _ = await hub.stream.page(VIEWER, None, wanted, 100)
+        page, _ = await hub.stream.page(VIEWER, None, filter, 100)
         assert 0 < len(page.items) < len(everything)
-        async with following(hub, nothing_yet(hub), wanted) as frames:
+        async with following(hub, beginning(hub), filter) as frames:
             assert await take(frames, len(page.items)) == page.items
 
 
@@ -214,12 +219,12 @@ async def test_subscriber_behind_the_ring_misses_nothing(database_url: str):
     async with running_hub(database_url, stream={"ring_size": 5}) as hub:
         build = await new_receiver(hub)
         await until(lambda: hub.feed.head.position == 1)
-        async with following(hub) as slow, following(hub) as quick:
+        async with following(hub) as slow, following(hub) as fast:
             await frame(slow)
-            await frame(quick)
+            await frame(fast)
             for n in range(30):
                 await hub.recorder.record(MANAGER, new_event(build, name=f"u{n}"))
-                await take(quick, 1)
+                await take(fast, 1)
             everything = await messages(hub, 1)
             assert await take(slow, 30) == everything
 
@@ -235,13 +240,13 @@ async def test_subscriber_survives_loss_of_the_feed_connection(hub: Hub, databas
 
 
 async def test_subscriber_sees_events_of_another_process(database_url: str):
-    async with running_hub(database_url) as here, running_hub(database_url) as there:
-        build = await new_receiver(here)
-        await asyncio.wait_for(there.feed.wait_beyond(0), 10)
-        async with following(there) as frames:
+    async with running_hub(database_url) as first, running_hub(database_url) as second:
+        build = await new_receiver(first)
+        await asyncio.wait_for(second.feed.wait_beyond(0), 10)
+        async with following(second) as frames:
             await frame(frames)
             for n in range(20):
-                recorded = await here.recorder.record(MANAGER, new_event(build, name=f"u{n}"))
+                recorded = await first.recorder.record(MANAGER, new_event(build, name=f"u{n}"))
                 [message] = await take(frames, 1)
                 assert message.event == recorded.event
 
@@ -251,9 +256,9 @@ async def test_rolled_back_messages_are_never_sent(hub: Hub):
         await frame(frames)
         with pytest.raises(RuntimeError):
             await _fail(hub)
-        made = await new_receiver(hub)
+        created = await new_receiver(hub)
         [message] = await take(frames, 1)
-        assert (message.position, message.receiver_id) == (1, made.id)
+        assert (message.position, message.receiver_id) == (1, created.id)
 
 
 async def _fail(hub: Hub) -> None:
@@ -266,15 +271,15 @@ async def test_mass_reconnect_uses_no_request_connection(database_url: str):
     async with running_hub(database_url, stream={"ring_size": 100}, database={"max_connections": 2}) as hub:
         build = await new_receiver(hub)
         await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(300)])
-        said = await messages(hub)
-        await until(lambda: hub.feed.head.position == len(said))
+        history = await messages(hub)
+        await until(lambda: hub.feed.head.position == len(history))
         busy = [asyncio.create_task(_keep_busy(hub)) for _ in range(6)]
         await asyncio.sleep(0.3)
-        begun = time.monotonic()
-        places = [nothing_yet(hub), *(message.cursor for message in said)]
-        firsts = await asyncio.gather(*(_first(hub, places[n % len(places)]) for n in range(3000)))
-        assert firsts == [places[n % len(places)] for n in range(3000)]
-        assert time.monotonic() - begun < 10
+        started_at = time.monotonic()
+        cursors = [beginning(hub), *(message.cursor for message in history)]
+        first_cursors = await asyncio.gather(*(_first(hub, cursors[n % len(cursors)]) for n in range(3000)))
+        assert first_cursors == [cursors[n % len(cursors)] for n in range(3000)]
+        assert time.monotonic() - started_at < 10
         for task in busy:
             task.cancel()
         await asyncio.wait(busy)
@@ -299,21 +304,23 @@ async def test_only_new_subscribers_fail_without_a_database():
         ):
             build = await new_receiver(hub)
             await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(120)])
-            said = await messages(hub)
-            await until(lambda: hub.feed.head.position == len(said))
-            async with following(hub, nothing_yet(hub), checkpoint_seconds=0.2) as behind:
-                found = await take(behind, 60)
+            history = await messages(hub)
+            await until(lambda: hub.feed.head.position == len(history))
+            async with following(hub, beginning(hub), checkpoint_seconds=0.2) as catching_up:
+                received = await take(catching_up, 60)
                 await server.stop()
                 while True:
-                    one = await frame(behind)
-                    if isinstance(one, Checkpoint):
+                    next_frame = await frame(catching_up)
+                    if isinstance(next_frame, Checkpoint):
                         break
-                    found.append(one)
+                    received.append(next_frame)
                 for _ in range(3):
-                    assert await checkpoint(behind) == found[-1].cursor, "nothing is said to be seen that was not"
-                async with following(hub, said[-1].cursor) as late:
-                    with pytest.raises(Unavailable) as refusal:
-                        await frame(late)
-                assert refusal.value.retry_after is not None
+                    assert await checkpoint(catching_up) == received[-1].cursor, (
+                        "checkpoints do not pass the last message received"
+                    )
+                async with following(hub, history[-1].cursor) as new_subscriber:
+                    with pytest.raises(Unavailable) as error:
+                        await frame(new_subscriber)
+                assert error.value.retry_after is not None
                 await server.start()
-                assert found + await take(behind, len(said) - len(found)) == said
+                assert received + await take(catching_up, len(history) - len(received)) == history
