@@ -1,4 +1,4 @@
-"""Retention: what is older goes, from the old end only, and who is too late is told instead of missing something."""
+"""Retention removes messages from the old end of the stream; late readers get an error instead of a gap."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
@@ -38,12 +38,12 @@ from xzepr.settings import DatabaseSettings
 
 KEEP = timedelta(hours=1)
 ROUTE = "xzepr.events"
+# Default wait for a lock, unless a test sets a shorter one.
 _LOCK_SECONDS = 60.0
-"""Whoever waits for a lock waits so long, where nothing shorter is said."""
 
 
 @asynccontextmanager
-async def _opened(database_url: str) -> AsyncGenerator[Stream]:
+async def _open_stream(database_url: str) -> AsyncGenerator[Stream]:
     settings = DatabaseSettings(
         min_connections=1,
         max_connections=8,
@@ -60,18 +60,18 @@ async def _opened(database_url: str) -> AsyncGenerator[Stream]:
 
 @pytest.fixture
 async def stream(database_url: str) -> AsyncIterator[Stream]:
-    """A stream of which nothing is read or kept by loops."""
-    async with _opened(database_url) as one:
-        yield one
+    """Opens a stream without background loops."""
+    async with _open_stream(database_url) as opened_stream:
+        yield opened_stream
 
 
-async def _announce(stream: Stream, count: int) -> list[Message]:
+async def _append(stream: Stream, count: int) -> list[Message]:
     async with stream.write(SYSTEM) as tx:
         return [tx.append(Kind.RECEIVER_UPDATED, receiver_id=f"r{n}", data=b"{}") for n in range(count)]
 
 
 async def _age(stream: Stream, last: int, hours: float = 2) -> None:
-    """Everything up to a position was said so long ago."""
+    """Makes the messages up to a position this many hours older."""
     async with stream.db.write() as connection:
         await connection.execute(
             "UPDATE messages SET time = time - %s::interval WHERE position <= %s", (timedelta(hours=hours), last)
@@ -93,7 +93,7 @@ async def _page(stream: Stream, after: Cursor | None) -> list[int]:
     return [message.position for message in page.items]
 
 
-async def _publish(stream: Stream, route: str, position: int, updated: str = "0 s", resume_after: int | None = None):
+async def _save_route(stream: Stream, route: str, position: int, updated: str = "0 s", resume_after: int | None = None):
     async with stream.db.write() as connection:
         await connection.execute(
             """
@@ -106,38 +106,38 @@ async def _publish(stream: Stream, route: str, position: int, updated: str = "0 
         )
 
 
-async def _soon(call: Awaitable[object]) -> None:
+async def _before_lock_timeout(call: Awaitable[object]) -> None:
     async with asyncio.timeout(_LOCK_SECONDS / 3):
         await call
 
 
-# What goes, and what stays ----------------------------------------------------------------------------
+# Removed and kept messages --------------------------------------------------------------------------
 
 
 async def test_old_messages_are_removed_without_a_gap(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_PORTION", 3)
-    said = await _announce(stream, 30)
+    history = await _append(stream, 30)
     await _enforce(stream)
     assert await _stored(stream) == list(range(1, 31)), "nothing is old yet"
     await _age(stream, 20)
     await _enforce(stream)
-    assert await _stored(stream) == list(range(20, 31)), "the last that went is the mark of where the stream begins"
-    assert (await origin_of(stream)).cursor == said[19].cursor
+    assert await _stored(stream) == list(range(20, 31)), "position 20 stays as the origin of the stream"
+    assert (await origin_of(stream)).cursor == history[19].cursor
     assert await _page(stream, None) == list(range(21, 31))
     await _enforce(stream)
     assert await _stored(stream) == list(range(20, 31))
 
 
 async def test_no_limit_keeps_everything(stream: Stream) -> None:
-    await _announce(stream, 5)
+    await _append(stream, 5)
     await _age(stream, 5, hours=24 * 3650)
     await Retention(stream.db, None, None).enforce()
     assert await _page(stream, None) == [1, 2, 3, 4, 5]
 
 
 async def test_newest_message_stays_when_all_are_old(stream: Stream) -> None:
-    await _enforce(stream)  # an empty stream is no reason to fail
-    assert (await _announce(stream, 10))[0].position == 1
+    await _enforce(stream)  # an empty stream causes no error
+    assert (await _append(stream, 10))[0].position == 1
     await _age(stream, 10)
     await _enforce(stream)
     head, origin = await stream.head(), await origin_of(stream)
@@ -145,90 +145,90 @@ async def test_newest_message_stays_when_all_are_old(stream: Stream) -> None:
     assert head.cursor == origin.cursor
     assert await _page(stream, None) == []
     await stream.verify(head.cursor)
-    assert [message.position for message in await _announce(stream, 2)] == [11, 12]
+    assert [message.position for message in await _append(stream, 2)] == [11, 12]
     assert await _page(stream, head.cursor) == await _page(stream, None) == [11, 12]
 
 
 async def test_events_outlive_their_messages(database_url: str) -> None:
     async with running_hub(database_url) as hub:
         build = await new_receiver(hub)
-        done = await hub.recorder.record(MANAGER, new_event(build))
+        recorded = await hub.recorder.record(MANAGER, new_event(build))
         await _age(hub.stream, 2)
         await _enforce(hub.stream)
         assert await _stored(hub.stream) == [2]
-        assert await execute(database_url, "SELECT id FROM events") == [(done.event.id,)]
-        again = await hub.recorder.record(MANAGER, new_event(build, success=False))
-        assert again.event.position == 3
+        assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
+        next_recorded = await hub.recorder.record(MANAGER, new_event(build, success=False))
+        assert next_recorded.event.position == 3
 
 
 async def test_fully_expired_partition_is_dropped(stream: Stream, database_url: str) -> None:
-    await _announce(stream, 3)
+    await _append(stream, 3)
     await execute(
         database_url, "UPDATE messages SET position = 9999999 + position"
     )  # 10000000 ends the first partition
     await _age(stream, 10_000_001)
     await _enforce(stream)
-    parts = await execute(
+    partitions = await execute(
         database_url, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'messages'::regclass"
     )
-    assert ("messages_p0",) not in parts
+    assert ("messages_p0",) not in partitions
     assert await _stored(stream) == [10_000_001, 10_000_002]
     assert (await origin_of(stream)).position == 10_000_001
     await stream.make_partitions(10_000_000)
-    assert (await _announce(stream, 1))[0].position == 10_000_003
+    assert (await _append(stream, 1))[0].position == 10_000_003
 
 
 async def test_partition_in_use_is_not_dropped(stream: Stream, database_url: str) -> None:
-    await _announce(stream, 3)
+    await _append(stream, 3)
     await execute(database_url, "UPDATE messages SET position = 9999999 + position")
     await _age(stream, 10_000_001)
     async with await psycopg.AsyncConnection.connect(database_url) as reader:
         await reader.execute("SELECT count(*) FROM messages")
         with capture_logs() as logs:
-            await _soon(_enforce(stream))
+            await _before_lock_timeout(_enforce(stream))
         assert [log["event"] for log in logs] == ["retention.postponed"]
-        await _soon(_announce(stream, 1))
+        await _before_lock_timeout(_append(stream, 1))
     assert await _stored(stream) == [10_000_000, 10_000_001, 10_000_002, 10_000_003]
 
 
-# Who still needs it -----------------------------------------------------------------------------------
+# Messages that are still needed ---------------------------------------------------------------------
 
 
 async def test_unpublished_messages_of_a_route_stay(stream: Stream) -> None:
-    await _announce(stream, 30)
+    await _append(stream, 30)
     await _age(stream, 30)
     await _enforce(stream, ROUTE)
-    assert await _stored(stream) == list(range(1, 31)), "brokers are named and the relay has not begun"
-    await _publish(stream, ROUTE, 12)
+    assert await _stored(stream) == list(range(1, 31)), "brokers are configured and the relay has not started"
+    await _save_route(stream, ROUTE, 12)
     with capture_logs() as logs:
         await _enforce(stream, ROUTE)
-    assert await _stored(stream) == list(range(12, 31)), "the relay compares the message that it published last"
+    assert await _stored(stream) == list(range(12, 31)), "the relay verifies the message that it published last"
     assert [(log["event"], log["by"], log["position"]) for log in logs] == [("retention.held", "the relay", 12)]
-    await _publish(stream, ROUTE, 20, resume_after=15)
+    await _save_route(stream, ROUTE, 20, resume_after=15)
     await _enforce(stream, ROUTE)
-    assert await _stored(stream) == list(range(15, 31)), "it was told to publish again from 16"
+    assert await _stored(stream) == list(range(15, 31)), "the route has to resume after 15"
 
 
 async def test_foreign_route_holds_messages_until_abandoned(
     stream: Stream,
 ) -> None:
-    await _announce(stream, 30)
+    await _append(stream, 30)
     await _age(stream, 30)
-    await _publish(stream, "theirs", 12)
-    await _publish(stream, "given up", 3, updated="61 min")
-    await _publish(stream, ROUTE, 20, updated="61 min")
+    await _save_route(stream, "other route", 12)
+    await _save_route(stream, "abandoned", 3, updated="61 min")
+    await _save_route(stream, ROUTE, 20, updated="61 min")
     await _enforce(stream, ROUTE)
     assert await _stored(stream) == list(range(12, 31))
 
 
 async def test_undecided_dead_letter_holds_messages(stream: Stream, database_url: str) -> None:
-    said = await _announce(stream, 30)
+    history = await _append(stream, 30)
     await _age(stream, 30)
-    await _publish(stream, ROUTE, 30)
+    await _save_route(stream, ROUTE, 30)
     await execute(
         database_url,
         "INSERT INTO dead_letters (route, position, message_id, reason) VALUES (%s, 7, %s, 'too large')",
-        (ROUTE, said[6].id),
+        (ROUTE, history[6].id),
     )
     with capture_logs() as logs:
         await _enforce(stream, ROUTE)
@@ -240,44 +240,44 @@ async def test_undecided_dead_letter_holds_messages(stream: Stream, database_url
 
 
 async def test_resume_rejects_removed_positions(stream: Stream) -> None:
-    await _announce(stream, 30)
+    await _append(stream, 30)
     await _age(stream, 20)
-    await _publish(stream, ROUTE, 30)
+    await _save_route(stream, ROUTE, 30)
     await _enforce(stream, ROUTE)
-    for asked in ({"republish_from": 1}, {"republish_from": 20}, {"at": 19}):
+    for arguments in ({"republish_from": 1}, {"republish_from": 20}, {"at": 19}):
         with pytest.raises(InvalidInput, match="positions 21 to 30"):
-            await routes.resume(stream.db, SYSTEM, ROUTE, **asked)
+            await routes.resume(stream.db, SYSTEM, ROUTE, **arguments)
     assert (await routes.resume(stream.db, SYSTEM, ROUTE, republish_from=21)) == 20
 
 
-# Several at once, and writers meanwhile ---------------------------------------------------------------
+# Concurrent processes and writers -------------------------------------------------------------------
 
 
 async def test_concurrent_retention_does_not_block_writers(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_PORTION", 10)
-    await _announce(stream, 1000)
+    await _append(stream, 1000)
     await _age(stream, 900)
-    done = await asyncio.gather(*(_enforce(stream) for _ in range(4)), *(_announce(stream, 1) for _ in range(20)))
-    assert len(done) == 24
+    results = await asyncio.gather(*(_enforce(stream) for _ in range(4)), *(_append(stream, 1) for _ in range(20)))
+    assert len(results) == 24
     await _enforce(stream)
     assert await _stored(stream) == list(range(900, 1021))
 
 
 async def test_retention_never_waits_for_writers_or_blocks_them(stream: Stream, database_url: str) -> None:
-    await _announce(stream, 100)
+    await _append(stream, 100)
     await _age(stream, 50)
     async with writer_lock_held(database_url):
-        await _soon(_enforce(stream))
+        await _before_lock_timeout(_enforce(stream))
         assert await _stored(stream) == list(range(50, 101))
     await _age(stream, 60)
-    async with await psycopg.AsyncConnection.connect(database_url) as other:
-        await other.execute("SELECT FROM messages WHERE position = 55 FOR UPDATE")
-        stuck = asyncio.create_task(_enforce(stream))
+    async with await psycopg.AsyncConnection.connect(database_url) as locking_connection:
+        await locking_connection.execute("SELECT FROM messages WHERE position = 55 FOR UPDATE")
+        blocked = asyncio.create_task(_enforce(stream))
         await until(lambda: _row_lock_awaited(database_url))
         assert await waiting_for_locks(database_url) == 0
-        await _soon(_announce(stream, 1))
-        await _soon(_enforce(stream))  # another process has the turn: this one has nothing to do
-    await stuck
+        await _before_lock_timeout(_append(stream, 1))
+        await _before_lock_timeout(_enforce(stream))  # another process is enforcing: nothing to do here
+    await blocked
     assert await _stored(stream) == list(range(60, 102))
 
 
@@ -290,26 +290,26 @@ async def _row_lock_awaited(database_url: str) -> bool:
 
 
 async def test_interrupted_batch_is_rolled_back(stream: Stream, database_url: str) -> None:
-    await _announce(stream, 100)
+    await _append(stream, 100)
     await _age(stream, 50)
-    async with await psycopg.AsyncConnection.connect(database_url) as other:
-        await other.execute("SELECT FROM messages WHERE position = 40 FOR UPDATE")
-        stuck = asyncio.create_task(_enforce(stream))
+    async with await psycopg.AsyncConnection.connect(database_url) as locking_connection:
+        await locking_connection.execute("SELECT FROM messages WHERE position = 40 FOR UPDATE")
+        blocked = asyncio.create_task(_enforce(stream))
         await until(lambda: _row_lock_awaited(database_url))
         await terminate(database_url, "xzepr test pool")
         with pytest.raises(Exception, match="connection to the database was lost"):
-            await stuck
-    async with _opened(database_url) as successor:
+            await blocked
+    async with _open_stream(database_url) as successor:
         assert await _stored(successor) == list(range(1, 101))
         await _enforce(successor)
         assert await _stored(successor) == list(range(50, 101))
 
 
 async def test_hub_applies_its_retention_setting(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with _opened(database_url) as before:
-        await _announce(before, 10)
-        await _age(before, 4, hours=3)
-        await _age(before, 7, hours=1.5)  # 1 to 4 are 4.5 hours old now
+    async with _open_stream(database_url) as stream:
+        await _append(stream, 10)
+        await _age(stream, 4, hours=3)
+        await _age(stream, 7, hours=1.5)  # 1 to 4 are 4.5 hours old now
     async with running_hub(database_url, stream={"retention_hours": 2}) as hub:
         await until(lambda: _begins_with(hub.stream, 4))
         assert await _page(hub.stream, None) == [5, 6, 7, 8, 9, 10]
@@ -319,38 +319,38 @@ async def _begins_with(stream: Stream, position: int) -> bool:
     return (await origin_of(stream)).position == position
 
 
-# Those who are too late -------------------------------------------------------------------------------
+# Readers that are too late --------------------------------------------------------------------------
 
 
 async def test_expired_cursor_error_names_the_oldest_cursor(stream: Stream) -> None:
-    nothing_yet = (await stream.head()).cursor
-    said = await _announce(stream, 30)
+    beginning = (await stream.head()).cursor
+    history = await _append(stream, 30)
     await _age(stream, 20)
     await _enforce(stream)
-    for cursor in (nothing_yet, said[0].cursor, said[18].cursor):
+    for cursor in (beginning, history[0].cursor, history[18].cursor):
         with pytest.raises(CursorExpired) as verified:
             await stream.verify(cursor)
         with pytest.raises(CursorExpired) as paged:
             await stream.page(VIEWER, cursor, StreamFilter(), 10)
-        assert verified.value.oldest == paged.value.oldest == str(said[19].cursor)
+        assert verified.value.oldest == paged.value.oldest == str(history[19].cursor)
     assert await _page(stream, Cursor.parse(verified.value.oldest)) == list(range(21, 31))
-    await stream.verify(said[20].cursor)
+    await stream.verify(history[20].cursor)
 
 
 async def test_first_cursor_is_valid_until_messages_are_removed(stream: Stream) -> None:
-    nothing_yet = (await stream.head()).cursor
-    await _announce(stream, 2)
+    beginning = (await stream.head()).cursor
+    await _append(stream, 2)
     await _age(stream, 1)
     await _enforce(stream)
-    assert await _stored(stream) == [1, 2], "the only one that could go would be the mark"
-    assert await _page(stream, nothing_yet) == await _page(stream, None) == [1, 2]
+    assert await _stored(stream) == [1, 2], "message 1 is the origin and therefore stays"
+    assert await _page(stream, beginning) == await _page(stream, None) == [1, 2]
 
 
 async def test_foreign_cursor_diverges_after_retention(stream: Stream) -> None:
-    said = await _announce(stream, 30)
+    history = await _append(stream, 30)
     await _age(stream, 20)
     await _enforce(stream)
-    for cursor in (Cursor(20, said[0].cursor.tail), Cursor(31, said[0].cursor.tail)):
+    for cursor in (Cursor(20, history[0].cursor.tail), Cursor(31, history[0].cursor.tail)):
         with pytest.raises(StreamDiverged):
             await stream.verify(cursor)
 
@@ -358,7 +358,7 @@ async def test_foreign_cursor_diverges_after_retention(stream: Stream) -> None:
 @pytest.mark.parametrize("reads_from", [0, 1, 5])
 async def test_reader_overtaken_by_retention_sees_no_gap(database_url: str, reads_from: int) -> None:
     async with running_hub(database_url, stream={"ring_size": 10}) as hub:
-        await _announce(hub.stream, 1000)
+        await _append(hub.stream, 1000)
         await until(lambda: hub.feed.head.position == 1000)
         async with hub.db.read() as connection:
             [row] = await (await connection.execute("SELECT id FROM messages WHERE position = 5")).fetchall()
@@ -370,15 +370,15 @@ async def test_reader_overtaken_by_retention_sees_no_gap(database_url: str, read
             seen = [(await anext(frames)).cursor.position]
             await _age(hub.stream, 900)
             await _enforce(hub.stream)
-            with pytest.raises(CursorExpired) as told:
+            with pytest.raises(CursorExpired) as caught:
                 await _read_on(frames, seen)
         assert seen == list(range(reads_from + 1, reads_from + 1 + len(seen)))
         assert len(seen) < 900
-        oldest = Cursor.parse(told.value.oldest)
-        again = follow(hub.stream, hub.feed, VIEWER, oldest, StreamFilter(), checkpoint_seconds=60)
-        async with aclosing(again):
-            rest = [(await anext(again)).cursor.position for _ in range(101)]
-        assert rest == list(range(900, 1001)), "a checkpoint at the oldest, and everything after it"
+        oldest = Cursor.parse(caught.value.oldest)
+        resumed = follow(hub.stream, hub.feed, VIEWER, oldest, StreamFilter(), checkpoint_seconds=60)
+        async with aclosing(resumed):
+            rest = [(await anext(resumed)).cursor.position for _ in range(101)]
+        assert rest == list(range(900, 1001)), "a checkpoint at the oldest cursor, then every message after it"
 
 
 async def _read_on(frames: AsyncGenerator[Message | Checkpoint, None], seen: list[int]) -> None:
@@ -389,11 +389,11 @@ async def _read_on(frames: AsyncGenerator[Message | Checkpoint, None], seen: lis
 
 async def test_reader_at_the_origin_misses_nothing(database_url: str) -> None:
     async with running_hub(database_url, stream={"ring_size": 5}) as hub:
-        said = await _announce(hub.stream, 100)
+        history = await _append(hub.stream, 100)
         await until(lambda: hub.feed.head.position == 100)
         await _age(hub.stream, 50)
         await _enforce(hub.stream)
-        frames: Any = follow(hub.stream, hub.feed, VIEWER, said[49].cursor, StreamFilter(), checkpoint_seconds=60)
+        frames: Any = follow(hub.stream, hub.feed, VIEWER, history[49].cursor, StreamFilter(), checkpoint_seconds=60)
         async with aclosing(frames):
-            found = [(await anext(frames)).cursor.position for _ in range(51)]
-        assert found == list(range(50, 101))
+            positions = [(await anext(frames)).cursor.position for _ in range(51)]
+        assert positions == list(range(50, 101))

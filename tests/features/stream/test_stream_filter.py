@@ -1,4 +1,4 @@
-"""What a filter lets through, and what an actor may read, without a database."""
+"""The stream's filter and the kinds that an actor may read, without a database."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,25 +41,25 @@ def test_empty_sets_match_nothing():
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_event_fields_are_compared_exactly(field: str):
-    same, other = FIELDS[field]
-    wanted = replace(StreamFilter(), **{field: same})
-    assert [matches(wanted, message) for message in (RECORDED, GATE, GROUP)] == [True, True, False]
+    value, other = FIELDS[field]
+    filter = replace(StreamFilter(), **{field: value})
+    assert [matches(filter, message) for message in (RECORDED, GATE, GROUP)] == [True, True, False]
     assert not matches(replace(StreamFilter(), **{field: other}), RECORDED)
 
 
 def test_filter_matches_ids_of_the_message():
-    assert [matches(StreamFilter(receiver_ids=frozenset("rx")), m) for m in (RECORDED, GATE, GROUP)] == [
+    assert [matches(StreamFilter(receiver_ids=frozenset("rx")), message) for message in (RECORDED, GATE, GROUP)] == [
         True,
         True,
         False,
     ]
-    assert [matches(StreamFilter(group_ids=frozenset("gx")), m) for m in (RECORDED, GATE, GROUP)] == [
+    assert [matches(StreamFilter(group_ids=frozenset("gx")), message) for message in (RECORDED, GATE, GROUP)] == [
         False,
         True,
         True,
     ]
     both = StreamFilter(receiver_ids=frozenset("r"), group_ids=frozenset("g"), name="app")
-    assert [matches(both, m) for m in (RECORDED, GATE, GROUP)] == [False, True, False]
+    assert [matches(both, message) for message in (RECORDED, GATE, GROUP)] == [False, True, False]
 
 
 def test_readable_kinds_follow_the_table_of_kinds():
