@@ -1,4 +1,4 @@
-"""JSON comes in and goes out unaltered, or is refused with the places of what would be altered."""
+"""JSON is read and written without loss, or rejected with pointers to the values that would be altered."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from xzepr.core.errors import InvalidInput
 from xzepr.core.exact_json import depth, dumps, loads
 
-KEPT_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+LOSSLESS_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 INT64 = st.integers(-(2**63), 2**64 - 1)
-KEPT = st.recursive(
-    st.none() | st.booleans() | INT64 | st.floats(allow_nan=False, allow_infinity=False) | KEPT_TEXT,
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEPT_TEXT, inner, max_size=5),
+LOSSLESS = st.recursive(
+    st.none() | st.booleans() | INT64 | st.floats(allow_nan=False, allow_infinity=False) | LOSSLESS_TEXT,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(LOSSLESS_TEXT, inner, max_size=5),
     max_leaves=20,
 )
 ANY = st.recursive(
@@ -32,18 +32,19 @@ ANY = st.recursive(
 )
 
 
-def places(data: bytes | str, field: str = "payload") -> list[str]:
-    with pytest.raises(InvalidInput) as refusal:
+def pointers(data: bytes | str, field: str = "payload") -> list[str]:
+    """Returns the pointers to the values for which a text is rejected."""
+    with pytest.raises(InvalidInput) as error:
         loads(data, field=field)
-    return [violation.field for violation in refusal.value.violations]
+    return [violation.field for violation in error.value.violations]
 
 
-def spoiled(value: Any) -> bool:
-    """Whether a value holds something that the hub would alter: the plain recursive truth to compare with."""
+def is_lossy(value: Any) -> bool:
+    """Returns whether the hub would alter something in the value, found by plain recursion."""
     if isinstance(value, dict):
-        return any(spoiled(key) or spoiled(child) for key, child in cast(dict[str, Any], value).items())
+        return any(is_lossy(key) or is_lossy(child) for key, child in cast(dict[str, Any], value).items())
     if isinstance(value, list):
-        return any(spoiled(child) for child in cast(list[Any], value))
+        return any(is_lossy(child) for child in cast(list[Any], value))
     if isinstance(value, str):
         return any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
     if isinstance(value, float):
@@ -51,7 +52,7 @@ def spoiled(value: Any) -> bool:
     return isinstance(value, int) and not -(2**63) <= value <= 2**64 - 1
 
 
-@given(KEPT)
+@given(LOSSLESS)
 def test_written_value_reads_back_equal(value: object):
     written = dumps(value)
     assert loads(written) == value
@@ -65,8 +66,8 @@ def test_text_is_rejected_exactly_when_lossy(value: object):
         text = json.dumps(value, ensure_ascii=ascii_only)
         if "NaN" in text or "Infinity" in text:
             text = text.replace("NaN", "1e999").replace("-Infinity", "-1e999").replace("Infinity", "1e999")
-        if spoiled(json.loads(text)):
-            assert places(text)
+        if is_lossy(json.loads(text)):
+            assert pointers(text)
         else:
             assert loads(text) == json.loads(text)
             assert loads(text.encode()) == json.loads(text)
@@ -74,7 +75,7 @@ def test_text_is_rejected_exactly_when_lossy(value: object):
 
 @given(ANY)
 def test_value_is_written_exactly_when_representable(value: object):
-    if spoiled(value):
+    if is_lossy(value):
         with pytest.raises(InvalidInput):
             dumps(value)
     else:
@@ -93,7 +94,7 @@ def test_any_text_is_read_or_rejected(text: str):
 def test_every_lossy_value_is_named_by_its_pointer():
     text = rb"""{"a": [1, 18446744073709551616, {"b/c~d": -9223372036854775809}],
         "big": 1e400, "nul": "x\u0000y", "half": "\ud800", "k\u0000n": 1, "fine": "\ud83d\ude00"}"""
-    assert places(text) == [
+    assert pointers(text) == [
         "payload/k\\u0000n",
         "payload/a/1",
         "payload/a/2/b~1c~0d",
@@ -104,7 +105,7 @@ def test_every_lossy_value_is_named_by_its_pointer():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("18446744073709551616", "18446744073709551616 is beyond 64 bits"),
         ("-9223372036854775809", "-9223372036854775809 is beyond 64 bits"),
@@ -115,11 +116,11 @@ def test_every_lossy_value_is_named_by_its_pointer():
         ('"\udc00"', "lone surrogate"),
     ],
 )
-def test_error_message_describes_the_lossy_value(text: str, says: str):
-    with pytest.raises(InvalidInput, match=says) as refusal:
+def test_error_message_describes_the_lossy_value(text: str, message: str):
+    with pytest.raises(InvalidInput, match=message) as error:
         loads(text, field="payload")
-    assert refusal.value.field == "payload"
-    assert len(refusal.value.message) < 200
+    assert error.value.field == "payload"
+    assert len(error.value.message) < 200
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_harmless_lookalike_is_read(text: bytes, value: object):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (b"", "empty"),
         (b'{"a": 1,\n "b": x}', "line 2, column 7"),
@@ -154,15 +155,15 @@ def test_harmless_lookalike_is_read(text: bytes, value: object):
         (b'{"a":' * 100_000, "nested deeper than 1024"),
     ],
 )
-def test_invalid_json_is_rejected_with_its_location(text: bytes, says: str):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_json_is_rejected_with_its_location(text: bytes, message: str):
+    with pytest.raises(ValueError, match=message):
         loads(text)
 
 
 def test_deep_value_does_not_overflow_the_stack():
     deep = loads(b"[" * 1023 + b'"\\u0001"' + b"]" * 1023)
     assert depth(deep) == 1023
-    assert places(b"[" * 1023 + b'"\\u0000"' + b"]" * 1023, "p") == ["p" + "/0" * 1023]
+    assert pointers(b"[" * 1023 + b'"\\u0000"' + b"]" * 1023, "p") == ["p" + "/0" * 1023]
     with pytest.raises(InvalidInput, match="nested deeper than 254"):
         dumps(deep, field="payload")
     assert depth(loads(dumps(loads(b"[" * 254 + b"]" * 254)))) == 254
@@ -174,7 +175,7 @@ def test_depth_counts_nested_containers(value: object, levels: int):
 
 
 @pytest.mark.parametrize(
-    ("value", "place"),
+    ("value", "pointer"),
     [
         ({"a": [2**64]}, "payload/a/0"),
         ({"a": {"b": float("nan"), "c": None}}, "payload/a/b"),
@@ -183,14 +184,14 @@ def test_depth_counts_nested_containers(value: object, levels: int):
         ([object()], "payload/0"),
     ],
 )
-def test_unrepresentable_value_is_not_written(value: object, place: str):
-    with pytest.raises(InvalidInput) as refusal:
+def test_unrepresentable_value_is_not_written(value: object, pointer: str):
+    with pytest.raises(InvalidInput) as error:
         dumps(value, field="payload")
-    assert [violation.field for violation in refusal.value.violations] == [place]
+    assert [violation.field for violation in error.value.violations] == [pointer]
 
 
 def test_error_names_at_most_100_values():
-    assert len(places(b"[" + b"1e999," * 5000 + b"1]")) == 100
+    assert len(pointers(b"[" + b"1e999," * 5000 + b"1]")) == 100
 
 
 @pytest.mark.parametrize(

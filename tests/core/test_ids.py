@@ -1,4 +1,4 @@
-"""Ids are ULIDs; a unit's id is the digest that the documentation promises."""
+"""Ids are ULIDs, and the id of a unit is the documented digest."""
 
 import hashlib
 import time
@@ -24,8 +24,8 @@ def test_new_id_is_a_current_ulid() -> None:
 
 @given(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS))
 def test_unit_id_is_sha256_of_length_prefixed_texts(texts: tuple[str, str, str, str, str]) -> None:
-    said = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
-    assert unit_id(*texts) == hashlib.sha256(said).digest()
+    encoded = b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
+    assert unit_id(*texts) == hashlib.sha256(encoded).digest()
 
 
 def test_unit_id_depends_on_text_boundaries() -> None:

@@ -1,4 +1,4 @@
-"""Settings: which place wins, what stops a start and in which words, and that no secret is ever shown."""
+"""Settings: the order of their sources, the errors that stop a start, and the masking of secrets."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ from xzepr.settings.keys import keys
 from xzepr.settings.shown import MASK, masked, shown
 
 Load = Callable[..., Loaded]
-Refusal = Callable[..., str]
+ErrorMessage = Callable[..., str]
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Load:
-    """`load` in a folder of its own, with these variables and no others; `files` are written into it first."""
+    """Returns `load` for a temporary folder and only these variables; writes `files` into the folder first."""
 
     def read(
         files: Mapping[str, str] | None = None,
@@ -30,22 +30,22 @@ def read(tmp_path: Path) -> Load:
             path = tmp_path / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        named = Path(config) if config else None
-        return load(config_file=named, flags=flags, environ=environ or {}, cwd=tmp_path)
+        config_path = Path(config) if config else None
+        return load(config_file=config_path, flags=flags, environ=environ or {}, cwd=tmp_path)
 
     return read
 
 
 @pytest.fixture
-def refusal(read: Load) -> Refusal:
-    """The message with which these settings are refused."""
+def error_message(read: Load) -> ErrorMessage:
+    """Returns the message of the error for invalid settings."""
 
-    def refusal(*arguments: Any, **named: Any) -> str:
-        with pytest.raises(CannotStart) as caught:
-            read(*arguments, **named)
-        return str(caught.value)
+    def error_message(*arguments: Any, **keywords: Any) -> str:
+        with pytest.raises(CannotStart) as error:
+            read(*arguments, **keywords)
+        return str(error.value)
 
-    return refusal
+    return error_message
 
 
 def test_defaults_apply_without_any_source(read: Load) -> None:
@@ -66,24 +66,24 @@ def test_settings_are_immutable() -> None:
         Settings().server.port = 1
 
 
-PLACES: list[tuple[str, dict[str, Any]]] = [
+SOURCES: list[tuple[str, dict[str, Any]]] = [
     ("config/default.yaml:1", {"files": {"config/default.yaml": "server: {port: 1}"}}),
     ("config/production.yaml:1", {"files": {"config/production.yaml": "server: {port: 2}"}}),
-    ("mine.yaml:1", {"files": {"mine.yaml": "server: {port: 3}"}, "config": "mine.yaml"}),
+    ("custom.yaml:1", {"files": {"custom.yaml": "server: {port: 3}"}, "config": "custom.yaml"}),
     ("XZEPR__SERVER__PORT", {"environ": {"XZEPR__SERVER__PORT": "4"}}),
     ("command line", {"flags": {"server.port": 5}}),
 ]
 
 
-@pytest.mark.parametrize("last", range(1, len(PLACES) + 1))
+@pytest.mark.parametrize("last", range(1, len(SOURCES) + 1))
 def test_later_source_overrides_earlier_ones(read: Load, last: int) -> None:
     together: dict[str, Any] = {"files": {}, "environ": {"APP_ENV": "production"}}
-    for _, place in PLACES[:last]:
-        for name, value in place.items():
+    for _, source in SOURCES[:last]:
+        for name, value in source.items():
             together[name] = {**together.get(name, {}), **value} if isinstance(value, dict) else value
     loaded = read(**together)
     assert loaded.settings.server.port == last
-    assert loaded.origins["server.port"] == PLACES[last - 1][0]
+    assert loaded.origins["server.port"] == SOURCES[last - 1][0]
 
 
 def test_sources_are_merged_key_by_key(read: Load) -> None:
@@ -95,10 +95,10 @@ def test_sources_are_merged_key_by_key(read: Load) -> None:
     assert (database.max_connections, database.min_connections, database.lock_timeout_seconds) == (30, 4, 1.5)
 
 
-@pytest.mark.parametrize("place", [{"environ": {"APP_ENV": "test"}}, {"flags": {"environment": "test"}}])
-def test_environment_selects_its_file(read: Load, place: dict[str, Any]) -> None:
+@pytest.mark.parametrize("source", [{"environ": {"APP_ENV": "test"}}, {"flags": {"environment": "test"}}])
+def test_environment_selects_its_file(read: Load, source: dict[str, Any]) -> None:
     files = {"config/test.yaml": "environment: test\nserver: {port: 7}", "config/development.yaml": "server: {port: 8}"}
-    assert read(files, **place).settings.server.port == 7
+    assert read(files, **source).settings.server.port == 7
 
 
 def test_default_file_may_select_the_environment(read: Load) -> None:
@@ -106,13 +106,13 @@ def test_default_file_may_select_the_environment(read: Load) -> None:
     assert read(files).settings.server.port == 7
 
 
-def test_file_contradicting_its_environment_is_rejected(refusal: Refusal) -> None:
-    message = refusal({"config/test.yaml": "environment: other"}, {"APP_ENV": "test"})
+def test_file_contradicting_its_environment_is_rejected(error_message: ErrorMessage) -> None:
+    message = error_message({"config/test.yaml": "environment: other"}, {"APP_ENV": "test"})
     assert "environment (config/test.yaml:1) contradicts the one that chose this file (APP_ENV)" in message
 
 
-def test_environment_name_cannot_be_a_path(refusal: Refusal) -> None:
-    assert "environment (APP_ENV)" in refusal({"secret.yaml": "server: {port: 7}"}, {"APP_ENV": "../secret"})
+def test_environment_name_cannot_be_a_path(error_message: ErrorMessage) -> None:
+    assert "environment (APP_ENV)" in error_message({"secret.yaml": "server: {port: 7}"}, {"APP_ENV": "../secret"})
 
 
 @pytest.mark.parametrize("text", ["a:9092,b:9092", " a:9092 , b:9092, ", '["a:9092", "b:9092"]'])
@@ -128,8 +128,8 @@ def test_empty_variable_clears_the_setting(read: Load) -> None:
     assert loaded.origins["redis.url"] == "default"
 
 
-def test_empty_data_dir_is_rejected(refusal: Refusal) -> None:
-    assert "data_dir (XZEPR__DATA_DIR)" in refusal(environ={"XZEPR__DATA_DIR": ""})
+def test_empty_data_dir_is_rejected(error_message: ErrorMessage) -> None:
+    assert "data_dir (XZEPR__DATA_DIR)" in error_message(environ={"XZEPR__DATA_DIR": ""})
 
 
 def test_full_variable_name_overrides_its_alias(read: Load) -> None:
@@ -148,14 +148,14 @@ def test_secret_is_read_from_its_file(read: Load) -> None:
     assert loaded.origins["auth.admin_password"] == "XZEPR__AUTH__ADMIN_PASSWORD_FILE=pw"
 
 
-def test_duplicate_or_unreadable_secret_is_rejected(refusal: Refusal) -> None:
+def test_duplicate_or_unreadable_secret_is_rejected(error_message: ErrorMessage) -> None:
     name = "XZEPR__AUTH__ADMIN_PASSWORD"
-    assert "is set twice" in refusal({"pw": "x" * 12}, {name: "x" * 12, f"{name}_FILE": "pw"})
-    assert f"{name}_FILE=nowhere cannot be read: No such file" in refusal(environ={f"{name}_FILE": "nowhere"})
+    assert "is set twice" in error_message({"pw": "x" * 12}, {name: "x" * 12, f"{name}_FILE": "pw"})
+    assert f"{name}_FILE=nowhere cannot be read: No such file" in error_message(environ={f"{name}_FILE": "nowhere"})
 
 
-def test_only_secrets_are_read_from_files(refusal: Refusal) -> None:
-    assert "XZEPR__SERVER__PORT_FILE is not a setting" in refusal(environ={"XZEPR__SERVER__PORT_FILE": "x"})
+def test_only_secrets_are_read_from_files(error_message: ErrorMessage) -> None:
+    assert "XZEPR__SERVER__PORT_FILE is not a setting" in error_message(environ={"XZEPR__SERVER__PORT_FILE": "x"})
 
 
 def _file(text: str) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _variable(name: str, value: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("source", "message"),
     [
         (_variable("SERVER__PROT", "1"), "XZEPR__SERVER__PROT is not a setting; did you mean XZEPR__SERVER__PORT?"),
         (_variable("server__port", "1"), "XZEPR__server__port is not a setting; did you mean XZEPR__SERVER__PORT?"),
@@ -193,14 +193,16 @@ def _variable(name: str, value: str) -> dict[str, Any]:
         (_variable("EVENTS__IDEMPOTENCY_HOURS", "23"), "should be greater than or equal to 24"),
     ],
 )
-def test_invalid_setting_is_reported_with_its_source(refusal: Refusal, place: dict[str, Any], message: str) -> None:
-    refused = refusal(**place)
-    assert refused.startswith("a setting cannot be used:\n")
-    assert message in refused
+def test_invalid_setting_is_reported_with_its_source(
+    error_message: ErrorMessage, source: dict[str, Any], message: str
+) -> None:
+    error = error_message(**source)
+    assert error.startswith("a setting cannot be used:\n")
+    assert message in error
 
 
 @pytest.mark.parametrize(
-    ("given", "first", "second"),
+    ("flags", "first", "second"),
     [
         ({"database.min_connections": 11}, "database.min_connections", "database.max_connections"),
         ({"jwt.private_key_path": "k"}, "jwt.private_key_path", "jwt.public_key_path"),
@@ -216,23 +218,25 @@ def test_invalid_setting_is_reported_with_its_source(refusal: Refusal, place: di
         ({"recorder.queue_size": 1}, "recorder.queue_size", "events.max_batch_items"),
     ],
 )
-def test_contradiction_names_both_settings(refusal: Refusal, given: dict[str, Any], first: str, second: str) -> None:
-    message = refusal(flags=given)
+def test_contradiction_names_both_settings(
+    error_message: ErrorMessage, flags: dict[str, Any], first: str, second: str
+) -> None:
+    message = error_message(flags=flags)
     assert f"{first} (command line)" in message
     assert f"{second} (default)" in message
 
 
-def test_one_message_lists_every_invalid_setting(refusal: Refusal) -> None:
+def test_one_message_lists_every_invalid_setting(error_message: ErrorMessage) -> None:
     text = "database:\n  min_connections: 9\n  max_connections: 8\n  lock_timeout_seconds: -1\n"
     environ = {"XZEPR__SERVER__PORT": "many", "XZEPR__NOTHING": "1"}
-    message = refusal({"config/default.yaml": text}, environ)
+    message = error_message({"config/default.yaml": text}, environ)
     assert message.startswith("4 settings cannot be used:")
     for part in ("database.min_connections", "lock_timeout_seconds", "server.port", "XZEPR__NOTHING"):
         assert part in message
 
 
-def test_invalid_setting_is_not_reported_twice(refusal: Refusal) -> None:
-    message = refusal(flags={"database.max_connections": "few", "database.min_connections": 50})
+def test_invalid_setting_is_not_reported_twice(error_message: ErrorMessage) -> None:
+    message = error_message(flags={"database.max_connections": "few", "database.min_connections": 50})
     assert message.startswith("a setting cannot be used:")
 
 
@@ -245,7 +249,7 @@ SECRET = "hunter2-hunter2"
 
 
 @pytest.mark.parametrize(
-    "place",
+    "source",
     [
         {"environ": {"XZEPR__DATABASE__URL": f"mysql://u:{SECRET}@h/d"}},
         {"environ": {"XZEPR__AUTH__ADMIN_PASSWORD": SECRET, "XZEPR__AUTH__PASSWORD_MIN_LENGTH": "99"}},
@@ -256,12 +260,12 @@ SECRET = "hunter2-hunter2"
         {"files": {"pw": SECRET}, "environ": {"XZEPR__DATABASE__URL_FILE": "pw"}},
     ],
 )
-def test_error_message_contains_no_secret(refusal: Refusal, place: dict[str, Any]) -> None:
-    assert SECRET not in refusal(**place)
+def test_error_message_contains_no_secret(error_message: ErrorMessage, source: dict[str, Any]) -> None:
+    assert SECRET not in error_message(**source)
 
 
 @pytest.mark.parametrize(
-    ("secret", "seen"),
+    ("secret", "expected"),
     [
         ("postgresql://u:hunter2@h:5/d", f"postgresql://u:{MASK}@h:5/d"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
@@ -277,8 +281,8 @@ def test_error_message_contains_no_secret(refusal: Refusal, place: dict[str, Any
         ("hunter2", MASK),
     ],
 )
-def test_masked_secret_shows_only_a_plain_url(secret: str, seen: str) -> None:
-    assert masked(secret) == seen
+def test_masked_secret_shows_only_a_plain_url(secret: str, expected: str) -> None:
+    assert masked(secret) == expected
 
 
 def test_shown_settings_contain_no_secret(read: Load) -> None:
