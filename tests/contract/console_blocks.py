@@ -1,4 +1,4 @@
-"""Commands in documentation: the ```console blocks marked `<!-- run -->`, as one bash session, and what they print."""
+"""Commands of the documentation: runs the ```console blocks marked `<!-- run -->` in one bash session."""
 
 import re
 import subprocess
@@ -8,24 +8,24 @@ from pathlib import Path
 
 _BLOCK = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
 _END = "--- end of block ---"
-_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Commands, and what the page says they print; `…` there stands for anything."""
+    """Commands and the output that the page shows for them, in which `…` stands for any text."""
 
     script: str
     output: str
 
     def printed(self, output: str) -> bool:
-        """Whether that is what the page says, however wide the gaps between words are."""
+        """Returns whether the output matches the page, ignoring the width of gaps."""
         parts = (" ".join(part.split()) for part in self.output.split("…"))
         return re.fullmatch(".*?".join(re.escape(part) for part in parts), " ".join(output.split())) is not None
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page that are marked, in order."""
+    """Returns the marked blocks of a page, in order."""
     return [_block(text) for text in _BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
@@ -41,13 +41,15 @@ def _block(text: str) -> Block:
 
 
 def run(
-    session: Sequence[Block], *, folder: Path, environment: Mapping[str, str], instead: Mapping[str, str]
+    session: Sequence[Block], *, folder: Path, environment: Mapping[str, str], replacements: Mapping[str, str]
 ) -> list[str]:
-    """What each block prints, errors too, when they run one after another in one bash. `instead` replaces texts of the
-    page, such as an address."""
+    """Runs the blocks in one bash and returns the output of each, including errors.
+
+    `replacements` maps texts of the page, such as an address, to what the test uses.
+    """
     script = "\n".join(f"{block.script}\necho '{_END}'" for block in session)
-    for written, meant in instead.items():
-        script = script.replace(written, meant)
+    for text, replacement in replacements.items():
+        script = script.replace(text, replacement)
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
@@ -55,7 +57,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=_SECONDS,
+        timeout=_TIMEOUT_SECONDS,
         check=False,
     )
     printed = done.stdout.split(_END)

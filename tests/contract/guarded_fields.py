@@ -1,4 +1,4 @@
-"""The guards of the schema: which fields say who may use them, and a call of each that needs a permission."""
+"""The fields of the schema with a guard, and an operation for each field that needs a permission."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ GUARDS = ("requires", "signedIn", "anyone")
 
 @dataclass(frozen=True, slots=True)
 class GuardedField:
-    """A field that needs a permission, credentials, or nothing."""
+    """A field that needs a permission, needs credentials, or is open to anyone."""
 
     type: str
     field: str
@@ -20,24 +20,24 @@ class GuardedField:
     permission: str | None
 
     @property
-    def place(self) -> str:
-        """`Query.event`."""
+    def path(self) -> str:
+        """The type and the field, such as `Query.event`."""
         return f"{self.type}.{self.field}"
 
 
 def guards_of(node: FieldDefinitionNode | ObjectTypeDefinitionNode) -> list[tuple[str, str | None]]:
-    """The guards of a field or a type, each with its permission if it names one."""
-    found: list[tuple[str, str | None]] = []
+    """Returns the guards of a field or a type, each with its permission, or None if it names none."""
+    guards: list[tuple[str, str | None]] = []
     for directive in node.directives or ():
         if directive.name.value in GUARDS:
-            values = [given.value for given in directive.arguments or ()]
+            values = [argument.value for argument in directive.arguments or ()]
             permissions = [value.value for value in values if isinstance(value, StringValueNode)]
-            found.append((directive.name.value, permissions[0] if permissions else None))
-    return found
+            guards.append((directive.name.value, permissions[0] if permissions else None))
+    return guards
 
 
 def guarded_fields() -> Iterator[GuardedField]:
-    """Every field with a guard, as the schema has them."""
+    """Yields every field of the schema that has a guard."""
     for definition in parse(printed()).definitions:
         if isinstance(definition, ObjectTypeDefinitionNode):
             for field in definition.fields or ():
@@ -52,6 +52,8 @@ _NEW = (
 )
 _NAMED = 'name: "new", type: "t", version: "1", description: "d"'
 
+# A document for each field that needs a permission, including the fields above it. The placeholders are EVENT, BUILD
+# (a receiver), SPARE (a receiver without events), GROUP, OTHER (a user) and UNIT.
 CALLS: dict[str, str] = {
     "Query.event": "{ event(id: EVENT) { id } }",
     "Query.events": "{ events { nodes { id } } }",
@@ -96,13 +98,11 @@ CALLS: dict[str, str] = {
     "Mutation.dropDeadLetters": 'mutation { dropDeadLetters(input: {route: "xzepr.events", all: true}) { count } }',
     "CreateEventPayload.gates": f"mutation {{ createEvent(input: {{{_NEW}}}) {{ cursor gates {{ complete }} }} }}",
 }
-"""A document for each field that needs a permission, and for what leads to it. In it stand EVENT, BUILD (a receiver),
-SPARE (another one, without events), GROUP, OTHER (a user) and UNIT."""
 
 
-def call_of(place: str, ids: Mapping[str, str]) -> str:
-    """The document that calls the field at a place, with these ids in it."""
-    document = CALLS[place].replace("UNIT", _UNIT)
+def call_of(path: str, ids: Mapping[str, str]) -> str:
+    """Returns the document for the field at this path, with its placeholders replaced by the ids."""
+    document = CALLS[path].replace("UNIT", _UNIT)
     for name, id in ids.items():
         document = document.replace(name, f'"{id}"')
     return document

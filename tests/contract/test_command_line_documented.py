@@ -1,8 +1,8 @@
-"""The reference page of the command line is what the commands themselves say."""
+"""The reference page of the command line matches the commands."""
 
-from tests.contract.command_line_page import PAGE, written
+from tests.contract.command_line_page import PAGE, with_generated_part
 
 
 def test_command_line_page_is_up_to_date() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == written(page), "run `python -m tests.contract.command_line_page`"
+    assert page == with_generated_part(page), "run `python -m tests.contract.command_line_page`"

@@ -1,4 +1,4 @@
-"""What `deploy/` sets is what the settings know, and its parts agree with one another."""
+"""The files in `deploy/`: they set only known settings and are consistent with one another."""
 
 import re
 import shlex
@@ -22,18 +22,18 @@ KNOWN = {key.variable for key in keys().values()} | {f"{key.variable}_FILE" for 
 
 
 def instructions(word: str) -> list[str]:
-    """What follows `word` in the Dockerfile, continued lines joined."""
+    """Returns the arguments of each `word` instruction in the Dockerfile, with continued lines joined."""
     return re.findall(rf"^{word} (.*)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
 
 
 def image_variables() -> dict[str, str]:
-    """The image's environment."""
+    """Returns the environment variables of the image."""
     pairs = [pair for line in instructions("ENV") for pair in shlex.split(line)]
     return dict(pair.split("=", 1) for pair in pairs)
 
 
 def settings_of(service: str, cwd: Path) -> Settings:
-    """The settings with which a service starts; raises CannotStart when they are not understood."""
+    """Returns the settings with which a service starts. Raises CannotStart if they are invalid."""
     loaded = load(environ=image_variables() | SERVICES[service]["environment"], cwd=cwd)
     assert loaded.not_in_effect == []
     return loaded.settings
@@ -57,12 +57,12 @@ def test_settings_of_every_hub_take_effect(service: str, tmp_path: Path) -> None
 
 
 def test_every_variable_in_deploy_is_a_setting() -> None:
-    named: set[str] = set()
+    variables: set[str] = set()
     for path in (ROOT / "deploy").rglob("*"):
         if path.is_file() and "node_modules" not in path.parts:
-            named |= set(re.findall(r"\bXZEPR__[A-Z0-9_]+", path.read_text(errors="replace")))
-    assert named, "nothing was found, so nothing was checked"
-    assert named <= KNOWN
+            variables |= set(re.findall(r"\bXZEPR__[A-Z0-9_]+", path.read_text(errors="replace")))
+    assert variables, "no variable was found, so none was checked"
+    assert variables <= KNOWN
 
 
 def test_hub_uses_the_database_service(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ def test_hub_uses_the_broker_service(tmp_path: Path) -> None:
 
 def test_public_url_matches_the_published_port(tmp_path: Path) -> None:
     settings = settings_of("hub", tmp_path)
-    _, outside, inside = SERVICES["hub"]["ports"][0].split(":")
-    assert int(inside) == settings.server.port
-    assert settings.server.public_url == f"http://localhost:{outside}"
+    _, published_port, container_port = SERVICES["hub"]["ports"][0].split(":")
+    assert int(container_port) == settings.server.port
+    assert settings.server.public_url == f"http://localhost:{published_port}"
 
 
 def test_ports_are_published_on_loopback_only() -> None:
@@ -90,16 +90,16 @@ def test_ports_are_published_on_loopback_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_hub_depends_on_keys_plus_migration() -> None:
+def test_hub_service_waits_for_its_dependencies() -> None:
     assert set(SERVICES["hub"]["depends_on"]) == {"keys", "migrate"}
-    waited = [name for service in SERVICES.values() for name in service.get("depends_on", {})]
-    assert set(waited) <= SERVICES.keys()
+    dependencies = [name for service in SERVICES.values() for name in service.get("depends_on", {})]
+    assert set(dependencies) <= SERVICES.keys()
 
 
 @pytest.mark.parametrize("service", [name for name in HUBS if "command" in SERVICES[name]])
 def test_command_of_every_service_is_valid(service: str) -> None:
     family, *options = SERVICES[service]["command"]
-    commands: Any = get_command(assemble([family]))  # click's own types are private to typer
+    commands: Any = get_command(assemble([family]))  # the types of click are private to typer
     assert commands.commands[family].make_context(family, list(options)).params
 
 
@@ -119,7 +119,7 @@ def test_image_installs_only_hashed_packages() -> None:
 
 def test_files_copied_into_the_image_exist() -> None:
     lines = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
-    let_in = {line[1:] for line in lines if line.startswith("!")}
+    included = {line[1:] for line in lines if line.startswith("!")}
     copied = {name for line in instructions("COPY") if not line.startswith("--from") for name in shlex.split(line)[:-1]}
-    assert copied == let_in
+    assert copied == included
     assert all((ROOT / name).exists() for name in copied)

@@ -1,4 +1,4 @@
-"""What is written about the hub is true: links lead somewhere, tables are the code's, the tutorial's commands run."""
+"""The documentation: links, names and tables are correct, and the commands of the tutorial run."""
 
 import os
 import re
@@ -23,9 +23,9 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 }
 README_LINES = 60
-ONE_MACHINES_OWN = re.compile(r"/work/|/home/|/root/|\.\./shared|index-url|artifactory|\bpypi\.", re.IGNORECASE)
+LOCAL_TO_ONE_MACHINE = re.compile(r"/work/|/home/|/root/|\.\./shared|index-url|artifactory|\bpypi\.", re.IGNORECASE)
 
-# The page's own `xzepr login` asks on a terminal.
+# Replaces the `xzepr login` of the page, which asks for the password on a terminal.
 LOGIN = Block('echo "$PASSWORD" | xzepr login --username admin --password-stdin', "Logged in to … as admin until …")
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -36,29 +36,29 @@ _CODE = re.compile(r"`([^`\n]+)`")
 
 @pytest.fixture(params=PAGES)
 def page(request: pytest.FixtureRequest) -> Path:
-    """Each page in turn."""
+    """Each page of the documentation in turn."""
     return PAGES[request.param]
 
 
 def prose(path: Path) -> str:
-    """A page without its blocks of code."""
+    """Returns a page without its code blocks."""
     return _FENCED.sub("", path.read_text(encoding="utf-8"))
 
 
 def anchors(path: Path) -> set[str]:
-    """What the headings of a page are called in links."""
+    """Returns the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken_links(path: Path) -> Iterator[str]:
-    """The links of a page into this repository that lead nowhere."""
+    """Yields the links of a page into this repository that do not resolve."""
     for link in _LINK.findall(prose(path)):
         if "://" in link or link.startswith("mailto:"):
             continue
         target, _, anchor = link.partition("#")
-        found = (path.parent / target).resolve() if target else path
-        if not found.exists() or (anchor and anchor not in anchors(found)):
+        linked = (path.parent / target).resolve() if target else path
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
             yield link
 
 
@@ -67,14 +67,14 @@ def test_every_link_resolves(page: Path) -> None:
 
 
 def test_page_names_nothing_local_to_one_machine(page: Path) -> None:
-    assert ONE_MACHINES_OWN.findall(page.read_text(encoding="utf-8")) == []
+    assert LOCAL_TO_ONE_MACHINE.findall(page.read_text(encoding="utf-8")) == []
 
 
 def test_every_named_setting_exists(page: Path) -> None:
     setting = re.compile(rf"({'|'.join(name for name in sections() if name)})(\.[a-z_]+)+")
     files = {".py", ".md", ".yaml"}
-    named = {code for code in _CODE.findall(prose(page)) if setting.fullmatch(code) and Path(code).suffix not in files}
-    assert named - keys().keys() - sections().keys() == set()
+    names = {code for code in _CODE.findall(prose(page)) if setting.fullmatch(code) and Path(code).suffix not in files}
+    assert names - keys().keys() - sections().keys() == set()
 
 
 def test_every_named_make_target_exists(page: Path) -> None:
@@ -83,8 +83,8 @@ def test_every_named_make_target_exists(page: Path) -> None:
 
 
 def test_every_named_command_exists(page: Path) -> None:
-    named = set(re.findall(r"(?:`|^\$ )xzepr ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
-    assert named <= {family.name for family in FAMILIES}
+    names = set(re.findall(r"(?:`|^\$ )xzepr ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert names <= {family.name for family in FAMILIES}
 
 
 def test_graphql_examples_are_valid(page: Path) -> None:
@@ -143,8 +143,10 @@ def test_tutorial_commands_print_documented_output(tmp_path: Path) -> None:
             "XZEPR_HUB": hub.url,
             "PASSWORD": hub.admin_password,
         }
-        instead = {"localhost:8042": hub.url.removeprefix("http://")}
-        printed = run(session, folder=tmp_path, environment=environment, instead=instead)
-    differing = [(block.output, said) for block, said in zip(session, printed, strict=True) if not block.printed(said)]
-    assert differing == []
+        replacements = {"localhost:8042": hub.url.removeprefix("http://")}
+        outputs = run(session, folder=tmp_path, environment=environment, replacements=replacements)
+    differences = [
+        (block.output, output) for block, output in zip(session, outputs, strict=True) if not block.printed(output)
+    ]
+    assert differences == []
     assert len(tutorial) >= 7

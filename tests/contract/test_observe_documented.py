@@ -1,4 +1,4 @@
-"""The page on watching a hub names every metric, and no other."""
+"""The page on monitoring a hub lists exactly the metrics that the hub serves."""
 
 import re
 from pathlib import Path

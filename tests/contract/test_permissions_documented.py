@@ -1,4 +1,4 @@
-"""The table of permissions: the page says what the code does, and the roles are what they promise."""
+"""Permissions and roles: the reference page matches the code, and each role has its permissions."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from xzepr.core.errors import Forbidden, Unauthenticated
 
 
 def test_permissions_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "renew it: python -m tests.contract.permissions_page"
+    assert PAGE.read_text(encoding="utf-8") == page(), "update it: python -m tests.contract.permissions_page"
 
 
 def test_every_role_has_permissions() -> None:
@@ -33,9 +33,9 @@ def test_permissions_of_roles_are_united() -> None:
 
 @pytest.mark.parametrize("permission", list(Permission))
 def test_missing_permission_is_named_in_error(permission: Permission) -> None:
-    known = Actor(ActorKind.USER, "u", "sam", frozenset(Permission) - {permission})
+    user = Actor(ActorKind.USER, "u", "sam", frozenset(Permission) - {permission})
     with pytest.raises(Forbidden, match=permission):
-        known.must(permission)
+        user.must(permission)
     with pytest.raises(Unauthenticated):
         ANONYMOUS.must(permission)
     Actor(ActorKind.USER, "u", "sam", frozenset({permission})).must(permission)

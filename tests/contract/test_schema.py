@@ -1,4 +1,4 @@
-"""The public schema: as it is written down, and every guard in it one that the code knows."""
+"""The public schema: its file is up to date, and its guards and enums match the code."""
 
 import subprocess
 import sys
@@ -25,32 +25,32 @@ ROOTS = ("Query", "Mutation", "Subscription")
 
 
 def test_schema_file_is_up_to_date() -> None:
-    assert SDL.read_text(encoding="utf-8") == printed(), "renew it with `make schema` and look at the difference"
+    assert SDL.read_text(encoding="utf-8") == printed(), "update it with `make schema` and review the difference"
 
 
 def test_schema_command_prints_the_schema_file() -> None:
     command = [sys.executable, "-m", "xzepr", "schema"]
-    done = subprocess.run(command, cwd=SDL.parent, capture_output=True, text=True, check=True)
-    assert done.stdout == SDL.read_text(encoding="utf-8")
+    process = subprocess.run(command, cwd=SDL.parent, capture_output=True, text=True, check=True)
+    assert process.stdout == SDL.read_text(encoding="utf-8")
 
 
 def nodes(name: str) -> Iterator[tuple[str, FieldDefinitionNode]]:
-    """The fields of a type with their definitions."""
+    """Yields the fields of a type with their definitions."""
     for field, definition in type_named(name).fields.items():
-        assert definition.ast_node is not None, "it was built from SDL"
+        assert definition.ast_node is not None, "the schema was built from SDL"
         yield field, definition.ast_node
 
 
 def type_named(name: str) -> GraphQLObjectType | GraphQLInterfaceType:
-    """An object or an interface."""
-    found = SCHEMA.type_map[name]
-    assert isinstance(found, GraphQLObjectType | GraphQLInterfaceType)
-    return found
+    """Returns an object or an interface."""
+    type = SCHEMA.type_map[name]
+    assert isinstance(type, GraphQLObjectType | GraphQLInterfaceType)
+    return type
 
 
 def test_every_root_field_has_exactly_one_guard() -> None:
     guards = {(root, field): len(guards_of(node)) for root in ROOTS for field, node in nodes(root)}
-    assert {place: found for place, found in guards.items() if found != 1} == {}
+    assert {path: count for path, count in guards.items() if count != 1} == {}
 
 
 def test_only_login_is_open_to_anyone() -> None:
@@ -59,7 +59,7 @@ def test_only_login_is_open_to_anyone() -> None:
 
 
 def test_guards_name_exactly_the_permissions() -> None:
-    named = {
+    names = {
         permission
         for type in SCHEMA.type_map.values()
         if isinstance(type, GraphQLObjectType) and isinstance(type.ast_node, ObjectTypeDefinitionNode)
@@ -67,7 +67,7 @@ def test_guards_name_exactly_the_permissions() -> None:
         for guard, permission in guards_of(node)
         if guard == "requires"
     }
-    assert named == set(Permission)
+    assert names == set(Permission)
 
 
 def test_enums_match_the_tables_in_code() -> None:
@@ -78,53 +78,53 @@ def test_enums_match_the_tables_in_code() -> None:
 
 
 def test_message_type_requires_permission_of_its_kind() -> None:
-    told = {
+    guards = {
         type.name: guards_of(type.ast_node)
         for type in SCHEMA.type_map.values()
         if isinstance(type, GraphQLObjectType)
         and type_named("StreamMessage") in type.interfaces
         and type.ast_node is not None
     }
-    assert told == {facts.graphql_type: [("requires", facts.permission.value)] for facts in KINDS.values()}
+    assert guards == {facts.graphql_type: [("requires", facts.permission.value)] for facts in KINDS.values()}
 
 
 def test_guarded_fields_are_nullable() -> None:
-    """Two events recorded by one document: that the second is refused must not take the answer of the first."""
-    costly = [
+    """A rejected field becomes null; if it were non-null, results beside it would be lost."""
+    non_null = [
         f"{type.name}.{name}"
         for type in SCHEMA.type_map.values()
         if isinstance(type, GraphQLObjectType) and type.name != "Subscription" and not type.name.startswith("__")
         for name, node in nodes(type.name)
         if guards_of(node) and str(type.fields[name].type).endswith("!")
     ]
-    assert costly == []
+    assert non_null == []
 
 
-ASKS_FOR_NOTHING = {"createStreamTicket"}
+WITHOUT_INPUT = {"createStreamTicket"}
 
 
 def test_mutation_takes_one_input_returns_payload() -> None:
     for name, field in type_named("Mutation").fields.items():
         capital = name[0].upper() + name[1:]
-        takes = {argument: str(given.type) for argument, given in field.args.items()}
-        assert takes == ({} if name in ASKS_FOR_NOTHING else {"input": f"{capital}Input!"})
+        arguments = {name: str(argument.type) for name, argument in field.args.items()}
+        assert arguments == ({} if name in WITHOUT_INPUT else {"input": f"{capital}Input!"})
         assert str(field.type).rstrip("!").endswith("Payload")
 
 
 def test_every_type_has_a_description() -> None:
-    """Payloads, inputs and connections are explained by the fields that have them."""
+    """Payloads, inputs and connections are described by the fields that have them."""
     formal = ("Payload", "Input", "Connection", "Edge", "Query", "Mutation", "Subscription", "Boolean", "String", "Int")
-    silent = [
+    undescribed = [
         type.name
         for type in SCHEMA.type_map.values()
         if not type.description and not type.name.startswith("__") and not type.name.endswith(formal)
     ]
-    assert silent == []
+    assert undescribed == []
 
 
 def test_building_the_schema_opens_nothing(tmp_path: Path) -> None:
     code = "import xzepr.app, sys; from xzepr.api.graphql.schema import build; build(); print(len(sys.modules) > 0)"
     command = [sys.executable, "-c", code]
-    environ = {"PYTHONPATH": str(SDL.parent), "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
+    environ = {"PYTHONPATH": str(SDL.parent), "DATABASE_URL": "postgresql://unknown@127.0.0.1:1/unknown"}
+    process = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr, list(tmp_path.iterdir())) == (0, "", [])

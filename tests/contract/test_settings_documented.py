@@ -1,4 +1,4 @@
-"""What is written about settings is true: the reference page, the examples, and the keys that were promised."""
+"""The settings: the reference page matches the code, the examples load, and the promised keys exist."""
 
 from pathlib import Path
 
