@@ -240,9 +240,9 @@ def test_mismatched_key_pair_stops_start(tmp_path: Path) -> None:
     create_key_pair(tmp_path / "b", tmp_path / "b.pub")
     with pytest.raises(CannotStart, match="not the public half"):
         load_keys(tmp_path / "a", tmp_path / "b.pub")
-    for wrong in (tmp_path / "missing", tmp_path, tmp_path / "a"):
+    for public in (tmp_path / "missing", tmp_path, tmp_path / "a"):
         with pytest.raises(CannotStart):
-            load_keys(tmp_path / "a", wrong)
+            load_keys(tmp_path / "a", public)
 
 
 def test_thumbprint_matches_rfc_7638() -> None:

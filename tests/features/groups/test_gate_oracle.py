@@ -99,18 +99,20 @@ def expected_messages(steps: list[Step]) -> list[tuple[Any, ...]]:
             continue
         before, after = steps[:index], steps[: index + 1]
         for group in dict.fromkeys(s.group for s in before if isinstance(s, Changed)):
-            now = current_state(before, group)
-            if not now.enabled or event.receiver not in now.members:
+            state = current_state(before, group)
+            if not state.enabled or event.receiver not in state.members:
                 continue
-            was, is_now = is_complete(before, now.members, event.unit), is_complete(after, now.members, event.unit)
+            complete_before = is_complete(before, state.members, event.unit)
+            complete_after = is_complete(after, state.members, event.unit)
             changed = max(i for i, s in enumerate(before) if isinstance(s, Changed) and s.group == group)
             first = not any(
-                isinstance(s, Reported) and s.unit == event.unit and s.receiver in now.members for s in before[changed:]
+                isinstance(s, Reported) and s.unit == event.unit and s.receiver in state.members
+                for s in before[changed:]
             )
-            if event.success and is_now:
-                since = complete_since(after, now.members, event.unit)
-                expected.append((Kind.GATE_COMPLETED, group, event.id, not was or first, since))
-            elif was and not is_now:
+            if event.success and complete_after:
+                since = complete_since(after, state.members, event.unit)
+                expected.append((Kind.GATE_COMPLETED, group, event.id, not complete_before or first, since))
+            elif complete_before and not complete_after:
                 expected.append((Kind.GATE_REGRESSED, group, event.id, True, None))
     return expected
 
@@ -163,21 +165,21 @@ async def change_group(hub: Hub, history: History) -> None:
     """Enables, disables, renames or deletes a group, or changes its members."""
     if not history.groups:
         return
-    was = history.random.choice(list(history.groups.values()))
+    state = history.random.choice(list(history.groups.values()))
     match history.random.randrange(8):
         case 0:
-            await hub.groups.delete(MANAGER, was.group)
-            add_change(history, Changed(was.group, (), False))
+            await hub.groups.delete(MANAGER, state.group)
+            add_change(history, Changed(state.group, (), False))
         case 1 | 2 | 3:
-            await hub.groups.set_enabled(MANAGER, was.group, not was.enabled)
-            add_change(history, Changed(was.group, was.members, not was.enabled))
+            await hub.groups.set_enabled(MANAGER, state.group, not state.enabled)
+            add_change(history, Changed(state.group, state.members, not state.enabled))
         case 4:
-            await hub.groups.update(MANAGER, was.group, GroupChange(name="renamed"))
-            add_change(history, was)
+            await hub.groups.update(MANAGER, state.group, GroupChange(name="renamed"))
+            add_change(history, state)
         case _:
             members = random_members(history)
-            await hub.groups.update(MANAGER, was.group, GroupChange(receiver_ids=members))
-            add_change(history, Changed(was.group, members, was.enabled))
+            await hub.groups.update(MANAGER, state.group, GroupChange(receiver_ids=members))
+            add_change(history, Changed(state.group, members, state.enabled))
 
 
 async def change_schema(hub: Hub, history: History) -> None:
@@ -273,7 +275,7 @@ async def gates_are_as_expected(hub: Hub, histories: list[History]) -> None:
             returned = {gate.group.id: gate.complete for gate in result.gates}
             before = {s.group: s for s in until if isinstance(s, Changed)}
             assert returned == {
-                group: is_complete(until, now.members, step.name)
-                for group, now in before.items()
-                if now.enabled and step.receiver_id in now.members
+                group: is_complete(until, state.members, step.name)
+                for group, state in before.items()
+                if state.enabled and step.receiver_id in state.members
             }

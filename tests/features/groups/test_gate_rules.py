@@ -56,7 +56,7 @@ def test_fold_continues_from_stored_states():
     assert verdicts[0].gate.since == START
     assert verdicts[2].gate.since == START + timedelta(seconds=12)
     changed = {status.receiver_id: status for status in fold.changed()}
-    assert changed["a"] == UnitStatus(UNIT.id, "a", 10, True, 3, START), "its run began long ago"
+    assert changed["a"] == UnitStatus(UNIT.id, "a", 10, True, 3, START), "its run of successes started at position 3"
     assert changed["b"] == UnitStatus(UNIT.id, "b", 12, True, 12, START + timedelta(seconds=12))
 
 

@@ -127,8 +127,8 @@ async def test_recorded_gates_match_gate_query(hub: Hub):
     assert message.group_id == group.id
     await report(hub, build, success=False)
     assert (await gate(hub, group)).since is None
-    back = await report(hub, build)
-    assert (await gate(hub, group)).since == back.event.recorded_at
+    recovered = await report(hub, build)
+    assert (await gate(hub, group)).since == recovered.event.recorded_at
 
 
 async def test_gate_message_keeps_group_at_event_time(hub: Hub):

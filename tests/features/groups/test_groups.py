@@ -48,7 +48,7 @@ async def test_group_update_keeps_omitted_fields(hub: Hub):
     group = await new_group(hub, build, scan, enabled=False)
     await hub.recorder.record(MANAGER, new_event(build))
     await hub.recorder.record(MANAGER, new_event(scan, success=False))
-    at = (await messages(hub))[-1].position
+    position = (await messages(hub))[-1].position
     steps: list[GroupChange] = [
         GroupChange(enabled=True),
         GroupChange(receiver_ids=(build.id,)),
@@ -64,10 +64,10 @@ async def test_group_update_keeps_omitted_fields(hub: Hub):
         expected = replace(group, **changed_fields) if change.enabled is not False else replace(group, enabled=False)
         group = await hub.groups.update(MANAGER, group.id, change)
         assert group == replace(
-            expected, resource_version=number, changed_position=at + number - 1, updated_at=group.updated_at
+            expected, resource_version=number, changed_position=position + number - 1, updated_at=group.updated_at
         )
         assert await hub.groups.get(VIEWER, group.id) == group
-    published = await messages(hub, at)
+    published = await messages(hub, position)
     assert [message.kind for message in published] == [Kind.GROUP_UPDATED] * len(steps)
     assert published[-1].data is not None
     assert rules.from_snapshot(orjson.loads(published[-1].data)) == group
@@ -78,12 +78,12 @@ async def test_enabling_or_deleting_publishes_one_message(hub: Hub):
     build = await new_receiver(hub)
     group = await new_group(hub, build, enabled=False)
     await hub.recorder.record(MANAGER, new_event(build))
-    at = (await messages(hub))[-1].position
+    position = (await messages(hub))[-1].position
     await hub.groups.set_enabled(MANAGER, group.id, True)
     before = await hub.groups.set_enabled(MANAGER, group.id, False)
     deleted = await hub.groups.delete(MANAGER, group.id)
     assert deleted == before
-    published = await messages(hub, at)
+    published = await messages(hub, position)
     assert [message.kind for message in published] == [Kind.GROUP_UPDATED, Kind.GROUP_UPDATED, Kind.GROUP_DELETED]
     assert published[-1].data is not None
     assert rules.from_snapshot(orjson.loads(published[-1].data)) == before, "the message holds the last state"
@@ -154,7 +154,7 @@ async def test_enabled_groups_per_receiver_are_limited(database_url: str):
         await new_group(hub, build)
         disabled = await new_group(hub, build, enabled=False)
         scan_group = await new_group(hub, scan)
-        at = (await messages(hub))[-1].position
+        position = (await messages(hub))[-1].position
         for call in (
             hub.groups.create(MANAGER, NewGroup("n", "t", "1", "d", (scan.id, build.id))),
             hub.groups.set_enabled(MANAGER, disabled.id, True),
@@ -162,7 +162,7 @@ async def test_enabled_groups_per_receiver_are_limited(database_url: str):
         ):
             with pytest.raises(Conflict, match="2 enabled groups already"):
                 await call
-        assert await kinds(hub, at) == []
+        assert await kinds(hub, position) == []
         assert (await hub.groups.get(VIEWER, scan_group.id)) == scan_group
         await hub.groups.update(MANAGER, first.id, GroupChange(name="renamed while enabled"))
         await hub.groups.set_enabled(MANAGER, first.id, False)
@@ -172,7 +172,7 @@ async def test_enabled_groups_per_receiver_are_limited(database_url: str):
 async def test_stale_expected_version_is_conflict(hub: Hub):
     group = await new_group(hub, await new_receiver(hub))
     changed = await hub.groups.update(MANAGER, group.id, GroupChange(name="b"), expected_version=1)
-    at = changed.changed_position
+    position = changed.changed_position
     for call in (
         hub.groups.update(MANAGER, group.id, GroupChange(name="c"), expected_version=1),
         hub.groups.set_enabled(MANAGER, group.id, False, expected_version=3),
@@ -182,7 +182,7 @@ async def test_stale_expected_version_is_conflict(hub: Hub):
             await call
         assert error.value.field == "expected_version"
     assert await hub.groups.get(VIEWER, group.id) == changed
-    assert await kinds(hub, at) == []
+    assert await kinds(hub, position) == []
     await hub.groups.delete(MANAGER, group.id, expected_version=2)
 
 
