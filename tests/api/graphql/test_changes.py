@@ -189,8 +189,8 @@ async def test_input_error_names_field_without_echoing_values(ask: Asking) -> No
     response = await ask(login, secret="", i={"username": "ada", "passwrd": "hunter2"})
     assert errors_of(response) == [("INVALID_INPUT", "password"), ("INVALID_INPUT", "passwrd")]
     assert b"hunter2" not in response.raw
-    many = "mutation ($i: CreateEventsInput!) { createEvents(input: $i) { results { problems { code } } } }"
-    response = await ask(many, i={"events": [dict.fromkeys(("name", "version", "release", "platformId"), "x")]})
+    create_many = "mutation ($i: CreateEventsInput!) { createEvents(input: $i) { results { problems { code } } } }"
+    response = await ask(create_many, i={"events": [dict.fromkeys(("name", "version", "release", "platformId"), "x")]})
     fields = [f"events/0/{name}" for name in ("package", "description", "success", "eventReceiverId")]
     assert errors_of(response) == [("INVALID_INPUT", field) for field in fields]
 

@@ -120,14 +120,14 @@ async def test_batched_timeline_equals_single_timeline(count: Counter) -> None:
     await populate(count.ask, receivers=2, groups=1, units=3)
     fields = "nodes { id } pageInfo { hasNextPage endCursor }"
     page = f"events(first: 2, after: $after) {{ {fields} }}"
-    together = f"query ($after: String) {{ eventReceivers {{ nodes {{ id {page} }} }} }}"
-    alone = (
+    batched = f"query ($after: String) {{ eventReceivers {{ nodes {{ id {page} }} }} }}"
+    single = (
         "query ($id: ID!, $after: String) {"
         f"  events(filter: {{eventReceiverId: $id}}, first: 2, after: $after) {{ {fields} }} }}"
     )
     for after in (None, "7", "5", "1"):
-        for receiver in (await count(together, after=after))[0]["eventReceivers"]["nodes"]:
-            assert receiver["events"] == (await count(alone, id=receiver["id"], after=after))[0]["events"]
+        for receiver in (await count(batched, after=after))[0]["eventReceivers"]["nodes"]:
+            assert receiver["events"] == (await count(single, id=receiver["id"], after=after))[0]["events"]
 
 
 async def test_failing_rows_do_not_break_the_batch(count: Counter) -> None:

@@ -137,13 +137,13 @@ def test_circular_fragments_are_invalid(text: str) -> None:
 
 
 def test_document_errors_have_locations() -> None:
-    with pytest.raises(DocumentNotParsed) as syntax:
+    with pytest.raises(DocumentNotParsed) as malformed:
         new_documents().parsed("{\n c !")
-    assert syntax.value.errors[0]["locations"] == [{"line": 2, "column": 4}]
+    assert malformed.value.errors[0]["locations"] == [{"line": 2, "column": 4}]
     documents = new_documents()
-    with pytest.raises(DocumentNotValid) as wrong:
+    with pytest.raises(DocumentNotValid) as invalid:
         documents.must_be_valid(documents.parsed("{ x y }"))
-    assert [error["locations"] for error in wrong.value.errors] == [
+    assert [error["locations"] for error in invalid.value.errors] == [
         [{"line": 1, "column": 3}],
         [{"line": 1, "column": 5}],
     ]

@@ -350,9 +350,9 @@ async def _execute_slow(text: str, context: object) -> ExecutionResult:
 
 
 async def _execute_fast(plan: Plan, context: object) -> ExecutionResult:
-    begun = begin(plan, context, {"yes": True, "no": False})
-    assert not isinstance(begun, list)
-    return await executed(begun)
+    execution = begin(plan, context, {"yes": True, "no": False})
+    assert not isinstance(execution, list)
+    return await executed(execution)
 
 
 @settings(max_examples=80, deadline=None)

@@ -1,4 +1,4 @@
-"""Which clients are alive and which are gone, for each state of a connection."""
+"""Client liveness: clients that are alive and clients that are gone, for each state of a connection."""
 
 import asyncio
 from contextlib import suppress
