@@ -1,4 +1,4 @@
-"""A visit to the playground in a real browser, with all that the page asked for, sent and complained about."""
+"""A page object of the playground in a real browser; it records requests, WebSocket frames and console messages."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,9 +15,12 @@ _PASTE = """text => {
 }"""
 
 
-@dataclass  # without slots: Playwright keeps what it wraps a listener in beside it
+@dataclass  # without slots: Playwright stores attributes on objects with listeners
 class Visit:
-    """One page. Addresses are as they were asked for, `tokens` what went with them, `sent` the WebSocket's frames."""
+    """One open page.
+
+    `addresses` holds every requested address, `tokens` the bearer tokens sent, and `sent` the frames sent over
+    WebSocket."""
 
     page: Page
     hub: str
@@ -25,12 +28,12 @@ class Visit:
     addresses: list[str] = field(default_factory=list[str])
     tokens: set[str] = field(default_factory=set[str])
     sent: list[str] = field(default_factory=list[str])
-    complaints: list[str] = field(default_factory=list[str])
+    console_errors: list[str] = field(default_factory=list[str])
 
     def begin(self) -> None:
-        """Open the page, listening."""
+        """Attaches the listeners and opens the page."""
         self.page.on("request", self._request)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
         self.page.on("console", self._console)
         self.page.on("websocket", self._websocket)
         self.page.goto(f"{self.hub}/graphql/playground")
@@ -41,7 +44,7 @@ class Visit:
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type not in {"info", "debug", "log"}:
-            self.complaints.append(message.text)
+            self.console_errors.append(message.text)
 
     def _websocket(self, socket: WebSocket) -> None:
         self.addresses.append(socket.url)
@@ -49,57 +52,57 @@ class Visit:
 
     @property
     def status(self) -> Locator:
-        """Who the bar says is signed in."""
+        """The sign-in status in the bar."""
         return self.page.get_by_role("status").filter(has_text="igned in")
 
     @property
-    def answer(self) -> Locator:
-        """The result of what was run last."""
+    def response(self) -> Locator:
+        """The response to the last operation."""
         return self.page.locator(".result-window .view-lines")
 
     @property
     def dialog(self) -> Locator:
-        """The sign-in."""
+        """The sign-in dialog."""
         return self.page.get_by_role("dialog")
 
     def fill_in(self, username: str, password: str) -> None:
-        """Fill in the dialog and send it."""
+        """Fills in the dialog and submits it."""
         self.page.get_by_label("User name").fill(username)
         self.page.get_by_role("textbox", name="Password").fill(password)
         self.dialog.get_by_role("button", name="Sign in").click()
 
     def sign_in(self, username: str = "admin", password: str | None = None) -> None:
-        """Sign in, the admin unless told otherwise, and be it."""
+        """Signs in, by default as admin, and waits until the page shows it."""
         self.fill_in(username, password or self.password)
         expect(self.status).to_contain_text(f"Signed in as {username} until")
 
     def decline(self) -> None:
-        """Put the sign-in dialog away."""
+        """Closes the sign-in dialog."""
         self.page.get_by_role("button", name="Not now").click()
 
     def sign_out(self) -> None:
-        """Sign out, and be nobody."""
+        """Signs out and waits until the page shows it."""
         self.page.get_by_role("button", name="Sign out").click()
         expect(self.status).to_have_text("Not signed in")
 
     def write(self, document: str) -> None:
-        """Put a document into a new tab."""
+        """Writes a document into a new tab."""
         self.page.get_by_role("button", name="New tab").click()
         self.page.locator(".graphiql-query-editor textarea").first.focus()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(document)
 
     def execute(self) -> None:
-        """Run what is in this tab."""
+        """Executes the document of the current tab."""
         self.page.get_by_role("button", name="Execute query").click()
 
     def show(self, tab: str) -> None:
-        """Turn to one of the examples."""
+        """Opens the tab of one of the examples."""
         self.page.get_by_role("tablist").get_by_role("button", name=tab, exact=True).click()
         expect(self.page.locator(".graphiql-query-editor .view-lines")).to_contain_text(tab)
 
     def replace(self, placeholder: str, text: str) -> None:
-        """Paste what this tab's variables ask for, where they ask for it."""
+        """Replaces a placeholder in the current tab's variables."""
         self.page.locator(".graphiql-editor-tool textarea").first.focus()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.press("Control+C")
@@ -107,14 +110,14 @@ class Visit:
         assert placeholder in variables
         self.page.evaluate(_PASTE, variables.replace(placeholder, text))
 
-    def answered_id(self) -> str:
-        """The first id in the answer, which must have one."""
-        expect(self.answer).to_contain_text('"id"')
-        found = _ID.search(self.answer.inner_text().replace("\xa0", " "))
-        assert found, self.answer.inner_text()
-        return found[1]
+    def response_id(self) -> str:
+        """Returns the first id in the response; the response must have one."""
+        expect(self.response).to_contain_text('"id"')
+        match = _ID.search(self.response.inner_text().replace("\xa0", " "))
+        assert match, self.response.inner_text()
+        return match[1]
 
-    def kept(self) -> str:
-        """All that the browser would still have after the visit."""
-        found = self.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])")
-        return f"{found} {self.page.context.cookies()}"
+    def stored_data(self) -> str:
+        """Returns everything that the browser still stores after the page closes."""
+        storage = self.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])")
+        return f"{storage} {self.page.context.cookies()}"

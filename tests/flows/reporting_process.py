@@ -1,4 +1,4 @@
-"""A process of its own with a whole hub, which reports on the units that its standard input names.
+"""A separate process with a whole hub, which records an event for each unit on its standard input.
 
 Run as `python -m tests.flows.reporting_process DATABASE_URL RECEIVER_ID`; prints "ready", then a line for each event.
 """
@@ -10,16 +10,16 @@ from tests.support.hub import MANAGER, new_event, running_hub
 
 
 async def main(database_url: str, receiver_id: str) -> None:
-    """Reads units, one a line; each is answered with the event's position and how many gates it left complete."""
+    """Reads units, one a line, and prints each event's position and the number of gates that it left complete."""
     loop = asyncio.get_running_loop()
     async with running_hub(database_url) as hub:
-        _say("ready")
+        _print_line("ready")
         while unit := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
             recorded = await hub.recorder.record(MANAGER, new_event(receiver_id, name=unit))
-            _say(f"{recorded.event.position} {sum(gate.complete for gate in recorded.gates)}")
+            _print_line(f"{recorded.event.position} {sum(gate.complete for gate in recorded.gates)}")
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

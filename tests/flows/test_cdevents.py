@@ -1,4 +1,4 @@
-"""The sample events of the CDEvents specification: recorded, read back and received from Kafka with equal content."""
+"""The sample events of the CDEvents specification, recorded, read back and received from Kafka unchanged."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.support.requests import Asking, Json, asking, new_event
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "cdevents"
 FILES = sorted(SAMPLES.glob("*.json"))
-# They are published with the specification (https://cdevents.dev) and not copied into this project.
+# The samples are published with the specification (https://cdevents.dev) and not copied into this project.
 pytestmark = pytest.mark.skipif(not FILES, reason=f"the samples of CDEvents are not in {SAMPLES}")
 
 MANY = """
@@ -26,7 +26,7 @@ mutation ($input: CreateEventsInput!) {
 
 
 def schema_of(sample: Json) -> Json:
-    """A schema that this type of event meets: the context it must have, and a subject of its kind."""
+    """Returns a schema for this type of event: its required context, and a subject of its kind."""
     kind = sample["context"]["type"]
     context = {name: {"type": "string"} for name, value in sample["context"].items() if isinstance(value, str)}
     content = sample["subject"]["content"]
@@ -55,21 +55,21 @@ def schema_of(sample: Json) -> Json:
 
 
 async def record_all(ask: Asking) -> dict[str, Json]:
-    """Records every sample under a receiver of its type; gives the samples by the ids of their events."""
+    """Records every sample under a receiver of its type; returns the samples by the ids of their events."""
     samples = [orjson.loads(file.read_bytes()) for file in FILES]
     events: list[Json] = []
     for sample in samples:
         context = sample["context"]
         receiver = await ask.receiver(context["type"], schema=schema_of(sample), description=context["source"])
-        of = {"name": context["type"], "version": context["id"], "createdAt": context["timestamp"]}
-        events.append(new_event(receiver, payload=sample, **of))
+        fields = {"name": context["type"], "version": context["id"], "createdAt": context["timestamp"]}
+        events.append(new_event(receiver, payload=sample, **fields))
     results = (await ask(MANY, input={"events": events})).data["createEvents"]["results"]
     assert [result["problems"] for result in results] == [[]] * len(FILES)
-    return {result["recorded"]["event"]["id"]: one for result, one in zip(results, samples, strict=True)}
+    return {result["recorded"]["event"]["id"]: sample for result, sample in zip(results, samples, strict=True)}
 
 
 def text(value: object) -> str:
-    """What decides equality: the values and the order of keys."""
+    """Returns the value as text, so that equality covers values and the order of keys."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -105,9 +105,9 @@ async def test_samples_arrive_unchanged_in_kafka(database_url: str, kafka: str) 
         count = (await ask.hub.stream.head()).position
         await until(lambda: ask.hub.relay.status.position == count, 60)
         received = await asyncio.to_thread(consume, kafka, f"events-{name}")
-    told: dict[str, Any] = {}
+    payloads: dict[str, Any] = {}
     for message in received:
         event = orjson.loads(message.value or b"{}")
         if event["type"] == "io.xzepr.event.recorded":
-            told[event["id"]] = text(event["data"]["event"]["payload"])
-    assert told == {id: text(sample) for id, sample in samples.items()}
+            payloads[event["id"]] = text(event["data"]["event"]["payload"])
+    assert payloads == {id: text(sample) for id, sample in samples.items()}

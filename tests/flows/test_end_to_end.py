@@ -1,4 +1,4 @@
-"""The whole thread, on a hub that is served: log in, describe events, follow the stream, report, see it arrive."""
+"""A served hub from end to end: log in, create receivers, follow the stream, report events and see them arrive."""
 
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,23 @@ async def test_subscriber_receives_reported_events(client: Client, transport: st
         first = await report(client, build, name=transport, payload={"b": 1, "a": [2.5]})
         second = await report(client, scan, name=transport)
         third = await report(client, build, name=transport, success=False)
-        told = await frames.messages(5)
-    assert [gate["complete"] for one in (first, second, third) for gate in one["gates"]] == [False, True, False]
+        frames_received = await frames.messages(5)
+    assert [gate["complete"] for created in (first, second, third) for gate in created["gates"]] == [False, True, False]
     kinds = ["EVENT_RECORDED", "EVENT_RECORDED", "GATE_COMPLETED", "EVENT_RECORDED", "GATE_REGRESSED"]
-    assert [frame["kind"] for frame in told] == kinds
-    assert [told[at]["event"]["id"] for at in (0, 1, 3)] == [one["event"]["id"] for one in (first, second, third)]
-    assert [told[at]["cursor"] for at in (0, 1, 3)] == [one["cursor"] for one in (first, second, third)]
-    assert list(told[0]["event"]["payload"].items()) == [("b", 1), ("a", [2.5])]
-    assert {frame["actor"]["name"] for frame in told} == {"admin"}
-    assert [(told[at]["transition"], told[at]["eventReceiverGroup"]["id"]) for at in (2, 4)] == [(True, group)] * 2
+    assert [frame["kind"] for frame in frames_received] == kinds
+    assert [frames_received[at]["event"]["id"] for at in (0, 1, 3)] == [
+        created["event"]["id"] for created in (first, second, third)
+    ]
+    assert [frames_received[at]["cursor"] for at in (0, 1, 3)] == [
+        created["cursor"] for created in (first, second, third)
+    ]
+    assert list(frames_received[0]["event"]["payload"].items()) == [("b", 1), ("a", [2.5])]
+    assert {frame["actor"]["name"] for frame in frames_received} == {"admin"}
+    assert [(frames_received[at]["transition"], frames_received[at]["eventReceiverGroup"]["id"]) for at in (2, 4)] == [
+        (True, group)
+    ] * 2
     if transport == "events":
-        assert [frame["sse_id"] for frame in told] == [frame["cursor"] for frame in told]
+        assert [frame["sse_id"] for frame in frames_received] == [frame["cursor"] for frame in frames_received]
 
 
 @pytest.mark.parametrize("transport", ["socket", "events"])
@@ -65,14 +71,14 @@ async def test_returning_subscriber_resumes_after_its_cursor(client: Client, tra
         missed = await frames.messages(2)
         live = await report(client, receiver, version="live")
         missed.append(await frames.message())
-    assert [frame["event"]["id"] for frame in missed] == [one["event"]["id"] for one in (*before[2:], live)]
+    assert [frame["event"]["id"] for frame in missed] == [created["event"]["id"] for created in (*before[2:], live)]
 
 
 async def test_last_event_id_overrides_after(client: Client) -> None:
     receiver = await client.receiver("sse")
     before = [await report(client, receiver, version=str(n)) for n in range(3)]
-    wanted = {"filter": {"eventReceiverIds": [receiver]}, "kinds": ["EVENT_RECORDED"]}
-    async with client.events(last_event_id=before[1]["cursor"], after=before[0]["cursor"], **wanted) as frames:
+    variables = {"filter": {"eventReceiverIds": [receiver]}, "kinds": ["EVENT_RECORDED"]}
+    async with client.events(last_event_id=before[1]["cursor"], after=before[0]["cursor"], **variables) as frames:
         assert (await frames.message())["event"]["id"] == before[2]["event"]["id"]
 
 
@@ -99,9 +105,9 @@ async def test_cursor_of_another_stream_is_rejected(client: Client) -> None:
     position, _, tail = cursor.partition("-")
     for other in (f"{position}-{tail[::-1]}", f"{10**9}-{tail}", "0-AAAAAAAA"):
         assert (await client(PAGE, after=other, first=1)).codes == ["STREAM_DIVERGED"]
-    for nonsense in ("x", "", "-1", f"{position}-", "1" * 30 + "-AAAAAAAA"):
-        answer = await client(PAGE, after=nonsense, first=1)
-        assert (answer.codes, answer.fields) == (["INVALID_INPUT"], ["after"])
+    for malformed in ("x", "", "-1", f"{position}-", "1" * 30 + "-AAAAAAAA"):
+        response = await client(PAGE, after=malformed, first=1)
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["after"])
 
 
 async def test_unit_shows_its_timeline_with_gates(client: Client) -> None:
@@ -110,8 +116,8 @@ async def test_unit_shows_its_timeline_with_gates(client: Client) -> None:
     key = {**UNIT, "name": Path(__file__).name}
     events = [await report(client, build, **key), await report(client, scan, **{**key, "success": False})]
     unit = "query ($key: UnitInput!) { unit(key: $key) { events { nodes { id } } gates { complete group { id } } } }"
-    told = (await client(unit, key=key)).data["unit"]
-    assert [node["id"] for node in told["events"]["nodes"]] == [event["event"]["id"] for event in reversed(events)]
-    assert told["gates"] == [{"complete": False, "group": {"id": group}}]
-    nothing = (await client(unit, key={**key, "version": "never"})).data["unit"]
-    assert (nothing["events"]["nodes"], nothing["gates"]) == ([], [])
+    unit_data = (await client(unit, key=key)).data["unit"]
+    assert [node["id"] for node in unit_data["events"]["nodes"]] == [event["event"]["id"] for event in reversed(events)]
+    assert unit_data["gates"] == [{"complete": False, "group": {"id": group}}]
+    unknown_unit = (await client(unit, key={**key, "version": "never"})).data["unit"]
+    assert (unknown_unit["events"]["nodes"], unknown_unit["gates"]) == ([], [])

@@ -1,4 +1,4 @@
-"""A browser's EventSource, which can send no header, follows with tickets, and a crash of the hub costs it nothing."""
+"""A browser's EventSource, which cannot send headers, follows the stream with tickets and survives a hub crash."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from tests.support.server import ServedHub, held_port
 
 pytestmark = IN_CHROMIUM
 
-# As docs/reference/subscriptions.md has it: after an error close, ask for another ticket, go on from the last id.
+# As docs/reference/subscriptions.md describes: on an error close, request another ticket, resume after the last id.
 FOLLOW = """token => {
-    window.heard = [];
+    window.received = [];
     window.opened = 0;
     const query = `subscription ($after: String) {
         stream(after: $after) { __typename cursor ... on EventRecorded { event { id } } }
@@ -28,12 +28,12 @@ FOLLOW = """token => {
     }
     async function follow() {
         try {
-            const asked = { ticket: await ticket(), query, variables: JSON.stringify({ after }) };
-            const events = new EventSource(`/graphql?${new URLSearchParams(asked)}`);
+            const parameters = { ticket: await ticket(), query, variables: JSON.stringify({ after }) };
+            const events = new EventSource(`/graphql?${new URLSearchParams(parameters)}`);
             events.addEventListener("open", () => { window.opened += 1; });
             events.addEventListener("next", ({ data, lastEventId }) => {
                 after = lastEventId || after;
-                window.heard.push(JSON.parse(data).data.stream);
+                window.received.push(JSON.parse(data).data.stream);
             });
             events.addEventListener("error", () => {
                 events.close();
@@ -47,17 +47,17 @@ FOLLOW = """token => {
 }"""
 
 
-def heard(page: Page, count: int) -> list[str]:
-    """The ids of the events that the page was told of, once there are so many."""
-    told = "window.heard.filter(one => one.__typename === 'EventRecorded').map(one => one.event.id)"
-    page.wait_for_function(f"count => {told}.length >= count", arg=count, timeout=30_000)
-    found: list[str] = page.evaluate(told)
-    return found
+def received_ids(page: Page, count: int) -> list[str]:
+    """Waits until the page has received `count` events and returns their ids."""
+    expression = "window.received.filter(frame => frame.__typename === 'EventRecorded').map(frame => frame.event.id)"
+    page.wait_for_function(f"count => {expression}.length >= count", arg=count, timeout=30_000)
+    ids: list[str] = page.evaluate(expression)
+    return ids
 
 
-def opened(page: Page, times: int) -> None:
-    """Returns once the page has a stream for that many times, and its first frame."""
-    page.wait_for_function("times => window.opened >= times && window.heard.length", arg=times, timeout=30_000)
+def until_opened(page: Page, times: int) -> None:
+    """Waits until the page has opened that many streams and received a frame."""
+    page.wait_for_function("times => window.opened >= times && window.received.length", arg=times, timeout=30_000)
 
 
 def test_event_source_resumes_after_a_crash(browser: Browser):
@@ -70,26 +70,26 @@ def test_event_source_resumes_after_a_crash(browser: Browser):
             page.goto(hub.url)
             colleague = Colleague(hub)
             page.evaluate(FOLLOW, colleague.token)
-            opened(page, 1)
+            until_opened(page, 1)
             recorded = [colleague.record("before") for _ in range(5)]
-            assert heard(page, 5) == recorded
+            assert received_ids(page, 5) == recorded
             hub.kill()
             hub = ServedHub.start(folder / "data", port=port)
             recorded += [colleague.record("after") for _ in range(5)]
-            assert heard(page, 10) == recorded
-            opened(page, 2)
-            _recorded_while_away(page, colleague, recorded)
+            assert received_ids(page, 10) == recorded
+            until_opened(page, 2)
+            _check_offline_events(page, colleague, recorded)
         finally:
             hub.stop()
     assert not [address for address in addresses if colleague.token in address]
 
 
-def _recorded_while_away(page: Page, colleague: Colleague, recorded: list[str]) -> None:
-    """What is recorded while the browser has no network at all is there when it has one again."""
+def _check_offline_events(page: Page, colleague: Colleague, recorded: list[str]) -> None:
+    """Checks that events recorded while the browser is offline arrive once it is online again."""
     page.context.set_offline(True)
     recorded += [colleague.record("away") for _ in range(5)]
     page.context.set_offline(False)
-    assert heard(page, 15) == recorded
+    assert received_ids(page, 15) == recorded
 
 
 def test_ticket_opens_only_one_stream(browser: Browser):
@@ -107,10 +107,10 @@ def test_ticket_opens_only_one_stream(browser: Browser):
     assert states == [{"opened": True, "state": 1}, {"opened": False, "state": 2}]
 
 
+# Opens an EventSource with a ticket and reports its state: 1 is open, 2 is closed.
 _OPEN = """ticket => new Promise(done => {
     const query = "subscription { stream { cursor } }";
     const events = new EventSource(`/graphql?${new URLSearchParams({ ticket, query })}`);
     events.onopen = () => done({ opened: true, state: events.readyState });
     events.onerror = () => done({ opened: false, state: events.readyState });
 })"""
-"""Opens an EventSource with a ticket: 1 is open, 2 is given up."""

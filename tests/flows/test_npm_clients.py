@@ -1,4 +1,4 @@
-"""The clients that others use, with their defaults unless said otherwise: they connect, follow, and come back."""
+"""Common npm clients, mostly with default settings: they connect, follow the stream and reconnect."""
 
 import asyncio
 import shutil
@@ -22,18 +22,18 @@ from tests.support.requests import new_event
 from tests.support.server import ADMIN_PASSWORD, ServedHub, held_port, serving
 
 HERE = Path(__file__).parent / "npm"
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 TRANSPORTS = ("websocket-alone", "sse", "eventsource")
-COMES_BACK = {1001, 1006, 1012, 1013, 4403, 4408}
+RECONNECTS = {1001, 1006, 1012, 1013, 4403, 4408}
 GIVES_UP = {1009, 4400, 4401, 4406, 4409, 4429, 4500}
-FIVE = range(5)
+EVENT_COUNT = 5
 RECORD = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { event { id } } }"
 KEY = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id } } }"
 REVOKE = "mutation ($input: RevokeApiKeyInput!) { revokeApiKey(input: $input) { id } }"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="no node or no npm here"),
+    pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="node or npm is not installed"),
 ]
 
 Json = dict[str, Any]
@@ -41,50 +41,50 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def clients() -> Iterator[Path]:
-    """The script with the clients that it imports, as the lock file names them."""
+    """Installs the script with its clients, in the versions of the lock file."""
     with temporary_folder() as folder:
         for path in HERE.iterdir():
             shutil.copy(path, folder)
-        done = subprocess.run(
+        installed = subprocess.run(
             ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
             cwd=folder,
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
-            pytest.skip(f"npm could not install the clients: {done.stderr[-300:]}")
+        if installed.returncode:
+            pytest.skip(f"npm could not install the clients: {installed.stderr[-300:]}")
         yield folder
 
 
 class Follower:
-    """A client in a process of its own, and what it says."""
+    """A client in a separate process, and the lines that it prints."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def hear(self) -> Json:
-        """The next line."""
+    async def next_line(self) -> Json:
+        """Returns the client's next line."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             line = await self._process.stdout.readline()
         assert line, "the client has ended"
         return orjson.loads(line)
 
     async def events(self, count: int) -> list[str]:
-        """The ids of that many events, as they come; checkpoints and lost connections are passed over."""
-        found: list[str] = []
-        while len(found) < count:
-            said = await self.hear()
-            assert said.keys() <= {"next", "closed"}, said
-            if "next" in said and said["next"]["data"]["stream"]["__typename"] == "EventRecorded":
-                found.append(said["next"]["data"]["stream"]["event"]["id"])
-        return found
+        """Returns the ids of the next events; checkpoints and lost connections are skipped."""
+        ids: list[str] = []
+        while len(ids) < count:
+            line = await self.next_line()
+            assert line.keys() <= {"next", "closed"}, line
+            if "next" in line and line["next"]["data"]["stream"]["__typename"] == "EventRecorded":
+                ids.append(line["next"]["data"]["stream"]["event"]["id"])
+        return ids
 
 
 @asynccontextmanager
 async def running(clients: Path, *arguments: str) -> AsyncGenerator[Follower]:
-    """A script and what it says."""
+    """Runs a script during the block."""
     process = await asyncio.create_subprocess_exec("node", *arguments, cwd=clients, stdout=subprocess.PIPE)
     try:
         yield Follower(process)
@@ -95,21 +95,23 @@ async def running(clients: Path, *arguments: str) -> AsyncGenerator[Follower]:
 
 @asynccontextmanager
 async def following(clients: Path, transport: str, url: str, *secrets: str) -> AsyncGenerator[Follower]:
-    """A client past its first frame, which says from where it follows."""
+    """Runs a client during the block, after its first frame, a checkpoint."""
     async with running(clients, "follow.mjs", transport, f"{url}/graphql", *secrets) as follower:
-        assert (await follower.hear())["next"]["data"]["stream"]["__typename"] == "Checkpoint"
+        assert (await follower.next_line())["next"]["data"]["stream"]["__typename"] == "Checkpoint"
         yield follower
 
 
 async def key(client: Client) -> tuple[str, str]:
-    """A new API key: its secret and its id."""
+    """Creates an API key and returns its secret and id."""
     created = (await client(KEY, input={"name": "key"})).data["createApiKey"]
     return created["secret"], created["apiKey"]["id"]
 
 
 async def record(client: Client, receiver: str) -> list[str]:
-    """The ids of five new events."""
-    return [(await client(RECORD, input=new_event(receiver))).data["createEvent"]["event"]["id"] for _ in FIVE]
+    """Records five events and returns their ids."""
+    return [
+        (await client(RECORD, input=new_event(receiver))).data["createEvent"]["event"]["id"] for _ in range(EVENT_COUNT)
+    ]
 
 
 async def signed_in(hub: ServedHub) -> Client:
@@ -149,7 +151,7 @@ async def test_graphql_ws_changes_credential_after_4403(clients: Path) -> None:
         receiver, (first, id), (second, _) = await client.receiver("build"), await key(client), await key(client)
         async with following(clients, "websocket", hub.url, first, second) as follower:
             await client(REVOKE, input={"id": id})
-            assert await follower.hear() == {"closed": 4403}
+            assert await follower.next_line() == {"closed": 4403}
             recorded = await record(client, receiver)
             assert await follower.events(5) == recorded
 
@@ -161,12 +163,12 @@ async def test_revoked_key_ends_the_stream_with_the_reason(clients: Path, transp
         secret, id = await key(client)
         async with following(clients, transport, hub.url, secret) as follower:
             await client(REVOKE, input={"id": id})
-            assert (await follower.hear())["next"]["errors"][0]["extensions"]["code"] == "INVALID_TOKEN"
-            assert await follower.hear() == {"complete": True}
+            assert (await follower.next_line())["next"]["errors"][0]["extensions"]["code"] == "INVALID_TOKEN"
+            assert await follower.next_line() == {"complete": True}
 
 
 async def test_graphql_ws_reconnects_after_listed_codes_only(clients: Path) -> None:
-    left = COMES_BACK | GIVES_UP
+    pending_codes = RECONNECTS | GIVES_UP
 
     async def serve(socket: ServerConnection) -> None:
         assert socket.request is not None
@@ -174,26 +176,26 @@ async def test_graphql_ws_reconnects_after_listed_codes_only(clients: Path) -> N
         await socket.recv()
         await socket.send('{"type": "connection_ack"}')
         id = orjson.loads(await socket.recv())["id"]
-        if code not in left:  # it has come back
+        if code not in pending_codes:  # the client has reconnected
             return await socket.send(orjson.dumps({"id": id, "type": "next", "payload": {"data": None}}).decode())
-        left.remove(code)
+        pending_codes.remove(code)
         if code == 1006:
             return socket.transport.abort()
         return await socket.close(code)
 
-    said = dict[int, bool]()
+    reconnected = dict[int, bool]()
     async with serve_sockets(serve, "127.0.0.1", 0, subprotocols=[Subprotocol("graphql-transport-ws")]) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with running(clients, "codes.mjs", url, *map(str, sorted(left))) as script:
-            while len(said) < len(COMES_BACK | GIVES_UP):
-                line = await script.hear()
-                said[line["code"]] = line["comesBack"]
-    assert said == dict.fromkeys(COMES_BACK, True) | dict.fromkeys(GIVES_UP, False)
+        async with running(clients, "codes.mjs", url, *map(str, sorted(pending_codes))) as script:
+            while len(reconnected) < len(RECONNECTS | GIVES_UP):
+                line = await script.next_line()
+                reconnected[line["code"]] = line["reconnected"]
+    assert reconnected == dict.fromkeys(RECONNECTS, True) | dict.fromkeys(GIVES_UP, False)
 
 
 @pytest.fixture
 def two_hubs(database_url: str) -> Iterator[Callable[[int], ServedHub]]:
-    """Starts the first or the second of two servers on one database, again where it was."""
+    """Returns a function that starts one of two servers on one database; a restart keeps its port."""
     with temporary_folder() as folder:
         pair = key_pair()
         (folder / "private.pem").write_text(pair.private_pem)
@@ -225,13 +227,13 @@ async def test_graphql_ws_switches_servers_behind_a_balancer(
     client = await signed_in(hubs[0])
     receiver, (secret, _) = await client.receiver("build"), await key(client)
     async with (
-        balancer([hub.port for hub in hubs]) as before,
-        following(clients, "websocket", f"http://127.0.0.1:{before.port}", secret) as follower,
+        balancer([hub.port for hub in hubs]) as proxy,
+        following(clients, "websocket", f"http://127.0.0.1:{proxy.port}", secret) as follower,
     ):
-        for stops, stays in ((0, 1), (1, 0)):
-            stopping = asyncio.create_task(asyncio.to_thread(hubs[stops].stop))
-            recorded = await record(await signed_in(hubs[stays]), receiver)
+        for stopped, remaining in ((0, 1), (1, 0)):
+            stopping = asyncio.create_task(asyncio.to_thread(hubs[stopped].stop))
+            recorded = await record(await signed_in(hubs[remaining]), receiver)
             assert await follower.events(5) == recorded
             assert await stopping == 0
-            hubs[stops] = await asyncio.to_thread(two_hubs, stops)
-    assert before.refused == 0
+            hubs[stopped] = await asyncio.to_thread(two_hubs, stopped)
+    assert proxy.refused == 0

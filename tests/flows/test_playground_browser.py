@@ -1,4 +1,4 @@
-"""The playground of a served hub in a real browser: signing in, asking, watching, and what it must never do."""
+"""The playground of a served hub in a real browser: sign-in, operations, subscriptions and the handling of secrets."""
 
 import re
 from collections.abc import Iterator
@@ -18,71 +18,73 @@ STORED = """key => new Promise((done) => {
     const look = () => (key in localStorage ? done() : setTimeout(look, 50));
     look();
 })"""
+# Chromium writes this into its console when the hub rejects a request as unauthenticated.
 UNAUTHORIZED = "Failed to load resource: the server responded with a status of 401 (Unauthorized)"
-"""What Chromium itself writes into its console when the hub refuses somebody."""
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[ServedHub]:
-    """A new hub."""
+    """Starts a new hub."""
     with serving() as hub:
         yield hub
 
 
 @pytest.fixture(scope="module")
 def colleague(hub: ServedHub) -> Colleague:
-    """Somebody else who works with it."""
+    """Returns another client of the hub."""
     return Colleague(hub)
 
 
 @pytest.fixture
 def visit(browser: Browser, hub: ServedHub) -> Iterator[Visit]:
-    """A first visit; when it is over, nothing was asked of another origin, no address held a token, and nothing broke
-    the policy or was complained about, but for what the test took off the list."""
+    """Opens the page for the first time and checks it at the end of the test.
+
+    The page requested no other origin, sent no token in an address, and logged no console error that the test did not
+    remove from the list."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, permissions=["clipboard-read"])
     visit = Visit(context.new_page(), hub.url, hub.admin_password)
     visit.begin()
     yield visit
     context.close()
-    asked = [address for address in visit.addresses if not address.startswith("data:")]
-    assert {urlsplit(address).netloc for address in asked} == {urlsplit(hub.url).netloc}
-    assert not [address for address in asked for token in visit.tokens if token in address]
-    assert visit.complaints == []
+    addresses = [address for address in visit.addresses if not address.startswith("data:")]
+    assert {urlsplit(address).netloc for address in addresses} == {urlsplit(hub.url).netloc}
+    assert not [address for address in addresses for token in visit.tokens if token in address]
+    assert visit.console_errors == []
 
 
 def test_examples_lead_to_a_complete_gate(visit: Visit):
     visit.sign_in()
     visit.execute()
-    receiver = visit.answered_id()
+    receiver = visit.response_id()
     visit.show("CreateGroup")
     visit.replace("paste the receiver's id here", receiver)
     visit.execute()
-    expect(visit.answer).to_contain_text("eventReceiverGroup")
-    group = visit.answered_id()
+    expect(visit.response).to_contain_text("eventReceiverGroup")
+    group = visit.response_id()
     visit.show("Watch")
     visit.execute()
-    expect(visit.answer).to_contain_text("Checkpoint")
+    expect(visit.response).to_contain_text("Checkpoint")
     visit.show("RecordEvent")
     visit.replace("paste the receiver's id here", receiver)
     visit.execute()
-    expect(visit.answer).to_contain_text(re.compile(r'"complete":\strue'))
-    event = visit.answered_id()
+    expect(visit.response).to_contain_text(re.compile(r'"complete":\strue'))
+    event = visit.response_id()
     visit.show("RecentEvents")
     visit.execute()
-    expect(visit.answer).to_contain_text("edges")
-    assert visit.answered_id() == event
+    expect(visit.response).to_contain_text("edges")
+    assert visit.response_id() == event
     visit.show("Gate")
     visit.replace("paste the group's id here", group)
     visit.execute()
-    expect(visit.answer).to_contain_text("PASSED")
-    assert visit.answered_id() == event
+    expect(visit.response).to_contain_text("PASSED")
+    assert visit.response_id() == event
 
 
 def test_signed_in_user_runs_an_operation(visit: Visit):
     visit.sign_in()
     visit.write(ME)
     visit.execute()
-    expect(visit.answer).to_contain_text(re.compile(r'"username":\s"admin"'))
+    expect(visit.response).to_contain_text(re.compile(r'"username":\s"admin"'))
 
 
 def test_wrong_password_is_reported(visit: Visit):
@@ -118,9 +120,9 @@ def test_subscription_shows_events_of_another_client(visit: Visit, colleague: Co
     visit.sign_in()
     visit.show("Watch")
     visit.execute()
-    expect(visit.answer).to_contain_text("Checkpoint")
+    expect(visit.response).to_contain_text("Checkpoint")
     colleague.record("seen-live")
-    expect(visit.answer).to_contain_text("seen-live")
+    expect(visit.response).to_contain_text("seen-live")
     assert visit.hub.replace("http:", "ws:") + "/graphql" in visit.addresses
     assert [token for token in visit.tokens for frame in visit.sent if token in frame and "connection_init" in frame]
 
@@ -129,24 +131,24 @@ def test_sign_out_ends_the_subscription(visit: Visit, colleague: Colleague):
     visit.sign_in()
     visit.show("Watch")
     visit.execute()
-    expect(visit.answer).to_contain_text("Checkpoint")
+    expect(visit.response).to_contain_text("Checkpoint")
     visit.sign_out()
     expect(visit.page.get_by_role("button", name="Execute query")).to_be_visible()
     colleague.record("after-the-end")
     visit.write(ME)
     visit.execute()
-    expect(visit.answer).to_contain_text("sign in first")
-    expect(visit.answer).not_to_contain_text("after-the-end")
+    expect(visit.response).to_contain_text("sign in first")
+    expect(visit.response).not_to_contain_text("after-the-end")
     assert visit.tokens
-    assert not [token for token in visit.tokens if token in visit.kept()]
-    visit.complaints.remove(UNAUTHORIZED)
+    assert not [token for token in visit.tokens if token in visit.stored_data()]
+    visit.console_errors.remove(UNAUTHORIZED)
 
 
 @pytest.mark.parametrize("document", [ME, "subscription { stream { cursor } }"], ids=["query", "subscription"])
 def test_ended_session_asks_for_sign_in(
     visit: Visit, colleague: Colleague, document: str, request: pytest.FixtureRequest
 ):
-    name, password = f"guest-of-a-{request.node.callspec.id}", "a password of their own"
+    name, password = f"guest-of-a-{request.node.callspec.id}", "a password for guests"
     user = colleague.ask(USER, {"username": name, "password": password, "roles": ["EVENT_VIEWER"]})["createUser"][
         "user"
     ]
@@ -156,26 +158,26 @@ def test_ended_session_asks_for_sign_in(
     visit.execute()
     expect(visit.dialog).to_contain_text("Your session has ended.")
     expect(visit.status).to_have_text("Not signed in")
-    assert set(visit.complaints) <= {UNAUTHORIZED}
-    visit.complaints.clear()
+    assert set(visit.console_errors) <= {UNAUTHORIZED}
+    visit.console_errors.clear()
 
 
 def test_browser_keeps_neither_token_nor_documents(visit: Visit):
     visit.sign_in()
     visit.write('query Secretive { me { username } } # "hunter2"')
     visit.execute()
-    expect(visit.answer).to_contain_text("admin")
-    # GraphiQL writes what it keeps half a second after the last change. It writes the size of a pane that is changed
-    # now after the document that was changed before.
+    expect(visit.response).to_contain_text("admin")
+    # GraphiQL stores changes after a delay of half a second. The size of a pane that changes now is therefore stored
+    # after the document that changed before.
     visit.page.locator(".graphiql-horizontal-drag-bar").hover()
     visit.page.mouse.down()
     visit.page.mouse.move(500, 300, steps=3)
     visit.page.mouse.up()
     visit.page.evaluate(STORED, "graphiql:editorFlex")
-    kept = visit.kept()
+    stored = visit.stored_data()
     assert visit.tokens
-    assert not [token for token in visit.tokens if token in kept]
-    assert visit.password not in kept
-    assert "hunter2" not in kept
+    assert not [token for token in visit.tokens if token in stored]
+    assert visit.password not in stored
+    assert "hunter2" not in stored
     visit.page.reload()
     expect(visit.status).to_have_text("Not signed in")

@@ -1,4 +1,4 @@
-// Follows the stream with a client and its defaults, and writes what it hears as lines of JSON.
+// Follows the stream with a client and its default settings; prints what it receives as lines of JSON.
 // node follow.mjs websocket|websocket-alone|sse|eventsource ADDRESS CREDENTIAL [CREDENTIAL after a reconnection]
 import { EventSource } from "eventsource";
 import { createClient as overSSE } from "graphql-sse";
@@ -9,31 +9,31 @@ const [transport, url, ...credentials] = process.argv.slice(2);
 const query = `subscription ($after: String) {
   stream(after: $after) { __typename cursor ... on EventRecorded { event { id } } }
 }`;
-// The clients send the request anew when they come back, as it then is.
+// When the clients reconnect, they send the request again with its current variables.
 const request = { query, variables: { after: null } };
-const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const credential = () => (credentials.length > 1 ? credentials.shift() : credentials[0]);
 
 const sink = {
-  next(answer) {
-    say({ next: answer });
-    if (answer.data) request.variables.after = answer.data.stream.cursor;
+  next(response) {
+    print({ next: response });
+    if (response.data) request.variables.after = response.data.stream.cursor;
   },
   error(error) {
-    say({ error: String(error.reason ?? error.message ?? error) });
+    print({ error: String(error.reason ?? error.message ?? error) });
   },
   complete() {
-    say({ complete: true });
+    print({ complete: true });
   },
 };
 
-function websocket(more = {}) {
+function websocket(options = {}) {
   const client = overWebSocket({
     url: url.replace(/^http/, "ws"),
     webSocketImpl: WebSocket,
     connectionParams: () => ({ token: credential() }),
-    on: { closed: (event) => say({ closed: event.code }) },
-    ...more,
+    on: { closed: (event) => print({ closed: event.code }) },
+    ...options,
   });
   client.subscribe(request, sink);
 }
@@ -52,13 +52,13 @@ async function ticket() {
   return (await response.json()).data.createStreamTicket.ticket;
 }
 
-// As docs/reference/subscriptions.md has it: after an error close, ask for another ticket, go on from the last id.
+// As docs/reference/subscriptions.md describes: on an error close, request another ticket, resume after the last id.
 async function eventsource() {
   try {
     const parameters = { ticket: await ticket(), query, variables: JSON.stringify(request.variables) };
     const events = new EventSource(`${url}?${new URLSearchParams(parameters)}`);
     events.addEventListener("next", ({ data, lastEventId }) => {
-      say({ next: JSON.parse(data) });
+      print({ next: JSON.parse(data) });
       request.variables.after = lastEventId || request.variables.after;
     });
     events.addEventListener("complete", () => {
@@ -74,7 +74,7 @@ async function eventsource() {
   }
 }
 
-// With nothing before a hub that restarts: a connection that is refused meanwhile would be the end, in Node.
-const alone = () => websocket({ shouldRetry: () => true });
+// Without a balancer in front of a restarting hub: in Node, a refused connection would otherwise be fatal.
+const withRetries = () => websocket({ shouldRetry: () => true });
 
-({ websocket, "websocket-alone": alone, sse, eventsource })[transport]();
+({ websocket, "websocket-alone": withRetries, sse, eventsource })[transport]();
