@@ -1,4 +1,4 @@
-"""The structure of the package, as far as `.importlinter` cannot check it. Every new module has to be listed here."""
+"""The structure of the package, where `.importlinter` cannot check it. Every new module must be listed here."""
 
 import ast
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from tests.support.server import ServedHub, serving
-from xzepr.cli.protocols import WebSocketConnection
+from xzepr.server.uvicorn_protocols import WebSocketConnection
 
 MAX_FRAME_BYTES = 2000
 INIT_SECONDS = 3.5

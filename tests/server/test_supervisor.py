@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.accounts import key_pair
 from tests.support.hub import until
-from xzepr.cli.handover import Handover, received
-from xzepr.cli.signals import Signals
-from xzepr.cli.supervisor import Spawn, Workers
 from xzepr.core.errors import CannotStart
+from xzepr.server.signals import StopSignals
+from xzepr.server.supervisor import Spawn, Workers
+from xzepr.server.worker_config import Handover, received
 from xzepr.settings import Settings
 
 ANSWER = "dd bs=65536 count=1 of=/dev/null 2>&1; printf + >&0; "
@@ -47,7 +47,7 @@ def workers(count: int, folder: Path, spawn: Spawn, drain_seconds: float = 5) ->
 
 async def test_failing_worker_restarts_at_growing_intervals(tmp_path: Path, listener: socket.socket) -> None:
     started: list[float] = []
-    signals = Signals()
+    signals = StopSignals()
     dying = workers(1, tmp_path, spawning(ANSWER + "exit 3", started))
     running = asyncio.create_task(dying.run(signals, listener, lambda: None))
     await until(lambda: len(started) >= 5)
@@ -61,7 +61,7 @@ async def test_failing_worker_restarts_at_growing_intervals(tmp_path: Path, list
 
 async def test_ready_is_reported_once_after_all_workers_answer(tmp_path: Path, listener: socket.socket) -> None:
     said: list[float] = []
-    signals, started = Signals(), list[float]()
+    signals, started = StopSignals(), list[float]()
     may_end = tmp_path / "may-end"
     script = f"sleep 0.3; {ANSWER} until [ -e {may_end} ]; do sleep 0.05; done; exit 1"
     late = workers(3, tmp_path, spawning(script, started))
@@ -82,13 +82,13 @@ async def test_worker_exit_during_start_fails_the_start(tmp_path: Path, listener
     failing = workers(2, tmp_path, spawning("exit 3", []))
     async with asyncio.timeout(SECONDS):
         with pytest.raises(CannotStart, match=r"worker [12] of 2 ended while starting \(exit code 3\)"):
-            await failing.run(Signals(), listener, lambda: said.append("answers"))
+            await failing.run(StopSignals(), listener, lambda: said.append("answers"))
     assert not said
     assert listener.fileno() == -1, "it listens no longer"
 
 
 async def test_second_signal_kills_workers_at_once(tmp_path: Path, listener: socket.socket) -> None:
-    signals, answering = Signals(), asyncio.Event()
+    signals, answering = StopSignals(), asyncio.Event()
     deaf = workers(1, tmp_path, spawning(f"trap '' TERM; {ANSWER} while :; do sleep 0.1; done", []), drain_seconds=60)
     running = asyncio.create_task(deaf.run(signals, listener, answering.set))
     async with asyncio.timeout(SECONDS):

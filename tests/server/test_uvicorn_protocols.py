@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from xzepr.cli.protocols import WebSocketConnection
+from xzepr.server.uvicorn_protocols import WebSocketConnection
 
 HANDSHAKE = (
     b"GET /graphql HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

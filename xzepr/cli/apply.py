@@ -9,8 +9,8 @@ import orjson
 import typer
 
 from xzepr.cli import hub_file
-from xzepr.cli.client import DEFAULT_HUB, HubUrl, Refused, connected
-from xzepr.cli.desired import Action, Apply, Change
+from xzepr.cli.apply_plan import Action, Apply, Change
+from xzepr.cli.client.http import DEFAULT_HUB, HubUrl, Refused, connected
 from xzepr.cli.output import AsJson, print_json, print_line, visible
 from xzepr.core.errors import CannotStart
 

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client import Client
-from xzepr.cli.desired import Apply
+from xzepr.cli.apply_plan import Apply
+from xzepr.cli.client.credentials import Credential
+from xzepr.cli.client.http import Client
+from xzepr.cli.client.units import Unit
+from xzepr.cli.client.waiting import GATE_FIELDS
 from xzepr.cli.hub_file import HubFile, Key, Member, WantedGroup, WantedReceiver
 from xzepr.cli.login import sign_in
 from xzepr.cli.output import print_line
-from xzepr.cli.session import Credential
 from xzepr.cli.throwaway import ThrowAwayHub, throw_away_hub
-from xzepr.cli.units import Unit
-from xzepr.cli.waiting import GATE_FIELDS
 from xzepr.cli.watch import Watch
 
 _UNIT = Unit("shop-api", "2.4.0", "1", "linux-x86_64", "oci")

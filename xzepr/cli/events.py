@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client import DEFAULT_HUB, Client, HubUrl, connected
-from xzepr.cli.lookup import RECEIVER, id_of
+from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, connected
+from xzepr.cli.client.lookup import RECEIVER, id_of
+from xzepr.cli.client.units import UNIT_FIELDS, Unit
+from xzepr.cli.event_input import Report, event_input
 from xzepr.cli.output import AsJson, print_json, print_line, print_table, visible
-from xzepr.cli.report import Report, event_input
 from xzepr.cli.tail import tail
-from xzepr.cli.units import UNIT_FIELDS, Unit
 from xzepr.core.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from xzepr.cli.client import DEFAULT_HUB, Client, HubUrl, JsonObject, connected
-from xzepr.cli.lookup import GROUP, id_of
+from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, JsonObject, connected
+from xzepr.cli.client.lookup import GROUP, id_of
+from xzepr.cli.client.units import UNIT_FIELDS, Name, Near, Package, Platform, Release, Unit, Version, near
+from xzepr.cli.client.waiting import GATE_FIELDS, Outcome, Waiting
 from xzepr.cli.output import AsJson, print_json, print_line, print_table, visible
-from xzepr.cli.units import UNIT_FIELDS, Name, Near, Package, Platform, Release, Unit, Version, near
-from xzepr.cli.waiting import GATE_FIELDS, Outcome, Waiting
 from xzepr.core.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from xzepr.cli.places import Reader
+from xzepr.cli.yaml_reader import Reader
 from xzepr.core import exact_json
 from xzepr.core.errors import CannotStart, InvalidInput
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from xzepr.cli import session
-from xzepr.cli.client import DEFAULT_HUB, Client, HubUrl, address
+from xzepr.cli.client import credentials as session
+from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, address
 from xzepr.cli.output import AsJson, print_json, visible
 from xzepr.core.errors import CannotStart
 

@@ -53,10 +53,10 @@ def prepare(loaded: Loaded) -> None:
 
 async def _serve(settings: Settings) -> None:
     if settings.server.workers > 1:
-        from xzepr.cli.supervisor import supervise
+        from xzepr.server.supervisor import supervise
 
         await supervise(settings)
     else:
-        from xzepr.cli.alone import serve_alone
+        from xzepr.server.http_server import serve_single_process
 
-        await serve_alone(settings)
+        await serve_single_process(settings)

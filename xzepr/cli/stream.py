@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client import DEFAULT_HUB, Client, HubUrl, connected
+from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, connected
 from xzepr.cli.output import AsJson, print_json, print_table
 from xzepr.cli.stream_status import status
 from xzepr.core.errors import CannotStart

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from xzepr.cli.client import DEFAULT_HUB, Client, HubUrl, JsonObject, Refused, Unreachable, connected
+from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, JsonObject, Refused, Unreachable, connected
 from xzepr.cli.output import AsJson, print_json, print_json_line, print_table, say, table_of
 
 STATUS = """

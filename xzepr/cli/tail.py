@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client import DEFAULT_HUB, Client, HubUrl, Refused, connected
-from xzepr.cli.live import Follower, Frame
-from xzepr.cli.lookup import RECEIVER, id_of
+from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, Refused, connected
+from xzepr.cli.client.lookup import RECEIVER, id_of
+from xzepr.cli.client.subscription import Follower, Frame
+from xzepr.cli.client.units import UNIT_FIELDS, Unit
 from xzepr.cli.output import print_json_line, print_line, say, visible
-from xzepr.cli.places import unknown_key
-from xzepr.cli.units import UNIT_FIELDS, Unit
+from xzepr.cli.yaml_reader import unknown_key
 from xzepr.core.errors import CannotStart
 from xzepr.features.stream.kinds import Kind
 

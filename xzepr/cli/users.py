@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from xzepr.cli.client import DEFAULT_HUB, HubUrl, connected
+from xzepr.cli.client.http import DEFAULT_HUB, HubUrl, connected
 from xzepr.cli.login import PasswordStdin, read_password
 from xzepr.cli.output import AsJson, print_json, visible
 from xzepr.core.actor import Role

@@ -2,8 +2,8 @@
 
 from threading import Condition, Thread
 
-from xzepr.cli.client import Client
-from xzepr.cli.live import Frame, Lost, Subscription
+from xzepr.cli.client.http import Client
+from xzepr.cli.client.subscription import Frame, Lost, Subscription
 from xzepr.cli.output import print_json_line, print_line
 from xzepr.cli.tail import SUBSCRIBE, told
 from xzepr.core.errors import CannotStart

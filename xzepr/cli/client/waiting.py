@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 
-from xzepr.cli.client import Client, JsonObject, Refused, Unreachable
-from xzepr.cli.live import Follower
+from xzepr.cli.client.http import Client, JsonObject, Refused, Unreachable
+from xzepr.cli.client.subscription import Follower
+from xzepr.cli.client.units import Unit
 from xzepr.cli.output import say
-from xzepr.cli.units import Unit
 
 GATE_FIELDS = """
   complete since group { id name type version enabled }

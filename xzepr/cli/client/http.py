@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from xzepr import __version__
-from xzepr.cli.session import Credential, credential
+from xzepr.cli.client.credentials import Credential, credential
 from xzepr.core.errors import CannotStart
 
 JsonObject: TypeAlias = dict[str, Any]

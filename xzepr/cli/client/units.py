@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xzepr.cli.client import Client, JsonObject
+from xzepr.cli.client.http import Client, JsonObject
 from xzepr.cli.output import visible
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The unit's name.")]

@@ -19,14 +19,14 @@ from pathlib import Path
 import structlog
 
 import xzepr
-from xzepr.cli import start
-from xzepr.cli.handover import ANSWERS, Handover
-from xzepr.cli.signals import Signals
 from xzepr.core.errors import CannotStart
 from xzepr.features.users.service import Users
 from xzepr.infra.crypto import Passwords
 from xzepr.infra.db import Database
 from xzepr.infra.telemetry.metrics import forget_worker
+from xzepr.server import startup
+from xzepr.server.signals import StopSignals
+from xzepr.server.worker_config import ANSWERS, Handover
 from xzepr.settings import Settings
 
 _FIRST_PAUSE_SECONDS = 0.1
@@ -44,11 +44,11 @@ _log = structlog.stdlib.get_logger(__name__)
 
 async def supervise(settings: Settings) -> None:
     """Serves with `server.workers` processes until a signal ends it."""
-    listener = start.listen(settings.server.host, settings.server.port)
-    signals = Signals()
-    async with signals.handled(), start.database(settings) as url:
-        keys = start.keys_of(settings)
-        with start.starting():
+    listener = startup.listen(settings.server.host, settings.server.port)
+    signals = StopSignals()
+    async with signals.handled(), startup.database(settings) as url:
+        keys = startup.keys_of(settings)
+        with startup.starting():
             await _ensure_admin(settings, url)
         with _metrics_folder() as metrics:
 
@@ -57,12 +57,12 @@ async def supervise(settings: Settings) -> None:
 
             workers = Workers(settings.server.workers, handover, settings.server.shutdown_timeout_seconds)
             signals.running()
-            await workers.run(signals, listener, lambda: start.announce(settings, listener))
+            await workers.run(signals, listener, lambda: startup.announce(settings, listener))
 
 
 async def _ensure_admin(settings: Settings, url: str) -> None:
     async with _users(settings, url) as users:
-        await start.ensure_admin(users, settings)
+        await startup.ensure_admin(users, settings)
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ class Workers:
         self._all_answer = asyncio.Event()
         self._ending = asyncio.Event()
 
-    async def run(self, signals: Signals, listener: socket.socket, answering: Callable[[], None]) -> None:
+    async def run(self, signals: StopSignals, listener: socket.socket, answering: Callable[[], None]) -> None:
         """Runs them until the first signal; `answering` is called once, when all of them answer. Closes the listener.
         Raises CannotStart when one of them ends before that."""
         keepers = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
@@ -177,7 +177,7 @@ class Workers:
                 if not self._never_answered:
                     self._all_answer.set()
 
-    async def _end(self, keepers: "list[asyncio.Task[None]]", signals: Signals) -> None:
+    async def _end(self, keepers: "list[asyncio.Task[None]]", signals: StopSignals) -> None:
         """Lets all workers drain; after the second signal, or when that takes too long, does not wait for them."""
         self._ending.set()
         self._signal(signal.SIGTERM)
@@ -208,7 +208,7 @@ async def _spawn(channel: socket.socket, listener: int) -> asyncio.subprocess.Pr
         sys.executable,
         "-P",
         "-m",
-        "xzepr.cli.worker",
+        "xzepr.server.worker",
         stdin=channel.fileno(),
         pass_fds=(listener,),
         start_new_session=True,

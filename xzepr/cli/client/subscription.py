@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketExcepti
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from xzepr.cli.client import Client, JsonObject, Refused, is_local
+from xzepr.cli.client.http import Client, JsonObject, Refused, is_local
 
 Frame = JsonObject
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import gc
-import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import structlog
 import uvicorn
@@ -14,10 +13,12 @@ from starlette.applications import Starlette
 from xzepr import __version__
 from xzepr.api.drain import Drain
 from xzepr.app import create_app
-from xzepr.cli.protocols import HttpConnection, WebSocketConnection
-from xzepr.cli.signals import LastResort
 from xzepr.hub import Hub
 from xzepr.infra.telemetry import traces
+from xzepr.server import startup
+from xzepr.server.loops import running
+from xzepr.server.signals import StopSignals
+from xzepr.server.uvicorn_protocols import HttpConnection, WebSocketConnection
 from xzepr.settings import Settings
 
 _BACKLOG = 2048
@@ -31,9 +32,23 @@ _AFTER_CLIENTS_SECONDS = 5.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
-async def serve_until(stop: "Stop", hub: Hub, listener: socket.socket, listening: Callable[[], None]) -> None:
-    """Serves the hub on a bound socket until `stop` is signalled, and then until clients have what they were promised;
-    `listening` is called once it answers."""
+async def serve_single_process(settings: Settings) -> None:
+    """Serves a hub with one process, which holds the address, the database and the loops, until a signal stops it."""
+    listener = startup.listen(settings.server.host, settings.server.port)
+    signals = StopSignals(settings.server.shutdown_timeout_seconds)
+    async with signals.handled(), startup.database(settings) as url:
+        keys = startup.keys_of(settings)
+        with startup.starting():
+            async with Hub.open(settings, url, keys) as hub, running(hub):
+                await startup.ensure_admin(hub.users, settings)
+                await serve_hub(signals, hub, listener, lambda: startup.announce(settings, listener))
+
+
+async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_listening: Callable[[], None]) -> None:
+    """Serves an open hub on a bound socket until a signal stops it and its clients have their responses.
+
+    `on_listening` is called once the socket accepts connections.
+    """
     settings, drain = hub.settings, Drain()
     app = create_app(hub, drain)
     end_tracing = _trace(app, settings)
@@ -53,8 +68,10 @@ async def serve_until(stop: "Stop", hub: Hub, listener: socket.socket, listening
         ws_per_message_deflate=False,
         backlog=_BACKLOG,
     )
-    server = _Server(config, drain, listening)
-    stop.serves(server, settings.server.shutdown_timeout_seconds)
+    server = _DrainingServer(config, drain, on_listening)
+    seconds = settings.server.shutdown_timeout_seconds
+    seconds -= min(_AFTER_CLIENTS_SECONDS, seconds / 4)
+    signals.running(lambda: server.stop(seconds), server.stop_waiting)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -76,31 +93,42 @@ def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
     )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers, which would end the process before the database is stopped, and with an
-    end that cuts nothing: uvicorn would close WebSockets and idle connections at once, and wait for the slowest."""
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which would end the process before the database is stopped."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
-        self._drain = drain
-        self._listening = listening
-        self._deadline = 0.0
+        self._on_listening = on_listening
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Signals are `Stop`'s."""
+        """Leaves signals to `StopSignals`."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Says that it listens, once it does."""
+        """Starts to listen and reports it."""
         await super().startup(sockets)
-        self._listening()
+        self._on_listening()
+
+
+class _DrainingServer(Server):
+    """A server that cuts nothing when it stops. uvicorn closes WebSockets and idle connections at once, and waits for
+    the slowest client."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, on_listening: Callable[[], None]) -> None:
+        super().__init__(config, on_listening)
+        self._drain = drain
+        self._deadline = 0.0
 
     def stop(self, seconds: float) -> None:
         """Begins nothing from now on, and ends when what runs is finished, or after so many seconds."""
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._drain.begin()
         self.should_exit = True
+
+    def stop_waiting(self) -> None:
+        """Ends the shutdown now and drops the clients that are left."""
+        self.force_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accepts nothing more, and returns when every client has its answer; drops those who do not let it."""
@@ -133,43 +161,3 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
         if state.tasks:
             await asyncio.wait(state.tasks, timeout=_IDLE_SECONDS)
-
-
-class Stop:
-    """SIGINT and SIGTERM: end what starts, let what serves finish; the second one waits for nobody. The process ends in
-    the time it is given, with 0, whatever clients, brokers and the database do."""
-
-    def __init__(self) -> None:
-        self._server: _Server | None = None
-        self._seconds = 0.0
-        self._last_resort = LastResort()
-
-    def serves(self, server: _Server, seconds: float) -> None:
-        """From now on there is a server, and it is given so long to stop."""
-        self._server, self._seconds = server, seconds
-
-    @asynccontextmanager
-    async def on_signals(self) -> AsyncGenerator[None]:
-        """Handles the signals meanwhile. A start that was ended ends quietly."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None, "this runs in a coroutine"
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled, task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task.uncancel() > 0:
-                raise
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-            self._last_resort.cancel()
-
-    def _signalled(self, task: "asyncio.Task[object]") -> None:
-        if self._server is None:
-            task.cancel()
-        elif self._server.should_exit:
-            self._server.force_exit = True
-        else:
-            self._last_resort.within(self._seconds)
-            self._server.stop(self._seconds - min(_AFTER_CLIENTS_SECONDS, self._seconds / 4))

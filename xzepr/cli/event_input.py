@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from xzepr.cli.client import JsonObject
-from xzepr.cli.places import unknown_key
+from xzepr.cli.client.http import JsonObject
+from xzepr.cli.yaml_reader import unknown_key
 from xzepr.core import exact_json
 from xzepr.core.errors import CannotStart, InvalidInput
 

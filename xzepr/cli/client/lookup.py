@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from xzepr.cli.client import Client, JsonObject
+from xzepr.cli.client.http import Client, JsonObject
 from xzepr.cli.output import visible
 from xzepr.core.errors import CannotStart
 from xzepr.core.ids import is_id

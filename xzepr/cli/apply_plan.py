@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from xzepr.cli.client import Client, JsonObject, Refused
+from xzepr.cli.client.http import Client, JsonObject, Refused
+from xzepr.cli.client.lookup import GROUP, RECEIVER, Noun, described, listed, named
 from xzepr.cli.hub_file import HubFile, Key, Member, WantedGroup, WantedReceiver
-from xzepr.cli.lookup import GROUP, RECEIVER, Noun, described, listed, named
 from xzepr.core.errors import CannotStart
 
 _MUTATIONS = {

@@ -1,4 +1,4 @@
-"""One of several web processes: `python -m xzepr.cli.worker`, which only a supervisor starts (see `supervisor.py`)."""
+"""One of several web processes: started by the supervisor as `python -m xzepr.server.worker`."""
 
 import asyncio
 import os
@@ -13,15 +13,16 @@ import structlog
 import uvloop
 
 from xzepr import __version__
-from xzepr.cli.handover import ANSWERS, Handover, received
-from xzepr.cli.start import starting
-from xzepr.cli.web import Stop, serve_until
 from xzepr.core.errors import CannotStart
 from xzepr.features.processes.service import WORKER
 from xzepr.hub import Hub
 from xzepr.infra.telemetry import logs
 from xzepr.infra.telemetry.metrics import Metrics
-from xzepr.processes import running
+from xzepr.server.http_server import serve_hub
+from xzepr.server.loops import running
+from xzepr.server.signals import StopSignals
+from xzepr.server.startup import starting
+from xzepr.server.worker_config import ANSWERS, Handover, received
 
 
 def main() -> None:
@@ -49,13 +50,14 @@ def _channel() -> socket.socket:
 
 
 async def _serve(handover: Handover, channel: socket.socket) -> None:
-    settings, stop = handover.settings, Stop()
+    settings = handover.settings
+    signals = StopSignals(settings.server.shutdown_timeout_seconds)
     listener = socket.socket(fileno=handover.listener)
     metrics = Metrics.shared(__version__, handover.metrics, handover.worker)
-    async with stop.on_signals(), _ending_with_the_supervisor(handover, channel):
+    async with signals.handled(), _ending_with_the_supervisor(handover, channel):
         with starting():
             async with Hub.open(settings, handover.database_url, handover.keys, metrics) as hub, running(hub, WORKER):
-                await serve_until(stop, hub, listener, lambda: _answers(channel))
+                await serve_hub(signals, hub, listener, lambda: _answers(channel))
 
 
 def _answers(channel: socket.socket) -> None:
