@@ -18,7 +18,7 @@ FILES = sorted(SAMPLES.glob("*.json"))
 # The samples are published with the specification (https://cdevents.dev) and not copied into this project.
 pytestmark = pytest.mark.skipif(not FILES, reason=f"the samples of CDEvents are not in {SAMPLES}")
 
-MANY = """
+CREATE_EVENTS = """
 mutation ($input: CreateEventsInput!) {
   createEvents(input: $input) { results { recorded { event { id } } problems { field message } } }
 }
@@ -63,7 +63,7 @@ async def record_all(ask: Asking) -> dict[str, Json]:
         receiver = await ask.receiver(context["type"], schema=schema_of(sample), description=context["source"])
         fields = {"name": context["type"], "version": context["id"], "createdAt": context["timestamp"]}
         events.append(new_event(receiver, payload=sample, **fields))
-    results = (await ask(MANY, input={"events": events})).data["createEvents"]["results"]
+    results = (await ask(CREATE_EVENTS, input={"events": events})).data["createEvents"]["results"]
     assert [result["problems"] for result in results] == [[]] * len(FILES)
     return {result["recorded"]["event"]["id"]: sample for result, sample in zip(results, samples, strict=True)}
 
@@ -90,7 +90,7 @@ async def test_sample_is_rejected_by_other_receivers(database_url: str) -> None:
         sample = orjson.loads(FILES[0].read_bytes())
         others = [receiver["id"] for receiver in receivers if receiver["name"] != sample["context"]["type"]]
         events = [new_event(id, payload=sample) for id in others]
-        results = (await ask(MANY, input={"events": events})).data["createEvents"]["results"]
+        results = (await ask(CREATE_EVENTS, input={"events": events})).data["createEvents"]["results"]
         assert len(results) == len(FILES) - 1
         for result in results:
             assert "payload/context/type" in [problem["field"] for problem in result["problems"]]

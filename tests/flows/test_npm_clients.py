@@ -21,7 +21,7 @@ from tests.support.postgres import temporary_folder
 from tests.support.requests import new_event
 from tests.support.server import ADMIN_PASSWORD, ServedHub, held_port, serving
 
-HERE = Path(__file__).parent / "npm"
+NPM_FOLDER = Path(__file__).parent / "npm"
 TIMEOUT_SECONDS = 60
 TRANSPORTS = ("websocket-alone", "sse", "eventsource")
 RECONNECTS = {1001, 1006, 1012, 1013, 4403, 4408}
@@ -43,7 +43,7 @@ Json = dict[str, Any]
 def clients() -> Iterator[Path]:
     """Installs the script with its clients, in the versions of the lock file."""
     with temporary_folder() as folder:
-        for path in HERE.iterdir():
+        for path in NPM_FOLDER.iterdir():
             shutil.copy(path, folder)
         installed = subprocess.run(
             ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],

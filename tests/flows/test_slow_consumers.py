@@ -26,10 +26,10 @@ SETTINGS = {
     "XZEPR__STREAM__MAX_CONNECTIONS_PER_ACTOR": "2000",
     "XZEPR__JWT__ACCESS_TOKEN_EXPIRATION": "3600",
 }
-MANY = """
+CREATE_EVENTS = """
 mutation ($input: CreateEventsInput!) { createEvents(input: $input) { results { recorded { cursor } } } }
 """
-ONE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor } }"
+CREATE_EVENT = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor } }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class LoadedHub:
         cursor = ""
         for first in range(0, count, 500):
             events = [new_event(self.receiver, version=str(n)) for n in range(first, min(first + 500, count))]
-            results = (await self.client(MANY, input={"events": events})).data["createEvents"]["results"]
+            results = (await self.client(CREATE_EVENTS, input={"events": events})).data["createEvents"]["results"]
             cursor = results[-1]["recorded"]["cursor"]
         return cursor
 
@@ -72,7 +72,7 @@ class LoadedHub:
     async def median_create_ms(self, seconds: float) -> float:
         """Creates events on one connection for `seconds`, one after the other; returns the median latency."""
         headers = {"Content-Type": "application/json", **self.client.headers}
-        body = orjson.dumps({"query": ONE, "variables": {"input": new_event(self.receiver)}})
+        body = orjson.dumps({"query": CREATE_EVENT, "variables": {"input": new_event(self.receiver)}})
         measured = await asyncio.to_thread(press, Target(self.hub.port, "/graphql", body, headers), 1, seconds)
         assert not measured.failures
         return measured.percentile(50)
