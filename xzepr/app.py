@@ -15,20 +15,22 @@ from xzepr.api.console.playground import playground_routes
 from xzepr.api.drain import Drain
 from xzepr.api.errors import MethodNotAllowed, problem_response
 from xzepr.api.graphql import schema
-from xzepr.api.graphql.capacity import Capacity, CapacityLimits
-from xzepr.api.graphql.connection import SocketLimits
 from xzepr.api.graphql.context import Context
-from xzepr.api.graphql.documents import DocumentLimits, Documents
-from xzepr.api.graphql.execution import core_schema
-from xzepr.api.graphql.http import GraphQLOverHTTP
-from xzepr.api.graphql.operations import GraphQLService
-from xzepr.api.graphql.sessions import Sessions
-from xzepr.api.graphql.websocket import GraphQLOverWebSocket
+from xzepr.api.graphql.errors import schema_field_name
+from xzepr.api.graphql.stream import shared_key
+from xzepr.api.graphql_server.documents import DocumentLimits, Documents
+from xzepr.api.graphql_server.execution import core_schema
+from xzepr.api.graphql_server.http import GraphQLOverHTTP
+from xzepr.api.graphql_server.limits import ConnectionLimiter, ConnectionLimits, SocketLimits
+from xzepr.api.graphql_server.operations import GraphQLService
+from xzepr.api.graphql_server.sessions import Sessions
+from xzepr.api.graphql_server.websocket import GraphQLOverWebSocket
 from xzepr.api.health import Health, State, health_routes
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
 from xzepr.api.measure import MeasureRequests
 from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
 from xzepr.core.errors import NotFound
+from xzepr.features.processes.service import Clients
 from xzepr.features.relay.model import RelayState
 from xzepr.hub import Core, Hub
 
@@ -77,13 +79,16 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         limits.document_cache_size,
     )
     service = GraphQLService(
-        core,
-        documents,
-        hub.auth.authenticate,
-        partial(Context.new, hub),
-        hub.metrics.operation_executed,
-        drain,
-        hub.scheduler.request_in_flight,
+        schema=core,
+        documents=documents,
+        authenticate=hub.auth.authenticate,
+        new_context=partial(Context.new, hub),
+        public_mutations=schema.PUBLIC_MUTATIONS,
+        field_name=schema_field_name,
+        shared_key=shared_key,
+        observe=hub.metrics.operation_executed,
+        drain=drain,
+        request_in_flight=hub.scheduler.request_in_flight,
     )
     origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
     sockets = SocketLimits(
@@ -93,17 +98,17 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         max_frame_bytes=stream.max_frame_bytes,
         max_operations=stream.max_operations,
     )
-    places = CapacityLimits(
+    places = ConnectionLimits(
         max_connections=stream.max_connections,
         max_subscriptions=stream.max_subscriptions,
         max_subscriptions_per_actor=stream.max_subscriptions_per_actor,
         max_connections_per_actor=stream.max_connections_per_actor,
     )
-    sessions, capacity = Sessions(hub.auth.authenticate, hub.auth), Capacity(places, hub.metrics)
-    hub.process.clients = capacity.clients
+    sessions, limiter = Sessions(hub.auth.authenticate, hub.auth), ConnectionLimiter(places, hub.metrics)
+    hub.process.clients = lambda: Clients(*limiter.counts())
     return [
-        Route("/graphql", GraphQLOverHTTP(service, sessions, capacity, stream.ping_seconds, stream.stalled_seconds)),
-        WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sessions, capacity, sockets)),
+        Route("/graphql", GraphQLOverHTTP(service, sessions, limiter, stream.ping_seconds, stream.stalled_seconds)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sessions, limiter, sockets)),
     ]
 
 

@@ -23,9 +23,10 @@ ROOMS = {
     "output schema serve stream stream_status tail throwaway users watch work yaml_reader",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "accounts answers capacity complexity connection context dead_letters documents events "
-    "execution fields groups guards http loaders messages operations paging plan problems processes pulse receivers "
-    "recording refusals relay scalars schema sessions sharing sse stream variables websocket",
+    "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups loaders paging permissions "
+    "receivers scalars schema status stream",
+    "xzepr/api/graphql_server": "complexity connection documents errors execution http limits liveness operations plan "
+    "plan_types protocol resolvers responses sessions sse variables websocket",
 }
 VAGUE_NAMES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

@@ -15,8 +15,9 @@ from xzepr.core.errors import Problem, TimedOut, TooLarge
 from xzepr.core.ids import new_id
 
 _REQUEST_ID = "xzepr.request_id"
-DROP = "xzepr.drop"
-"""The name under which a server puts into a scope's extensions what ends the connection at once."""
+# Extensions of a scope, set by the server:
+DROP = "xzepr.drop"  # a function that ends the connection at once
+UNSENT = "xzepr.unsent"  # a function that returns how many bytes wait for the client to read
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -79,7 +80,7 @@ class HostCheck:
         if scope["type"] in ("http", "websocket"):
             named = Headers(scope=scope).getlist("host")
             if len(named) > 1 or not all(self._hosts.allow(name) for name in named):
-                return await refuse(HostNotAllowed(), scope, receive, send)
+                return await send_problem(HostNotAllowed(), scope, receive, send)
         return await self._app(scope, receive, send)
 
 
@@ -97,7 +98,7 @@ class BodyLimit:
         announced = Headers(scope=scope).get("content-length", "")
         too_large = TooLarge(f"the body is larger than {self._max_bytes} bytes")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            return await refuse(too_large, scope, receive, send)
+            return await send_problem(too_large, scope, receive, send)
         received, started = 0, False
 
         async def bounded() -> Message:
@@ -118,7 +119,7 @@ class BodyLimit:
         except TooLarge as problem:
             if started or problem is not too_large:
                 raise
-            return await refuse(problem, scope, receive, send)
+            return await send_problem(problem, scope, receive, send)
 
 
 class RequestTimeout:
@@ -151,7 +152,7 @@ class RequestTimeout:
         except TimeoutError:
             if not limit.expired():
                 raise
-        return await refuse(self._too_late(whole), scope, receive, send)
+        return await send_problem(self._too_late(whole), scope, receive, send)
 
     def _too_late(self, whole: bool) -> Problem:
         if not whole:
@@ -167,7 +168,7 @@ def drop(scope: Scope) -> bool:
     return True
 
 
-async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request, or a handshake that is not yet accepted, with a problem."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": problem.code})

@@ -18,7 +18,7 @@ from xzepr.infra.telemetry import traces
 from xzepr.server import startup
 from xzepr.server.loops import running
 from xzepr.server.signals import StopSignals
-from xzepr.server.uvicorn_protocols import HttpConnection, WebSocketConnection
+from xzepr.server.uvicorn_protocols import HttpProtocol, WebSocketProtocol
 from xzepr.settings import Settings
 
 _BACKLOG = 2048
@@ -58,8 +58,8 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
         log_config=None,
         access_log=False,
         server_header=False,
-        http=HttpConnection,
-        ws=WebSocketConnection,
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
         ws_max_size=settings.stream.max_frame_bytes,
         ws_ping_interval=None,
         # Each subscriber's frame would be compressed anew, for 14 µs of 250 bytes and 15 ms of 500 KB, where it is
@@ -146,7 +146,7 @@ class _DrainingServer(Server):
     def _close_what_is_done(self, waited: float) -> None:
         """Connections on which nothing runs any more, once they had their time."""
         for connection in list(self.server_state.connections):
-            if isinstance(connection, WebSocketConnection):
+            if isinstance(connection, WebSocketProtocol):
                 if connection.close_sent and waited >= _FLUSH_SECONDS:
                     connection.transport.abort()
             elif waited >= _IDLE_SECONDS:

@@ -8,13 +8,12 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from xzepr.api.graphql.pulse import UNSENT
-from xzepr.api.middleware import DROP
+from xzepr.api.middleware import DROP, UNSENT
 
 _MAX_FRAGMENTS = 1000
 
 
-class HttpConnection(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1; the application may drop it, and ask how much waits to be sent."""
 
     def on_message_begin(self) -> None:
@@ -26,7 +25,7 @@ class HttpConnection(HttpToolsProtocol):
         }
 
 
-class WebSocketConnection(WebSocketsSansIOProtocol):
+class WebSocketProtocol(WebSocketsSansIOProtocol):
     """A WebSocket; the application may drop it, and ask how much waits to be sent. Once it has ended nothing waits for
     long to be read."""
 

@@ -17,17 +17,15 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import Info
 
 from xzepr.api.drain import Drain
-from xzepr.api.graphql.capacity import Capacity, CapacityLimits
-from xzepr.api.graphql.connection import SocketLimits
-from xzepr.api.graphql.documents import DocumentLimits, Documents
-from xzepr.api.graphql.execution import core_schema
-from xzepr.api.graphql.http import GraphQLOverHTTP
-from xzepr.api.graphql.operations import GraphQLService
-from xzepr.api.graphql.sessions import Sessions
-from xzepr.api.graphql.websocket import GraphQLOverWebSocket
+from xzepr.api.graphql_server.documents import DocumentLimits, Documents
+from xzepr.api.graphql_server.execution import core_schema
+from xzepr.api.graphql_server.http import GraphQLOverHTTP
+from xzepr.api.graphql_server.limits import ConnectionLimiter, ConnectionLimits, SocketLimits
+from xzepr.api.graphql_server.operations import GraphQLService
+from xzepr.api.graphql_server.sessions import Sessions
+from xzepr.api.graphql_server.websocket import GraphQLOverWebSocket
 from xzepr.api.hosts import AllowedHosts, AllowedOrigins
 from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
-from xzepr.cli.protocols import HttpConnection, WebSocketConnection
 from xzepr.core.actor import Actor, ActorKind, Permission
 from xzepr.core.errors import (
     InvalidInput,
@@ -41,6 +39,7 @@ from xzepr.core.errors import (
     Violation,
 )
 from xzepr.features.auth.model import TicketHolder
+from xzepr.server.uvicorn_protocols import HttpProtocol, WebSocketProtocol
 
 ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset(Permission))
 BEARER = {"Authorization": "Bearer good"}
@@ -284,7 +283,7 @@ class Subscription:
         raise RuntimeError("the password is hunter2")
 
     @strawberry.subscription
-    def refused(self) -> AsyncGenerator[int, None]:
+    def rejected(self) -> AsyncGenerator[int, None]:
         """Fails before the first message."""
         raise NotFound("thing", "x")
 
@@ -328,7 +327,15 @@ def service(backend: FakeBackend, limits: DocumentLimits | None = None, cache_si
 
     schema = core_schema(SCHEMA)
     documents = Documents(schema, limits or DocumentLimits(), cache_size)
-    return GraphQLService(schema, documents, backend.authenticate, new_context, backend.observe, backend.drain)
+    return GraphQLService(
+        schema=schema,
+        documents=documents,
+        authenticate=backend.authenticate,
+        new_context=new_context,
+        public_mutations=frozenset({"login"}),
+        observe=backend.observe,
+        drain=backend.drain,
+    )
 
 
 def app(
@@ -336,7 +343,7 @@ def app(
     *,
     limits: DocumentLimits | None = None,
     sockets: SocketLimits | None = None,
-    capacity: CapacityLimits | None = None,
+    capacity: ConnectionLimits | None = None,
     heartbeat_seconds: float = 12,
     stalled_seconds: float = 300,
     timeout_seconds: float = 10,
@@ -347,7 +354,7 @@ def app(
     """Returns an application that serves GraphQL at every path, behind the middleware."""
     graphql = service(backend, limits)
     sessions = Sessions(backend.authenticate, backend, round_seconds=0.02, patience_seconds=0.05)
-    limiter = Capacity(capacity, backend)
+    limiter = ConnectionLimiter(capacity, backend)
     http = GraphQLOverHTTP(graphql, sessions, limiter, heartbeat_seconds, stalled_seconds)
     websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, limiter, sockets or SocketLimits())
 
@@ -368,8 +375,8 @@ async def served(asgi: ASGIApp) -> AsyncGenerator[int]:
             0,
             lifespan="off",
             log_config=None,
-            http=HttpConnection,
-            ws=WebSocketConnection,
+            http=HttpProtocol,
+            ws=WebSocketProtocol,
             ws_ping_interval=None,
         )
     )

@@ -9,7 +9,7 @@ import pytest
 from graphql import build_schema
 
 from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, DocumentTooComplex
-from xzepr.api.graphql.documents import Document, DocumentLimits, Documents
+from xzepr.api.graphql_server.documents import Document, DocumentLimits, Documents
 from xzepr.core.errors import Problem
 
 SCHEMA = build_schema("type Query { a: Query b: Query c: Int }")
@@ -49,7 +49,7 @@ def circles(fragments: int) -> str:
 )
 def test_document_at_the_limits_is_valid(text: str) -> None:
     documents = new_documents()
-    documents.must_be_valid(documents.parsed(text))
+    documents.validate(documents.parse(text))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_document_at_the_limits_is_valid(text: str) -> None:
 )
 def test_document_beyond_a_limit_is_rejected(text: str, message: str) -> None:
     with pytest.raises(DocumentTooComplex, match=message):
-        new_documents().parsed(text)
+        new_documents().parse(text)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_document_beyond_a_limit_is_rejected(text: str, message: str) -> None:
 )
 def test_document_slow_to_validate_is_rejected(text: str) -> None:
     with pytest.raises(DocumentTooComplex, match="same fields too often"):
-        new_documents(DocumentLimits()).parsed(text)
+        new_documents(DocumentLimits()).parse(text)
 
 
 def test_many_operations_do_not_count_as_repetition() -> None:
     documents = new_documents(DocumentLimits())
     text = " ".join(f"query q{n} {{ ...F }}" for n in range(500)) + " fragment F on Query { c a { c } }"
-    documents.must_be_valid(documents.parsed(text))
+    documents.validate(documents.parse(text))
 
 
 @pytest.mark.parametrize("level", ["NEXT NEXT", "a { NEXT } b { NEXT }", "x: a { NEXT } y: a { NEXT }"])
@@ -108,7 +108,7 @@ def test_doubled_fragments_are_counted_in_linear_time(level: str) -> None:
 
     def seconds(levels: int) -> float:
         text = bomb(levels, level)
-        return min(_seconds(lambda: documents.parsed(text)) for _ in range(3))
+        return min(_seconds(lambda: documents.parse(text)) for _ in range(3))
 
     # 2^200 visits would never end. Ten times the text may take ten times as long; the margin is for a busy machine.
     assert seconds(200) < 40 * seconds(20) + 0.05
@@ -130,19 +130,19 @@ def _seconds(act: Callable[[], object]) -> float:
 )
 def test_circular_fragments_are_invalid(text: str) -> None:
     documents = new_documents()
-    document = documents.parsed(text)
+    document = documents.parse(text)
     assert document.root_fields(document.operation(None)) <= {"a"}
     with pytest.raises(DocumentNotValid):
-        documents.must_be_valid(document)
+        documents.validate(document)
 
 
 def test_document_errors_have_locations() -> None:
     with pytest.raises(DocumentNotParsed) as malformed:
-        new_documents().parsed("{\n c !")
+        new_documents().parse("{\n c !")
     assert malformed.value.errors[0]["locations"] == [{"line": 2, "column": 4}]
     documents = new_documents()
     with pytest.raises(DocumentNotValid) as invalid:
-        documents.must_be_valid(documents.parsed("{ x y }"))
+        documents.validate(documents.parse("{ x y }"))
     assert [error["locations"] for error in invalid.value.errors] == [
         [{"line": 1, "column": 3}],
         [{"line": 1, "column": 5}],
@@ -151,43 +151,43 @@ def test_document_errors_have_locations() -> None:
 
 def test_only_valid_documents_are_cached() -> None:
     documents = new_documents()
-    good, bad = documents.parsed("{ c }"), documents.parsed("{ x }")
-    documents.must_be_valid(good)
+    good, bad = documents.parse("{ c }"), documents.parse("{ x }")
+    documents.validate(good)
     with pytest.raises(Problem):
-        documents.must_be_valid(bad)
-    assert documents.parsed("{ c }") is good
-    assert documents.parsed("{ x }") is not bad
+        documents.validate(bad)
+    assert documents.parse("{ c }") is good
+    assert documents.parse("{ x }") is not bad
 
 
 def test_least_recently_used_document_is_evicted_first() -> None:
     documents = new_documents(cache_size=2)
     kept: dict[str, Document] = {}
     for text in ("{ c }", "{ a { c } }"):
-        kept[text] = documents.parsed(text)
-        documents.must_be_valid(kept[text])
-    documents.parsed("{ c }")
-    documents.must_be_valid(documents.parsed("{ b { c } }"))
-    assert documents.parsed("{ c }") is kept["{ c }"]
-    assert documents.parsed("{ a { c } }") is not kept["{ a { c } }"]
+        kept[text] = documents.parse(text)
+        documents.validate(kept[text])
+    documents.parse("{ c }")
+    documents.validate(documents.parse("{ b { c } }"))
+    assert documents.parse("{ c }") is kept["{ c }"]
+    assert documents.parse("{ a { c } }") is not kept["{ a { c } }"]
 
 
 def test_long_document_takes_more_of_the_cache() -> None:
     documents = new_documents(cache_size=2)
-    short = documents.parsed("{ c }")
-    documents.must_be_valid(short)
-    documents.must_be_valid(documents.parsed("{ c }" + " " * 5000))
-    assert documents.parsed("{ c }") is not short
+    short = documents.parse("{ c }")
+    documents.validate(short)
+    documents.validate(documents.parse("{ c }" + " " * 5000))
+    assert documents.parse("{ c }") is not short
 
 
 def test_anonymous_document_is_not_cached() -> None:
     documents = new_documents()
-    document = documents.parsed("{ c }")
-    documents.must_be_valid(document, remember=False)
-    assert documents.parsed("{ c }") is not document
+    document = documents.parse("{ c }")
+    documents.validate(document, cache=False)
+    assert documents.parse("{ c }") is not document
 
 
 def test_disabled_cache_keeps_no_documents() -> None:
     documents = new_documents(cache_size=0)
-    document = documents.parsed("{ c }")
-    documents.must_be_valid(document)
-    assert documents.parsed("{ c }") is not document
+    document = documents.parse("{ c }")
+    documents.validate(document)
+    assert documents.parse("{ c }") is not document

@@ -29,11 +29,11 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types.arguments import convert_argument
 
 from xzepr.api.graphql import schema as public_schema
-from xzepr.api.graphql.execution import begin, core_schema, executed
-from xzepr.api.graphql.fields import install
-from xzepr.api.graphql.plan import Plan
 from xzepr.api.graphql.scalars import JSON, SCALARS, Position
-from xzepr.api.graphql.variables import Variables
+from xzepr.api.graphql_server.execution import core_schema, execute, prepare
+from xzepr.api.graphql_server.plan import Plan
+from xzepr.api.graphql_server.resolvers import install
+from xzepr.api.graphql_server.variables import Variables
 
 Values = st.SearchStrategy[Any]
 
@@ -350,9 +350,9 @@ async def _execute_slow(text: str, context: object) -> ExecutionResult:
 
 
 async def _execute_fast(plan: Plan, context: object) -> ExecutionResult:
-    execution = begin(plan, context, {"yes": True, "no": False})
+    execution = prepare(plan, context, {"yes": True, "no": False})
     assert not isinstance(execution, list)
-    return await executed(execution)
+    return await execute(execution)
 
 
 @settings(max_examples=80, deadline=None)

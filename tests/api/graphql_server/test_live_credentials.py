@@ -23,7 +23,7 @@ from xzepr.features.auth import service
 from xzepr.features.auth.model import NewApiKey
 from xzepr.features.users.model import NewUser, User
 from xzepr.hub import Hub
-from xzepr.processes import running
+from xzepr.server.loops import running
 from xzepr.settings import Settings
 
 PASSWORD = "correct horse battery"

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from xzepr.api.graphql import pulse
-from xzepr.api.graphql.pulse import Pulse, unsent_in
+from xzepr.api.graphql_server import liveness as pulse
+from xzepr.api.graphql_server.liveness import ClientLiveness, unsent_bytes_of
 
 STALLED_SECONDS = 10.0
 SMALL_BYTES, LARGE_BYTES = 100, 100_000
@@ -29,13 +29,13 @@ class Client:
         self.unsent = 0
         self.has_space = asyncio.Event()
         self.has_space.set()
-        self.pulse = Pulse(STALLED_SECONDS, lambda: self.unsent)
+        self.pulse = ClientLiveness(STALLED_SECONDS, lambda: self.unsent)
 
     async def write(self, size: int = SMALL_BYTES) -> None:
         async def wait_for_space() -> None:
             await self.has_space.wait()
 
-        await self.pulse.write(wait_for_space(), size)
+        await self.pulse.write_through(wait_for_space(), size)
 
 
 @pytest.fixture
@@ -52,19 +52,19 @@ def client(clock: Clock) -> Client:
 
 async def test_client_is_gone_until_it_answers_a_ping(client: Client) -> None:
     await client.write()
-    assert not client.pulse.gone()
-    client.pulse.pinged()
-    assert client.pulse.gone()
-    client.pulse.heard()
-    assert not client.pulse.gone()
+    assert not client.pulse.is_gone()
+    client.pulse.ping_sent()
+    assert client.pulse.is_gone()
+    client.pulse.received()
+    assert not client.pulse.is_gone()
 
 
 async def test_ping_behind_large_write_may_stay_unanswered(client: Client, clock: Clock) -> None:
     await client.write(LARGE_BYTES)
-    client.pulse.pinged()
-    assert not client.pulse.gone()
+    client.pulse.ping_sent()
+    assert not client.pulse.is_gone()
     clock.now += STALLED_SECONDS
-    assert client.pulse.gone()
+    assert client.pulse.is_gone()
 
 
 async def test_client_that_reads_nothing_is_gone_after_limit(client: Client, clock: Clock) -> None:
@@ -73,10 +73,10 @@ async def test_client_that_reads_nothing_is_gone_after_limit(client: Client, clo
     async with asyncio.TaskGroup() as writes:
         writing = writes.create_task(client.write())
         await asyncio.sleep(0)
-        assert client.pulse.waiting
-        assert not client.pulse.gone()
+        assert client.pulse.has_pending_write
+        assert not client.pulse.is_gone()
         clock.now += STALLED_SECONDS
-        assert client.pulse.gone()
+        assert client.pulse.is_gone()
         writing.cancel()
 
 
@@ -89,7 +89,7 @@ async def test_client_that_reads_slowly_is_not_gone(client: Client, clock: Clock
         for _ in range(10):
             clock.now += STALLED_SECONDS / 2
             client.unsent -= 1
-            assert not client.pulse.gone()
+            assert not client.pulse.is_gone()
         writing.cancel()
 
 
@@ -99,12 +99,12 @@ async def test_abandoned_write_blocks_client_until_next_write(client: Client, cl
         async with asyncio.timeout(0):
             await client.write()
     clock.now += STALLED_SECONDS
-    assert client.pulse.gone()
-    assert not client.pulse.waiting
+    assert client.pulse.is_gone()
+    assert not client.pulse.has_pending_write
     client.has_space.set()
     await client.write()
-    assert not client.pulse.gone()
+    assert not client.pulse.is_gone()
 
 
 def test_unknown_transport_has_no_unsent_bytes() -> None:
-    assert unsent_in({"type": "http"})() == 0
+    assert unsent_bytes_of({"type": "http"})() == 0

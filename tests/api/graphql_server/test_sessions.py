@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tests.support.hub import until
 from xzepr.api.auth import Credential
-from xzepr.api.graphql.sessions import Session, Sessions
+from xzepr.api.graphql_server.sessions import ConnectionSession, Sessions
 from xzepr.core.actor import Actor, ActorKind, Permission
 from xzepr.core.errors import InvalidToken, TokenExpired, Unavailable
 from xzepr.features.auth.model import TicketHolder
@@ -43,27 +43,27 @@ class FakeAuthenticator:
         raise InvalidToken()
 
 
-def open_without_lookup(sessions: Sessions, stack: ExitStack, secrets: Iterable[str]) -> list[Session]:
+def open_without_lookup(sessions: Sessions, stack: ExitStack, secrets: Iterable[str]) -> list[ConnectionSession]:
     """Opens sessions without a lookup, before the first round begins."""
-    return [stack.enter_context(sessions.open(sessions.proven(Credential(secret), ADA))) for secret in secrets]
+    return [stack.enter_context(sessions.open(sessions.authenticated(Credential(secret), ADA))) for secret in secrets]
 
 
-async def open_session(sessions: Sessions, stack: ExitStack, secret: str) -> Session:
+async def open_session(sessions: Sessions, stack: ExitStack, secret: str) -> ConnectionSession:
     """Opens a session after one lookup of its secret."""
-    return stack.enter_context(sessions.open(await sessions.prove(Credential(secret))))
+    return stack.enter_context(sessions.open(await sessions.authenticate(Credential(secret))))
 
 
 async def test_shared_credential_costs_one_lookup_per_round() -> None:
     authenticator = FakeAuthenticator()
     sessions = Sessions(authenticator, authenticator, round_seconds=0.01)
     with ExitStack() as stack:
-        proof = await sessions.prove(Credential("one"))
+        proof = await sessions.authenticate(Credential("one"))
         many = [stack.enter_context(sessions.open(proof)) for _ in range(1000)]
         await until(lambda: len(authenticator.lookups) >= 4)
-        assert not any(session.over.done() for session in many)
+        assert not any(session.ended.done() for session in many)
         authenticator.results["one"] = InvalidToken()
         lookups = len(authenticator.lookups)
-        await asyncio.gather(*(session.over for session in many))
+        await asyncio.gather(*(session.ended for session in many))
         assert len(authenticator.lookups) <= lookups + 2
 
 
@@ -89,10 +89,10 @@ async def test_expired_token_is_noticed_beside_slow_lookups() -> None:
     with ExitStack() as stack:
         *waiting, expired = open_without_lookup(sessions, stack, authenticator.results)
         async with asyncio.timeout(SECONDS):  # sequential lookups would take 40 s
-            assert isinstance(await expired.over, TokenExpired)
+            assert isinstance(await expired.ended, TokenExpired)
         assert authenticator.lookups.count("expired") == 1
         await until(lambda: authenticator.lookups.count("slow 199") > 1)  # a hanging lookup is abandoned and repeated
-        assert not any(session.over.done() for session in waiting)
+        assert not any(session.ended.done() for session in waiting)
 
 
 async def test_session_ends_only_when_permissions_shrink() -> None:
@@ -102,9 +102,9 @@ async def test_session_ends_only_when_permissions_shrink() -> None:
         session = await open_session(sessions, stack, "one")
         authenticator.results["one"] = more = replace(ADA, permissions=frozenset(Permission))
         await until(lambda: session.actor == more)
-        assert not session.over.done()
+        assert not session.ended.done()
         authenticator.results["one"] = ADA
-        assert isinstance(await session.over, InvalidToken)
+        assert isinstance(await session.ended, InvalidToken)
 
 
 async def test_unavailable_database_ends_no_session() -> None:
@@ -116,7 +116,7 @@ async def test_unavailable_database_ends_no_session() -> None:
             authenticator.results["one"] = error
             lookups = len(authenticator.lookups)
             await until(lambda since=lookups: len(authenticator.lookups) > since + 2)
-            assert not session.over.done()
+            assert not session.ended.done()
 
 
 async def test_hanging_lookup_does_not_delay_other_lookups() -> None:
@@ -127,9 +127,9 @@ async def test_hanging_lookup_does_not_delay_other_lookups() -> None:
     with ExitStack() as stack:
         many = open_without_lookup(sessions, stack, [f"key {n}" for n in range(1000)])
         async with asyncio.timeout(SECONDS):
-            await asyncio.gather(*(many[n].over for n in (1, 150, 999)))
+            await asyncio.gather(*(many[n].ended for n in (1, 150, 999)))
         assert [authenticator.lookups.count(f"key {n}") for n in (0, 1, 150, 999)] == [1, 1, 1, 1]
-        assert sum(session.over.done() for session in many) == 3
+        assert sum(session.ended.done() for session in many) == 3
 
 
 async def test_hanging_lookups_do_not_hide_an_expired_token() -> None:
@@ -140,4 +140,4 @@ async def test_hanging_lookups_do_not_hide_an_expired_token() -> None:
     with ExitStack() as stack:
         *_, expired = open_without_lookup(sessions, stack, authenticator.results)
         async with asyncio.timeout(25):  # lookups in groups of one hundred would take 50 s
-            assert isinstance(await expired.over, TokenExpired)
+            assert isinstance(await expired.ended, TokenExpired)

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from graphql import FragmentDefinitionNode, OperationDefinitionNode, parse
 
-from xzepr.api.graphql.answers import Answer
-from xzepr.api.graphql.sharing import SharedAnswers, shaping, written
+from xzepr.api.graphql_server.responses import GraphQLResponse, SharedResponses, response_key, shaping_variables
 from xzepr.features.stream.model import Cursor
 
 
@@ -23,68 +22,68 @@ class ResponseFactory:
         self._waits = waits
         self._fails = fails
 
-    def __call__(self) -> "Answer | asyncio.Task[Answer]":
+    def __call__(self) -> "GraphQLResponse | asyncio.Task[GraphQLResponse]":
         self.created += 1
-        response = Answer({"errors": [{}]} if self._fails else {"data": self.created}, "r", str(self.created))
+        response = GraphQLResponse({"errors": [{}]} if self._fails else {"data": self.created}, "r", str(self.created))
         return asyncio.create_task(self._after_release(response)) if self._waits else response
 
-    async def _after_release(self, response: Answer) -> Answer:
+    async def _after_release(self, response: GraphQLResponse) -> GraphQLResponse:
         await self.release.wait()
         return response
 
 
 async def test_group_shares_one_response():
-    shared, create = SharedAnswers(), ResponseFactory()
+    shared, create = SharedResponses(), ResponseFactory()
     group = shared.group("document", b"", frozenset("ab"))
-    first = await shared.answer(group, cursor_at(1), create)
-    second = await shared.answer(shared.group("document", b"", frozenset("ba")), cursor_at(1), create)
-    assert first.text() == second.text() == b'{"data":1}'
+    first = await shared.response(group, cursor_at(1), create)
+    second = await shared.response(shared.group("document", b"", frozenset("ba")), cursor_at(1), create)
+    assert first.to_json() == second.to_json() == b'{"data":1}'
     assert first.cursor == second.cursor == "1"
     assert create.created == 1
 
 
 @pytest.mark.parametrize("key", [("other", b"", "ab"), ("document", b"other", "ab"), ("document", b"", "a")])
 async def test_different_requests_are_in_different_groups(key: tuple[str, bytes, str]):
-    shared, create = SharedAnswers(), ResponseFactory()
-    await shared.answer(shared.group("document", b"", frozenset("ab")), cursor_at(1), create)
+    shared, create = SharedResponses(), ResponseFactory()
+    await shared.response(shared.group("document", b"", frozenset("ab")), cursor_at(1), create)
     document, variables, permissions = key
-    other = await shared.answer(shared.group(document, variables, frozenset(permissions)), cursor_at(1), create)
-    assert other.text() == b'{"data":2}'
+    other = await shared.response(shared.group(document, variables, frozenset(permissions)), cursor_at(1), create)
+    assert other.to_json() == b'{"data":2}'
 
 
 async def test_other_message_or_generation_gets_own_response():
-    shared, create = SharedAnswers(), ResponseFactory()
+    shared, create = SharedResponses(), ResponseFactory()
     group = shared.group("document")
     for cursor in (cursor_at(1), cursor_at(2), Cursor(1, "HGFEDCBA")):
-        await shared.answer(group, cursor, create)
+        await shared.response(group, cursor, create)
     assert create.created == 3
 
 
 async def test_concurrent_requests_share_one_execution():
-    shared, create = SharedAnswers(), ResponseFactory(waits=True)
+    shared, create = SharedResponses(), ResponseFactory(waits=True)
     group = shared.group("document")
-    first, second, third = (asyncio.create_task(shared.answer(group, cursor_at(1), create)) for _ in range(3))
+    first, second, third = (asyncio.create_task(shared.response(group, cursor_at(1), create)) for _ in range(3))
     await asyncio.sleep(0)
     first.cancel()
     create.release.set()
     assert (await second).body == (await third).body == {"data": 1}
-    assert (await shared.answer(group, cursor_at(1), create)).body == {"data": 2}
+    assert (await shared.response(group, cursor_at(1), create)).body == {"data": 2}
 
 
 async def test_failed_response_is_not_kept():
-    shared, create = SharedAnswers(), ResponseFactory(fails=True)
+    shared, create = SharedResponses(), ResponseFactory(fails=True)
     group = shared.group("document")
     for expected in ("1", "2"):
-        assert (await shared.answer(group, cursor_at(1), create)).cursor == expected
+        assert (await shared.response(group, cursor_at(1), create)).cursor == expected
 
 
 async def test_oldest_responses_are_evicted_beyond_byte_limit():
-    shared, create = SharedAnswers(most_bytes=10 * 600), ResponseFactory()
+    shared, create = SharedResponses(max_bytes=10 * 600), ResponseFactory()
     groups = [shared.group(name) for name in "ab"]
     for position in range(100):
-        await shared.answer(groups[position % 2], cursor_at(position), create)
-    assert sum(len(group.kept) for group in groups) in (10, 11)
-    assert await shared.answer(groups[1], cursor_at(99), create) is groups[1].kept[cursor_at(99)]
+        await shared.response(groups[position % 2], cursor_at(position), create)
+    assert sum(len(group.cached) for group in groups) in (10, 11)
+    assert await shared.response(groups[1], cursor_at(99), create) is groups[1].cached[cursor_at(99)]
     assert create.created == 100
 
 
@@ -106,12 +105,12 @@ def test_variables_that_select_messages_do_not_split_groups():
     operation, fragment = parse(DOCUMENT).definitions
     assert isinstance(operation, OperationDefinitionNode)
     assert isinstance(fragment, FragmentDefinitionNode)
-    names = shaping(operation, [fragment])
+    names = shaping_variables(operation, [fragment])
     assert names == {"first", "deep", "skip", "include"}
-    keys = [written(names, {"after": after, "first": 1, "skip": False}, {}) for after in ("1-A", "2-B")]
+    keys = [response_key(names, {"after": after, "first": 1, "skip": False}, {}) for after in ("1-A", "2-B")]
     assert keys[0] == keys[1]
-    assert written(names, {"first": 2, "skip": False}, {}) != keys[0]
-    assert written(names, {"first": 1, "skip": False}, {"x": 1}) != keys[0]
+    assert response_key(names, {"first": 2, "skip": False}, {}) != keys[0]
+    assert response_key(names, {"first": 1, "skip": False}, {"x": 1}) != keys[0]
 
 
 def test_all_variables_split_groups_if_root_is_a_fragment():
@@ -119,4 +118,4 @@ def test_all_variables_split_groups_if_root_is_a_fragment():
     operation, fragment = parse(text).definitions
     assert isinstance(operation, OperationDefinitionNode)
     assert isinstance(fragment, FragmentDefinitionNode)
-    assert shaping(operation, [fragment]) == {"after"}
+    assert shaping_variables(operation, [fragment]) == {"after"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app, served
 from tests.support.hub import until
-from xzepr.api.graphql.capacity import CapacityLimits
+from xzepr.api.graphql_server.limits import ConnectionLimits
 
 EVENTS = BEARER | {"Accept": "text/event-stream"}
 
@@ -91,7 +91,7 @@ async def test_error_before_the_stream_begins_has_its_status(client: httpx2.Asyn
 async def test_failed_stream_ends_with_its_errors(client: httpx2.AsyncClient) -> None:
     for query, code, before in (
         ('subscription { ticks(after: "1000") { id } }', "STREAM_DIVERGED", 0),
-        ("subscription { refused }", "NOT_FOUND", 0),
+        ("subscription { rejected }", "NOT_FOUND", 0),
         ("subscription { breaking }", "INTERNAL", 1),
     ):
         response = await post(client, query)
@@ -177,14 +177,14 @@ async def test_invalidated_token_ends_the_stream_with_its_error(
 @pytest.mark.parametrize(
     ("limits", "status", "code"),
     [
-        (CapacityLimits(max_connections_per_actor=1), 429, "TOO_MANY_CONNECTIONS"),
-        (CapacityLimits(max_subscriptions_per_actor=1), 429, "TOO_MANY_SUBSCRIPTIONS"),
-        (CapacityLimits(max_subscriptions=1), 503, "SUBSCRIPTIONS_FULL"),
-        (CapacityLimits(max_connections=1), 503, "CONNECTIONS_FULL"),
+        (ConnectionLimits(max_connections_per_actor=1), 429, "TOO_MANY_CONNECTIONS"),
+        (ConnectionLimits(max_subscriptions_per_actor=1), 429, "TOO_MANY_SUBSCRIPTIONS"),
+        (ConnectionLimits(max_subscriptions=1), 503, "SUBSCRIPTIONS_FULL"),
+        (ConnectionLimits(max_connections=1), 503, "CONNECTIONS_FULL"),
     ],
 )
 async def test_rejected_stream_names_the_limit(
-    backend: FakeBackend, limits: CapacityLimits, status: int, code: str
+    backend: FakeBackend, limits: ConnectionLimits, status: int, code: str
 ) -> None:
     async with (
         served(app(backend, capacity=limits)) as port,
@@ -217,8 +217,8 @@ BARE = {"Accept": "text/event-stream"}
 async def test_ticket_opens_one_event_stream(client: httpx2.AsyncClient, backend: FakeBackend) -> None:
     response = await client.get("/graphql", params=BY_TICKET, headers=BARE | {"Last-Event-ID": "41"})
     assert payloads(response) == [{"data": {"ticks": {"id": 42}}}]
-    again = await client.get("/graphql", params=BY_TICKET, headers=BARE)
-    assert (again.status_code, again.json()["errors"][0]["extensions"]["code"]) == (401, "INVALID_TOKEN")
+    second = await client.get("/graphql", params=BY_TICKET, headers=BARE)
+    assert (second.status_code, second.json()["errors"][0]["extensions"]["code"]) == (401, "INVALID_TOKEN")
     assert len([context for context in backend.contexts if context.last_event_id]) == 1
 
 

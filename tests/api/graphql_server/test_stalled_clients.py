@@ -14,8 +14,8 @@ from websockets.typing import Subprotocol
 
 from tests.api.graphql_server.small_schema import FakeBackend, app, served
 from tests.support.hub import until
-from xzepr.api.graphql import pulse
-from xzepr.api.graphql.connection import SocketLimits
+from xzepr.api.graphql_server import liveness as pulse
+from xzepr.api.graphql_server.limits import SocketLimits
 
 TICK_COUNT = 8_000
 TICKS = f"subscription {{ ticks(count: {TICK_COUNT}, pause: true) {{ id text }} }}"  # 16 MB

@@ -14,8 +14,7 @@ from websockets.typing import Subprotocol
 
 from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app, served
 from tests.support.hub import until
-from xzepr.api.graphql.capacity import CapacityLimits
-from xzepr.api.graphql.connection import SocketLimits
+from xzepr.api.graphql_server.limits import ConnectionLimits, SocketLimits
 
 GOOD: dict[str, object] = {"type": "connection_init", "payload": {"token": "good"}}
 
@@ -131,7 +130,7 @@ async def test_failed_field_is_a_next_with_errors(backend: FakeBackend) -> None:
         ),
         (subscribe("a", "{ " + "hello " * 20_000 + "}"), "DOCUMENT_TOO_COMPLEX"),
         (subscribe("a", 'subscription { ticks(after: "1000") { id } }'), "STREAM_DIVERGED"),
-        (subscribe("a", "subscription { refused }"), "NOT_FOUND"),
+        (subscribe("a", "subscription { rejected }"), "NOT_FOUND"),
     ],
 )
 async def test_invalid_operation_does_not_affect_others(backend: FakeBackend, message: object, code: str) -> None:
@@ -514,12 +513,12 @@ async def test_running_subscriptions_are_counted(backend: FakeBackend) -> None:
 @pytest.mark.parametrize(
     ("limits", "code", "retry_after"),
     [
-        (CapacityLimits(max_subscriptions_per_actor=1), "TOO_MANY_SUBSCRIPTIONS", 10),
-        (CapacityLimits(max_subscriptions=1), "SUBSCRIPTIONS_FULL", 10),
+        (ConnectionLimits(max_subscriptions_per_actor=1), "TOO_MANY_SUBSCRIPTIONS", 10),
+        (ConnectionLimits(max_subscriptions=1), "SUBSCRIPTIONS_FULL", 10),
     ],
 )
 async def test_rejected_subscription_names_the_limit(
-    backend: FakeBackend, limits: CapacityLimits, code: str, retry_after: int
+    backend: FakeBackend, limits: ConnectionLimits, code: str, retry_after: int
 ) -> None:
     async with opened(backend, capacity=limits) as socket:
         await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
@@ -537,7 +536,7 @@ async def test_rejected_subscription_names_the_limit(
 
 
 async def test_connection_beyond_the_limit_is_rejected_with_503(backend: FakeBackend) -> None:
-    async with served(app(backend, capacity=CapacityLimits(max_connections=1))) as port:
+    async with served(app(backend, capacity=ConnectionLimits(max_connections=1))) as port:
         url, protocols = f"ws://127.0.0.1:{port}/graphql", [Subprotocol("graphql-transport-ws")]
         async with connect(url, subprotocols=protocols):
             assert await status_of_handshake(port, {}) == 503

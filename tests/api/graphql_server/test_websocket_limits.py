@@ -12,9 +12,9 @@ from starlette.websockets import WebSocket
 
 from tests.api.graphql_server.small_schema import FakeBackend, service
 from tests.support.hub import until
-from xzepr.api.graphql.capacity import Capacity, CapacityLimits
-from xzepr.api.graphql.connection import Connection, SocketLimits
-from xzepr.api.graphql.sessions import Sessions
+from xzepr.api.graphql_server.connection import WebSocketConnection
+from xzepr.api.graphql_server.limits import ConnectionLimiter, ConnectionLimits, SocketLimits
+from xzepr.api.graphql_server.sessions import Sessions
 
 RECORD = 'mutation { record(name: "x") }'
 FOLLOW = "subscription { ticks(count: 1, pause: true) { id } }"
@@ -84,7 +84,7 @@ async def connected(
     limits: SocketLimits | None = None,
     token: str | None = "good",
     *,
-    capacity: Capacity | None = None,
+    capacity: ConnectionLimiter | None = None,
 ) -> AsyncGenerator[Client]:
     """Yields a client after its acknowledgement; without a token it stays anonymous."""
     client = Client()
@@ -93,8 +93,8 @@ async def connected(
     socket = WebSocket(scope, client.receive, client.send)
     await socket.accept("graphql-transport-ws")
     sessions = Sessions(backend.authenticate, backend, round_seconds=0.02, patience_seconds=0.05)
-    limiter = capacity or Capacity(None, backend)
-    connection = Connection(socket, service(backend), sessions, limiter, limits or SocketLimits())
+    limiter = capacity or ConnectionLimiter(None, backend)
+    connection = WebSocketConnection(socket, service(backend), sessions, limiter, limits or SocketLimits())
     client.serving = asyncio.create_task(connection.run())
     client.put({"type": "connection_init", "payload": {"token": token} if token else {}})
     await until(lambda: bool(client.received) or client.code is not None)
@@ -260,7 +260,7 @@ async def test_anonymous_connection_is_closed_after_limit(backend: FakeBackend) 
 
 @pytest.mark.parametrize("token", ["good", None])
 async def test_connections_of_one_actor_are_limited(backend: FakeBackend, token: str | None) -> None:
-    limiter = Capacity(CapacityLimits(max_connections_per_actor=1), backend)
+    limiter = ConnectionLimiter(ConnectionLimits(max_connections_per_actor=1), backend)
     async with connected(backend, token=token, capacity=limiter):
         async with connected(backend, token=token, capacity=limiter) as second:
             assert await second.wait_until_closed() == 1013

@@ -6,7 +6,7 @@ from datetime import datetime
 import strawberry
 
 from xzepr.api.graphql.context import Info
-from xzepr.api.graphql.guards import Anyone, SignedIn, requires
+from xzepr.api.graphql.permissions import Anyone, SignedIn, requires
 from xzepr.core.actor import Permission, Role
 from xzepr.features.auth.model import ApiKey as ApiKeyModel
 from xzepr.features.auth.model import NewApiKey, Session

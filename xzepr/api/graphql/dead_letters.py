@@ -6,8 +6,8 @@ from datetime import datetime
 import strawberry
 
 from xzepr.api.graphql.context import Info
-from xzepr.api.graphql.guards import requires
-from xzepr.api.graphql.paging import Connection, Listed, asked, listed
+from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import Position
 from xzepr.core.actor import Permission
 from xzepr.core.errors import InvalidInput
@@ -78,9 +78,9 @@ class DeadLetterQueries:
     async def dead_letters(
         info: Info, route: str, dropped: bool = False, first: int = 50, after: str | None = None
     ) -> Listed[dead_letters.DeadLetter]:
-        request = asked(first, after)
+        request = page_request(first, after)
         page = await dead_letters.page(info.context.hub.db, info.context.actor, route, request, dropped=dropped)
-        return listed(page, lambda letter: letter.position, request)
+        return to_connection(page, lambda letter: letter.position, request)
 
 
 @strawberry.type

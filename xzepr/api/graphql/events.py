@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 
 from xzepr.api.graphql.context import Info
-from xzepr.api.graphql.guards import requires
-from xzepr.api.graphql.paging import Connection, Listed, asked, listed
+from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
 from xzepr.core.errors import NotFound
@@ -93,9 +93,9 @@ class Unit:
     async def events(
         root: strawberry.Parent[groups.Unit], info: Info, first: int = 50, after: str | None = None
     ) -> Listed[stream.Event]:
-        request = asked(first, after)
+        request = page_request(first, after)
         page = await info.context.loaders.events_of_unit.load((root.id, request))
-        return listed(page or NOTHING, lambda event: event.position, request)
+        return to_connection(page or NOTHING, lambda event: event.position, request)
 
     @strawberry.field(
         graphql_type=list[GateType] | None,
@@ -155,9 +155,9 @@ class EventFilterInput:
 
 
 async def _listed(info: Info, wanted: EventFilter, first: int, after: str | None) -> Listed[stream.Event]:
-    request = asked(first, after)
+    request = page_request(first, after)
     page = await info.context.hub.events.page(info.context.actor, wanted, request)
-    return listed(page, lambda event: event.position, request)
+    return to_connection(page, lambda event: event.position, request)
 
 
 @strawberry.type

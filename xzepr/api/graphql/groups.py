@@ -7,8 +7,8 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.events import Event, Unit, UnitInput
-from xzepr.api.graphql.guards import requires
-from xzepr.api.graphql.paging import Connection, Listed, asked, listed
+from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.receivers import EventReceiver
 from xzepr.core.actor import Permission
 from xzepr.core.errors import NotFound
@@ -194,9 +194,9 @@ class GroupQueries:
         info: Info, filter: EventReceiverGroupFilterInput | None = None, first: int = 50, after: str | None = None
     ) -> Listed[groups.Group]:
         wanted = groups.GroupFilter() if filter is None else filter.filter()
-        request = asked(first, after)
+        request = page_request(first, after)
         page = await info.context.hub.groups.page(info.context.actor, wanted, request)
-        return listed(page, lambda group: group.position, request)
+        return to_connection(page, lambda group: group.position, request)
 
     @strawberry.field(
         graphql_type=Gate | None,

@@ -39,7 +39,7 @@ class Connection(Generic[T]):
     page_info: PageInfo
 
 
-def asked(first: int, after: str | None) -> paging.PageRequest:
+def page_request(first: int, after: str | None) -> paging.PageRequest:
     """What a connection's arguments ask for; raises InvalidInput."""
     if after is None:
         return paging.PageRequest(first)
@@ -57,7 +57,7 @@ class Listed(Generic[T]):
     page_info: PageInfo
 
 
-def listed(page: paging.Page[T], position: Callable[[T], int], asked: paging.PageRequest) -> Listed[T]:
+def to_connection(page: paging.Page[T], position: Callable[[T], int], asked: paging.PageRequest) -> Listed[T]:
     """The connection of a page whose entries have these positions."""
     edges = [Edge(cursor=str(position(item)), node=item) for item in page.items]
     info = PageInfo(

@@ -8,8 +8,8 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.events import Event
-from xzepr.api.graphql.guards import requires
-from xzepr.api.graphql.paging import Connection, Listed, asked, listed
+from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
 from xzepr.core.paging import NOTHING
@@ -60,9 +60,9 @@ class EventReceiver:
     async def events(
         root: strawberry.Parent[Receiver], info: Info, first: int = 50, after: str | None = None
     ) -> Listed[stream.Event]:
-        request = asked(first, after)
+        request = page_request(first, after)
         page = await info.context.loaders.events_of_receiver.load((root.id, request))
-        return listed(page or NOTHING, lambda event: event.position, request)
+        return to_connection(page or NOTHING, lambda event: event.position, request)
 
 
 @strawberry.input(description="Every given field must be equal; null asks for nothing.")
@@ -132,9 +132,9 @@ class ReceiverQueries:
         info: Info, filter: EventReceiverFilterInput | None = None, first: int = 50, after: str | None = None
     ) -> Listed[Receiver]:
         wanted = ReceiverFilter() if filter is None else ReceiverFilter(filter.name, filter.type, filter.version)
-        request = asked(first, after)
+        request = page_request(first, after)
         page = await info.context.hub.receivers.page(info.context.actor, wanted, request)
-        return listed(page, lambda receiver: receiver.position, request)
+        return to_connection(page, lambda receiver: receiver.position, request)
 
 
 @strawberry.type

@@ -7,15 +7,17 @@ from strawberry.schema.config import StrawberryConfig
 
 from xzepr.api.graphql.accounts import AccountMutations, AccountQueries
 from xzepr.api.graphql.dead_letters import DeadLetterMutations, DeadLetterQueries
+from xzepr.api.graphql.event_mutations import EventMutations
 from xzepr.api.graphql.events import EventQueries
-from xzepr.api.graphql.execution import core_schema
-from xzepr.api.graphql.fields import install
 from xzepr.api.graphql.groups import GroupMutations, GroupQueries
 from xzepr.api.graphql.receivers import ReceiverMutations, ReceiverQueries
-from xzepr.api.graphql.recording import EventMutations
-from xzepr.api.graphql.relay import RelayMutations, RelayQueries
 from xzepr.api.graphql.scalars import SCALARS
+from xzepr.api.graphql.status import RelayMutations, RelayQueries
 from xzepr.api.graphql.stream import TYPES, Checkpoint, StreamQueries, StreamSubscription
+from xzepr.api.graphql_server.execution import core_schema
+from xzepr.api.graphql_server.resolvers import install
+
+PUBLIC_MUTATIONS = frozenset({"login"})  # open to clients without credentials
 
 
 @strawberry.type

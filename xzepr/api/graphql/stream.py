@@ -1,6 +1,6 @@
 """The stream in the schema: an interface for its messages, a type for each kind, and who follows or polls it."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from datetime import datetime
 
 import orjson
@@ -8,10 +8,10 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.events import Event, UnitInput
-from xzepr.api.graphql.fields import SHOWN
 from xzepr.api.graphql.groups import EventReceiverGroup
-from xzepr.api.graphql.guards import Requires, SignedIn
+from xzepr.api.graphql.permissions import Requires, SignedIn
 from xzepr.api.graphql.receivers import EventReceiver
+from xzepr.api.graphql_server.resolvers import SHAPE
 from xzepr.core.actor import ActorKind
 from xzepr.features.groups import rules as group_rules
 from xzepr.features.receivers import rules as receiver_rules
@@ -245,13 +245,18 @@ class StreamQueries:
         return StreamPage(messages=messages, cursor=str(seen), has_next=page.has_next)
 
 
+def shared_key(event: object) -> Hashable | None:
+    """Returns the key of the response that all subscribers of a message share; None for a checkpoint."""
+    return event.cursor if isinstance(event, model.Message) else None
+
+
 @strawberry.type
 class StreamSubscription:
     """The one subscription."""
 
     @strawberry.subscription(
         graphql_type=StreamFrame,
-        metadata={SHOWN: frame_of},
+        metadata={SHAPE: frame_of},
         description="Every message after a cursor, then live, without a gap or a repeat. No cursor means from now: the "
         "first frame, a Checkpoint, says where that is. Kinds that the caller may not read are left out.",
         directives=[SignedIn()],

@@ -1,7 +1,7 @@
 """GraphQL operations, whatever brought them: who may ask, once or as a stream, and what is answered."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,19 +14,22 @@ from graphql.execution.async_iterables import aclosing
 from xzepr.api.auth import Authenticate
 from xzepr.api.drain import Drain
 from xzepr.api.errors import Internal, JsonObject, Refused, described
-from xzepr.api.graphql.answers import Answer
-from xzepr.api.graphql.documents import Document, Documents
-from xzepr.api.graphql.execution import Execution, begin, executed, executed_for, source_of
-from xzepr.api.graphql.problems import field_errors, masked, not_coerced
-from xzepr.api.graphql.sharing import Group, SharedAnswers, shaping, written
+from xzepr.api.graphql_server.documents import Document, Documents
+from xzepr.api.graphql_server.errors import FieldName, field_errors, mask, variable_error
+from xzepr.api.graphql_server.execution import Execution, execute, execute_event, prepare, subscribe
+from xzepr.api.graphql_server.responses import (
+    GraphQLResponse,
+    ResponseGroup,
+    SharedResponses,
+    response_key,
+    shaping_variables,
+)
 from xzepr.core.actor import Actor, ActorKind
 from xzepr.core.errors import Problem, Unauthenticated
-from xzepr.features.stream.model import Message
 
-_FOR_ANYONE = {
-    OperationType.QUERY: frozenset({"__typename"}),
-    OperationType.MUTATION: frozenset({"__typename", "login"}),
-}
+
+def _not_shared(_: object) -> Hashable | None:
+    return None
 
 
 class NewContext(Protocol):
@@ -86,7 +89,7 @@ class Operation:
         return self.node.operation is OperationType.SUBSCRIPTION
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphQLService:
     """One schema and what it needs to be served."""
 
@@ -94,11 +97,17 @@ class GraphQLService:
     documents: Documents
     authenticate: Authenticate
     new_context: NewContext
+    public_mutations: frozenset[str] = frozenset()
+    """Mutations open to clients without credentials; of queries only `__typename` is."""
+    field_name: FieldName = str
+    """Returns the schema's name of a field that a Problem names."""
+    shared_key: Callable[[object], Hashable | None] = _not_shared
+    """Returns the key under which subscribers share the response for a source event; None if they do not."""
     observe: Observe | None = None
     drain: Drain = field(default_factory=Drain)
-    hurry: Callable[[], AbstractContextManager[None]] = nullcontext
+    request_in_flight: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while somebody waits for the answer to a query or a mutation; what can wait does so meanwhile."""
-    shared: SharedAnswers = field(default_factory=SharedAnswers)
+    shared: SharedResponses = field(default_factory=SharedResponses)
 
     def prepare(self, request: GraphQLRequest, actor: Actor) -> Operation:
         """The operation that the request names. Raises a Problem when it cannot run, or not for this actor.
@@ -106,24 +115,32 @@ class GraphQLService:
         Callers who are not known learn nothing about the schema: they are refused before their document is validated.
         """
         try:
-            document = self.documents.parsed(request.query)
+            document = self.documents.parse(request.query)
             node = document.operation(request.operation_name)
             stranger = actor.kind is ActorKind.ANONYMOUS
-            if stranger and not _is_for_anyone(document, node):
+            if stranger and not self._is_public(document, node):
                 raise Unauthenticated()
             # Strangers could otherwise push everybody else's documents out of the memory.
-            self.documents.must_be_valid(document, remember=not stranger)
+            self.documents.validate(document, cache=not stranger)
         except Problem as problem:
-            self._heard("unknown", described(problem))
+            self._observe("unknown", described(problem))
             raise
         return Operation(document, node, request)
 
-    async def run(self, operation: Operation, call: Call) -> Answer:
+    def _is_public(self, document: Document, node: OperationDefinitionNode) -> bool:
+        public = {"__typename"}
+        if node.operation is OperationType.MUTATION:
+            public |= self.public_mutations
+        elif node.operation is not OperationType.QUERY:
+            return False
+        return document.root_fields(node) <= public
+
+    async def run(self, operation: Operation, call: Call) -> GraphQLResponse:
         """The answer to a query or a mutation. Raises a Problem when its variables do not fit.
 
         A mutation goes on when the caller is cancelled.
         """
-        running = self._observed(operation, _answered(executed(self._execution(operation, call)), call))
+        running = self._observed(operation, self._awaited(execute(self._execution(operation, call)), call))
         if operation.node.operation is not OperationType.MUTATION:
             return await running
         task = asyncio.ensure_future(running)
@@ -131,33 +148,36 @@ class GraphQLService:
         task.add_done_callback(self.drain.mutations.discard)
         return await asyncio.shield(task)
 
-    def stream(self, operation: Operation, call: Call) -> AsyncGenerator[Answer, None]:
+    def stream(self, operation: Operation, call: Call) -> AsyncGenerator[GraphQLResponse, None]:
         """The answers of a subscription until it ends. Raises a Problem when its variables do not fit.
 
         The iteration raises a Problem when the stream cannot begin or go on; close it when the caller has gone.
         """
         return self._stream(self._execution(operation, call), operation, call)
 
-    async def _stream(self, execution: Execution, operation: Operation, call: Call) -> AsyncGenerator[Answer, None]:
+    async def _stream(
+        self, execution: Execution, operation: Operation, call: Call
+    ) -> AsyncGenerator[GraphQLResponse, None]:
         begun = perf_counter()
         errors: list[JsonObject] = []
         group = self._group(operation, call.actor)
         try:
-            async with aclosing(await _source(execution, call)) as source:
+            async with aclosing(await self._source(execution, call)) as source:
                 async for event in source:
                     make = partial(self._message, execution, event, operation, call)
-                    if isinstance(event, Message) and group is not None:
-                        yield await self.shared.answer(group, event.cursor, make)
+                    key = None if group is None else self.shared_key(event)
+                    if group is not None and key is not None:
+                        yield await self.shared.response(group, key, make)
                     else:
-                        yield made if isinstance(made := make(), Answer) else await made
+                        yield made if isinstance(made := make(), GraphQLResponse) else await made
         except Exception as error:
             problem = error if isinstance(error, Problem) else _internal(error, call)
             errors = described(problem)
             raise problem from None
         finally:
-            self._heard("subscription", errors, begun)
+            self._observe("subscription", errors, begun)
 
-    def _heard(self, operation_type: str, errors: list[JsonObject], begun: float | None = None) -> None:
+    def _observe(self, operation_type: str, errors: list[JsonObject], begun: float | None = None) -> None:
         if self.observe is not None:
             outcome = str(cast(JsonObject, errors[0]["extensions"])["code"]) if errors else "ok"
             self.observe(operation_type, outcome, 0 if begun is None else perf_counter() - begun)
@@ -165,75 +185,76 @@ class GraphQLService:
     def _execution(self, operation: Operation, call: Call) -> Execution:
         extensions = operation.request.extensions
         context = self.new_context(call.actor, call.request_id, extensions, call.last_event_id)
-        begun = begin(operation.document.plan(self.schema, operation.node), context, operation.request.variables)
+        begun = prepare(operation.document.plan(self.schema, operation.node), context, operation.request.variables)
         if isinstance(begun, list):
-            problem = not_coerced(begun)
-            self._heard(operation.type, described(problem))
+            problem = variable_error(begun)
+            self._observe(operation.type, described(problem))
             raise problem
         return begun
 
-    def _group(self, operation: Operation, actor: Actor) -> Group | None:
+    def _group(self, operation: Operation, actor: Actor) -> ResponseGroup | None:
         """Who is sent the same as this subscriber; None where that cannot be told."""
         request = operation.request
         plan = operation.document.plan(self.schema, operation.node)
-        names = shaping(operation.node, list(plan.fragment_definitions.values()))
+        names = shaping_variables(operation.node, list(plan.fragment_definitions.values()))
         try:
-            said = written(names, request.variables or {}, request.extensions)
+            said = response_key(names, request.variables or {}, request.extensions)
         except TypeError:
             return None
         return self.shared.group(plan, said, actor.permissions)
 
     def _message(
         self, execution: Execution, event: object, operation: Operation, call: Call
-    ) -> Answer | Awaitable[Answer]:
+    ) -> GraphQLResponse | Awaitable[GraphQLResponse]:
         """What tells the event, at once if nothing has to be looked up."""
         context = self.new_context(call.actor, call.request_id, operation.request.extensions, None)
         cursor = getattr(event, "cursor", None)
         shown = None if cursor is None else str(cursor)
         try:
-            result = executed_for(execution, event, context)
+            result = execute_event(execution, event, context)
         except Exception as error:
-            return _failed(error, call, shown)
-        return _told(result, call, shown) if isinstance(result, ExecutionResult) else _answered(result, call, shown)
+            return _internal_error(error, call, shown)
+        return (
+            self._response(result, call, shown)
+            if isinstance(result, ExecutionResult)
+            else self._awaited(result, call, shown)
+        )
 
-    async def _observed(self, operation: Operation, running: Awaitable[Answer]) -> Answer:
+    async def _observed(self, operation: Operation, running: Awaitable[GraphQLResponse]) -> GraphQLResponse:
         begun = perf_counter()
-        with self.hurry():
+        with self.request_in_flight():
             answer = await running
-        self._heard(operation.type, answer.errors, begun)
+        self._observe(operation.type, answer.errors, begun)
         return answer
 
+    async def _awaited(
+        self, running: Awaitable[ExecutionResult], call: Call, cursor: str | None = None
+    ) -> GraphQLResponse:
+        """Returns the response once the operation has run. An exception that escapes it is an internal error."""
+        try:
+            return self._response(await running, call, cursor)
+        except Exception as error:
+            return _internal_error(error, call, cursor)
 
-def _is_for_anyone(document: Document, node: OperationDefinitionNode) -> bool:
-    return document.root_fields(node) <= _FOR_ANYONE.get(node.operation, frozenset())
+    def _response(self, result: ExecutionResult, call: Call, cursor: str | None) -> GraphQLResponse:
+        body: JsonObject = {}
+        if result.errors:
+            body["errors"] = field_errors(result.errors, call.request_id, self.field_name)
+        body["data"] = result.data
+        return GraphQLResponse(body, call.request_id, cursor)
+
+    async def _source(self, execution: Execution, call: Call) -> AsyncIterable[object]:
+        """Returns the source events of a subscription. Raises Refused if its resolver fails."""
+        source = await subscribe(execution)
+        if isinstance(source, ExecutionResult):
+            raise Refused(field_errors(source.errors or [], call.request_id, self.field_name))
+        return source
 
 
-async def _answered(running: Awaitable[ExecutionResult], call: Call, cursor: str | None = None) -> Answer:
-    """The answer, with all errors told; whatever escapes the execution is our own fault and told as such."""
-    try:
-        return _told(await running, call, cursor)
-    except Exception as error:
-        return _failed(error, call, cursor)
-
-
-def _failed(error: Exception, call: Call, cursor: str | None) -> Answer:
-    return Answer({"errors": [masked(error, call.request_id)], "data": None}, call.request_id, cursor)
-
-
-def _told(result: ExecutionResult, call: Call, cursor: str | None) -> Answer:
-    body: JsonObject = {"errors": field_errors(result.errors, call.request_id)} if result.errors else {}
-    body["data"] = result.data
-    return Answer(body, call.request_id, cursor)
-
-
-async def _source(execution: Execution, call: Call) -> AsyncIterable[object]:
-    """The events behind a subscription. Raises Refused when its resolver fails."""
-    source = await source_of(execution)
-    if isinstance(source, ExecutionResult):
-        raise Refused(field_errors(source.errors or [], call.request_id))
-    return source
+def _internal_error(error: Exception, call: Call, cursor: str | None) -> GraphQLResponse:
+    return GraphQLResponse({"errors": [mask(error, call.request_id)], "data": None}, call.request_id, cursor)
 
 
 def _internal(error: Exception, call: Call) -> Problem:
-    masked(error, call.request_id)
+    mask(error, call.request_id)
     return Internal(call.request_id)

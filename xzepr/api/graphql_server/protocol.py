@@ -10,8 +10,8 @@ from typing import cast
 import orjson
 
 from xzepr.api.errors import BadRequest, JsonObject
-from xzepr.api.graphql.http import altered, request_of
-from xzepr.api.graphql.operations import GraphQLRequest
+from xzepr.api.graphql_server.http import lossy_value_error, parse_request
+from xzepr.api.graphql_server.operations import GraphQLRequest
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Problem
 
@@ -81,12 +81,12 @@ class Complete:
 ClientMessage = Init | Ping | Pong | Subscribe | Complete
 
 
-def message_of(text: str) -> ClientMessage:
+def parse_message(text: str) -> ClientMessage:
     """The message in a text frame. Raises CloseSocket with 4400 when it is none of the protocol's."""
     try:
         value, refusal = exact_json.loads(text), None
     except InvalidInput as problem:
-        value, refusal = _altered(text, problem), altered(problem)
+        value, refusal = _altered(text, problem), lossy_value_error(problem)
     except ValueError as error:
         raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -145,7 +145,7 @@ def _subscribe(message: JsonObject, refusal: InvalidInput | None) -> Subscribe:
     if refusal is not None:
         return Subscribe(id, refusal)
     try:
-        return Subscribe(id, request_of(cast(object, payload)))
+        return Subscribe(id, parse_request(cast(object, payload)))
     except BadRequest as problem:
         raise CloseSocket(BAD_REQUEST, f"'subscribe' has a bad payload: {problem.message}") from None
 

@@ -13,11 +13,11 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from xzepr.api.errors import Draining, described, problem_response
-from xzepr.api.graphql.capacity import Capacity
-from xzepr.api.graphql.operations import Answer, Call, GraphQLService, Operation
-from xzepr.api.graphql.problems import masked
-from xzepr.api.graphql.pulse import Pulse
-from xzepr.api.graphql.sessions import Proof, Session, Sessions
+from xzepr.api.graphql_server.errors import mask
+from xzepr.api.graphql_server.limits import ConnectionLimiter
+from xzepr.api.graphql_server.liveness import ClientLiveness
+from xzepr.api.graphql_server.operations import Call, GraphQLResponse, GraphQLService, Operation
+from xzepr.api.graphql_server.sessions import AuthenticatedCredential, ConnectionSession, Sessions
 from xzepr.api.middleware import drop
 from xzepr.core.errors import Problem
 
@@ -44,12 +44,12 @@ class EventStream:
         service: GraphQLService,
         operation: Operation,
         call: Call,
-        proof: Proof | None,
+        proof: AuthenticatedCredential | None,
         *,
         sessions: Sessions,
-        capacity: Capacity,
+        capacity: ConnectionLimiter,
         heartbeat_seconds: float,
-        pulse: Pulse,
+        pulse: ClientLiveness,
     ) -> None:
         self._call = call
         self._proof = proof
@@ -57,22 +57,22 @@ class EventStream:
         self._capacity = capacity
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent = monotonic()
-        self._pulse = pulse
-        self._given_up = False
+        self._liveness = pulse
+        self._gave_up = False
         self._drain = service.drain
         self._subscribes = operation.is_subscription
         self._request = operation.request
         if operation.is_subscription:
-            self._answers = service.stream(operation, call)
+            self._responses = service.stream(operation, call)
         else:
-            self._answers = _once(service, operation, call)
+            self._responses = _once(service, operation, call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write until the operation ends, the client has gone, or its credential holds no longer."""
         with ExitStack() as held:
             try:
                 held.enter_context(self._capacity.connection("sse"))
-                held.enter_context(self._capacity.connection_of(self._call.actor))
+                held.enter_context(self._capacity.actor_connection(self._call.actor))
                 if self._subscribes:
                     if self._drain.begun:
                         raise Draining
@@ -81,26 +81,26 @@ class EventStream:
                 return await problem_response(problem)(scope, receive, send)
             session = held.enter_context(self._sessions.open(self._proof))
             await self._serve(session, receive, send)
-        if self._given_up and drop(scope):
+        if self._gave_up and drop(scope):
             await _gone(receive)
         return None
 
-    async def _serve(self, session: Session, receive: Receive, send: Send) -> None:
+    async def _serve(self, session: ConnectionSession, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         writing = asyncio.create_task(self._write(send))
         others = [asyncio.create_task(self._keep_alive(send)), asyncio.create_task(_gone(receive))]
         if self._subscribes:
             others.append(asyncio.create_task(self._drain.wait()))
         try:
-            await asyncio.wait([writing, *others, session.over], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([writing, *others, session.ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (writing, *others):
                 task.cancel()
             await asyncio.gather(writing, *others, return_exceptions=True)
         if not writing.cancelled() and writing.exception() is None:
             await self._end(send, b"")
-        elif session.over.done():
-            await self._end(send, frame(orjson.dumps({"errors": described(session.over.result())})) + _COMPLETE)
+        elif session.ended.done():
+            await self._end(send, frame(orjson.dumps({"errors": described(session.ended.result())})) + _COMPLETE)
         elif self._subscribes and self._drain.begun:
             await self._end(send, _come_back())
 
@@ -109,33 +109,33 @@ class EventStream:
             async with asyncio.timeout(_LAST_SECONDS):
                 await send({"type": "http.response.body", "body": last, "more_body": False})
         except TimeoutError:  # who reads nothing is not waited for
-            self._given_up = True
+            self._gave_up = True
         except OSError:
             return
 
     async def _write(self, send: Send) -> None:
         await self._send(send, _COMMENT)  # so that clients and proxies see that the stream is open
         try:
-            async with aclosing(self._answers) as answers:
+            async with aclosing(self._responses) as answers:
                 async for answer in answers:
-                    await self._send(send, frame(answer.text(), answer.cursor))
+                    await self._send(send, frame(answer.to_json(), answer.cursor))
         except Problem as problem:
             await self._send(send, frame(orjson.dumps({"errors": described(problem)})))
         except Exception as error:
-            await self._send(send, frame(orjson.dumps({"errors": [masked(error, self._call.request_id)]})))
+            await self._send(send, frame(orjson.dumps({"errors": [mask(error, self._call.request_id)]})))
         await self._send(send, _COMPLETE)  # once there is room for it: an answer may take its time over a slow link
 
     async def _keep_alive(self, send: Send) -> None:
         """Fills silences; returns when the client has read nothing for too long."""
-        while not self._pulse.gone():
+        while not self._liveness.is_gone():
             silence = monotonic() - self._last_sent
             if silence < self._heartbeat_seconds:
                 await asyncio.sleep(self._heartbeat_seconds - silence)
-            elif self._pulse.waiting:
+            elif self._liveness.has_pending_write:
                 await asyncio.sleep(self._heartbeat_seconds)
             else:
                 await self._fill(send)
-        self._given_up = True
+        self._gave_up = True
 
     async def _fill(self, send: Send) -> None:
         with suppress(TimeoutError):  # who reads nothing is not sent more
@@ -145,7 +145,9 @@ class EventStream:
     async def _send(self, send: Send, body: bytes) -> None:
         self._last_sent = monotonic()
         with suppress(OSError):  # who has gone is noticed by `_gone`
-            await self._pulse.write(send({"type": "http.response.body", "body": body, "more_body": True}), len(body))
+            await self._liveness.write_through(
+                send({"type": "http.response.body", "body": body, "more_body": True}), len(body)
+            )
 
 
 def _come_back() -> bytes:
@@ -158,7 +160,7 @@ def frame(data: bytes, cursor: str | None = None) -> bytes:
     return (b"id: %s\n" % cursor.encode() if cursor else b"") + b"event: next\ndata: %s\n\n" % data
 
 
-async def _once(service: GraphQLService, operation: Operation, call: Call) -> AsyncGenerator[Answer, None]:
+async def _once(service: GraphQLService, operation: Operation, call: Call) -> AsyncGenerator[GraphQLResponse, None]:
     yield await service.run(operation, call)
 
 

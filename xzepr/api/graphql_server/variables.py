@@ -27,17 +27,14 @@ from graphql import (
 from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
 from graphql.execution.values import VariableValues, VariableValueSource, get_variable_values
 
+from xzepr.api.graphql_server.errors import MAX_ERRORS
+from xzepr.api.graphql_server.plan_types import NotPlain, exactly, inner_type, list_of
+
 InputType = Any
 """A GraphQLInputType, whose parts graphql-core leaves untyped."""
 Reader = Callable[[Any], object]
 _Field = tuple[str, str, Reader, bool]
 """Of an input type: its name, the name of its parameter, its reader, and whether it must be given."""
-
-_MAX_ERRORS = 50
-
-
-class NotPlain(Exception):
-    """This value is graphql-core's to judge."""
 
 
 class Variables:
@@ -57,7 +54,7 @@ class Variables:
         if self._readers is not None:
             with suppress(Exception):  # whatever a scalar raises, graphql-core says what it means
                 return _read(self._readers, given)
-        return get_variable_values(self._schema, self._declared, dict(given), max_errors=_MAX_ERRORS)
+        return get_variable_values(self._schema, self._declared, dict(given), max_errors=MAX_ERRORS)
 
 
 def _read(readers: list[tuple[str, Any, Reader]], given: Mapping[str, object]) -> VariableValues:
@@ -80,10 +77,6 @@ def reader(type_: InputType) -> Reader:
     return _Readers().of(type_)
 
 
-def _inner(type_: InputType) -> InputType:
-    return type_.of_type
-
-
 class _Readers:
     """Makes the readers of a type and of all within it."""
 
@@ -92,14 +85,14 @@ class _Readers:
 
     def of(self, type_: InputType) -> Reader:
         if isinstance(type_, GraphQLNonNull):
-            return self._of_nullable(_inner(type_))
+            return self._of_nullable(inner_type(type_))
         read = self._of_nullable(type_)
         return lambda value: None if value is None else read(value)
 
     def _of_nullable(self, type_: InputType) -> Reader:
         """Reads values that are not null, and refuses null."""
         if isinstance(type_, GraphQLList):
-            return _list_of(self.of(_inner(type_)))
+            return list_of(self.of(inner_type(type_)))
         if isinstance(type_, GraphQLInputObjectType):
             return self._object(type_)
         return _LEAVES.get(str(type_)) or _leaf(type_)
@@ -150,15 +143,6 @@ def _object_of(
     return read
 
 
-def _list_of(read_item: Reader) -> Reader:
-    def read(value: Any) -> object:
-        if type(value) is not list:
-            raise NotPlain
-        return [read_item(item) for item in cast(list[object], value)]
-
-    return read
-
-
 def _leaf(type_: InputType) -> Reader:
     if not is_leaf_type(type_):
         return _refuse
@@ -176,15 +160,6 @@ def _refuse(_: Any) -> object:
     raise NotPlain
 
 
-def _exactly(wanted: type) -> Reader:
-    def read(value: Any) -> object:
-        if type(value) is not wanted:
-            raise NotPlain
-        return value
-
-    return read
-
-
 def _int(value: Any) -> object:
     if type(value) is not int or not -(2**31) <= value < 2**31:
         raise NotPlain
@@ -192,8 +167,8 @@ def _int(value: Any) -> object:
 
 
 _LEAVES: dict[str, Reader] = {
-    GraphQLString.name: _exactly(str),
-    GraphQLID.name: _exactly(str),
-    GraphQLBoolean.name: _exactly(bool),
+    GraphQLString.name: exactly(str),
+    GraphQLID.name: exactly(str),
+    GraphQLBoolean.name: exactly(bool),
     GraphQLInt.name: _int,
 }

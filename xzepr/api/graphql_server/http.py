@@ -23,12 +23,12 @@ from xzepr.api.errors import (
     problem_response,
     retry_header,
 )
-from xzepr.api.graphql.capacity import Capacity
-from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation
-from xzepr.api.graphql.problems import masked
-from xzepr.api.graphql.pulse import Pulse, unsent_in
-from xzepr.api.graphql.sessions import Proof, Sessions
-from xzepr.api.graphql.sse import EventStream
+from xzepr.api.graphql_server.errors import mask
+from xzepr.api.graphql_server.limits import ConnectionLimiter
+from xzepr.api.graphql_server.liveness import ClientLiveness, unsent_bytes_of
+from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLResponse, GraphQLService, Operation
+from xzepr.api.graphql_server.sessions import AuthenticatedCredential, Sessions
+from xzepr.api.graphql_server.sse import EventStream
 from xzepr.api.middleware import request_id_of
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, InvalidToken, Problem, Violation
@@ -46,7 +46,7 @@ class GraphQLOverHTTP:
 
     service: GraphQLService
     sessions: Sessions
-    capacity: Capacity
+    capacity: ConnectionLimiter
     heartbeat_seconds: float = 12
     stalled_seconds: float = 300
 
@@ -61,7 +61,7 @@ class GraphQLOverHTTP:
         except Problem as problem:
             response = problem_response(problem, media_type=RESPONSE_JSON + _UTF8)
         except Exception as error:
-            masked(error, request_id)
+            mask(error, request_id)
             response = problem_response(Internal(request_id), media_type=RESPONSE_JSON + _UTF8)
         await response(scope, receive, send)
 
@@ -73,14 +73,14 @@ class GraphQLOverHTTP:
         if (ticket := ticket_in(request.scope["query_string"])) is not None:
             return await self._ticketed(request, request_id, ticket, alone=credential is None, accepted=accepted)
         actor = await actor_of(credential, self.service.authenticate)
-        asked = query_of(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
+        asked = parse_get_request(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
         operation = self.service.prepare(asked, actor)
         if request.method == "GET" and operation.type == "mutation":
             raise MethodNotAllowed("a mutation needs POST", allow="POST")
         call = Call(actor, request_id, request.headers.get("last-event-id") or None)
         media_type = _type_for(operation, accepted)
         if media_type == EVENTS:
-            proof = None if credential is None else self.sessions.proven(credential, actor)
+            proof = None if credential is None else self.sessions.authenticated(credential, actor)
             return self._event_stream(request.scope, operation, call, proof)
         return _response(await self.service.run(operation, call), media_type)
 
@@ -94,14 +94,16 @@ class GraphQLOverHTTP:
             raise InvalidToken("a ticket and another credential were presented: send one")
         if EVENTS not in accepted:
             raise InvalidToken(f"a ticket opens an event stream, for clients that accept {EVENTS}, and nothing else")
-        proof = await self.sessions.proven_by_ticket(ticket)
-        operation = self.service.prepare(query_of(request.scope["query_string"]), proof.actor)
+        proof = await self.sessions.authenticate_ticket(ticket)
+        operation = self.service.prepare(parse_get_request(request.scope["query_string"]), proof.actor)
         if not operation.is_subscription:
             raise InvalidToken("a ticket opens a subscription and nothing else")
         call = Call(proof.actor, request_id, request.headers.get("last-event-id") or None)
         return self._event_stream(request.scope, operation, call, proof)
 
-    def _event_stream(self, scope: Scope, operation: Operation, call: Call, proof: Proof | None) -> EventStream:
+    def _event_stream(
+        self, scope: Scope, operation: Operation, call: Call, proof: AuthenticatedCredential | None
+    ) -> EventStream:
         return EventStream(
             self.service,
             operation,
@@ -110,7 +112,7 @@ class GraphQLOverHTTP:
             sessions=self.sessions,
             capacity=self.capacity,
             heartbeat_seconds=self.heartbeat_seconds,
-            pulse=Pulse(self.stalled_seconds, unsent_in(scope)),
+            pulse=ClientLiveness(self.stalled_seconds, unsent_bytes_of(scope)),
         )
 
 
@@ -171,11 +173,11 @@ async def _posted(request: Request) -> GraphQLRequest:
         raise UnsupportedMediaType(f"send the request as 'Content-Type: {JSON}' in UTF-8")
     body = await request.body()
     try:
-        return request_of(exact_json.loads(body))
+        return parse_request(exact_json.loads(body))
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     except InvalidInput as problem:
-        raise altered(problem) from None
+        raise lossy_value_error(problem) from None
 
 
 def ticket_in(query_string: bytes) -> str | None:
@@ -188,7 +190,7 @@ def ticket_in(query_string: bytes) -> str | None:
     return found[0] if found else None
 
 
-def query_of(query_string: bytes) -> GraphQLRequest:
+def parse_get_request(query_string: bytes) -> GraphQLRequest:
     """The request in the parameters of a GET. Raises BadRequest or InvalidInput."""
     try:
         given = parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
@@ -201,11 +203,11 @@ def query_of(query_string: bytes) -> GraphQLRequest:
     except ValueError as error:
         raise BadRequest(f"the parameters cannot be read: {error}") from None
     except InvalidInput as problem:
-        raise altered(problem) from None
-    return request_of({**values, "operationName": values.get("operationName") or None})
+        raise lossy_value_error(problem) from None
+    return parse_request({**values, "operationName": values.get("operationName") or None})
 
 
-def altered(problem: InvalidInput) -> InvalidInput:
+def lossy_value_error(problem: InvalidInput) -> InvalidInput:
     """The refusal of values that would be altered, each named as resolvers name it: from below its variable."""
     return InvalidInput([Violation(_place_in_input(v.field), v.message) for v in problem.violations])
 
@@ -216,7 +218,7 @@ def _place_in_input(place: str) -> str:
     return below or variable
 
 
-def request_of(value: object) -> GraphQLRequest:
+def parse_request(value: object) -> GraphQLRequest:
     """The request in a JSON value. Raises BadRequest, naming the member that is wrong."""
     if isinstance(value, list):
         raise BadRequest("send one request at a time: batches are not supported")
@@ -237,8 +239,8 @@ def request_of(value: object) -> GraphQLRequest:
     return GraphQLRequest(query, cast("dict[str, object] | None", variables), name, given or {})
 
 
-def _response(answer: Answer, media_type: str) -> Response:
+def _response(answer: GraphQLResponse, media_type: str) -> Response:
     waits = (cast(dict[str, object], one["extensions"]).get("retryAfter") for one in answer.errors)
     headers = retry_header(wait for wait in waits if isinstance(wait, float | int))
     headers["Cache-Control"] = "no-store"  # an answer may hold a token, and is the caller's own anyway
-    return Response(answer.text(), headers=headers, media_type=media_type + _UTF8)
+    return Response(answer.to_json(), headers=headers, media_type=media_type + _UTF8)

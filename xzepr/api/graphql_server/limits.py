@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from xzepr.api.errors import ConnectionsFull, SubscriptionsFull, TooManyConnections, TooManySubscriptions
-from xzepr.api.graphql.operations import GraphQLRequest
+from xzepr.api.graphql_server.operations import GraphQLRequest
 from xzepr.core import exact_json
 from xzepr.core.actor import Actor
 from xzepr.core.errors import TooLarge
-from xzepr.features.processes.service import Clients
 
 
 class ObserveSubscribers(Protocol):
@@ -27,7 +26,7 @@ class ObserveSubscribers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CapacityLimits:
+class ConnectionLimits:
     """What one process takes at the same time."""
 
     max_connections: int = 10_000
@@ -41,11 +40,35 @@ class CapacityLimits:
     """Variables and extensions of one subscription, which are kept for as long as it lasts, as JSON."""
 
 
-class Capacity:
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """Limits of one WebSocket."""
+
+    init_timeout_seconds: float = 3
+    ping_seconds: float = 12
+    """A socket that receives nothing between two pings is closed, unless its client is behind with reading."""
+    stalled_seconds: float = 300
+    """How long a client may stay behind with reading."""
+    max_frame_bytes: int = 1024 * 1024
+    max_operations: int = 100
+    """Operations that run at the same time."""
+    anonymous_seconds: float = 60
+    """How long a client without credentials may stay. It may only log in."""
+
+
+class ConnectionCounts(NamedTuple):
+    """The open connections and subscriptions of one process."""
+
+    websockets: int
+    event_streams: int
+    subscriptions: int
+
+
+class ConnectionLimiter:
     """The places of one process. Each is a block: who is in it has a place, and leaves it at its end."""
 
-    def __init__(self, limits: CapacityLimits | None = None, observe: ObserveSubscribers | None = None) -> None:
-        self._limits = limits or CapacityLimits()
+    def __init__(self, limits: ConnectionLimits | None = None, observe: ObserveSubscribers | None = None) -> None:
+        self._limits = limits or ConnectionLimits()
         self._observe = observe
         self._connections = Counter[str]()
         self._connections_of = Counter[str]()
@@ -61,7 +84,7 @@ class Capacity:
             yield
 
     @contextmanager
-    def connection_of(self, actor: Actor) -> Generator[None]:
+    def actor_connection(self, actor: Actor) -> Generator[None]:
         """That one of those connections is this actor's. Raises TooManyConnections."""
         if self._connections_of[actor.id] >= self._limits.max_connections_per_actor:
             raise TooManyConnections(self._limits.max_connections_per_actor)
@@ -72,7 +95,7 @@ class Capacity:
     def subscription(self, actor: Actor, transport: str, request: GraphQLRequest) -> Generator[None]:
         """One subscription of the actor. Raises TooLarge for what they ask, TooManySubscriptions for their own,
         SubscriptionsFull for all."""
-        self._must_be_light(request)
+        self._check_size(request)
         if self._subscriptions_of[actor.id] >= self._limits.max_subscriptions_per_actor:
             raise TooManySubscriptions(self._limits.max_subscriptions_per_actor)
         if self._subscriptions.total() >= self._limits.max_subscriptions:
@@ -86,11 +109,11 @@ class Capacity:
                 if self._observe is not None:
                     self._observe.subscriber_left(transport)
 
-    def clients(self) -> Clients:
-        """Who is connected now."""
-        return Clients(self._connections["websocket"], self._connections["sse"], self._subscriptions.total())
+    def counts(self) -> ConnectionCounts:
+        """Returns how many clients are connected now."""
+        return ConnectionCounts(self._connections["websocket"], self._connections["sse"], self._subscriptions.total())
 
-    def _must_be_light(self, request: GraphQLRequest) -> None:
+    def _check_size(self, request: GraphQLRequest) -> None:
         kept = (("variables", request.variables or {}), ("extensions", request.extensions))
         if sum(len(exact_json.dumps(value, field=name)) for name, value in kept) > self._limits.max_subscription_bytes:
             raise TooLarge(

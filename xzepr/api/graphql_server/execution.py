@@ -12,7 +12,7 @@ from graphql.execution.collect_fields import collect_fields
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from xzepr.api.graphql.plan import Plan, field_readers, read_all, writer, written
+from xzepr.api.graphql_server.plan import Plan, field_readers, read_all, try_write, writer_of
 
 # graphql-core's executors are generic over a parameter that its own functions leave open.
 _core: Any = graphql_execution
@@ -36,7 +36,7 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
     def __init__(self, plan: Plan, *args: Any, **kwargs: Any) -> None:
         """The other arguments are graphql-core's."""
         super().__init__(*args, **kwargs)
-        memory = self._memory = plan.memory()
+        memory = self._memory = plan.selection_cache()
         self._relevant_sub_fields: Any = memory.sub_fields
 
     # As graphql-core has it, but the fields at the root are collected once.
@@ -93,9 +93,9 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
             writers = self._memory.writers
             if key not in writers:
                 executor = cast(Any, self)
-                writers[key] = writer(executor.schema, return_type, field_details_list, executor.collect_subfields)
+                writers[key] = writer_of(executor.schema, return_type, field_details_list, executor.collect_subfields)
             write = writers[key]
-            if write is not None and (shown := written(write, result)) is not Undefined:
+            if write is not None and (shown := try_write(write, result)) is not Undefined:
                 return shown
         return core.complete_value(return_type, field_details_list, info, path, result, position_context)
 
@@ -133,7 +133,7 @@ async def _never_cancelled_by_others(awaitable: Awaitable[object]) -> object:
         raise RuntimeError("what this field waited for was cancelled") from None
 
 
-def begin(plan: Plan, context: object, variables: dict[str, object] | None) -> Execution | list[GraphQLError]:
+def prepare(plan: Plan, context: object, variables: dict[str, object] | None) -> Execution | list[GraphQLError]:
     """The execution of an operation, or the errors of its variables."""
     values = plan.variables.values(variables or {})
     if isinstance(values, list):
@@ -155,12 +155,12 @@ def begin(plan: Plan, context: object, variables: dict[str, object] | None) -> E
     )
 
 
-async def executed(execution: Execution) -> ExecutionResult:
+async def execute(execution: Execution) -> ExecutionResult:
     """The result of a query or a mutation."""
     return await _awaited(cast(Any, execution).execute_operation())
 
 
-def executed_for(execution: Execution, event: object, context: object) -> ExecutionResult | Awaitable[ExecutionResult]:
+def execute_event(execution: Execution, event: object, context: object) -> ExecutionResult | Awaitable[ExecutionResult]:
     """The result of a subscription for one event of its source, with a context of its own; at once if no resolver
     waits for anything."""
     one = cast(Any, execution).build_per_event_executor(event)
@@ -168,7 +168,7 @@ def executed_for(execution: Execution, event: object, context: object) -> Execut
     return _core.execute_subscription_event(one)
 
 
-async def source_of(execution: Execution) -> AsyncIterable[object] | ExecutionResult:
+async def subscribe(execution: Execution) -> AsyncIterable[object] | ExecutionResult:
     """The events behind a subscription, or the errors of its resolver."""
     return await _awaited(_core.create_source_event_stream(execution))
 

@@ -31,7 +31,7 @@ class DocumentLimits:
     """Fields and uses of fragments, in all operations together."""
 
 
-def must_be_within(
+def check_limits(
     limits: DocumentLimits,
     operations: Sequence[OperationDefinitionNode],
     fragments: Mapping[str, FragmentDefinitionNode],

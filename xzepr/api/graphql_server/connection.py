@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, aclosing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -11,13 +10,21 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from xzepr.api.auth import Credential, credentials_in, credentials_of
 from xzepr.api.errors import Draining, JsonObject, TooManyOperations, described
-from xzepr.api.graphql import messages
-from xzepr.api.graphql.capacity import Capacity
-from xzepr.api.graphql.messages import CloseSocket, Complete, Init, Ping, Subscribe, message_of, server_message
-from xzepr.api.graphql.operations import Answer, Call, GraphQLRequest, GraphQLService, Operation
-from xzepr.api.graphql.problems import masked
-from xzepr.api.graphql.pulse import Pulse, unsent_in
-from xzepr.api.graphql.sessions import Session, Sessions
+from xzepr.api.graphql_server import protocol as messages
+from xzepr.api.graphql_server.errors import mask
+from xzepr.api.graphql_server.limits import ConnectionLimiter, SocketLimits
+from xzepr.api.graphql_server.liveness import ClientLiveness, unsent_bytes_of
+from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLResponse, GraphQLService, Operation
+from xzepr.api.graphql_server.protocol import (
+    CloseSocket,
+    Complete,
+    Init,
+    Ping,
+    Subscribe,
+    parse_message,
+    server_message,
+)
+from xzepr.api.graphql_server.sessions import ConnectionSession, Sessions
 from xzepr.api.middleware import drop, request_id_of
 from xzepr.core.actor import Actor
 from xzepr.core.errors import InvalidToken, Problem
@@ -28,27 +35,16 @@ _LEAVING_SECONDS = 1.0
 _LEFT = (WebSocketDisconnect, WebSocketDisconnected)
 
 
-@dataclass(frozen=True, slots=True)
-class SocketLimits:
-    """What one socket may take."""
-
-    init_timeout_seconds: float = 3
-    ping_seconds: float = 12
-    """A socket from which nothing has come between two pings is closed."""
-    stalled_seconds: float = 300
-    """Unless it is behind with reading: then it has so long."""
-    max_frame_bytes: int = 1024 * 1024
-    max_operations: int = 100
-    """Operations that run at the same time."""
-    anonymous_seconds: float = 60
-    """Who has not said who they are may only log in, and has so long."""
-
-
-class Connection:
+class WebSocketConnection:
     """One accepted socket: who is at the other end, and the operations that run for them."""
 
     def __init__(
-        self, socket: WebSocket, service: GraphQLService, sessions: Sessions, capacity: Capacity, limits: SocketLimits
+        self,
+        socket: WebSocket,
+        service: GraphQLService,
+        sessions: Sessions,
+        capacity: ConnectionLimiter,
+        limits: SocketLimits,
     ) -> None:
         self._socket = socket
         self._service = service
@@ -57,22 +53,25 @@ class Connection:
         self._capacity = capacity
         self._limits = limits
         self._request_id = request_id_of(socket.scope)
-        self._held = ExitStack()
+        self._resources = ExitStack()
         self._initialised = asyncio.Event()
-        self._session: Session | None = None
-        self._known = asyncio.Event()
+        self._session: ConnectionSession | None = None
+        self._session_known = asyncio.Event()
         self._operations: set[asyncio.Task[None]] = set()
         """Each until it has ended: its last message is written, whatever the client wants of it meanwhile."""
         self._ids: dict[str, asyncio.Task[None]] = {}
         """Those that the client knows of."""
-        self._following: set[asyncio.Task[Any]] = set()
-        self._changing: set[asyncio.Task[Any]] = set()
+        self._subscriptions: set[asyncio.Task[Any]] = set()
+        self._mutations: set[asyncio.Task[Any]] = set()
         self._cancelled: set[asyncio.Task[Any]] = set()
-        self._pulse = Pulse(limits.stalled_seconds, unsent_in(socket.scope))
+        self._liveness = ClientLiveness(limits.stalled_seconds, unsent_bytes_of(socket.scope))
 
     async def run(self) -> None:
         """Serve until either end closes, or the client's credential holds no longer."""
-        loops = [asyncio.create_task(loop()) for loop in (self._read, self._watch, self._must_hold, self._leave)]
+        loops = [
+            asyncio.create_task(loop())
+            for loop in (self._read, self._monitor, self._require_session, self._close_when_drained)
+        ]
         try:
             ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             self._cancel((*loops, *self._operations))
@@ -81,7 +80,7 @@ class Connection:
             self._cancel((*loops, *self._operations))
             # A query may take its time to end, as where the database has fallen silent; the client need not wait.
             await asyncio.gather(*loops, *self._operations, return_exceptions=True)
-            self._held.close()
+            self._resources.close()
 
     def _cancel(self, tasks: "Iterable[asyncio.Task[Any]]") -> None:
         """Each once: a second time would break off what an operation does to end well."""
@@ -93,7 +92,7 @@ class Connection:
         if error is None or isinstance(error, _LEFT):
             return
         if not isinstance(error, CloseSocket):
-            masked(error, self._request_id)
+            mask(error, self._request_id)
             error = CloseSocket(messages.INTERNAL_ERROR, "internal error")
         with suppress(*_LEFT):
             try:
@@ -107,30 +106,29 @@ class Connection:
             received = await self._socket.receive()
             if received["type"] == "websocket.disconnect":
                 return
-            self._pulse.heard()
-            text = received.get("text")
-            if text is None:
+            self._liveness.received()
+            if (text := received.get("text")) is None:
                 raise CloseSocket(messages.BAD_REQUEST, "messages are text")
             if len(text) > self._limits.max_frame_bytes or len(text.encode()) > self._limits.max_frame_bytes:
                 raise CloseSocket(messages.TOO_BIG, f"a message is larger than {self._limits.max_frame_bytes} bytes")
-            await self._take(text)
+            await self._handle_message(text)
 
-    async def _take(self, text: str) -> None:
-        match message_of(text):
+    async def _handle_message(self, text: str) -> None:
+        match parse_message(text):
             case Init() as init:
-                await self._initialise(init)
+                await self._handle_connection_init(init)
             case Ping(payload):
-                await self._pong(payload)
+                await self._handle_ping(payload)
             case Subscribe() as subscribe:
-                await self._subscribe(subscribe)
+                await self._handle_subscribe(subscribe)
             case Complete(id):
                 task = self._ids.pop(id, None)
-                if task is not None and task not in self._changing:  # a change goes on, and has its place till then
+                if task is not None and task not in self._mutations:  # a change goes on, and has its place till then
                     self._cancel((task,))
             case _:  # a pong, which was heard
                 pass
 
-    async def _watch(self) -> None:
+    async def _monitor(self) -> None:
         """Close a socket that does not say who it is in time, or whose client has gone silent."""
         # Never wait_for, which before Python 3.12 loses a cancellation that comes together with what it waits for.
         try:
@@ -140,106 +138,108 @@ class Connection:
             raise CloseSocket(messages.INIT_TIMEOUT, "connection_init did not arrive in time") from None
         while True:
             await asyncio.sleep(self._limits.ping_seconds)
-            if self._pulse.gone():
+            if self._liveness.is_gone():
                 raise CloseSocket(messages.GOING_AWAY, "no answer to a ping")
-            if not self._pulse.waiting:
+            if not self._liveness.has_pending_write:
                 await self._ping()
 
     async def _ping(self) -> None:
         with suppress(TimeoutError):  # it cannot be sent to who does not read
             async with asyncio.timeout(self._limits.ping_seconds):
-                await self._say(server_message("ping"))
-                self._pulse.pinged()
+                await self._send(server_message("ping"))
+                self._liveness.ping_sent()
 
-    async def _say(self, text: str) -> None:
-        await self._pulse.write(self._socket.send_text(text), len(text))
+    async def _send(self, text: str) -> None:
+        await self._liveness.write_through(self._socket.send_text(text), len(text))
 
-    async def _must_hold(self) -> None:
-        await self._known.wait()
+    async def _require_session(self) -> None:
+        await self._session_known.wait()
         assert self._session is not None, "that is what is known"
         if self._session.proof is None:
             await asyncio.sleep(self._limits.anonymous_seconds)
             raise CloseSocket(messages.UNAUTHORIZED, "nobody said in time who they are: connect again with credentials")
-        raise CloseSocket(messages.FORBIDDEN, (await self._session.over).message)
+        raise CloseSocket(messages.FORBIDDEN, (await self._session.ended).message)
 
-    async def _leave(self) -> None:
+    async def _close_when_drained(self) -> None:
         """Once the process stops: lets what runs be answered, and closes. Who follows goes on elsewhere."""
         await self._drain.wait()
-        self._cancel(self._following)
-        if finishing := set(self._ids.values()) - self._following:  # what comes from now on is not begun
+        self._cancel(self._subscriptions)
+        if finishing := set(self._ids.values()) - self._subscriptions:  # what comes from now on is not begun
             await asyncio.wait(finishing)
         raise CloseSocket(messages.SERVICE_RESTART, "this server stops: connect again")
 
-    async def _initialise(self, init: Init) -> None:
+    async def _handle_connection_init(self, init: Init) -> None:
         if self._initialised.is_set():
             raise CloseSocket(messages.TOO_MANY_INITS, "connection_init was sent twice")
         self._initialised.set()
         try:
             credential = credentials_in(init.payload) or credentials_of(self._socket.headers)
-            session = self._held.enter_context(self._sessions.open(await self._sessions.prove(credential)))
-            self._held.enter_context(self._capacity.connection_of(session.actor))
+            session = self._resources.enter_context(self._sessions.open(await self._sessions.authenticate(credential)))
+            self._resources.enter_context(self._capacity.actor_connection(session.actor))
         except InvalidToken as problem:
             raise CloseSocket(messages.FORBIDDEN, problem.message) from None
         except Problem as problem:
             raise CloseSocket(messages.TRY_AGAIN_LATER, f"{problem.code}: {problem.message}") from None
         self._session = session
-        self._known.set()
-        await self._say(server_message("connection_ack"))
+        self._session_known.set()
+        await self._send(server_message("connection_ack"))
 
-    async def _pong(self, payload: JsonObject | None) -> None:
+    async def _handle_ping(self, payload: JsonObject | None) -> None:
         """Answer a ping: with its own payload, or where that held a credential, with whether it is now in force."""
         try:
             credential = credentials_in(payload)
             if credential is not None:
-                payload = {"renewed": await self._renew(credential)}
+                payload = {"renewed": await self._handle_reauthentication(credential)}
         except InvalidToken as problem:
             raise CloseSocket(messages.FORBIDDEN, problem.message) from None
-        await self._say(server_message("pong", payload=payload))
+        await self._send(server_message("pong", payload=payload))
 
-    async def _renew(self, credential: Credential) -> bool:
+    async def _handle_reauthentication(self, credential: Credential) -> bool:
         """Whether the connection goes on with this credential; not where it cannot be checked at the moment."""
         if self._session is None:
             raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
         try:
             async with asyncio.timeout(_RENEWAL_SECONDS):
-                proof = await self._sessions.prove(credential)
+                proof = await self._sessions.authenticate(credential)
         except InvalidToken:
             raise
         except (Problem, TimeoutError):
             return False
         if proof is not None:
-            self._sessions.renew(self._session, proof)
+            self._sessions.reauthenticate(self._session, proof)
         return True
 
-    async def _subscribe(self, message: Subscribe) -> None:
+    async def _handle_subscribe(self, message: Subscribe) -> None:
         if self._session is None:
             raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
         if message.id in self._ids:
             raise CloseSocket(messages.SUBSCRIBER_EXISTS, f"an operation with the id {message.id} is running")
         if not await self._has_room():
-            return await self._refuse(message.id, TooManyOperations(self._limits.max_operations))
-        task = asyncio.create_task(self._operate(message, self._session.actor))
+            return await self._send_error(message.id, TooManyOperations(self._limits.max_operations))
+        task = asyncio.create_task(self._run_operation(message, self._session.actor))
         self._ids[message.id] = task
         self._operations.add(task)
-        task.add_done_callback(lambda _: self._forget(message.id, task))  # one that was cancelled may never have begun
+        task.add_done_callback(
+            lambda _: self._cleanup_operation(message.id, task)
+        )  # one that was cancelled may never have begun
         return None
 
     async def _has_room(self) -> bool:
         """Whether one more operation may run. Those that the client has just completed leave in a moment."""
         if len(self._operations) < self._limits.max_operations:
             return True
-        if leaving := self._operations - self._changing - set(self._ids.values()):
+        if leaving := self._operations - self._mutations - set(self._ids.values()):
             await asyncio.wait(leaving, timeout=_LEAVING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         return len(self._operations) < self._limits.max_operations
 
-    def _forget(self, id: str, task: "asyncio.Task[Any]") -> None:
+    def _cleanup_operation(self, id: str, task: "asyncio.Task[Any]") -> None:
         """The operation has ended, and its id is free, unless it already belongs to another one."""
         self._operations.discard(task)
         self._cancelled.discard(task)
         if self._ids.get(id) is task:
             del self._ids[id]
 
-    async def _operate(self, message: Subscribe, actor: Actor) -> None:
+    async def _run_operation(self, message: Subscribe, actor: Actor) -> None:
         """One operation from its first message to its last. Nothing that happens in it concerns the others."""
         id, request, task = message.id, message.request, asyncio.current_task()
         assert task is not None, "this runs in a task"
@@ -247,48 +247,48 @@ class Connection:
             try:
                 if isinstance(request, Problem):
                     raise request
-                if await self._answer(id, request, actor, task):
-                    await self._say(server_message("complete", id))
+                if await self._execute(id, request, actor, task):
+                    await self._send(server_message("complete", id))
             except Problem as problem:
-                await self._refuse(id, problem)
+                await self._send_error(id, problem)
             except _LEFT:
                 raise
             except Exception as error:
-                await self._say(server_message("error", id, [masked(error, self._request_id)]))
+                await self._send(server_message("error", id, [mask(error, self._request_id)]))
         # Before anything else runs, so that a client who hears of the end may use the id again at once.
-        self._forget(id, task)
+        self._cleanup_operation(id, task)
 
-    async def _answer(self, id: str, request: GraphQLRequest, actor: Actor, task: "asyncio.Task[Any]") -> bool:
+    async def _execute(self, id: str, request: GraphQLRequest, actor: Actor, task: "asyncio.Task[Any]") -> bool:
         """Whether the client is told of the end."""
         call = Call(actor, self._request_id)
         operation = self._service.prepare(request, actor)
         if operation.is_subscription:
-            with _member(self._following, task):
-                return await self._follow(id, operation, call)
+            with _member(self._subscriptions, task):
+                return await self._stream(id, operation, call)
         if self._drain.begun:
             raise Draining
-        with _member(self._changing, task) if operation.type == "mutation" else nullcontext():
+        with _member(self._mutations, task) if operation.type == "mutation" else nullcontext():
             answer = await self._service.run(operation, call)
         if self._ids.get(id) is not task:
             return False
-        await self._next(id, answer)
+        await self._send_next(id, answer)
         return True
 
-    async def _follow(self, id: str, operation: Operation, call: Call) -> bool:
+    async def _stream(self, id: str, operation: Operation, call: Call) -> bool:
         if self._drain.begun:  # the socket is closed in a moment, and clients subscribe again on the next one
             return False
         answers = self._service.stream(operation, call)
         with self._capacity.subscription(call.actor, "websocket", operation.request):
             async with aclosing(answers):
                 async for answer in answers:
-                    await self._next(id, answer)
+                    await self._send_next(id, answer)
         return True
 
-    async def _next(self, id: str, answer: Answer) -> None:
-        await self._say(server_message("next", id, orjson.Fragment(answer.text())))
+    async def _send_next(self, id: str, answer: GraphQLResponse) -> None:
+        await self._send(server_message("next", id, orjson.Fragment(answer.to_json())))
 
-    async def _refuse(self, id: str, problem: Problem) -> None:
-        await self._say(server_message("error", id, described(problem)))
+    async def _send_error(self, id: str, problem: Problem) -> None:
+        await self._send(server_message("error", id, described(problem)))
 
 
 @contextmanager

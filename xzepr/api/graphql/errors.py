@@ -1,12 +1,25 @@
-"""Problems as data, for answers that carry several outcomes: what `errors` says elsewhere, in the same words."""
+"""Problems in the schema's words: as errors beside a response, and as data in the results of a batch."""
 
 from typing import cast
 
 import strawberry
 
 from xzepr.api.errors import described
-from xzepr.api.graphql.problems import named_as_in_the_schema
 from xzepr.core.errors import Problem
+
+# The features speak of receivers and groups; the schema says which sort it means.
+_SCHEMA_NAMES = {
+    "receiver_id": "event_receiver_id",
+    "receiver_ids": "event_receiver_ids",
+    "group_ids": "event_receiver_group_ids",
+}
+
+
+def schema_field_name(field: str) -> str:
+    """Returns the schema's name of a field: `eventReceiverIds/0` for `receiver_ids/0`."""
+    name, slash, rest = field.partition("/")
+    first, *others = _SCHEMA_NAMES.get(name, name).split("_")
+    return first + "".join(word.capitalize() for word in others) + slash + rest
 
 
 @strawberry.type(name="Problem", description="Why something was refused; the codes are those of extensions.code.")
@@ -29,7 +42,7 @@ def problem_facts(problem: Problem) -> list[ProblemFacts]:
             ProblemFacts(
                 code=str(extensions["code"]),
                 message=str(error["message"]),
-                field=None if field is None else named_as_in_the_schema(field),
+                field=None if field is None else schema_field_name(field),
                 retry_after=cast(float | None, extensions.get("retryAfter")),
             )
         )

@@ -20,12 +20,11 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from xzepr.api.errors import DocumentTooComplex, OperationNotFound
-from xzepr.api.graphql.complexity import DocumentLimits, must_be_within
-from xzepr.api.graphql.plan import Plan
-from xzepr.api.graphql.problems import not_parsed, not_valid
+from xzepr.api.graphql_server.complexity import DocumentLimits, check_limits
+from xzepr.api.graphql_server.errors import MAX_ERRORS, parse_error, validation_error
+from xzepr.api.graphql_server.plan import Plan
 
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
-_MAX_ERRORS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Documents:
         self._max_chars = cache_size * 2000
         self._chars = 0
 
-    def parsed(self, text: str) -> Document:
+    def parse(self, text: str) -> Document:
         """The document of a text. Raises DocumentTooComplex or DocumentNotParsed."""
         if (known := self._valid.get(text)) is not None:
             self._valid.move_to_end(text)
@@ -97,17 +96,17 @@ class Documents:
         if len(text) > self._limits.max_chars:
             raise DocumentTooComplex(f"the document is longer than {self._limits.max_chars} characters")
         document = _parse(text, self._limits)
-        must_be_within(self._limits, document.operations, document.fragments)
+        check_limits(self._limits, document.operations, document.fragments)
         return document
 
-    def must_be_valid(self, document: Document, *, remember: bool = True) -> None:
+    def validate(self, document: Document, *, cache: bool = True) -> None:
         """Raises DocumentNotValid unless the document fits the schema; remembers one that does, if it shall."""
         if document.text in self._valid:
             return
-        errors = validate(self._schema, document.node, _RULES, max_errors=_MAX_ERRORS)
+        errors = validate(self._schema, document.node, _RULES, max_errors=MAX_ERRORS)
         if errors:
-            raise not_valid(errors)
-        if remember:
+            raise validation_error(errors)
+        if cache:
             self._remember(document)
 
     def _remember(self, document: Document) -> None:
@@ -124,7 +123,7 @@ def _parse(text: str, limits: DocumentLimits) -> Document:
     except GraphQLError as error:
         if "Document contains more than" in error.message:
             raise DocumentTooComplex(f"the document has more than {limits.max_tokens} tokens or comments") from None
-        raise not_parsed(error) from None
+        raise parse_error(error) from None
     operations = tuple(d for d in node.definitions if isinstance(d, OperationDefinitionNode))
     fragments = {d.name.value: d for d in node.definitions if isinstance(d, FragmentDefinitionNode)}
     return Document(text, node, operations, fragments)

@@ -12,14 +12,14 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from xzepr.api.errors import ConnectionsFull, Draining, OriginNotAllowed
-from xzepr.api.graphql import messages
-from xzepr.api.graphql.capacity import Capacity
-from xzepr.api.graphql.connection import Connection, SocketLimits
-from xzepr.api.graphql.http import ticket_in
-from xzepr.api.graphql.operations import GraphQLService
-from xzepr.api.graphql.sessions import Sessions
+from xzepr.api.graphql_server import protocol as messages
+from xzepr.api.graphql_server.connection import WebSocketConnection
+from xzepr.api.graphql_server.http import ticket_in
+from xzepr.api.graphql_server.limits import ConnectionLimiter, SocketLimits
+from xzepr.api.graphql_server.operations import GraphQLService
+from xzepr.api.graphql_server.sessions import Sessions
 from xzepr.api.hosts import AllowedOrigins
-from xzepr.api.middleware import refuse
+from xzepr.api.middleware import send_problem
 from xzepr.core.errors import InvalidToken
 
 
@@ -30,14 +30,14 @@ class GraphQLOverWebSocket:
     service: GraphQLService
     origins: AllowedOrigins
     sessions: Sessions
-    capacity: Capacity
+    capacity: ConnectionLimiter
     limits: SocketLimits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One handshake and, if it is granted, one connection."""
         headers = Headers(scope=scope)
         if not self.origins.allow(headers.get("origin"), headers.get("host", "")):
-            return await refuse(OriginNotAllowed(), scope, receive, send)
+            return await send_problem(OriginNotAllowed(), scope, receive, send)
         try:
             if ticket_in(scope["query_string"]) is not None:
                 raise InvalidToken("a ticket opens an event stream by GET, and nothing else")
@@ -46,7 +46,7 @@ class GraphQLOverWebSocket:
             with self.capacity.connection("websocket"):
                 await self._serve(WebSocket(scope, receive, send))
         except (ConnectionsFull, Draining, InvalidToken) as problem:
-            await refuse(problem, scope, receive, send)
+            await send_problem(problem, scope, receive, send)
         return None
 
     async def _serve(self, socket: WebSocket) -> None:
@@ -55,5 +55,5 @@ class GraphQLOverWebSocket:
                 await socket.accept()
                 return await socket.close(messages.SUBPROTOCOL_NOT_ACCEPTABLE, f"only {messages.SUBPROTOCOL} is spoken")
             await socket.accept(messages.SUBPROTOCOL)
-            await Connection(socket, self.service, self.sessions, self.capacity, self.limits).run()
+            await WebSocketConnection(socket, self.service, self.sessions, self.capacity, self.limits).run()
         return None

@@ -6,18 +6,18 @@ from typing import cast
 
 from starlette.types import Scope
 
-UNSENT = "xzepr.unsent"
-"""The extension of a scope that gives how many bytes wait in this process for the client to read."""
+from xzepr.api.middleware import UNSENT
+
 _MAY_HIDE_A_PING = 64 * 1024
 """Bytes that fit into any client's buffers: a ping behind as many may be unread where a client is behind."""
 
 
-def unsent_in(scope: Scope) -> Callable[[], int]:
+def unsent_bytes_of(scope: Scope) -> Callable[[], int]:
     """Gives the bytes that wait for this connection's client to read; 0 where a server does not say."""
     return cast("Callable[[], int]", scope.get("extensions", {}).get(UNSENT, int))
 
 
-class Pulse:
+class ClientLiveness:
     """What was written to one client, what it took and when it was heard.
 
     | its buffers | what it does | it is gone |
@@ -34,20 +34,20 @@ class Pulse:
     def __init__(self, stalled_seconds: float, unsent: Callable[[], int] = int) -> None:
         self._stalled_seconds = stalled_seconds
         self._unsent = unsent
-        self._waits = 0
+        self._unsent_bytes = 0
         """Bytes that waited for the client when they were last counted."""
-        self._heard_at = self._moved_at = monotonic()
+        self._heard_at = self._progress_at = monotonic()
         self._waiting = 0
         self._blocked = False
-        self._answered = True
+        self._has_replied = True
         self._written = 0
         """Since the ping before the client was last heard."""
         self._since_ping = 0
 
-    async def write(self, writing: Awaitable[None], size: int) -> None:
+    async def write_through(self, writing: Awaitable[None], size: int) -> None:
         """Awaits a write of `size` bytes, which waits while the client's buffers are full."""
         if not self._blocked:
-            self._moved()
+            self._note_progress()
         self._blocked = True
         self._waiting += 1
         try:
@@ -55,36 +55,36 @@ class Pulse:
         finally:
             self._waiting -= 1
         self._blocked = False
-        self._moved()
+        self._note_progress()
         self._written += size
         self._since_ping += size
 
-    def heard(self) -> None:
+    def received(self) -> None:
         """The client said something: it has read what was written before our last ping."""
         self._heard_at = monotonic()
-        self._answered = True
+        self._has_replied = True
         self._written = self._since_ping
 
-    def pinged(self) -> None:
+    def ping_sent(self) -> None:
         """A ping of ours was written, and should be answered."""
-        self._answered = False
+        self._has_replied = False
         self._since_ping = 0
 
     @property
-    def waiting(self) -> bool:
+    def has_pending_write(self) -> bool:
         """Whether something waits for the client to read."""
         return self._waiting > 0
 
-    def gone(self) -> bool:
+    def is_gone(self) -> bool:
         """Whether the client has not answered, though it could, or has taken nothing for too long; as of now, compared
         with when this was last asked."""
         if self._blocked:
-            if self._unsent() < self._waits:
-                self._moved()
-            return monotonic() - self._moved_at >= self._stalled_seconds
-        if self._answered:
+            if self._unsent() < self._unsent_bytes:
+                self._note_progress()
+            return monotonic() - self._progress_at >= self._stalled_seconds
+        if self._has_replied:
             return False
         return self._written < _MAY_HIDE_A_PING or monotonic() - self._heard_at >= self._stalled_seconds
 
-    def _moved(self) -> None:
-        self._moved_at, self._waits = monotonic(), self._unsent()
+    def _note_progress(self) -> None:
+        self._progress_at, self._unsent_bytes = monotonic(), self._unsent()

@@ -1,7 +1,7 @@
 """GraphQL errors as clients see them: with place and code; what is our own fault is logged and masked."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import structlog
@@ -10,14 +10,9 @@ from graphql import GraphQLError
 from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, Internal, JsonObject, VariablesNotValid, described
 from xzepr.core.errors import InvalidInput, Problem, Violation
 
+MAX_ERRORS = 50  # of one document or its variables
+FieldName = Callable[[str], str]  # returns the schema's name of a field: `eventReceiverId` for `receiver_id`
 _log = structlog.stdlib.get_logger(__name__)
-
-_NAMES_IN_SCHEMA = {
-    "receiver_id": "event_receiver_id",
-    "receiver_ids": "event_receiver_ids",
-    "group_ids": "event_receiver_group_ids",
-}
-"""Where the schema has another word than the features, which never say what sort of receiver they mean."""
 
 _INPUT_PLACE = re.compile(
     r"(?:Variable '\$(?P<variable>\w+)'|Argument '(?P<argument>\w+)') has invalid value(?: at (?P<path>[^:]+))?:"
@@ -27,58 +22,51 @@ _FIELD_OF_INPUT = re.compile(r"to include (?:required|unknown) field '(\w+)'")
 _WHAT_WAS_FOUND = re.compile(r",? found: \{.*", re.IGNORECASE | re.DOTALL)
 
 
-def not_parsed(error: GraphQLError) -> Problem:
+def parse_error(error: GraphQLError) -> Problem:
     """The refusal of a document with a syntax error."""
     return DocumentNotParsed([_with_place(_plain(error.message, DocumentNotParsed.code), error)])
 
 
-def not_valid(errors: Iterable[GraphQLError]) -> Problem:
+def validation_error(errors: Iterable[GraphQLError]) -> Problem:
     """The refusal of a document that does not fit the schema."""
     return DocumentNotValid([_with_place(_plain(e.message, DocumentNotValid.code), e) for e in errors])
 
 
-def not_coerced(errors: Iterable[GraphQLError]) -> Problem:
+def variable_error(errors: Iterable[GraphQLError]) -> Problem:
     """The refusal of variables that do not fit their types."""
     return VariablesNotValid([told for error in errors for told in _input_error(error)])
 
 
-def field_errors(errors: Iterable[GraphQLError], request_id: str) -> list[JsonObject]:
+def field_errors(errors: Iterable[GraphQLError], request_id: str, field_name: FieldName = str) -> list[JsonObject]:
     """The errors of an operation that ran. A Problem is told; any other exception is logged and masked."""
-    return [told for error in errors for told in _field_error(error, request_id)]
+    return [told for error in errors for told in _field_error(error, request_id, field_name)]
 
 
-def masked(error: BaseException, request_id: str, path: Sequence[str | int] = ()) -> JsonObject:
+def mask(error: BaseException, request_id: str, path: Sequence[str | int] = ()) -> JsonObject:
     """What the client hears of our own fault: the id under which the log has it."""
     place = ".".join(str(step) for step in path)
     _log.error("internal error", request_id=request_id, path=place, exc_info=error)
     return described(Internal(request_id))[0]
 
 
-def named_as_in_the_schema(field: str) -> str:
-    """A field as features name it (`receiver_ids/0`), in the words of the schema (`eventReceiverIds/0`)."""
-    name, slash, rest = field.partition("/")
-    first, *others = _NAMES_IN_SCHEMA.get(name, name).split("_")
-    return first + "".join(word.capitalize() for word in others) + slash + rest
-
-
-def _renamed(one: JsonObject) -> JsonObject:
-    extensions = cast(JsonObject, one["extensions"])
-    field = extensions.get("field")
-    if isinstance(field, str):
-        extensions["field"] = named_as_in_the_schema(field)
-    return one
-
-
-def _field_error(error: GraphQLError, request_id: str) -> list[JsonObject]:
+def _field_error(error: GraphQLError, request_id: str, field_name: FieldName) -> list[JsonObject]:
     cause = _cause(error)
     if isinstance(cause, Problem):
-        return [_with_place(_renamed(one), error) for one in described(cause)]
+        return [_with_place(_renamed(one, field_name), error) for one in described(cause)]
     if isinstance(cause, GraphQLError) and "code" in (cause.extensions or {}):
         return [_with_place({"message": cause.message, "extensions": dict(cause.extensions or {})}, error)]
     # graphql-core blames a part of the document for a bad argument, and none for a bad result of ours.
     if isinstance(cause, GraphQLError) and cause.nodes and _INPUT_PLACE.match(cause.message):
         return _input_error(error)
-    return [_with_place(masked(cause, request_id, error.path or ()), error)]
+    return [_with_place(mask(cause, request_id, error.path or ()), error)]
+
+
+def _renamed(one: JsonObject, field_name: FieldName) -> JsonObject:
+    extensions = cast(JsonObject, one["extensions"])
+    field = extensions.get("field")
+    if isinstance(field, str):
+        extensions["field"] = field_name(field)
+    return one
 
 
 def _input_error(error: GraphQLError) -> list[JsonObject]:

@@ -24,7 +24,7 @@ from strawberry.types.field import StrawberryField
 
 _DEFINITION = "strawberry-definition"
 _READ = "xzepr-read"
-SHOWN = "xzepr-shown"
+SHAPE = "xzepr-shown"
 """In a subscription's metadata: a function that makes what the schema shows of an item of its source, called when an
 answer is worked out and not for each subscriber who is sent it."""
 
@@ -75,7 +75,7 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     call = _calling(function, definition, parent and parent.name, info and info.name)
     if definition.is_subscription:
         field.subscribe = call
-        if (shown := definition.metadata.get(SHOWN)) is not None:
+        if (shown := definition.metadata.get(SHAPE)) is not None:
             field.resolve = _showing(shown)
     else:
         field.resolve = call

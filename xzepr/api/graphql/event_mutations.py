@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 
 from xzepr.api.graphql.context import Info
+from xzepr.api.graphql.errors import ProblemFacts, problem_facts
 from xzepr.api.graphql.events import Event
-from xzepr.api.graphql.guards import requires
-from xzepr.api.graphql.refusals import ProblemFacts, problem_facts
+from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
 from xzepr.core.errors import InvalidInput, Problem
@@ -47,7 +47,7 @@ class CreateEventInput:
         "it is a conflict.",
     )
 
-    def new(self, place: str = "") -> NewEvent:
+    def to_new_event(self, place: str = "") -> NewEvent:
         """The feature's new event; raises InvalidInput without a payload. `place` goes before the field's name."""
         if self.payload is strawberry.UNSET:
             raise InvalidInput.one(f"{place}payload", "payload is required; send null where null is meant")
@@ -124,7 +124,7 @@ class EventMutations:
     @strawberry.mutation(graphql_type=CreateEventPayload | None, directives=requires(Permission.EVENT_CREATE))
     @staticmethod
     async def create_event(info: Info, input: CreateEventInput) -> Recorded:
-        return await info.context.hub.recorder.record(info.context.actor, input.new())
+        return await info.context.hub.recorder.record(info.context.actor, input.to_new_event())
 
     @strawberry.mutation(
         description="Records up to 1,000 events in order; each is answered by itself.",
@@ -132,7 +132,7 @@ class EventMutations:
     )
     @staticmethod
     async def create_events(info: Info, input: CreateEventsInput) -> CreateEventsPayload | None:
-        news = [item.new(f"events/{index}/") for index, item in enumerate(input.events)]
+        news = [item.to_new_event(f"events/{index}/") for index, item in enumerate(input.events)]
         answers = await info.context.hub.recorder.record_all(info.context.actor, news)
         return CreateEventsPayload(results=[_result(answer) for answer in answers])
 

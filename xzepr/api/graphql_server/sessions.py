@@ -47,7 +47,7 @@ time from nobody but those who are looked up with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class AuthenticatedCredential:
     """What a connection showed: whose it was then, and how to ask again. `key` is equal for equal credentials."""
 
     actor: Actor
@@ -55,15 +55,15 @@ class Proof:
     ask: Ask
 
 
-class Session:
+class ConnectionSession:
     """One connection's actor: `actor` is who may ask now, `over` is done with the reason when nobody may any more."""
 
-    def __init__(self, proof: Proof | None) -> None:
+    def __init__(self, proof: AuthenticatedCredential | None) -> None:
         self.actor = ANONYMOUS if proof is None else proof.actor
         self.proof = proof
-        self.over: asyncio.Future[InvalidToken] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[InvalidToken] = asyncio.get_running_loop().create_future()
 
-    def now(self, actor: Actor) -> None:
+    def update(self, actor: Actor) -> None:
         """The credential gives this actor now. One with less than before ends the session: what runs began with it."""
         if actor.id != self.actor.id or not actor.permissions >= self.actor.permissions:
             return self.end(InvalidToken("what you may do has changed: connect again"))
@@ -72,8 +72,8 @@ class Session:
 
     def end(self, reason: InvalidToken) -> None:
         """Nobody may ask here any more."""
-        if not self.over.done():
-            self.over.set_result(reason)
+        if not self.ended.done():
+            self.ended.set_result(reason)
 
 
 class Sessions:
@@ -92,34 +92,36 @@ class Sessions:
         self._tickets = tickets
         self._round_seconds = round_seconds
         self._patience_seconds = patience_seconds
-        self._open: dict[Hashable, tuple[Proof, set[Session]]] = {}
+        self._open: dict[Hashable, tuple[AuthenticatedCredential, set[ConnectionSession]]] = {}
         self._loop: asyncio.Task[None] | None = None
 
-    async def prove(self, credential: Credential | None) -> Proof | None:
+    async def authenticate(self, credential: Credential | None) -> AuthenticatedCredential | None:
         """What a credential proves; None without one. Raises what `authenticate` raises."""
-        return None if credential is None else self.proven(credential, await self._authenticate(credential.secret))
+        return (
+            None if credential is None else self.authenticated(credential, await self._authenticate(credential.secret))
+        )
 
-    def proven(self, credential: Credential, actor: Actor) -> Proof:
+    def authenticated(self, credential: Credential, actor: Actor) -> AuthenticatedCredential:
         """What a credential proves that `authenticate` has just said to be this actor's."""
-        return Proof(actor, credential.secret, lambda: self._authenticate(credential.secret))
+        return AuthenticatedCredential(actor, credential.secret, lambda: self._authenticate(credential.secret))
 
-    async def proven_by_ticket(self, ticket: str) -> Proof:
+    async def authenticate_ticket(self, ticket: str) -> AuthenticatedCredential:
         """What a ticket proves, this once. Raises InvalidToken or TokenExpired."""
         holder = await self._tickets.redeem_stream_ticket(ticket)
         ask = partial(self._tickets.actor_by_ticket, holder)
-        return Proof(await ask(), holder, ask)
+        return AuthenticatedCredential(await ask(), holder, ask)
 
     @contextmanager
-    def open(self, proof: Proof | None) -> Generator[Session]:
+    def open(self, proof: AuthenticatedCredential | None) -> Generator[ConnectionSession]:
         """A session that is watched while the block lasts; without a proof it is an anonymous one that nothing ends."""
-        session = Session(proof)
+        session = ConnectionSession(proof)
         self._watch(session)
         try:
             yield session
         finally:
             self._unwatch(session)
 
-    def renew(self, session: Session, proof: Proof) -> None:
+    def reauthenticate(self, session: ConnectionSession, proof: AuthenticatedCredential) -> None:
         """The session goes on with another credential of the same user. Raises InvalidToken for anybody else's, and
         for one that may do less: what runs began with the rights of the first."""
         actor = session.actor
@@ -129,14 +131,14 @@ class Sessions:
         session.proof, session.actor = proof, proof.actor
         self._watch(session)
 
-    def _watch(self, session: Session) -> None:
+    def _watch(self, session: ConnectionSession) -> None:
         if (proof := session.proof) is None:
             return
         self._open.setdefault(proof.key, (proof, set()))[1].add(session)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run())
 
-    def _unwatch(self, session: Session) -> None:
+    def _unwatch(self, session: ConnectionSession) -> None:
         if session.proof is None or (held := self._open.get(session.proof.key)) is None:
             return
         held[1].discard(session)
@@ -149,19 +151,19 @@ class Sessions:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._round_seconds)
-            await self._round()
+            await self._check_all()
 
-    async def _round(self) -> None:
+    async def _check_all(self) -> None:
         held = list(self._open.values())
         async with asyncio.TaskGroup() as hundreds:
             for begin in range(0, len(held), _AT_ONCE):
-                asking = hundreds.create_task(self._ask_all(held[begin : begin + _AT_ONCE]))
+                asking = hundreds.create_task(self._check_batch(held[begin : begin + _AT_ONCE]))
                 await asyncio.wait([asking], timeout=_STEP_SECONDS)
 
-    async def _ask_all(self, held: Sequence[tuple[Proof, set[Session]]]) -> None:
-        await asyncio.gather(*(self._ask_again(proof, sessions) for proof, sessions in held))
+    async def _check_batch(self, held: Sequence[tuple[AuthenticatedCredential, set[ConnectionSession]]]) -> None:
+        await asyncio.gather(*(self._check(proof, sessions) for proof, sessions in held))
 
-    async def _ask_again(self, proof: Proof, sessions: set[Session]) -> None:
+    async def _check(self, proof: AuthenticatedCredential, sessions: set[ConnectionSession]) -> None:
         """Tells the sessions what became of their credential. Nobody is sent away because the database is: but what can
         be known without it, as that a token has expired, is."""
         try:
@@ -176,4 +178,4 @@ class Sessions:
             _log.exception("a credential could not be checked again")
         else:
             for session in list(sessions):
-                session.now(actor)
+                session.update(actor)

@@ -27,8 +27,9 @@ from graphql import (
 )
 from graphql.execution.collect_fields import CollectedFields, FieldDetails, FragmentDetails
 
-from xzepr.api.graphql.fields import Read, reader_of
-from xzepr.api.graphql.variables import Variables
+from xzepr.api.graphql_server.plan_types import NotPlain, exactly, inner_type, list_of
+from xzepr.api.graphql_server.resolvers import Read, reader_of
+from xzepr.api.graphql_server.variables import Variables
 
 OutputType = Any
 """A GraphQLOutputType, whose parts graphql-core leaves untyped."""
@@ -39,11 +40,7 @@ Write = Callable[[Any], object]
 """Takes what a resolver gave and gives what the response shows; raises any Exception for what is not plain."""
 
 
-class NotPlain(Exception):
-    """This value is graphql-core's to complete."""
-
-
-class Memory:
+class SelectionCache:
     """What was found out about the selections of an operation; keys are the identities of what `sub_fields` holds."""
 
     def __init__(self) -> None:
@@ -66,11 +63,11 @@ class Plan:
         self.variables = Variables(schema, operation)
         # Only directives make what is selected depend on variables.
         text = "@" if document.loc is None else document.loc.source.body
-        self._memory = None if "@" in text else Memory()
+        self._shared_cache = None if "@" in text else SelectionCache()
 
-    def memory(self) -> Memory:
+    def selection_cache(self) -> SelectionCache:
         """Of all executions of the operation, or, where they may differ in what they select, of one."""
-        return self._memory or Memory()
+        return self._shared_cache or SelectionCache()
 
 
 def field_readers(
@@ -89,7 +86,7 @@ def read_all(readers: dict[str, Read], source: object) -> dict[str, object]:
         return {}
 
 
-def written(write: Write, value: object) -> object:
+def try_write(write: Write, value: object) -> object:
     """What the response shows of the value; Undefined if it turns out not to be plain."""
     try:
         return write(value)
@@ -97,22 +94,18 @@ def written(write: Write, value: object) -> object:
         return Undefined
 
 
-def writer(schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields) -> Write | None:
+def writer_of(schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields) -> Write | None:
     """How to write values of a type of which these fields are selected; None when that takes more than reading."""
     if isinstance(type_, GraphQLNonNull):
-        return _not_null(schema, _inner(type_), selected, sub_fields)
+        return _not_null(schema, inner_type(type_), selected, sub_fields)
     write = _not_null(schema, type_, selected, sub_fields)
     return None if write is None else lambda value: None if value is None else write(value)
 
 
-def _inner(type_: OutputType) -> OutputType:
-    return type_.of_type
-
-
 def _not_null(schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields) -> Write | None:
     if isinstance(type_, GraphQLList):
-        write = writer(schema, _inner(type_), selected, sub_fields)
-        return None if write is None else _list_of(write)
+        write = writer_of(schema, inner_type(type_), selected, sub_fields)
+        return None if write is None else list_of(write, or_tuple=True)
     if isinstance(type_, GraphQLObjectType):
         return _object(schema, type_, selected, sub_fields)
     if isinstance(type_, GraphQLEnumType):
@@ -155,12 +148,12 @@ def _field(schema: GraphQLSchema, parent: GraphQLObjectType, selected: Selected,
         return None
     if (exact := _EXACT.get(str(field.type))) is not None:
         return _reading(read, exact)
-    write = writer(schema, field.type, selected, sub_fields)
+    write = writer_of(schema, field.type, selected, sub_fields)
     return None if write is None else lambda source: write(read(source))
 
 
 def _reading(read: Read, wanted: type) -> Read:
-    """The same as `_exactly` of what is read, in one call: most fields of a list are such."""
+    """The same as `exactly` of what is read, in one call: most fields of a list are such."""
 
     def read_exactly(source: Any) -> object:
         value = read(source)
@@ -169,15 +162,6 @@ def _reading(read: Read, wanted: type) -> Read:
         return value
 
     return read_exactly
-
-
-def _list_of(write: Write) -> Write:
-    def write_all(value: Any) -> object:
-        if type(value) is not list and type(value) is not tuple:
-            raise NotPlain
-        return [write(item) for item in cast(list[object], value)]
-
-    return write_all
 
 
 def _enum(type_: GraphQLEnumType) -> Write | None:
@@ -197,7 +181,7 @@ def _enum(type_: GraphQLEnumType) -> Write | None:
 def _leaf(type_: Any) -> Write:
     exact = _EXACT.get(f"{type_.name}!")
     if exact is not None:
-        return _exactly(exact)
+        return exactly(exact)
     coerce = cast(Write, type_.coerce_output_value)
 
     def write(value: Any) -> object:
@@ -214,12 +198,3 @@ _VALUES = frozenset({str, int, float, bool, bytes, datetime, dict, list})
 
 _EXACT: dict[str, type] = {"String!": str, "ID!": str, "Boolean!": bool}
 """What values must be that the response shows as they are."""
-
-
-def _exactly(wanted: type) -> Write:
-    def write(value: Any) -> object:
-        if type(value) is not wanted:
-            raise NotPlain
-        return value
-
-    return write

@@ -1,0 +1,140 @@
+"""Responses, and how subscriptions share them: each message is rendered once for all that request the same.
+
+A response depends on the operation, on the variables that shape it (not on the cursor or filter of a subscriber), on
+the request's extensions, on the actor's permissions, and on the message. A response that reads nothing but the message
+never changes and is cached for a while. One that looks something up is shared by subscribers that wait at that moment.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+import orjson
+from graphql import FieldNode, FragmentDefinitionNode, OperationDefinitionNode, VariableNode, Visitor, visit
+
+from xzepr.api.errors import JsonObject
+from xzepr.api.graphql_server.errors import mask
+
+_CACHE_BYTES = 16 * 1024 * 1024
+_OVERHEAD_BYTES = 500  # of one cached response, about
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLResponse:
+    """A GraphQL response: `data`, `errors` or both."""
+
+    body: JsonObject
+    request_id: str
+    cursor: str | None = None
+    """The cursor of a subscription's message; None if the message has none."""
+    encoded: bytes | None = None
+    """The response as JSON if it is encoded already; `body` is empty then."""
+
+    @property
+    def errors(self) -> list[JsonObject]:
+        """The errors in the response."""
+        return cast(list[JsonObject], self.body.get("errors", []))
+
+    def to_json(self) -> bytes:
+        """Returns the response as JSON in UTF-8. A value that JSON cannot hold becomes an internal error."""
+        if self.encoded is not None:
+            return self.encoded
+        try:
+            return orjson.dumps(self.body, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
+        except TypeError as error:
+            return orjson.dumps({"errors": [mask(error, self.request_id)], "data": None})
+
+
+Render = Callable[
+    [], GraphQLResponse | Awaitable[GraphQLResponse]
+]  # returns an awaitable if it has to look something up
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class ResponseGroup:
+    """Subscriptions that get the same responses."""
+
+    cached: dict[Hashable, GraphQLResponse] = field(default_factory=lambda: dict[Hashable, GraphQLResponse]())
+    rendering: "dict[Hashable, asyncio.Task[GraphQLResponse]]" = field(
+        default_factory=lambda: dict[Hashable, asyncio.Task[GraphQLResponse]]()
+    )
+
+
+class SharedResponses:
+    """A cache of the newest responses of all groups."""
+
+    def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._groups: WeakValueDictionary[Hashable, ResponseGroup] = WeakValueDictionary()
+        self._oldest = deque[tuple[ResponseGroup, Hashable, int]]()
+        self._bytes = 0
+
+    def group(self, *key: Hashable) -> ResponseGroup:
+        """Returns the group of all subscriptions with an equal key."""
+        if (group := self._groups.get(key)) is None:
+            group = self._groups[key] = ResponseGroup()
+        return group
+
+    async def response(self, group: ResponseGroup, key: Hashable, render: Render) -> GraphQLResponse:
+        """Returns a group's response for the message with that key, rendered once."""
+        if (cached := group.cached.get(key)) is not None:
+            return cached
+        if (rendering := group.rendering.get(key)) is None:
+            rendered = render()
+            if isinstance(rendered, GraphQLResponse):
+                return self._cache(group, key, rendered)
+            rendering = group.rendering[key] = asyncio.ensure_future(rendered)
+            rendering.add_done_callback(lambda _: group.rendering.pop(key))
+        return await asyncio.shield(rendering)  # other subscribers wait for it, too
+
+    def _cache(self, group: ResponseGroup, key: Hashable, response: GraphQLResponse) -> GraphQLResponse:
+        if response.errors:
+            return response
+        response = GraphQLResponse({}, response.request_id, response.cursor, response.to_json())
+        size = _OVERHEAD_BYTES + len(response.to_json())
+        group.cached[key] = response
+        self._oldest.append((group, key, size))
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            old_group, old_key, old_size = self._oldest.popleft()
+            del old_group.cached[old_key]
+            self._bytes -= old_size
+        return response
+
+
+def shaping_variables(
+    operation: OperationDefinitionNode, fragments: Sequence[FragmentDefinitionNode]
+) -> frozenset[str]:
+    """Returns the names of the variables that shape a response: all but those used only as arguments of root fields."""
+    shapes: list[Any] = [*fragments, *(operation.directives or ())]
+    for selection in operation.selection_set.selections:
+        if isinstance(selection, FieldNode):
+            shapes += selection.directives or ()
+            shapes += [selection.selection_set] if selection.selection_set else []
+        else:
+            shapes.append(selection)
+    finder = _Variables()
+    for shape in shapes:
+        visit(shape, finder)
+    return frozenset(finder.found)
+
+
+def response_key(names: frozenset[str], variables: Mapping[str, object], extensions: Mapping[str, object]) -> bytes:
+    """Returns a key that is equal for requests with equal responses. Raises TypeError for values JSON cannot hold."""
+    shaping = {name: variables[name] for name in names if name in variables}
+    return orjson.dumps([shaping, cast(dict[str, Any], extensions)], option=orjson.OPT_SORT_KEYS)
+
+
+class _Variables(Visitor):
+    """Finds variables; its method is named by graphql-core."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def enter_variable(self, node: VariableNode, *_: object) -> None:
+        """Notes one."""
+        self.found.add(node.name.value)
