@@ -17,7 +17,7 @@ ROOMS = {
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "logs metrics traces",
-    "xzepr/settings": "around files keys load model reference shown types variables work",
+    "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types yaml_files",
     "xzepr/server": "http_server loops relay_process signals startup supervisor uvicorn_protocols worker worker_config",
     "xzepr/cli": "apply apply_plan client/ config demo event_input events gates hub_file keys login migrate options "
     "output schema serve stream stream_status tail throwaway users watch work yaml_reader",

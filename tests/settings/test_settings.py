@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from xzepr.core.errors import CannotStart
 from xzepr.settings import Loaded, Settings, load
-from xzepr.settings.keys import keys
-from xzepr.settings.shown import MASK, masked, shown
+from xzepr.settings.registry import keys
+from xzepr.settings.masking import MASK, masked, shown
 
 Load = Callable[..., Loaded]
 ErrorMessage = Callable[..., str]

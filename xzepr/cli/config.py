@@ -14,7 +14,7 @@ from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.cli.output import AsJson
 from xzepr.settings.load import DEFAULT
 from xzepr.settings.reference import reference
-from xzepr.settings.shown import Shown, shown
+from xzepr.settings.masking import Shown, shown
 
 
 def config(

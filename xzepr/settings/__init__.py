@@ -1,26 +1,12 @@
 """What an operator can set: the typed model, and the loader that knows where each value came from."""
 
-from xzepr.settings.around import (
-    AuthSettings,
-    CorsSettings,
-    DatabaseSettings,
-    JwtSettings,
-    RateLimitSettings,
-    RedisSettings,
-    SecuritySettings,
-    ServerSettings,
-    TelemetrySettings,
-)
+from xzepr.settings.domain import EventSettings, GraphQLSettings, GroupSettings, RecorderSettings, StreamSettings
+from xzepr.settings.kafka import KafkaSettings
 from xzepr.settings.load import Loaded, load
 from xzepr.settings.model import Settings
-from xzepr.settings.work import (
-    EventSettings,
-    GraphQLSettings,
-    GroupSettings,
-    KafkaSettings,
-    RecorderSettings,
-    StreamSettings,
-)
+from xzepr.settings.security import AuthSettings, CorsSettings, JwtSettings, RateLimitSettings, SecuritySettings
+from xzepr.settings.server import ServerSettings, TelemetrySettings, WorkSettings
+from xzepr.settings.storage import DatabaseSettings, RedisSettings
 
 __all__ = [
     "AuthSettings",

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from xzepr.core.errors import CannotStart
-from xzepr.settings.files import Given, read_file
-from xzepr.settings.keys import keys, nearest
+from xzepr.settings.environment import read_environment
 from xzepr.settings.model import Settings
-from xzepr.settings.variables import read_environment
+from xzepr.settings.registry import keys, nearest
+from xzepr.settings.yaml_files import Given, read_file
 
 DEFAULT = "default"
 

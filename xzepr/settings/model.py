@@ -5,25 +5,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from xzepr.settings.around import (
-    AuthSettings,
-    DatabaseSettings,
-    JwtSettings,
-    RedisSettings,
-    SecuritySettings,
-    ServerSettings,
-    TelemetrySettings,
-    WorkSettings,
-)
+from xzepr.settings.domain import EventSettings, GraphQLSettings, GroupSettings, RecorderSettings, StreamSettings
+from xzepr.settings.kafka import KafkaSettings
+from xzepr.settings.security import AuthSettings, JwtSettings, SecuritySettings
+from xzepr.settings.server import ServerSettings, TelemetrySettings, WorkSettings
+from xzepr.settings.storage import DatabaseSettings, RedisSettings
 from xzepr.settings.types import Folder, Section, contradiction
-from xzepr.settings.work import (
-    EventSettings,
-    GraphQLSettings,
-    GroupSettings,
-    KafkaSettings,
-    RecorderSettings,
-    StreamSettings,
-)
 
 
 class Settings(Section):

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 
-from xzepr.settings.keys import Key, keys, parts_of, sections
+from xzepr.settings.masking import presentable, value_of
 from xzepr.settings.model import Settings
-from xzepr.settings.shown import presentable, value_of
+from xzepr.settings.registry import Key, keys, parts_of, sections
 
 _INTRODUCTION = """\
 # Settings

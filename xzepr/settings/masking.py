@@ -7,9 +7,9 @@ from typing import cast
 
 from pydantic import SecretStr
 
-from xzepr.settings.keys import keys
 from xzepr.settings.load import Loaded
 from xzepr.settings.model import Settings
+from xzepr.settings.registry import keys
 
 MASK = "********"
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from xzepr.settings.files import Given
-from xzepr.settings.keys import ALIASES, PREFIX, Key, keys, nearest
+from xzepr.settings.registry import ALIASES, PREFIX, Key, keys, nearest
+from xzepr.settings.yaml_files import Given
 
 
 def read_environment(environ: Mapping[str, str], cwd: Path, faults: list[str]) -> dict[str, Given]:

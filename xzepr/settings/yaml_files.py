@@ -7,7 +7,7 @@ from typing import Protocol
 
 import yaml
 
-from xzepr.settings.keys import keys, nearest, sections
+from xzepr.settings.registry import keys, nearest, sections
 
 
 @dataclass(frozen=True, slots=True)
