@@ -26,5 +26,6 @@ __all__ = [
     "Settings",
     "StreamSettings",
     "TelemetrySettings",
+    "WorkSettings",
     "load",
 ]
