@@ -170,7 +170,7 @@ class RouteWriter:
         for partition, offset in reached.items():
             if found.get(partition, 0) <= offset:
                 raise partition_truncated(self._route.name, published.position, partition, offset)
-        self.published = replace(published, reached={one: end - 1 for one, end in found.items() if end})
+        self.published = replace(published, offsets={one: end - 1 for one, end in found.items() if end})
 
     async def begin(self, origin: Origin) -> None:
         """Nothing was published: the route begins with the oldest message that the stream has."""
@@ -220,7 +220,7 @@ class RouteWriter:
     def _with_arrived(self, published: Published) -> Published:
         topic = self._route.settings.topic
         arrived = {partition: offset for (where, partition), offset in self._producer.arrived.items() if where == topic}
-        return replace(published, reached={**published.offsets, **arrived})
+        return replace(published, offsets={**published.offsets, **arrived})
 
     async def check(self) -> None:
         """Raises BrokerError when no broker answers."""
