@@ -1,4 +1,4 @@
-"""The checker of fault runs finds what is wrong: a true history passes, and each doctored one is found out."""
+"""The checker of fault runs accepts a correct history and rejects each altered one."""
 
 import ast
 from collections.abc import Callable
@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.faults.runner.checker import Verdict, check
-from tests.faults.runner.evidence import Evidence, GateAnswer
-from tests.faults.runner.findings import GATE, LOST, ORDER, OTHER, REFUSED, REPEATED
-from tests.faults.runner.gates import gates_at_the_end, replay
+from tests.faults.runner.evidence import Evidence, GateState, StoredMessage
+from tests.faults.runner.findings import GATE, LOST, ORDER, OTHER, REJECTED, REPEATED
+from tests.faults.runner.gates import final_gates, replay
 from tests.faults.runner.ledger import Repeat
-from tests.faults.runner.sample_history import EVENTS, MESSAGES, UNIT, at, event, message, truth
+from tests.faults.runner.sample_history import EVENTS, MESSAGES, UNIT, at, correct_evidence, event, message
 
-ROOM = Path(__file__).parent / "runner"
-NEUTRAL = (
+Alteration = Callable[[Evidence], Evidence]
+
+RUNNER = Path(__file__).parent / "runner"
+INDEPENDENT = (  # modules that must not import the hub
     "checker",
     "evidence",
     "findings",
@@ -33,144 +35,154 @@ NEUTRAL = (
 
 
 def test_correct_history_passes() -> None:
-    assert check(truth()).findings == []
+    assert check(correct_evidence()).findings == []
 
 
-def without_event(found: Evidence) -> Evidence:
-    return replace(found, events=found.events[:-1])
+def _messages_with(position: int, **changes: object) -> list[StoredMessage]:
+    """Returns the messages with changes to the one at a position."""
+    return [replace(stored, **changes) if stored.position == position else stored for stored in MESSAGES]
 
 
-def event_twice(found: Evidence) -> Evidence:
-    twin = replace(EVENTS[-1], position=11, id="id-11")
-    told = replace(MESSAGES[8], position=11, id="id-11", event_position=11)
-    return replace(found, events=[*EVENTS, twin], messages=[*MESSAGES, told])
+def without_event(evidence: Evidence) -> Evidence:
+    return replace(evidence, events=evidence.events[:-1])
 
 
-def nothing_said_at(position: int) -> Callable[[Evidence], Evidence]:
-    said = [replace(one, kind="receiver.updated") if one.position == position else one for one in MESSAGES]
-    return lambda found: replace(found, messages=said)
+def event_stored_twice(evidence: Evidence) -> Evidence:
+    duplicate = replace(EVENTS[-1], position=11, id="id-11")
+    recorded = replace(MESSAGES[8], position=11, id="id-11", event_position=11)
+    return replace(evidence, events=[*EVENTS, duplicate], messages=[*MESSAGES, recorded])
 
 
-def position_skipped(found: Evidence) -> Evidence:
-    return replace(found, messages=[*MESSAGES, replace(MESSAGES[0], position=12, id="id-12")])
+def without_message(position: int) -> Alteration:
+    """Replaces a message by one of another kind, so that only its content is missing."""
+    return lambda evidence: replace(evidence, messages=_messages_with(position, kind="receiver.updated"))
 
 
-def time_runs_back(found: Evidence) -> Evidence:
-    return replace(found, messages=[replace(one, time=at(0)) if one.position == 9 else one for one in MESSAGES])
+def position_skipped(evidence: Evidence) -> Evidence:
+    return replace(evidence, messages=[*MESSAGES, replace(MESSAGES[0], position=12, id="id-12")])
 
 
-def told_another_id(found: Evidence) -> Evidence:
-    return replace(found, entries=[replace(one, id="id-99") if one.position == 5 else one for one in found.entries])
+def time_decreases(evidence: Evidence) -> Evidence:
+    return replace(evidence, messages=_messages_with(9, time=at(0)))
 
 
-def told_another_position(found: Evidence) -> Evidence:
-    return replace(found, entries=[replace(one, position=3) if one.position == 5 else one for one in found.entries])
+def another_id_acknowledged(evidence: Evidence) -> Evidence:
+    entries = [replace(entry, id="id-99") if entry.position == 5 else entry for entry in evidence.entries]
+    return replace(evidence, entries=entries)
 
 
-def never_answered(found: Evidence) -> Evidence:
-    return replace(found, entries=[replace(one, acknowledged_at=0.0) for one in found.entries])
+def another_position_acknowledged(evidence: Evidence) -> Evidence:
+    entries = [replace(entry, position=3) if entry.position == 5 else entry for entry in evidence.entries]
+    return replace(evidence, entries=entries)
 
 
-def refused(found: Evidence) -> Evidence:
-    return replace(found, entries=[replace(one, refusal="INTERNAL") for one in found.entries])
+def nothing_acknowledged(evidence: Evidence) -> Evidence:
+    return replace(evidence, entries=[replace(entry, acknowledged_at=0.0) for entry in evidence.entries])
 
 
-def recorded_anew_when_sent_again(found: Evidence) -> Evidence:
-    return replace(found, repeats=[Repeat("key-9", "id-11", False)])
+def entries_rejected(evidence: Evidence) -> Evidence:
+    return replace(evidence, entries=[replace(entry, fatal_error="INTERNAL") for entry in evidence.entries])
 
 
-def known_by_another_id(found: Evidence) -> Evidence:
-    return replace(found, repeats=[Repeat("key-9", "id-7", True)])
+def retry_recorded_again(evidence: Evidence) -> Evidence:
+    return replace(evidence, repeats=[Repeat("key-9", "id-11", False)])
 
 
-def stored_and_never_sent(found: Evidence) -> Evidence:
-    return replace(found, entries=found.entries[:-1])
+def retry_got_another_id(evidence: Evidence) -> Evidence:
+    return replace(evidence, repeats=[Repeat("key-9", "id-7", True)])
 
 
-def sent_otherwise(**wrong: object) -> Callable[[Evidence], Evidence]:
-    def doctored(found: Evidence) -> Evidence:
-        first, *rest = found.entries
-        return replace(found, entries=[replace(first, input={**first.input, **wrong}), *rest])
-
-    return doctored
+def event_was_never_sent(evidence: Evidence) -> Evidence:
+    return replace(evidence, entries=evidence.entries[:-1])
 
 
-def nothing_sent_again(found: Evidence) -> Evidence:
-    return replace(found, repeats=[])
+def input_was(**changes: object) -> Alteration:
+    """Changes the input that the client sent."""
+
+    def alter(evidence: Evidence) -> Evidence:
+        first, *rest = evidence.entries
+        return replace(evidence, entries=[replace(first, input={**first.input, **changes}), *rest])
+
+    return alter
 
 
-def gate_says(**wrong: object) -> Callable[[Evidence], Evidence]:
-    def doctored(found: Evidence) -> Evidence:
-        told = [replace(one, data={**(one.data or {}), **wrong}) if one.position == 8 else one for one in MESSAGES]
-        return replace(found, messages=told)
-
-    return doctored
+def nothing_sent_again(evidence: Evidence) -> Evidence:
+    return replace(evidence, repeats=[])
 
 
-def gates_answered(*answers: GateAnswer) -> Callable[[Evidence], Evidence]:
-    """By one hub; the other tells the truth."""
-    return lambda found: replace(found, gates={**(found.gates or {}), "hub-2": answers})
+def gate_message_has(**changes: object) -> Alteration:
+    """Changes the data of the gate message at position 8."""
+
+    def alter(evidence: Evidence) -> Evidence:
+        return replace(evidence, messages=_messages_with(8, data={**(MESSAGES[7].data or {}), **changes}))
+
+    return alter
 
 
-def no_hub_was_asked(found: Evidence) -> Evidence:
-    return replace(found, gates={})
+def second_hub_returns(*gates: GateState) -> Alteration:
+    """Changes the gates of one hub; the other returns the correct ones."""
+    return lambda evidence: replace(evidence, gates={**(evidence.gates or {}), "hub-2": gates})
 
 
-def group_is_another(found: Evidence) -> Evidence:
-    return replace(found, groups=[("g", False, ("a", "b"))])
+def no_hub_was_queried(evidence: Evidence) -> Evidence:
+    return replace(evidence, gates={})
 
 
-def groups_are_gone(found: Evidence) -> Evidence:
-    return replace(found, groups=[])
+def group_was_disabled(evidence: Evidence) -> Evidence:
+    return replace(evidence, groups=[("g", False, ("a", "b"))])
 
 
-GATE_NOW = GateAnswer("g", UNIT, True, at(7))
+def group_is_missing(evidence: Evidence) -> Evidence:
+    return replace(evidence, groups=[])
+
+
+GATE_NOW = GateState("g", UNIT, True, at(7))
 
 
 @pytest.mark.parametrize(
-    ("doctored", "kind"),
+    ("alter", "kind"),
     [
         (without_event, LOST),
-        (event_twice, REPEATED),
-        (nothing_said_at(9), LOST),
+        (event_stored_twice, REPEATED),
+        (without_message(9), LOST),
         (position_skipped, LOST),
-        (time_runs_back, ORDER),
-        (told_another_id, LOST),
-        (told_another_position, OTHER),
-        (never_answered, REFUSED),
-        (refused, REFUSED),
-        (stored_and_never_sent, OTHER),
-        (recorded_anew_when_sent_again, REPEATED),
-        (known_by_another_id, REPEATED),
+        (time_decreases, ORDER),
+        (another_id_acknowledged, LOST),
+        (another_position_acknowledged, OTHER),
+        (nothing_acknowledged, REJECTED),
+        (entries_rejected, REJECTED),
+        (event_was_never_sent, OTHER),
+        (retry_recorded_again, REPEATED),
+        (retry_got_another_id, REPEATED),
         (nothing_sent_again, OTHER),
         *(
-            (sent_otherwise(**{name: "another"}), OTHER)
+            (input_was(**{name: "another"}), OTHER)
             for name in ("name", "version", "release", "platformId", "package", "description", "eventReceiverId")
         ),
-        (sent_otherwise(payload={"key": "key-2", "more": 1}), OTHER),
-        (sent_otherwise(success=False), OTHER),
-        (nothing_said_at(6), GATE),
-        (gate_says(transition=False), GATE),
-        (gate_says(since=at(5).isoformat()), GATE),
-        (gates_answered(replace(GATE_NOW, complete=False, since=None)), GATE),
-        (gates_answered(), GATE),
-        (gates_answered(GATE_NOW, GATE_NOW), GATE),
-        (no_hub_was_asked, OTHER),
-        (group_is_another, GATE),
-        (groups_are_gone, GATE),
+        (input_was(payload={"key": "key-2", "more": 1}), OTHER),
+        (input_was(success=False), OTHER),
+        (without_message(6), GATE),
+        (gate_message_has(transition=False), GATE),
+        (gate_message_has(since=at(5).isoformat()), GATE),
+        (second_hub_returns(replace(GATE_NOW, complete=False, since=None)), GATE),
+        (second_hub_returns(), GATE),
+        (second_hub_returns(GATE_NOW, GATE_NOW), GATE),
+        (no_hub_was_queried, OTHER),
+        (group_was_disabled, GATE),
+        (group_is_missing, GATE),
     ],
 )
-def test_altered_history_is_rejected(doctored: Callable[[Evidence], Evidence], kind: str) -> None:
-    assert check(doctored(truth())).count(kind) > 0
+def test_altered_history_is_rejected(alter: Alteration, kind: str) -> None:
+    assert check(alter(correct_evidence())).count(kind) > 0
 
 
 def test_summary_takes_turns_between_kinds_of_finding() -> None:
     verdict = Verdict([*((OTHER, f"number {number}") for number in range(100)), (LOST, "the only one")])
-    assert verdict.told(3) == ["lost: the only one", "other: number 0", "other: number 1"]
+    assert verdict.summary(3) == ["lost: the only one", "other: number 0", "other: number 1"]
 
 
 def test_evidence_that_was_not_collected_is_not_checked() -> None:
-    assert check(replace(truth(), gates=None, published=None, repeats=None, groups=None)).findings == []
+    assert check(replace(correct_evidence(), gates=None, kafka_records=None, repeats=None, groups=None)).findings == []
 
 
 def test_replay_follows_changes_of_the_group() -> None:
@@ -181,17 +193,18 @@ def test_replay_follows_changes_of_the_group() -> None:
         message(13, "group.updated", enabled=True, eventReceiverIds=["b"]),
         message(14, "event.recorded", 14),
     )
-    events = {one.position: one for one in (*EVENTS, event(12, "a", False), event(14, "b", True))}
-    done = replay(stream, events)
-    last = done.words[-1]
-    assert (len(done.words), last.event_position, last.kind, last.transition) == (5, 14, "gate.completed", True)
-    assert gates_at_the_end(done) == [GateAnswer("g", UNIT, True, at(3))]
+    events = {stored.position: stored for stored in (*EVENTS, event(12, "a", False), event(14, "b", True))}
+    state = replay(stream, events)
+    last = state.gate_messages[-1]
+    assert (len(state.gate_messages), last.event_position, last.kind) == (5, 14, "gate.completed")
+    assert last.transition is True
+    assert final_gates(state) == [GateState("g", UNIT, True, at(3))]
 
 
-@pytest.mark.parametrize("name", NEUTRAL)
+@pytest.mark.parametrize("name", INDEPENDENT)
 def test_checker_imports_nothing_from_the_hub(name: str) -> None:
-    tree = ast.parse((ROOM / f"{name}.py").read_bytes())
-    taken = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    taken |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    ours = {module for module in taken if module.startswith(("xzepr", "tests"))}
-    assert ours <= {f"tests.faults.runner.{neutral}" for neutral in NEUTRAL}
+    tree = ast.parse((RUNNER / f"{name}.py").read_bytes())
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    local = {module for module in imported if module.startswith(("xzepr", "tests"))}
+    assert local <= {f"tests.faults.runner.{module}" for module in INDEPENDENT}

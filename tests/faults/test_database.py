@@ -1,4 +1,4 @@
-"""PostgreSQL in trouble while clients record: no connection is free, a writer freezes in its turn, the clock lies."""
+"""PostgreSQL faults under load: no free connection, a paused writer, a wrong clock. No promise is broken."""
 
 import asyncio
 import itertools
@@ -14,43 +14,49 @@ from pathlib import Path
 import pytest
 
 from tests.faults.runner.database import DatabaseServer, database_server
-from tests.faults.runner.postgres_faults import Clock, all_connections_taken, answer, old_server, turn
+from tests.faults.runner.deployment import Deployment, HubProcess, deployment
+from tests.faults.runner.postgres_faults import (
+    Clock,
+    all_connections_taken,
+    graphql_response,
+    old_server,
+    writer_lock_holder,
+)
 from tests.faults.runner.run import under_fault
-from tests.faults.runner.stage import ServingHub, Stage, stage
 from tests.support.postgres import temporary_folder
 
 pytestmark = pytest.mark.faults
 
 CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { event { id createdAt recordedAt } } }"
-LIMITS = {"XZEPR__DATABASE__LOCK_TIMEOUT_SECONDS": "2", "XZEPR__DATABASE__STATEMENT_TIMEOUT_SECONDS": "4"}
+TIMEOUTS = {"XZEPR__DATABASE__LOCK_TIMEOUT_SECONDS": "2", "XZEPR__DATABASE__STATEMENT_TIMEOUT_SECONDS": "4"}
 
 
-def event(on: Stage, **more: object) -> dict[str, object]:
-    """An event beside those of the clients."""
-    named = dict.fromkeys(("name", "version", "release", "platformId", "package", "description"), "x")
+def event(system: Deployment, **fields: object) -> dict[str, object]:
+    """Returns the input of an event outside the workload."""
+    texts = dict.fromkeys(("name", "version", "release", "platformId", "package", "description"), "x")
     payload = {"key": "beside"}
-    return {**named, "payload": payload, "success": True, "eventReceiverId": on.receivers[0], **more}
+    return {**texts, "payload": payload, "success": True, "eventReceiverId": system.receivers[0], **fields}
 
 
 async def test_all_database_connections_are_taken(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
         folder = open.enter_context(temporary_folder(on_disk=True))
-        small = {"max_connections": "60"}
-        postgres = await open.enter_async_context(database_server(folder / "database", settings=small))
-        on = await open.enter_async_context(stage(postgres=postgres))
+        settings = {"max_connections": "60"}
+        postgres = await open.enter_async_context(database_server(folder / "database", settings=settings))
+        system = await open.enter_async_context(deployment(postgres=postgres))
 
-        async def take(on: Stage) -> None:
-            async with all_connections_taken(on.postgres):
-                until = time.monotonic() + 4
-                for hub in itertools.cycle(on.hubs):
-                    refused = await answer(hub.port, on.secret, CREATE, input=event(on))
-                    [error] = refused.json["errors"]
+        async def take(system: Deployment) -> None:
+            async with all_connections_taken(system.postgres):
+                end = time.monotonic() + 4
+                for hub in itertools.cycle(system.hubs):
+                    response = await graphql_response(hub.port, system.secret, CREATE, input=event(system))
+                    [error] = response.json["errors"]
                     assert error["extensions"]["code"] in ("UNAVAILABLE", "OVERLOADED"), error
                     assert error["extensions"]["retryAfter"] > 0, error
-                    if time.monotonic() > until:
+                    if time.monotonic() > end:
                         return
 
-        await under_fault("all connection slots taken", on, request.node, take, times=3)
+        await under_fault("all connection slots taken", system, request.node, take, times=3)
 
 
 @asynccontextmanager
@@ -64,36 +70,36 @@ async def test_writer_freezes_while_holding_the_lock(request: pytest.FixtureRequ
     async with AsyncExitStack() as open:
         folder = open.enter_context(temporary_folder(on_disk=True))
         postgres = await open.enter_async_context(_server(folder / "database", major))
-        on = await open.enter_async_context(stage(postgres=postgres, environ=LIMITS))
-        victims = itertools.cycle(on.hubs)
+        system = await open.enter_async_context(deployment(postgres=postgres, environ=TIMEOUTS))
+        victims = itertools.cycle(system.hubs)
 
-        async def freeze(on: Stage) -> None:
+        async def freeze(system: Deployment) -> None:
             victim = next(victims)
-            stuck = await _frozen_in_its_turn(on, victim)
+            stuck = await _pause_while_writing(system, victim)
             try:
-                await _others_go_on(on.postgres, stuck)
+                await _wait_for_other_writers(system.postgres, stuck)
             finally:
                 os.kill(victim.pid, signal.SIGCONT)
 
-        name = "writer frozen between lock and COMMIT" + ("" if major == 18 else f", PostgreSQL {major}")
-        await under_fault(name, on, request.node, freeze, times=3)
+        name = "writer paused between lock and COMMIT" + ("" if major == 18 else f", PostgreSQL {major}")
+        await under_fault(name, system, request.node, freeze, times=3)
 
 
-async def _frozen_in_its_turn(on: Stage, victim: ServingHub) -> object:
-    """Stops the hub's process at one moment after another, until it is stopped while its session has the turn."""
+async def _pause_while_writing(system: Deployment, victim: HubProcess) -> object:
+    """Pauses the hub repeatedly until its session holds the writer lock. Returns the session's process id."""
     async with asyncio.timeout(30):
         while True:
             await asyncio.sleep(random.uniform(0.005, 0.05))
             os.kill(victim.pid, signal.SIGSTOP)
-            first = await turn(on.postgres)
+            first = await writer_lock_holder(system.postgres)
             await asyncio.sleep(0.3)
-            if first is not None and first == await turn(on.postgres):
+            if first is not None and first == await writer_lock_holder(system.postgres):
                 return first[0]
             os.kill(victim.pid, signal.SIGCONT)
 
 
-async def _others_go_on(postgres: DatabaseServer, stuck: object) -> None:
-    """Returns when the stuck session has ended and messages are written again: after the time-outs, no later."""
+async def _wait_for_other_writers(postgres: DatabaseServer, stuck: object) -> None:
+    """Waits until the stuck session has ended and messages are written again. Fails if the timeouts do not do that."""
     async with asyncio.timeout(2 + 4 + 2 + 4):
         while await postgres.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (stuck,)):
             await asyncio.sleep(0.1)
@@ -108,27 +114,29 @@ async def test_database_clock_is_set_back_an_hour(request: pytest.FixtureRequest
         folder = open.enter_context(temporary_folder(on_disk=True))
         clock = Clock(folder)
         postgres = await open.enter_async_context(database_server(folder / "database", environ=clock.environ))
-        on = await open.enter_async_context(stage(postgres=postgres))
+        system = await open.enter_async_context(deployment(postgres=postgres))
         hours = itertools.count(-1, -1)
 
-        async def set_back(on: Stage) -> None:
-            clock.put(next(hours))
+        async def set_back(system: Deployment) -> None:
+            clock.set_offset(next(hours))
             await asyncio.sleep(2)
 
-        await under_fault("clock set back an hour", on, request.node, set_back, times=4)
-        await _nothing_else_minds(on)
+        await under_fault("clock set back an hour", system, request.node, set_back, times=4)
+        await _other_times_are_right(system)
 
 
-async def _nothing_else_minds(on: Stage) -> None:
-    """With the clock hours behind: the database sees it, and who says when something happened, is believed."""
-    [(behind,)] = await on.postgres.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
-    assert time.time() - float(str(behind)) > 3500
-    last = (await on.postgres.execute("SELECT max(time)::text FROM messages"))[0][0]
+async def _other_times_are_right(system: Deployment) -> None:
+    """Checks that a wrong database clock affects neither the times of clients nor tickets nor the order of events."""
+    [(database_time,)] = await system.postgres.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
+    assert time.time() - float(str(database_time)) > 3500
+    last = (await system.postgres.execute("SELECT max(time)::text FROM messages"))[0][0]
     now = datetime.now(UTC)
-    made = (await on.ask(CREATE, input=event(on, createdAt=now.isoformat())))["createEvent"]["event"]
-    assert datetime.fromisoformat(made["createdAt"]) == now
-    assert datetime.fromisoformat(made["recordedAt"]) >= datetime.fromisoformat(f"{last}")
-    ticket = await on.ask("mutation { createStreamTicket { ticket } }")
+    created = (await system.graphql(CREATE, input=event(system, createdAt=now.isoformat())))["createEvent"]["event"]
+    assert datetime.fromisoformat(created["createdAt"]) == now
+    assert datetime.fromisoformat(created["recordedAt"]) >= datetime.fromisoformat(f"{last}")
+    ticket = await system.graphql("mutation { createStreamTicket { ticket } }")
     assert ticket["createStreamTicket"]["ticket"]
-    future = await answer(on.ports[0], on.secret, CREATE, input=event(on, createdAt="2099-01-01T00:00:00Z"))
+    future = await graphql_response(
+        system.ports[0], system.secret, CREATE, input=event(system, createdAt="2099-01-01T00:00:00Z")
+    )
     assert future.codes == ["INVALID_INPUT"]

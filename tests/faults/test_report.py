@@ -1,11 +1,11 @@
-"""The table of fault runs: runs of one fault are one row."""
+"""The table of fault runs has one row for each fault."""
 
 from dataclasses import asdict, replace
 
 import pytest
 
 from tests.faults.runner.ledger import Entry, Ledger
-from tests.faults.runner.report import FaultReport, summed, table
+from tests.faults.runner.report import FaultReport, merge_runs, table
 
 RUN = FaultReport(
     fault="kill -9 of the relay",
@@ -21,19 +21,19 @@ RUN = FaultReport(
     kafka="yes",
     rate=240.0,
     messages=12000,
-    attached=60,
+    connections=60,
 )
 RUNS = [asdict(run) for run in (RUN, replace(RUN, longest_outage=0.5, lost=1), replace(RUN, fault="broker restarted"))]
 
 
 def test_runs_of_one_fault_are_summed() -> None:
-    relay, broker = summed(RUNS)
+    relay, broker = merge_runs(RUNS)
     assert (relay["injections"], relay["acknowledged"], relay["lost"], relay["longest_outage"]) == (10, 15360, 1, 1.5)
     assert (broker["fault"], broker["injections"], broker["lost"]) == ("broker restarted", 5, 0)
 
 
 def test_row_names_a_run_without_a_broker() -> None:
-    [line] = summed([asdict(RUN), asdict(replace(RUN, kafka="no: no java on this machine"))])
+    [line] = merge_runs([asdict(RUN), asdict(replace(RUN, kafka="no: no java on this machine"))])
     assert line["kafka"] == "no: no java on this machine"
 
 
@@ -44,7 +44,7 @@ def test_table_has_a_row_for_each_fault() -> None:
 
 
 def test_outages_are_silences_of_at_least_a_second() -> None:
-    told = [1.0, 1.2, 4.2, 4.3, 5.2, 6.2]
-    ledger = Ledger([Entry(str(time), {}, acknowledged_at=time) for time in told] + [Entry("never", {})])
+    times = [1.0, 1.2, 4.2, 4.3, 5.2, 6.2]
+    ledger = Ledger([Entry(str(time), {}, acknowledged_at=time) for time in times] + [Entry("never", {})])
     assert ledger.seconds_of_silence == pytest.approx(4.0)
     assert ledger.longest_silence == pytest.approx(3.0)

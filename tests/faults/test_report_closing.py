@@ -1,10 +1,10 @@
-"""The closing lines of a fault run tell what became of every fault, also of one that was never judged."""
+"""The closing lines of a session name every fault, also those that were never checked."""
 
 from typing import Literal
 
 import pytest
 
-from tests.faults.runner.report import closing
+from tests.faults.runner.report import closing_lines
 
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -17,13 +17,14 @@ def report(test: str, when: Literal["setup", "call"], outcome: Outcome, *lines: 
     )
 
 
-WANTED = [f"file.py::{test}" for test in ("judged", "found_guilty", "skipped", "hung", "died_before", "not_reached")]
+TESTS = ("checked", "with_findings", "skipped", "hung", "failed_early", "not_reached")
+SELECTED = [f"file.py::{test}" for test in TESTS]
 REPORTS = [
-    report("judged", "setup", "passed"),
-    report("judged", "call", "passed", {"fault": "kill -9 of the relay"}),
-    report("found_guilty", "call", "failed", {"fault": "broker restarted"}),
+    report("checked", "setup", "passed"),
+    report("checked", "call", "passed", {"fault": "kill -9 of the relay"}),
+    report("with_findings", "call", "failed", {"fault": "broker restarted"}),
     report("skipped", "call", "skipped"),
-    report("died_before", "call", "failed"),
+    report("failed_early", "call", "failed"),
     report("hung", "setup", "passed"),
     report("no_fault", "call", "failed"),
 ]
@@ -32,10 +33,10 @@ REPORTS = [
 def test_closing_lines_list_faults_without_a_verdict() -> None:
     rows = [dict.fromkeys(("injections", "seconds", "acknowledged", "lost", "repeated", "wrong", "retries"), 1)] * 2
     lines = [{**row, "fault": name, "kafka": "yes"} for row, name in zip(rows, ("one", "other"), strict=True)]
-    assert closing(lines, WANTED, REPORTS) == [
-        "2 faults were tried, 1 were skipped, 2 were broken off before they were judged, 1 were not begun",
+    assert closing_lines(lines, SELECTED, REPORTS) == [
+        "2 faults were tried, 1 were skipped, 2 were aborted before the check, 1 were not started",
         "  skipped: skipped: no java on this machine",
-        "  broken off: hung",
-        "  broken off: died_before",
-        "  not begun: not_reached",
+        "  aborted: hung",
+        "  aborted: failed_early",
+        "  not started: not_reached",
     ]

@@ -1,4 +1,4 @@
-"""The database goes back to a backup, or Kafka to nothing, under load: everybody learns it, and all goes on."""
+"""The database is restored from a backup, or Kafka loses its data, under load. All clients notice, then resume."""
 
 import asyncio
 import re
@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from tests.faults.runner.commands import following, in_metrics, stopped, xzepr
-from tests.faults.runner.postgres_faults import answer
-from tests.faults.runner.restore import RestoredRun, back_up, history_of, published_position, put_back
-from tests.faults.runner.rewritten_history import History, Restored
-from tests.faults.runner.run import LOAD_SECONDS, times_of, under_fault
-from tests.faults.runner.stage import Stage, need_broker, stage
-from tests.faults.runner.subscriber_checks import followed
+from tests.faults.runner.commands import run_xzepr, wait_for_state_in_metrics, wait_until_following, wait_until_stopped
+from tests.faults.runner.deployment import Deployment, deployment, need_broker
+from tests.faults.runner.postgres_faults import graphql_response
+from tests.faults.runner.restore import RestoreRun, create_backup, published_position, read_history, restore_backup
+from tests.faults.runner.rewritten_history import History, Restore
+from tests.faults.runner.run import WORKLOAD_SECONDS, injection_count, under_fault
+from tests.faults.runner.subscriber_checks import check_subscriber
 from tests.faults.runner.subscribers import Subscriber
 from tests.support.kafka import Broker
 
@@ -23,117 +23,123 @@ PAGE = "query ($after: String) { stream(after: $after, first: 1) { cursor } }"
 
 
 async def test_older_backup_is_restored(request: pytest.FixtureRequest) -> None:
-    async with stage() as on:
-        run, times = RestoredRun("restore of an older backup", on), times_of(2)
+    async with deployment() as system:
+        run, times = RestoreRun("restore of an older backup", system), injection_count(2)
         try:
-            async with asyncio.timeout(2 * LOAD_SECONDS + times * 90 + 240), run.loaded():
+            async with asyncio.timeout(2 * WORKLOAD_SECONDS + times * 90 + 240), run.under_load():
                 await asyncio.sleep(3)
                 for _ in range(times):
-                    await _go_back(run, on)
+                    await _restore(run, system)
                     run.injections += 1
                     await asyncio.sleep(2)
                 await asyncio.sleep(25)
         finally:
             await run.end()
-        await run.judge(request.node)
+        await run.check(request.node)
 
 
-async def _go_back(run: RestoredRun, on: Stage) -> None:
-    if on.has_kafka:
-        await _relayed_promptly(on)
-    backup = await back_up(on)
+async def _restore(run: RestoreRun, system: Deployment) -> None:
+    if system.has_kafka:
+        await _wait_until_relay_is_prompt(system)
+    backup = await create_backup(system)
     await asyncio.sleep(4)
-    await _seen_beyond(run.subscribers, backup.position)
-    if on.has_kafka:
-        await _relayed_beyond(on, backup.position)
-    at, cluster = await put_back(on.postgres, backup)
-    were = await run.new_audience(backup.cursor)
-    lost = await history_of(on.folder / f"of-{cluster.name}", cluster)
-    await _were_told(were, backup.position, lost)
-    old = next(one.cursor for one in were if one.reached > backup.position)
-    assert (await answer(on.ports[0], on.secret, PAGE, after=old)).codes == ["STREAM_DIVERGED"]
-    again = await _resume(on, backup.noted) if on.has_kafka else backup.position
-    gone = frozenset((one.position, one.id) for one in lost.messages if one.position > backup.position)
-    run.restores.append(Restored(backup.position, at, again, gone))
+    await _wait_until_received_beyond(run.subscribers, backup.position)
+    if system.has_kafka:
+        await _wait_until_published_beyond(system, backup.position)
+    at, cluster = await restore_backup(system.postgres, backup)
+    previous = await run.replace_subscribers(backup.cursor)
+    discarded = await read_history(system.folder / f"of-{cluster.name}", cluster)
+    await _check_divergence(previous, backup.position, discarded)
+    cursor = next(subscriber.cursor for subscriber in previous if subscriber.reached > backup.position)
+    assert (await graphql_response(system.ports[0], system.secret, PAGE, after=cursor)).codes == ["STREAM_DIVERGED"]
+    resumed_after = await _resume(system, backup.published_position) if system.has_kafka else backup.position
+    lost = frozenset(
+        (message.position, message.id) for message in discarded.messages if message.position > backup.position
+    )
+    run.restores.append(Restore(backup.position, at, resumed_after, lost))
 
 
-async def _relayed_promptly(on: Stage) -> None:
-    """Returns when what is recorded is noted as published at once: the relay has nothing to catch up with, and a
-    backup has of what it does not know of no more than a moment's."""
+async def _wait_until_relay_is_prompt(system: Deployment) -> None:
+    """Waits until the published position follows the head within 1.5 s.
+
+    A backup then lacks the published position of only the newest messages.
+    """
     async with asyncio.timeout(60):
         while True:
             began = time.monotonic()
-            await _relayed_beyond(on, await on.head() - 1)
+            await _wait_until_published_beyond(system, await system.head() - 1)
             if time.monotonic() - began < 1.5:
                 return
 
 
-async def _seen_beyond(subscribers: list[Subscriber], position: int) -> None:
-    """Returns when every subscriber has something that the backup does not."""
+async def _wait_until_received_beyond(subscribers: list[Subscriber], position: int) -> None:
+    """Waits until every subscriber has received a message after the position."""
     end = time.monotonic() + 60
-    while behind := [one.attendance for one in subscribers if one.reached <= position]:
-        assert time.monotonic() < end, [(one.name, one.refusal, one.troubles) for one in behind]
+    while late := [subscriber.record for subscriber in subscribers if subscriber.reached <= position]:
+        assert time.monotonic() < end, [(record.name, record.fatal_error, record.retry_reasons) for record in late]
         await asyncio.sleep(0.1)
 
 
-async def _relayed_beyond(on: Stage, position: int) -> None:
-    """Returns when the database knows that Kafka has something after the position."""
+async def _wait_until_published_beyond(system: Deployment, position: int) -> None:
+    """Waits until the database knows that a message after the position is in Kafka."""
     async with asyncio.timeout(60):
-        while await published_position(on) <= position:
+        while await published_position(system) <= position:
             await asyncio.sleep(0.1)
 
 
-async def _were_told(were: list[Subscriber], position: int, lost: History) -> None:
-    """Each has seen something that is lost, is told so, and got all of the old history up to there and nothing of the
-    other."""
-    assert all(one.reached > position for one in were), "all had seen what was lost"
+async def _check_divergence(subscribers: list[Subscriber], position: int, discarded: History) -> None:
+    """Checks that each subscriber received discarded messages, gets STREAM_DIVERGED and nothing of the new history."""
+    assert all(subscriber.reached > position for subscriber in subscribers), "a subscriber got no discarded message"
     async with asyncio.timeout(60):
-        while not all(one.attendance.refusal for one in were):
+        while not all(subscriber.record.fatal_error for subscriber in subscribers):
             await asyncio.sleep(0.1)
-    for one in were:
-        assert "STREAM_DIVERGED" in one.attendance.refusal, one.attendance.refusal
-        findings = list(followed(one.attendance, lost.messages, lost.events, one.reached))
+    for subscriber in subscribers:
+        record = subscriber.record
+        assert "STREAM_DIVERGED" in record.fatal_error, record.fatal_error
+        findings = list(check_subscriber(record, discarded.messages, discarded.events, subscriber.reached))
         assert not findings, findings[:20]
 
 
-async def _resume(on: Stage, noted: int) -> int:
-    """Does what the stopped relay says; the position after which it publishes again, which is the one that the backup
-    knows to be published."""
-    detail = await stopped(on)
+async def _resume(system: Deployment, published_position: int) -> int:
+    """Resumes the stopped relay as its status advises.
+
+    Returns the position after which it publishes again: the published position of the backup.
+    """
+    detail = await wait_until_stopped(system)
     assert "the database was restored or replaced" in detail
-    await in_metrics(on, "stopped")
-    found = re.search(r"`xzepr stream resume --at (\d+)`", detail)
-    assert found, detail
-    assert int(found[1]) == noted, detail
-    await xzepr(on, "stream", "resume", "--at", found[1])
-    await following(on)
-    return int(found[1])
+    await wait_for_state_in_metrics(system, "stopped")
+    advice = re.search(r"`xzepr stream resume --at (\d+)`", detail)
+    assert advice, detail
+    assert int(advice[1]) == published_position, detail
+    await run_xzepr(system, "stream", "resume", "--at", advice[1])
+    await wait_until_following(system)
+    return int(advice[1])
 
 
-@pytest.mark.parametrize("meanwhile", ["the hubs run", "the hubs are stopped"])
-async def test_kafka_loses_all_its_data(request: pytest.FixtureRequest, meanwhile: str) -> None:
-    async with stage() as on:
-        broker = need_broker(on)
-        running = meanwhile == "the hubs run"
+@pytest.mark.parametrize("hubs", ["running hubs", "stopped hubs"])
+async def test_kafka_loses_all_its_data(request: pytest.FixtureRequest, hubs: str) -> None:
+    async with deployment() as system:
+        broker = need_broker(system)
+        running = hubs == "running hubs"
 
-        async def wipe(on: Stage) -> None:
+        async def wipe(system: Deployment) -> None:
             if not running:
-                await asyncio.gather(*(hub.stop() for hub in on.hubs))
-            await _wipe(on, broker)
+                await asyncio.gather(*(hub.stop() for hub in system.hubs))
+            await _wipe(system, broker)
             if not running:
-                await asyncio.gather(*(hub.start() for hub in on.hubs))
-            detail = await stopped(on)
+                await asyncio.gather(*(hub.start() for hub in system.hubs))
+            detail = await wait_until_stopped(system)
             assert "these brokers do not know of it" in detail, detail
-            await in_metrics(on, "stopped")
-            await xzepr(on, "stream", "resume", "--republish-from", "1")
-            await following(on)
+            await wait_for_state_in_metrics(system, "stopped")
+            await run_xzepr(system, "stream", "resume", "--republish-from", "1")
+            await wait_until_following(system)
 
-        await under_fault(f"Kafka wiped while {meanwhile}", on, request.node, wipe, times=2)
+        await under_fault(f"Kafka data lost, {hubs}", system, request.node, wipe, times=2)
 
 
-async def _wipe(on: Stage, broker: Broker) -> None:
-    """The broker comes back without anything that it had."""
+async def _wipe(system: Deployment, broker: Broker) -> None:
+    """Kills the broker and starts it again without its data."""
     await asyncio.to_thread(broker.kill)
     await asyncio.to_thread(shutil.rmtree, broker.folder / "data")
     await asyncio.to_thread(broker.prepare)
-    await on.start_broker()
+    await system.start_broker()

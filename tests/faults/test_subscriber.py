@@ -1,4 +1,4 @@
-"""A subscriber's process is frozen under load: it misses nothing when it goes on, and the others never notice."""
+"""A subscriber's process is paused under load. It misses nothing after it resumes, and the others are not delayed."""
 
 import asyncio
 import itertools
@@ -8,59 +8,61 @@ from statistics import median
 
 import pytest
 
-from tests.faults.runner.run import LOAD_SECONDS, FaultRun, times_of
-from tests.faults.runner.stage import stage
-from tests.faults.runner.subscriber_process import LoneSubscriber, lone_subscriber
+from tests.faults.runner.deployment import deployment
+from tests.faults.runner.run import WORKLOAD_SECONDS, FaultRun, injection_count
+from tests.faults.runner.subscriber_process import SubscriberProcess, subscriber_process
 
 pytestmark = pytest.mark.faults
 
 
 async def test_subscriber_process_is_frozen(request: pytest.FixtureRequest) -> None:
     async with AsyncExitStack() as open:
-        on = await open.enter_async_context(stage())
-        run, times = FaultRun("subscriber frozen", on), times_of(2)
-        cursor = await on.cursor()
-        lone = [
-            await open.enter_async_context(lone_subscriber(f"lone {transport}", transport, on.ports, on.secret, cursor))
+        system = await open.enter_async_context(deployment())
+        run, times = FaultRun("subscriber paused", system), injection_count(2)
+        cursor = await system.cursor()
+        victims = [
+            await open.enter_async_context(
+                subscriber_process(f"paused {transport}", transport, system.ports, system.secret, cursor)
+            )
             for transport in ("websocket", "sse")
         ]
         seconds = itertools.cycle([20, 25, 30])
-        async with asyncio.timeout(LOAD_SECONDS + times * 120 + 240), run.loaded():
+        async with asyncio.timeout(WORKLOAD_SECONDS + times * 120 + 240), run.under_load():
             for _ in range(times):
-                usual = await _usual_delay(run)
-                delays = await _freeze(run, lone, next(seconds))
-                assert median(delays) < 2 * usual + 0.5, (usual, delays)
+                normal = await _normal_delay(run)
+                delays = await _freeze(run, victims, next(seconds))
+                assert median(delays) < 2 * normal + 0.5, (normal, delays)
                 run.injections += 1
             await asyncio.sleep(3)
-        await _reached(lone, await on.head())
-        for one in lone:
-            attendance = await one.end()
-            assert attendance.attached <= 1 + times, attendance.troubles
-            run.others.append(attendance)
-        await run.judge(request.node)
+        await _wait_until_reached(victims, await system.head())
+        for victim in victims:
+            record = await victim.end()
+            assert record.connections <= 1 + times, record.retry_reasons
+            run.extra_records.append(record)
+        await run.check(request.node)
 
 
-async def _freeze(run: FaultRun, lone: list[LoneSubscriber], seconds: float) -> list[float]:
-    """Stops both for so long, and waits until both have caught up; the delays of the others meanwhile."""
-    for one in lone:
-        one.freeze()
-    places, delays = [one.reached for one in lone], list[float]()
+async def _freeze(run: FaultRun, victims: list[SubscriberProcess], seconds: float) -> list[float]:
+    """Pauses the victims for `seconds`, then waits until they have caught up. Returns the delays of the others."""
+    for victim in victims:
+        victim.freeze()
+    positions, delays = [victim.reached for victim in victims], list[float]()
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             delays.append(await _delay(run))
             await asyncio.sleep(0.3)
-        head = await run.stage.head()
-        assert all(head > place + 1000 for place in places), "too little happened meanwhile"
+        head = await run.system.head()
+        assert all(head > position + 1000 for position in positions), "fewer than 1000 messages during the pause"
     finally:
-        for one in lone:
-            one.thaw()
-    await _reached(lone, head)
+        for victim in victims:
+            victim.thaw()
+    await _wait_until_reached(victims, head)
     return delays
 
 
-async def _usual_delay(run: FaultRun) -> float:
-    """What the machine makes the others wait just now, with nobody frozen."""
+async def _normal_delay(run: FaultRun) -> float:
+    """Returns the median delay of the other subscribers while none is paused."""
     delays: list[float] = []
     for _ in range(10):
         delays.append(await _delay(run))
@@ -69,16 +71,16 @@ async def _usual_delay(run: FaultRun) -> float:
 
 
 async def _delay(run: FaultRun) -> float:
-    """Seconds until every other subscriber that stays has come to what is the head now."""
-    staying = [one for one in run.subscribers if "staying" in one.attendance.name]
-    began, head = time.monotonic(), await run.stage.head()
+    """Returns the seconds until every permanent subscriber has reached the current head."""
+    permanent = [subscriber for subscriber in run.subscribers if not subscriber.reconnecting]
+    began, head = time.monotonic(), await run.system.head()
     async with asyncio.timeout(30):
-        while min(one.reached for one in staying) < head:
+        while min(subscriber.reached for subscriber in permanent) < head:
             await asyncio.sleep(0.02)
     return time.monotonic() - began
 
 
-async def _reached(lone: list[LoneSubscriber], head: int) -> None:
+async def _wait_until_reached(victims: list[SubscriberProcess], head: int) -> None:
     async with asyncio.timeout(90):
-        while min(one.reached for one in lone) < head:
+        while min(victim.reached for victim in victims) < head:
             await asyncio.sleep(0.1)

@@ -1,1 +1,1 @@
-"""The fault runner: load, subscribers, faults and the judge. Start with `tests/faults/README.md`."""
+"""The fault runner: workload, subscribers, faults and the checker. Start with `tests/faults/README.md`."""

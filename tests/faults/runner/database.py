@@ -1,4 +1,4 @@
-"""A durable PostgreSQL that a test ends as it likes, and starts again with what it had."""
+"""A durable PostgreSQL that a test can stop, crash or kill and start again with the same data."""
 
 import asyncio
 import signal
@@ -23,18 +23,18 @@ _STOP_SECONDS = 20.0
 
 
 class DatabaseServer:
-    """One PostgreSQL with its folder, reachable by its Unix socket and by nothing else. Durable: fsync is on."""
+    """A PostgreSQL with its own folder, reachable by its Unix socket only. Durable: fsync is on."""
 
     def __init__(
         self, folder: Path, *, settings: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
     ) -> None:
-        """`settings` are PostgreSQL's, `environ` goes into its environment; both may be changed before a start."""
+        """`settings` are PostgreSQL's, `environ` is added to its environment. A test may change both before a start."""
         self.folder = make_folder(folder)
         self.cluster = self.folder / "postgres"
         self.settings = {**_SETTINGS, **(settings or {})}
         self.environ = dict(environ or {})
         self._account = choose_account(self.folder, self.cluster)
-        if self._account.switch:  # PostgreSQL's account passes through, and puts its files into the cluster alone
+        if self._account.switch:  # PostgreSQL's account must reach the cluster, and writes only there
             self.folder.chmod(0o755)
         self.binaries = find_binaries(self._account, self.folder)
         prepare_cluster(self._account, self.binaries, self.cluster)
@@ -43,36 +43,39 @@ class DatabaseServer:
 
     @property
     def url(self) -> str:
-        """Of the hub's database, as the role that owns it and is no superuser."""
+        """The URL of the hub's database for its owner, which is no superuser."""
         return self.url_of(OWNER, OWNER)
 
     @property
     def admin_url(self) -> str:
-        """Of the hub's database, as the superuser."""
+        """The URL of the hub's database for the superuser."""
         return self.url_of(SUPERUSER, OWNER)
 
     def url_of(self, user: str, database: str) -> str:
-        """The URL of one of the databases, as one of the roles."""
+        """Returns the URL of a database for a role."""
         return f"postgresql://{user}@/{database}?host={quote(str(self._sockets), safe='')}&port=5432"
 
     @property
     def pid(self) -> int:
-        """Of the postmaster."""
-        assert self._process is not None, "it does not run"
+        """The process id of the postmaster."""
+        assert self._process is not None, "PostgreSQL is not running"
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """What it has said so far."""
+        """The server log so far."""
         path = self.folder / "postgres.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     async def start(self, seconds: float = 60) -> None:
-        """Starts it and returns when it answers. What a killed one left behind may first have to end by itself."""
+        """Starts PostgreSQL and waits until it answers.
+
+        Tries again if processes of a killed server still have to end.
+        """
         end = time.monotonic() + seconds
         while True:
             self._process = self._spawn()
-            if await self._answers(self._process, end):
+            if await self._accepts_connections(self._process, end):
                 return
             assert time.monotonic() < end, "PostgreSQL did not start:\n" + self.log[-1000:]
             await asyncio.sleep(0.1)
@@ -80,7 +83,7 @@ class DatabaseServer:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         arguments = ["-D", str(self.cluster), "-h", "", "-k", str(self._sockets), *options]
-        # By way of `env`, so that what is for PostgreSQL does not meet what starts it as root.
+        # Through `env`, so that PostgreSQL's variables do not affect the program that starts it as root.
         variables = [f"{name}={value}" for name, value in self.environ.items()]
         postgres = str(self.binaries / "postgres")
         with (self.folder / "postgres.log").open("ab") as log:
@@ -94,8 +97,8 @@ class DatabaseServer:
                 start_new_session=True,
             )
 
-    async def _answers(self, process: "subprocess.Popen[bytes]", end: float) -> bool:
-        """Whether it came to accept connections; not, when it ended instead or took too long."""
+    async def _accepts_connections(self, process: "subprocess.Popen[bytes]", end: float) -> bool:
+        """Waits until PostgreSQL accepts connections. Returns False if it ends first or takes too long."""
         conninfo = self.url_of(SUPERUSER, "postgres").encode()
         while await asyncio.to_thread(pq.PGconn.ping, conninfo) != pq.Ping.OK:
             if process.poll() is not None or time.monotonic() > end:
@@ -104,7 +107,7 @@ class DatabaseServer:
         return True
 
     async def prepare(self) -> None:
-        """Makes the hub's role and its empty database, in a server that has just been made."""
+        """Creates the hub's role and its empty database on a new server."""
         async with await psycopg.AsyncConnection.connect(
             self.url_of(SUPERUSER, "postgres"), autocommit=True
         ) as connection:
@@ -112,19 +115,19 @@ class DatabaseServer:
             await connection.execute("CREATE DATABASE xzepr OWNER xzepr")
 
     async def migrate(self) -> None:
-        """Gives the hub's database the present schema."""
+        """Migrates the hub's database to the current schema."""
         await asyncio.to_thread(migrate, self.url, say=lambda _: None)
 
     async def stop(self) -> None:
-        """Ends every session and writes everything down."""
+        """Fast shutdown: ends every session and writes a checkpoint."""
         await self._end(signal.SIGINT)
 
     async def crash(self) -> None:
-        """An immediate shutdown: every process of it leaves at once, and the next start recovers from the log."""
+        """Immediate shutdown: all processes end at once, and the next start recovers from the write-ahead log."""
         await self._end(signal.SIGQUIT)
 
     async def kill(self) -> None:
-        """kill -9 of the postmaster; its other processes leave when they notice."""
+        """Kills the postmaster with SIGKILL. Its other processes end when they notice."""
         await self._end(signal.SIGKILL)
 
     async def _end(self, how: signal.Signals) -> None:
@@ -139,7 +142,7 @@ class DatabaseServer:
             process.wait()
 
     async def execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        """Rows (if any) of one statement, as the superuser in the hub's database."""
+        """Runs a statement as the superuser in the hub's database. Returns its rows, if any."""
         async with await psycopg.AsyncConnection.connect(self.admin_url, autocommit=True) as connection:
             cursor = await connection.execute(statement.encode(), values)
             return await cursor.fetchall() if cursor.description else []
@@ -153,7 +156,7 @@ async def database_server(
     environ: Mapping[str, str] | None = None,
     migrated: bool = True,
 ) -> AsyncGenerator[DatabaseServer]:
-    """A running one with the hub's database in it, empty unless `migrated`; ended at the end."""
+    """A running server with the hub's database, empty unless `migrated`. It is shut down at the end."""
     server = await asyncio.to_thread(DatabaseServer, folder, settings=settings, environ=environ)
     try:
         await server.start()

@@ -1,4 +1,4 @@
-"""What is really in PostgreSQL, Kafka and the hub's answers, read without a line of the hub's code."""
+"""The contents of PostgreSQL and Kafka and the gates that hubs return, read without any code of the hub."""
 
 import json
 import time
@@ -12,8 +12,8 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from psycopg.rows import class_row
 
-from tests.faults.runner.ledger import Attendance, Entry, Json, Repeat
-from tests.faults.runner.plain_http import ask
+from tests.faults.runner.ledger import Entry, Json, Repeat, SubscriberRecord
+from tests.faults.runner.plain_http import graphql
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class StoredEvent:
 
     @property
     def key(self) -> str:
-        """The idempotency key, as the payload has it."""
+        """The idempotency key, taken from the payload."""
         return str(self.payload.get("key"))
 
 
@@ -50,21 +50,22 @@ class StoredMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """A record of the topic, as a consumer that reads committed gets it."""
+class KafkaRecord:
+    """A record of the topic, as a `read_committed` consumer gets it."""
 
     partition: int
     key: bytes
     position: int
+    """From the headers."""
     id: str
-    """Both from its headers."""
-    told: Json
-    """Its value, a CloudEvent."""
+    """From the headers."""
+    cloudevent: Json
+    """The value of the record."""
 
 
 @dataclass(frozen=True, slots=True)
-class GateAnswer:
-    """What the hub says of a group for a unit when it is asked."""
+class GateState:
+    """The gate of a group for a unit, as the hub returns it."""
 
     group_id: str
     unit: tuple[str, ...]
@@ -74,22 +75,22 @@ class GateAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a checker looks at."""
+    """Everything that the checker examines."""
 
     entries: Sequence[Entry]
     events: Sequence[StoredEvent]
     messages: Sequence[StoredMessage]
-    attendances: Sequence[Attendance]
-    gates: Mapping[str, Sequence[GateAnswer]] | None
-    """What each hub answers, by its name; None where it is not asked for."""
-    published: Sequence[Published] | None
-    """None where there is no broker."""
+    subscriber_records: Sequence[SubscriberRecord]
+    gates: Mapping[str, Sequence[GateState]] | None
+    """The gates that each hub returns, by its name; None if no hub was queried."""
+    kafka_records: Sequence[KafkaRecord] | None
+    """None if there is no broker."""
     repeats: Sequence[Repeat] | None
-    """What came of sending some of them again; None where that was not tried."""
+    """Responses to events that were sent again; None if that was not tried."""
     groups: Sequence[tuple[str, bool, tuple[str, ...]]] | None
-    """Every group as the tables have it now: its id, whether it is enabled, its members; None where nobody looked."""
+    """Id, enabled flag and members of every group in the tables; None if they were not read."""
     first: int = 1
-    """Position from which the stream is looked at."""
+    """The position at which the checks of the stream begin."""
 
     @property
     def head(self) -> int:
@@ -98,7 +99,7 @@ class Evidence:
 
 
 def stored_events(url: str) -> list[StoredEvent]:
-    """Every event, by position."""
+    """Returns every event, by position."""
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             """
@@ -107,11 +108,11 @@ def stored_events(url: str) -> list[StoredEvent]:
             FROM events ORDER BY position
             """
         ).fetchall()
-    return [StoredEvent(place, id, tuple(unit), *rest) for place, id, unit, *rest in rows]
+    return [StoredEvent(position, id, tuple(unit), *rest) for position, id, unit, *rest in rows]
 
 
 def stored_messages(url: str) -> list[StoredMessage]:
-    """The stream, by position."""
+    """Returns the stream, by position."""
     with psycopg.connect(url) as connection:
         return (
             connection.cursor(row_factory=class_row(StoredMessage))
@@ -126,7 +127,7 @@ def stored_messages(url: str) -> list[StoredMessage]:
 
 
 def stored_groups(url: str) -> list[tuple[str, bool, tuple[str, ...]]]:
-    """The groups as they are now, members in their order."""
+    """Returns the id, enabled flag and members of each group, as the tables have them now."""
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             """
@@ -138,15 +139,15 @@ def stored_groups(url: str) -> list[tuple[str, bool, tuple[str, ...]]]:
 
 
 def head_of(url: str) -> int:
-    """The newest position; 0 when there is none. Raises psycopg.Error while the database is away."""
+    """Returns the newest position, 0 if there is none. Raises psycopg.Error while the database is down."""
     with psycopg.connect(url, connect_timeout=5) as connection:
         row = connection.execute("SELECT coalesce(max(position), 0) FROM messages").fetchone()
         assert row is not None
         return int(row[0])
 
 
-def consumed(bootstrap: str, topic: str, seconds: float = 60) -> list[Published]:
-    """Everything in the topic that is committed, partition by partition in order, by librdkafka."""
+def consume_topic(bootstrap: str, topic: str, seconds: float = 60) -> list[KafkaRecord]:
+    """Returns every committed record of the topic, in order within each partition. Uses librdkafka."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -160,16 +161,16 @@ def consumed(bootstrap: str, topic: str, seconds: float = 60) -> list[Published]
     try:
         partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        return _to_the_end(consumer, len(partitions), time.monotonic() + seconds)
+        return _read_to_end(consumer, len(partitions), time.monotonic() + seconds)
     finally:
         consumer.close()
 
 
-def _to_the_end(consumer: Consumer, partitions: int, end: float) -> list[Published]:
-    found: list[Published] = []
+def _read_to_end(consumer: Consumer, partitions: int, end: float) -> list[KafkaRecord]:
+    records: list[KafkaRecord] = []
     ended: set[int | None] = set()
     while len(ended) < partitions:
-        assert time.monotonic() < end, "the consumer did not come to the end of the topic in time"
+        assert time.monotonic() < end, "the consumer did not reach the end of the topic in time"
         message = consumer.poll(0.5)
         if message is None:
             continue
@@ -178,10 +179,10 @@ def _to_the_end(consumer: Consumer, partitions: int, end: float) -> list[Publish
                 ended.add(message.partition())
             continue
         headers: dict[str, Any] = dict(message.headers() or [])
-        said = json.loads(message.value() or b"{}")
-        place = (message.partition() or 0, bytes(message.key() or b""))
-        found.append(Published(*place, int(headers["position"]), headers["id"].decode(), said))
-    return found
+        cloudevent = json.loads(message.value() or b"{}")
+        partition, key = message.partition() or 0, bytes(message.key() or b"")
+        records.append(KafkaRecord(partition, key, int(headers["position"]), headers["id"].decode(), cloudevent))
+    return records
 
 
 GATES = """
@@ -189,13 +190,13 @@ query ($key: UnitInput!) { unit(key: $key) { gates { complete since group { id }
 """
 
 
-async def asked_gates(port: int, secret: str, units: Sequence[tuple[str, ...]]) -> list[GateAnswer]:
-    """Every gate of these units, as the hub tells it now."""
+async def gate_states(port: int, secret: str, units: Sequence[tuple[str, ...]]) -> list[GateState]:
+    """Queries a hub for every gate of these units."""
     names = ("name", "version", "release", "platformId", "package")
-    found: list[GateAnswer] = []
+    gates: list[GateState] = []
     for unit in units:
-        data = await ask(port, GATES, {"key": dict(zip(names, unit, strict=True))}, secret)
+        data = await graphql(port, GATES, {"key": dict(zip(names, unit, strict=True))}, secret)
         for gate in data["unit"]["gates"]:
             since = None if gate["since"] is None else datetime.fromisoformat(gate["since"])
-            found.append(GateAnswer(gate["group"]["id"], unit, gate["complete"], since))
-    return found
+            gates.append(GateState(gate["group"]["id"], unit, gate["complete"], since))
+    return gates

@@ -1,23 +1,22 @@
-"""What a checker says is wrong, and the question that is asked of everybody who reads the stream."""
+"""Findings of the checker, and the check that every reader of the stream must pass."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-Finding = tuple[str, str]
-"""What kind of failure it is (LOST, REPEATED, ORDER, GATE, REFUSED, OTHER), and in words."""
-LOST, REPEATED, ORDER, GATE, REFUSED, OTHER = "lost", "repeated", "order", "gate", "refused", "other"
+Finding = tuple[str, str]  # one of the kinds below, and a description
+LOST, REPEATED, ORDER, GATE, REJECTED, OTHER = "lost", "repeated", "order", "gate", "rejected", "other"
 
 
-def each_once(who: str, got: list[int], wanted: Iterable[int]) -> Iterator[Finding]:
-    """Whether somebody got exactly these positions, each once and in order."""
-    counted, expected = Counter(got), set(wanted)
-    yield from ((LOST, f"{who} lacks position {position}") for position in sorted(expected - counted.keys()))
-    for position, count in counted.items():
-        if position not in expected:
-            yield OTHER, f"{who} has position {position}, which is not for it"
+def exactly_once(reader: str, received: list[int], expected: Iterable[int]) -> Iterator[Finding]:
+    """Checks that a reader received exactly these positions, each once and in order."""
+    counts, positions = Counter(received), set(expected)
+    yield from ((LOST, f"{reader} lacks position {position}") for position in sorted(positions - counts.keys()))
+    for position, count in counts.items():
+        if position not in positions:
+            yield OTHER, f"{reader} has position {position}, which it must not get"
         elif count > 1:
-            yield REPEATED, f"{who} has position {position} {count} times"
-    for before, after in pairwise(got):
+            yield REPEATED, f"{reader} has position {position} {count} times"
+    for before, after in pairwise(received):
         if after < before:
-            yield ORDER, f"{who} has {after} after {before}"
+            yield ORDER, f"{reader} has {after} after {before}"

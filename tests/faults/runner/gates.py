@@ -1,16 +1,18 @@
-"""Gates by brute force, from docs/explanations/gates.md alone: no state, the history of a unit is gone through again
-for every event. Shares no code with the hub."""
+"""Gates by brute force, from docs/explanations/gates.md alone. Keeps no state: each event rereads its unit's events.
+
+Shares no code with the hub.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tests.faults.runner.evidence import GateAnswer, StoredEvent, StoredMessage
+from tests.faults.runner.evidence import GateState, StoredEvent, StoredMessage
 
 
 @dataclass(frozen=True, slots=True)
-class GateWord:
-    """A gate message: what an event did to a gate."""
+class GateMessage:
+    """A gate message: the effect of one event on one gate."""
 
     kind: str
     group_id: str
@@ -20,8 +22,8 @@ class GateWord:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupThen:
-    """A group from a position of the stream on."""
+class GroupState:
+    """A group as it is from a position of the stream on."""
 
     id: str
     created: int
@@ -32,60 +34,62 @@ class GroupThen:
 
 @dataclass(slots=True)
 class Replay:
-    """What must have been said, and what must be so at the end."""
+    """The gate messages that the hub must have published, and the final groups and events."""
 
-    words: list[GateWord] = field(default_factory=list[GateWord])
-    groups: dict[str, GroupThen] = field(default_factory=dict[str, GroupThen])
-    histories: dict[tuple[str, ...], list[StoredEvent]] = field(
+    gate_messages: list[GateMessage] = field(default_factory=list[GateMessage])
+    groups: dict[str, GroupState] = field(default_factory=dict[str, GroupState])
+    events_by_unit: dict[tuple[str, ...], list[StoredEvent]] = field(
         default_factory=dict[tuple[str, ...], list[StoredEvent]]
     )
 
 
 def replay(messages: Iterable[StoredMessage], events: dict[int, StoredEvent]) -> Replay:
-    """Goes through events and changes of groups in the order of the stream."""
-    done = Replay()
+    """Applies events and group changes in the order of the stream. `events` is keyed by position."""
+    state = Replay()
     for message in messages:
         if message.kind.startswith("group.") and message.group_id is not None:
-            _change(done, message)
+            _change(state, message)
         elif message.kind == "event.recorded" and (event := events.get(message.position)) is not None:
-            done.words.extend(_judge(done, event))
-            done.histories.setdefault(event.unit, []).append(event)
-    return done
+            state.gate_messages.extend(_evaluate(state, event))
+            state.events_by_unit.setdefault(event.unit, []).append(event)
+    return state
 
 
-def _change(done: Replay, message: StoredMessage) -> None:
+def _change(state: Replay, message: StoredMessage) -> None:
     assert message.group_id is not None
     if message.kind == "group.deleted":
-        del done.groups[message.group_id]
+        del state.groups[message.group_id]
         return
-    said = message.data or {}
-    was = done.groups.get(message.group_id)
-    done.groups[message.group_id] = GroupThen(
+    data = message.data or {}
+    previous = state.groups.get(message.group_id)
+    state.groups[message.group_id] = GroupState(
         message.group_id,
-        message.position if was is None else was.created,
+        message.position if previous is None else previous.created,
         message.position,
-        said["enabled"],
-        tuple(said["eventReceiverIds"]),
+        data["enabled"],
+        tuple(data["eventReceiverIds"]),
     )
 
 
-def _judge(done: Replay, event: StoredEvent) -> Iterable[GateWord]:
-    before = done.histories.get(event.unit, [])
+def _evaluate(state: Replay, event: StoredEvent) -> Iterable[GateMessage]:
+    before = state.events_by_unit.get(event.unit, [])
     after = [*before, event]
-    for group in sorted(done.groups.values(), key=lambda group: group.created):
+    for group in sorted(state.groups.values(), key=lambda group: group.created):
         if not group.enabled or event.receiver_id not in group.members:
             continue
         was, now = is_complete(before, group.members), is_complete(after, group.members)
         if event.success and now:
-            told = any(one.receiver_id in group.members and one.position > group.changed for one in before)
+            reported = any(
+                earlier.receiver_id in group.members and earlier.position > group.changed for earlier in before
+            )
             since = complete_since(after, group.members)
-            yield GateWord("gate.completed", group.id, event.position, not was or not told, since)
+            yield GateMessage("gate.completed", group.id, event.position, not was or not reported, since)
         elif was and not now:
-            yield GateWord("gate.regressed", group.id, event.position, True, None)
+            yield GateMessage("gate.regressed", group.id, event.position, True, None)
 
 
 def is_complete(history: Sequence[StoredEvent], members: Iterable[str]) -> bool:
-    """Whether every member's latest event in the history of a unit is a success."""
+    """Returns whether every member's latest event in the history of a unit is a success."""
     return all((last := _latest(history, member)) is not None and last.success for member in members)
 
 
@@ -94,7 +98,7 @@ def _latest(history: Sequence[StoredEvent], member: str) -> StoredEvent | None:
 
 
 def complete_since(history: Sequence[StoredEvent], members: Iterable[str]) -> datetime:
-    """When the last of the members' present runs of successes began."""
+    """Returns the latest start of the members' current runs of successes."""
     return max(_run_began(history, member) for member in members)
 
 
@@ -104,15 +108,15 @@ def _run_began(history: Sequence[StoredEvent], member: str) -> datetime:
     return own[failures[-1] + 1 if failures else 0].recorded_at
 
 
-def gates_at_the_end(done: Replay) -> list[GateAnswer]:
-    """Every gate that any member has reported for, enabled or not."""
-    found: list[GateAnswer] = []
-    for unit, history in done.histories.items():
+def final_gates(state: Replay) -> list[GateState]:
+    """Returns every gate that has a report of at least one member, of enabled and disabled groups."""
+    gates: list[GateState] = []
+    for unit, history in state.events_by_unit.items():
         reporters = {event.receiver_id for event in history}
-        for group in sorted(done.groups.values(), key=lambda group: group.created):
+        for group in sorted(state.groups.values(), key=lambda group: group.created):
             if reporters.isdisjoint(group.members):
                 continue
             complete = is_complete(history, group.members)
             since = complete_since(history, group.members) if complete else None
-            found.append(GateAnswer(group.id, unit, complete, since))
-    return found
+            gates.append(GateState(group.id, unit, complete, since))
+    return gates

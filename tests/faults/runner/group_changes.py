@@ -1,4 +1,4 @@
-"""Somebody who changes groups while clients record; no code of the hub's."""
+"""An administrator that changes groups while clients record events. Shares no code with the hub."""
 
 import asyncio
 import json
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from random import Random
 
 from tests.faults.runner.ledger import Json
-from tests.faults.runner.plain_http import BrokenOffError, Connection
-from tests.faults.runner.writers import Load
+from tests.faults.runner.plain_http import BrokenConnectionError, Connection
+from tests.faults.runner.writers import Workload
 
 PAUSE_SECONDS = 0.5
-_SECONDS = 5.0
+_REQUEST_SECONDS = 5.0
 MEMBERS = """
 mutation ($input: UpdateEventReceiverGroupInput!) {
   updateEventReceiverGroup(input: $input) { eventReceiverGroup { id } }
@@ -23,17 +23,19 @@ mutation ($input: SetEventReceiverGroupEnabledInput!) {
 """
 
 
-class Gardener:
-    """Twice a second the last group is switched, or the first gets other members; whether that arrived, the stream
-    tells."""
+class GroupAdministrator:
+    """Twice a second, switches the last group on or off or gives the first other members.
 
-    def __init__(self, load: Load, groups: Sequence[str]) -> None:
-        self._load = load
+    The stream shows whether a change arrived.
+    """
+
+    def __init__(self, workload: Workload, groups: Sequence[str]) -> None:
+        self._workload = workload
         self._groups = groups
-        self._random = Random(load.seed)
+        self._random = Random(workload.seed)
 
     async def run(self) -> None:
-        """Until cancelled. Fails on an answer after which a client would not come back."""
+        """Changes groups until cancelled. Fails on an error after which a client would not retry."""
         while True:
             await asyncio.sleep(PAUSE_SECONDS)
             await self._change(*self._next())
@@ -41,17 +43,19 @@ class Gardener:
     def _next(self) -> tuple[str, Json]:
         random = self._random
         if random.random() < 0.5:
-            members = random.sample(self._load.receivers, random.randint(1, 3))
+            members = random.sample(self._workload.receivers, random.randint(1, 3))
             return MEMBERS, {"id": self._groups[0], "eventReceiverIds": members}
         return ENABLED, {"id": self._groups[-1], "enabled": random.random() < 0.7}
 
     async def _change(self, query: str, input: Json) -> None:
         body = json.dumps({"query": query, "variables": {"input": input}}).encode()
-        connection = Connection(self._random.choice(self._load.ports))
+        connection = Connection(self._random.choice(self._workload.ports))
         try:
-            answer = await connection.ask(body, f"Authorization: Bearer {self._load.secret}\r\n", _SECONDS)
-        except BrokenOffError:
+            response = await connection.post(
+                body, f"Authorization: Bearer {self._workload.secret}\r\n", _REQUEST_SECONDS
+            )
+        except BrokenConnectionError:
             return
         finally:
             connection.close()
-        assert self._load.comes_back(answer.codes), answer.body.decode()
+        assert self._workload.is_retryable(response.codes), response.body.decode()

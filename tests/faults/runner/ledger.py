@@ -1,4 +1,4 @@
-"""What clients know of their events, and subscribers of the stream: evidence, kept without a line of the hub's code."""
+"""The records of clients about their events and of subscribers about the stream. Shares no code with the hub."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,146 +9,146 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class Entry:
-    """One event that a client wants recorded. Times are monotonic seconds."""
+    """An event that a client has to record. Times are monotonic seconds."""
 
     key: str
-    """Its idempotency key; also in its payload, so that an event tells whose it is without the hub's own table."""
+    """The idempotency key. The payload repeats it, so that the owner is known without the hub's own table of keys."""
     input: Json
-    first_try: float = 0.0
+    first_attempt_at: float = 0.0
     acknowledged_at: float = 0.0
-    """0 while it is not."""
+    """0 until it is acknowledged."""
     id: str = ""
     position: int = 0
-    tries: int = 0
-    refusal: str = ""
-    """An answer after which a client does not try again: never to be seen."""
+    attempts: int = 0
+    fatal_error: str = ""
+    """An error after which a client does not retry. No run may have one."""
 
     @property
     def waited(self) -> float:
-        """Seconds from the first try to the acknowledgement."""
-        return self.acknowledged_at - self.first_try if self.acknowledged_at else 0.0
+        """Seconds from the first attempt to the acknowledgement."""
+        return self.acknowledged_at - self.first_attempt_at if self.acknowledged_at else 0.0
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that the clients of one run wanted, and what they were told."""
+    """The events of all clients of one run, with the responses that the clients received."""
 
     entries: list[Entry] = field(default_factory=list[Entry])
-    troubles: dict[str, int] = field(default_factory=dict[str, int])
-    """How often each reason to try again was met."""
+    retry_reasons: dict[str, int] = field(default_factory=dict[str, int])
+    """How often each reason to retry occurred."""
 
     @property
     def acknowledged(self) -> list[Entry]:
-        """Those that the hub said are recorded."""
+        """The events that the hub acknowledged."""
         return [entry for entry in self.entries if entry.acknowledged_at]
 
     @property
     def retries(self) -> int:
-        """Tries after the first ones."""
-        return sum(entry.tries - 1 for entry in self.entries if entry.tries)
+        """The number of attempts after the first of each event."""
+        return sum(entry.attempts - 1 for entry in self.entries if entry.attempts)
 
     @property
     def longest_outage(self) -> float:
-        """The most seconds that a client went from its first try of an event to the acknowledgement."""
+        """The longest time of an event from its first attempt to its acknowledgement, in seconds."""
         return max((entry.waited for entry in self.entries), default=0.0)
 
     @property
     def longest_silence(self) -> float:
-        """The most seconds in which no client got an acknowledgement."""
+        """The longest time without an acknowledgement for any client, in seconds."""
         return max(self._silences(), default=0.0)
 
     @property
     def seconds_of_silence(self) -> float:
-        """All the time in which no client got an acknowledgement for a second or more: the outages."""
+        """The sum of all times of at least a second without an acknowledgement: the outages."""
         return sum(silence for silence in self._silences() if silence >= 1)
 
     def _silences(self) -> list[float]:
         times = sorted(entry.acknowledged_at for entry in self.acknowledged)
         return [after - before for before, after in pairwise(times)]
 
-    def trouble(self, reason: str) -> None:
-        """Counts a reason to try again."""
-        self.troubles[reason] = self.troubles.get(reason, 0) + 1
+    def count_retry(self, reason: str) -> None:
+        """Counts one occurrence of a reason to retry."""
+        self.retry_reasons[reason] = self.retry_reasons.get(reason, 0) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """What a client was told that sent an acknowledged event once more, with its key."""
+    """The response to an acknowledged event that was sent again with the same key."""
 
     key: str
     id: str
     repeated: bool
-    """Whether the hub said that it had it already."""
+    """Whether the hub reported that the event was already recorded."""
 
 
 def unit_of(input: Json) -> tuple[str, ...]:
-    """The five strings that name what an event is about."""
+    """Returns the five strings that name the unit of an event."""
     return tuple(input[name] for name in ("name", "version", "release", "platformId", "package"))
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One message as a subscriber or a consumer got it."""
+class ReceivedMessage:
+    """A message as a subscriber received it."""
 
     position: int
     id: str
     kind: str
     event_id: str | None = None
-    """Of the event that the message is about."""
+    """The event that the message is about; None if it is about no event."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """Which messages a subscriber asks for: every given field must match."""
+class StreamFilter:
+    """The messages that a subscriber requests. Every field that is not None must match."""
 
     kinds: tuple[str, ...] | None = None
-    """As the stream names them."""
+    """Kinds as the stream names them."""
     success: bool | None = None
 
-    def takes(self, kind: str, success: bool | None) -> bool:
-        """Whether a message of that kind is wished for; `success` is its event's, None where it has none."""
+    def matches(self, kind: str, success: bool | None) -> bool:
+        """Returns whether a message matches. `success` is that of its event, None if it has no event."""
         return (self.kinds is None or kind in self.kinds) and self.success in (None, success)
 
     @property
     def variables(self) -> Json:
-        """For the document that subscribers send."""
+        """The variables of the subscription that apply this filter."""
         kinds = None if self.kinds is None else [kind.upper().replace(".", "_") for kind in self.kinds]
-        given = {"kinds": kinds, "filter": None if self.success is None else {"success": self.success}}
-        return {name: value for name, value in given.items() if value is not None}
+        values = {"kinds": kinds, "filter": None if self.success is None else {"success": self.success}}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-EVERYTHING = Wish()
+EVERYTHING = StreamFilter()
 
 
 @dataclass(slots=True)
-class Attendance:
-    """All that one subscriber got, in the order it came, over all its connections."""
+class SubscriberRecord:
+    """Everything that one subscriber received, in order of arrival, over all its connections."""
 
     name: str
     after: int
-    """It asked for everything after this position."""
-    seen: list[Seen] = field(default_factory=list[Seen])
-    attached: int = 0
-    """How many connections it had."""
-    wish: Wish = EVERYTHING
+    """The position after which the subscription began."""
+    received: list[ReceivedMessage] = field(default_factory=list[ReceivedMessage])
+    connections: int = 0
+    """The number of connections so far."""
+    filter: StreamFilter = EVERYTHING
     checkpoints: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    """How many messages it had when each checkpoint came, and its cursor."""
-    from_checkpoints: int = 0
-    """How often it came back with the cursor of a checkpoint that was further than its last message."""
-    troubles: dict[str, int] = field(default_factory=dict[str, int])
-    refusal: str = ""
-    """An answer after which a subscriber does not come back: never to be seen, unless the test is about it."""
+    """For each checkpoint, the number of messages received before it, and its cursor."""
+    resumed_from_checkpoint: int = 0
+    """How often it resumed from the cursor of a checkpoint that was newer than its last message."""
+    retry_reasons: dict[str, int] = field(default_factory=dict[str, int])
+    fatal_error: str = ""
+    """An error after which a subscriber does not reconnect. Only a restore may cause one."""
 
     @property
     def last(self) -> int:
-        """The position of its last message; where it began, while it has none."""
-        return self.seen[-1].position if self.seen else self.after
+        """The position of the last message received; the initial position if there is none."""
+        return self.received[-1].position if self.received else self.after
 
-    def trouble(self, reason: str) -> None:
-        """Counts a reason to attach again."""
-        self.troubles[reason] = self.troubles.get(reason, 0) + 1
+    def count_retry(self, reason: str) -> None:
+        """Counts one occurrence of a reason to reconnect."""
+        self.retry_reasons[reason] = self.retry_reasons.get(reason, 0) + 1
 
 
 def position_of(cursor: str) -> int:
-    """The position in a cursor: consumers need not know that it is there, a checker may."""
+    """Returns the position in a cursor. Clients must not rely on its format, but the checker may."""
     return int(cursor.partition("-")[0])

@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand, so that what a client sees of a fault is what came over the wire; shares no code with the hub."""
+"""HTTP/1.1 by hand, so that no library hides a fault from the client. Shares no code with the hub."""
 
 import asyncio
 import json
@@ -10,26 +10,26 @@ from typing import Any
 Json = dict[str, Any]
 
 
-class BrokenOffError(OSError):
-    """The connection ended in the middle of an answer, or what came is no HTTP."""
+class BrokenConnectionError(OSError):
+    """The connection ended during a response, or the response is not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole response."""
+class Response:
+    """A complete response."""
 
     status: int
     body: bytes
 
     @property
     def json(self) -> Json:
-        """The body as JSON; raises ValueError."""
-        found: Json = json.loads(self.body)
-        return found
+        """The body as JSON. Raises ValueError if it is not JSON."""
+        value: Json = json.loads(self.body)
+        return value
 
     @property
     def codes(self) -> list[str]:
-        """The codes of its GraphQL errors, `HTTP 502` and the like where it holds none."""
+        """The codes of the GraphQL errors, or the status (`HTTP 502`) if a failed response has none."""
         try:
             errors = self.json.get("errors", [])
         except ValueError:
@@ -39,15 +39,17 @@ class Answer:
 
 
 class Connection:
-    """One keep-alive connection to one port of this machine, opened when it is needed and again after it broke."""
+    """A keep-alive connection to a local port. It opens when needed, and again after it broke."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, body: bytes, headers: str, seconds: float) -> Answer:
-        """The answer to a POST to /graphql. Raises OSError (also when it takes longer); whether the request was
-        carried out is then unknown."""
+    async def post(self, body: bytes, headers: str, seconds: float) -> Response:
+        """Sends a POST to /graphql and returns the response.
+
+        Raises BrokenConnectionError, also after `seconds`. It is then unknown whether the request was executed.
+        """
         try:
             async with asyncio.timeout(seconds):
                 if self._streams is None:
@@ -56,20 +58,20 @@ class Connection:
                 writer.write(request(self._port, body, headers))
                 status, length, keep = head_of(await reader.readuntil(b"\r\n\r\n"))
                 if length is None:
-                    raise BrokenOffError("an answer without a length")
-                answer = Answer(status, await reader.readexactly(length))
+                    raise BrokenConnectionError("the response has no length")
+                response = Response(status, await reader.readexactly(length))
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
             self.close()
-            raise BrokenOffError(f"{type(error).__name__}: {error}") from error
+            raise BrokenConnectionError(f"{type(error).__name__}: {error}") from error
         except BaseException:
             self.close()
             raise
         if not keep:
             self.close()
-        return answer
+        return response
 
     def close(self) -> None:
-        """Harmless when repeated."""
+        """Closes the connection if it is open."""
         streams, self._streams = self._streams, None
         if streams is not None:
             with suppress(OSError, RuntimeError):
@@ -77,39 +79,41 @@ class Connection:
 
 
 def request(port: int, body: bytes, headers: str) -> bytes:
-    """The bytes of a POST; `headers` are whole lines."""
+    """Returns the bytes of a POST. `headers` are complete lines."""
     head = f"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n{headers}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def head_of(raw: bytes) -> tuple[int, int | None, bool]:
-    """Of the head of a response: the status, the length of the body if it is told, and whether the connection stays."""
+    """Parses the head of a response: status, length of the body (None if absent), whether the connection is kept."""
     first, *lines = raw.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
     if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
-        raise BrokenOffError(f"no HTTP: {first[:60]!r}")
+        raise BrokenConnectionError(f"the response is not HTTP: {first[:60]!r}")
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     length = fields.get("content-length")
     return int(rest[:3]), None if length is None else int(length), fields.get("connection", "").lower() != "close"
 
 
-async def ask(port: int, query: str, variables: Json, secret: str = "", seconds: float = 30) -> Json:
-    """The `data` of one answer without errors, on a connection of its own; for what is set up in quiet times."""
+async def graphql(port: int, query: str, variables: Json, secret: str = "", seconds: float = 30) -> Json:
+    """Executes a document on a new connection and returns its `data`. Fails on errors."""
     connection = Connection(port)
     authorization = f"Authorization: Bearer {secret}\r\n" if secret else ""
     try:
         body = json.dumps({"query": query, "variables": variables}).encode()
-        answer = await connection.ask(body, authorization, seconds)
+        response = await connection.post(body, authorization, seconds)
     finally:
         connection.close()
-    assert not answer.codes, answer.body.decode()
-    return answer.json["data"]
+    assert not response.codes, response.body.decode()
+    return response.json["data"]
 
 
 @asynccontextmanager
 async def event_stream(port: int, body: bytes, headers: str) -> AsyncGenerator[AsyncGenerator[dict[str, str]]]:
-    """The events of a text/event-stream that a POST opens, as their fields. Raises OSError where it is cut, refused,
-    or silent for 30 s (the hub sends a comment after 12)."""
+    """Opens a text/event-stream with a POST and yields the fields of its events.
+
+    Raises OSError if the stream is cut, rejected or silent for 30 s. The hub sends a comment after 12 s.
+    """
     async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -117,15 +121,15 @@ async def event_stream(port: int, body: bytes, headers: str) -> AsyncGenerator[A
         async with asyncio.timeout(30):
             status, length, _ = head_of(await reader.readuntil(b"\r\n\r\n"))
         if status != 200 or length is not None:
-            refusal = b"" if length is None else await reader.read(min(length, 1000))
-            raise BrokenOffError(f"HTTP {status}: {refusal.decode(errors='replace')}")
+            error_body = b"" if length is None else await reader.read(min(length, 1000))
+            raise BrokenConnectionError(f"HTTP {status}: {error_body.decode(errors='replace')}")
         events = _events(reader)
         try:
             yield events
         finally:
             await events.aclose()
     except (EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
-        raise BrokenOffError(f"{type(error).__name__}: {error}") from error
+        raise BrokenConnectionError(f"{type(error).__name__}: {error}") from error
     finally:
         with suppress(OSError, RuntimeError):
             writer.close()

@@ -1,4 +1,4 @@
-"""What is done to a PostgreSQL: its connections taken, its clock set, its writer's turn looked at."""
+"""Faults of a PostgreSQL: connections exhausted, clock changed, writer lock held."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ import pytest
 from psycopg.rows import TupleRow
 
 from tests.faults.runner.database import DatabaseServer
-from tests.faults.runner.plain_http import Answer, Connection
+from tests.faults.runner.plain_http import Connection, Response
 
-_TURN = """
+_LOCK_HOLDER = """
 SELECT a.pid, a.xact_start::text, a.query_start::text, a.wait_event
 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s
@@ -24,14 +24,14 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s
 _WRITER_LOCK = 0x787A_6570_7201
 
 
-async def turn(postgres: DatabaseServer) -> tuple[object, ...] | None:
-    """The session that has the writer's turn, if it waits for its server to say something."""
-    rows = await postgres.execute(_TURN, (_WRITER_LOCK >> 32, _WRITER_LOCK & 0xFFFF_FFFF))
+async def writer_lock_holder(postgres: DatabaseServer) -> tuple[object, ...] | None:
+    """Returns the session that holds the writer lock, if it waits for its client; else None."""
+    rows = await postgres.execute(_LOCK_HOLDER, (_WRITER_LOCK >> 32, _WRITER_LOCK & 0xFFFF_FFFF))
     return rows[0] if rows and rows[0][3] == "ClientRead" else None
 
 
 async def backends(postgres: DatabaseServer) -> int:
-    """How many connections the hubs have."""
+    """Returns the number of the hubs' connections."""
     [(count,)] = await postgres.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE usename = 'xzepr' AND application_name LIKE 'xzepr %%'"
     )
@@ -40,7 +40,7 @@ async def backends(postgres: DatabaseServer) -> int:
 
 @asynccontextmanager
 async def all_connections_taken(postgres: DatabaseServer) -> AsyncGenerator[None]:
-    """Meanwhile no role but the superuser finds a free connection, and the hubs have lost those that they had."""
+    """Closes the hubs' connections and takes all free ones, except the superuser's, while the block runs."""
     held: list[psycopg.AsyncConnection[TupleRow]] = []
     taking = asyncio.create_task(_keep_taking(postgres, held))
     try:
@@ -54,7 +54,7 @@ async def all_connections_taken(postgres: DatabaseServer) -> AsyncGenerator[None
                 )
                 await asyncio.sleep(0.2)
         yield
-        assert not await backends(postgres), "the hubs found connections meanwhile"
+        assert not await backends(postgres), "a hub got a connection"
     finally:
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
@@ -78,12 +78,12 @@ async def _take_the_rest(postgres: DatabaseServer, held: "list[psycopg.AsyncConn
             raise
 
 
-async def answer(port: int, secret: str, query: str, **variables: object) -> Answer:
-    """Whatever a hub answers, errors too."""
+async def graphql_response(port: int, secret: str, query: str, **variables: object) -> Response:
+    """Executes a document at a hub and returns the response, which may have errors."""
     connection = Connection(port)
     try:
         body = json.dumps({"query": query, "variables": variables}).encode()
-        return await connection.ask(body, f"Authorization: Bearer {secret}\r\n", 30)
+        return await connection.post(body, f"Authorization: Bearer {secret}\r\n", 30)
     finally:
         connection.close()
 
@@ -92,7 +92,7 @@ class Clock:
     """The clock of a PostgreSQL that was started with its `environ`."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is one that PostgreSQL's account can read. Skips where there is no libfaketime."""
+        """PostgreSQL's account must be able to read `folder`. Skips the test if libfaketime is missing."""
         library = _library()
         if library is None:
             pytest.skip("no libfaketime on this machine (Debian: apt install faketime)")
@@ -103,10 +103,10 @@ class Clock:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-        self.put(0)
+        self.set_offset(0)
 
-    def put(self, hours: int) -> None:
-        """Puts the clock so many hours from the right time, at once."""
+    def set_offset(self, hours: int) -> None:
+        """Sets the clock to the real time plus `hours`, at once."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{hours:+d}h\n")
         new.chmod(0o644)
@@ -117,13 +117,13 @@ def _library() -> Path | None:
     if named := os.environ.get("XZEPR_TEST_FAKETIME"):
         return Path(named)
     for folder in Path("/usr/lib").glob("*/faketime"):
-        if (found := folder / "libfaketime.so.1").exists():
-            return found
+        if (library := folder / "libfaketime.so.1").exists():
+            return library
     return None
 
 
 class OldServer(DatabaseServer):
-    """A PostgreSQL of Debian's, older than the embedded one. Skips where it is not installed."""
+    """A PostgreSQL of Debian that is older than the embedded one. Skips the test if it is not installed."""
 
     def __init__(self, folder: Path, major: int) -> None:
         binaries = Path(f"/usr/lib/postgresql/{major}/bin")
@@ -141,7 +141,7 @@ class OldServer(DatabaseServer):
 
 @asynccontextmanager
 async def old_server(folder: Path, major: int) -> AsyncGenerator[DatabaseServer]:
-    """A running one with the hub's database in it, ended at the end."""
+    """A running server with the hub's database. It is shut down at the end."""
     server = await asyncio.to_thread(OldServer, folder, major)
     try:
         await server.start()

@@ -1,4 +1,4 @@
-"""What the fault runs of a test session came to: a line of JSON for each, and a table at its end; a pytest plugin."""
+"""A pytest plugin that reports the fault runs of a session: one JSON line for each run, and a table at the end."""
 
 import json
 import os
@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-FILE = "XZEPR_TEST_FAULT_REPORT"
-"""Names the file that lines are appended to; without it there is the table alone."""
+FILE = "XZEPR_TEST_FAULT_REPORT"  # names the file for the JSON lines; without it, only the table is printed
 ROOT = Path(__file__).parents[3]
 
 
@@ -23,39 +22,39 @@ class FaultReport:
     fault: str
     injections: int
     seconds: float
-    """How long events were offered."""
+    """Duration of the workload."""
     acknowledged: int
     lost: int
     repeated: int
     wrong: int
     """Findings of any other kind."""
     longest_outage: float
-    """Seconds that a client went from its first try of an event to its acknowledgement, at most."""
+    """Longest time of an event from its first attempt to its acknowledgement, in seconds."""
     longest_silence: float
-    """Seconds in which no client at all got one, at most."""
+    """Longest time without an acknowledgement for any client, in seconds."""
     retries: int
     kafka: str
-    """yes, or why not."""
+    """`yes`, or the reason why there was no broker."""
     rate: float
-    """Acknowledged events a second, catching up included, outages of a second and more not: in them a fault that takes
-    every hub leaves nobody to record with."""
+    """Acknowledged events per second. Includes catching up and excludes outages of at least a second, during which
+    a fault that affects every hub leaves no server."""
     messages: int
-    attached: int
+    connections: int
     """Connections of subscribers."""
-    troubles: dict[str, int] = field(default_factory=dict[str, int])
+    retry_reasons: dict[str, int] = field(default_factory=dict[str, int])
     findings: Sequence[str] = ()
     commit: str = ""
     at: str = ""
 
 
 def commit() -> str:
-    """The commit that is tested, with a star when the tree has changes."""
+    """Returns the commit under test, with a star if the tree has changes."""
     done = subprocess.run(["git", "describe", "--always", "--dirty=*"], cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 
-def keep(report: FaultReport, node: pytest.Item) -> None:
-    """Appends the line, and hands it to the summary of the session."""
+def save_report(report: FaultReport, node: pytest.Item) -> None:
+    """Appends the run to the report file, and passes it to the summary of the session."""
     line = {**asdict(report), "commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     node.user_properties.append(("fault", line))
     if path := os.environ.get(FILE):
@@ -70,71 +69,73 @@ HEAD = (
 
 
 def table(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """The runs, one under the other; runs of the same fault are added up."""
-    rows = [HEAD, *(tuple(_shown(line[name]) for name in HEAD) for line in summed(lines))]
+    """Returns the lines of a table with one row for each fault."""
+    rows = [HEAD, *(tuple(_cell(line[name]) for name in HEAD) for line in merge_runs(lines))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def summed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line for each fault: counts are added, of outages the longest is kept."""
-    found: dict[str, dict[str, Any]] = {}
+def merge_runs(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merges the runs of each fault: adds the counts and keeps the longest outage and silence."""
+    merged: dict[str, dict[str, Any]] = {}
     for line in lines:
-        if (was := found.get(line["fault"])) is None:
-            found[line["fault"]] = dict(line)
+        if (row := merged.get(line["fault"])) is None:
+            merged[line["fault"]] = dict(line)
             continue
         for name in ("injections", "seconds", "acknowledged", "lost", "repeated", "wrong", "retries"):
-            was[name] += line[name]
+            row[name] += line[name]
         for name in ("longest_outage", "longest_silence"):
-            was[name] = max(was[name], line.get(name, 0.0))
-        was["kafka"] = line["kafka"] if was["kafka"] == "yes" else was["kafka"]
-    return list(found.values())
+            row[name] = max(row[name], line.get(name, 0.0))
+        row["kafka"] = line["kafka"] if row["kafka"] == "yes" else row["kafka"]
+    return list(merged.values())
 
 
-def _shown(value: object) -> str:
+def _cell(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-_WANTED = pytest.StashKey[list[str]]()
+_SELECTED = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Notes which faults the session is about to try."""
-    session.config.stash[_WANTED] = [item.nodeid for item in session.items if item.get_closest_marker("faults")]
+    """Stores the fault tests of the session for the summary."""
+    session.config.stash[_SELECTED] = [item.nodeid for item in session.items if item.get_closest_marker("faults")]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of the session, how many faults were tried, and why others were not."""
+    """Prints the table of the session, the number of faults tried, and the reasons why others were not."""
     stats: dict[str, list[Any]] = terminalreporter.stats
-    wanted = terminalreporter.config.stash.get(_WANTED, list[str]())
-    reports = [one for some in stats.values() for one in some if isinstance(one, pytest.TestReport)]
+    selected = terminalreporter.config.stash.get(_SELECTED, list[str]())
+    reports = [item for items in stats.values() for item in items if isinstance(item, pytest.TestReport)]
     lines = [line for report in reports if report.when == "call" and (line := _line_of(report)) is not None]
-    if not wanted and not lines:
+    if not selected and not lines:
         return
     terminalreporter.section("faults")
-    for line in [*table(lines), *closing(lines, wanted, reports)]:
+    for line in [*table(lines), *closing_lines(lines, selected, reports)]:
         terminalreporter.write_line(line)
 
 
-def closing(lines: Sequence[dict[str, Any]], wanted: Sequence[str], reports: Sequence[pytest.TestReport]) -> list[str]:
-    """What became of each fault that was wanted: a run without a row is not passed over."""
-    skipped = {one.nodeid: _reason(one) for one in reports if one.skipped and one.nodeid in wanted}
-    judged = {one.nodeid for one in reports if _line_of(one) is not None}
-    begun = {one.nodeid for one in reports} - judged - skipped.keys()
-    broken_off = [one for one in wanted if one in begun]
-    never = [one for one in wanted if one not in begun | judged | skipped.keys()]
-    counts = f"{len(skipped)} were skipped, {len(broken_off)} were broken off before they were judged"
+def closing_lines(
+    lines: Sequence[dict[str, Any]], selected: Sequence[str], reports: Sequence[pytest.TestReport]
+) -> list[str]:
+    """Returns the outcome of the selected faults, and names those that have no row in the table."""
+    skipped = {report.nodeid: _reason(report) for report in reports if report.skipped and report.nodeid in selected}
+    checked = {report.nodeid for report in reports if _line_of(report) is not None}
+    started = {report.nodeid for report in reports} - checked - skipped.keys()
+    aborted = [node for node in selected if node in started]
+    not_started = [node for node in selected if node not in started | checked | skipped.keys()]
+    counts = f"{len(skipped)} were skipped, {len(aborted)} were aborted before the check"
     return [
-        f"{len(summed(lines))} faults were tried, {counts}, {len(never)} were not begun",
-        *(f"  skipped: {_test(one)}: {reason}" for one, reason in skipped.items()),
-        *(f"  broken off: {_test(one)}" for one in broken_off),
-        *(f"  not begun: {_test(one)}" for one in never),
+        f"{len(merge_runs(lines))} faults were tried, {counts}, {len(not_started)} were not started",
+        *(f"  skipped: {_test(node)}: {reason}" for node, reason in skipped.items()),
+        *(f"  aborted: {_test(node)}" for node in aborted),
+        *(f"  not started: {_test(node)}" for node in not_started),
     ]
 
 
 def _line_of(report: pytest.TestReport) -> dict[str, Any] | None:
-    found: list[Any] = [value for name, value in report.user_properties if name == "fault"]
-    return found[0] if found else None
+    lines: list[Any] = [value for name, value in report.user_properties if name == "fault"]
+    return lines[0] if lines else None
 
 
 def _reason(report: pytest.TestReport) -> str:

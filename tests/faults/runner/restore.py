@@ -1,4 +1,4 @@
-"""A database that goes back to a backup under load, and a judge that knows what was lost with it."""
+"""Restores a database from a backup under load, and checks a run whose events were partly discarded by it."""
 
 import asyncio
 import os
@@ -13,27 +13,27 @@ from pathlib import Path
 
 from tests.faults.runner import evidence
 from tests.faults.runner.database import DatabaseServer
+from tests.faults.runner.deployment import Deployment
 from tests.faults.runner.evidence import Evidence
 from tests.faults.runner.ledger import Entry
-from tests.faults.runner.rewritten_history import History, Restored, of_the_present
+from tests.faults.runner.rewritten_history import History, Restore, expected_records
 from tests.faults.runner.run import FaultRun
-from tests.faults.runner.stage import Stage
-from tests.faults.runner.subscribers import Subscriber, audience
+from tests.faults.runner.subscribers import Subscriber, create_subscribers
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A copy of the cluster, and where the stream ended when it was made."""
+    """A copy of the cluster, and the head of its stream."""
 
     folder: Path
     position: int
     cursor: str
-    noted: int
-    """Up to where it knows of having published."""
+    published_position: int
+    """The position up to which the backup knows the stream as published."""
 
 
-class LostServer(DatabaseServer):
-    """A PostgreSQL on what a restore took away, where no hub finds it."""
+class DiscardedServer(DatabaseServer):
+    """A PostgreSQL on a cluster that a restore replaced. No hub connects to it."""
 
     def __init__(self, folder: Path, cluster: Path) -> None:
         super().__init__(folder)
@@ -41,29 +41,33 @@ class LostServer(DatabaseServer):
         cluster.rename(self.cluster)
 
 
-async def back_up(on: Stage) -> Backup:
-    """Stops PostgreSQL, copies its folder and starts it again. The hubs are held still meanwhile, so that where the
-    stream ends is known."""
-    folder = on.folder / f"backup-{time.monotonic_ns()}"
-    async with _still(on):
-        rows = await on.postgres.execute("SELECT position, id FROM messages ORDER BY position DESC LIMIT 1")
-        noted = await published_position(on)
-        await on.postgres.stop()
-        await asyncio.to_thread(_copy, on.postgres.cluster, folder)
-        await on.postgres.start()
+async def create_backup(system: Deployment) -> Backup:
+    """Stops PostgreSQL, copies its folder and starts it again.
+
+    The hubs are paused during the copy, so that the head of the stream is known.
+    """
+    folder = system.folder / f"backup-{time.monotonic_ns()}"
+    async with _hubs_paused(system):
+        rows = await system.postgres.execute("SELECT position, id FROM messages ORDER BY position DESC LIMIT 1")
+        published = await published_position(system)
+        await system.postgres.stop()
+        await asyncio.to_thread(_copy, system.postgres.cluster, folder)
+        await system.postgres.start()
     [(position, id)] = rows
-    return Backup(folder, int(str(position)), f"{position}-{str(id)[-8:]}", noted)
+    return Backup(folder, int(str(position)), f"{position}-{str(id)[-8:]}", published)
 
 
-async def published_position(on: Stage) -> int:
-    """Up to where the database knows of having published."""
-    [(noted,)] = await on.postgres.execute("SELECT coalesce(max(published_position), 0) FROM relay_routes")
-    return int(str(noted))
+async def published_position(system: Deployment) -> int:
+    """Returns the position up to which the database knows the stream as published."""
+    [(position,)] = await system.postgres.execute("SELECT coalesce(max(published_position), 0) FROM relay_routes")
+    return int(str(position))
 
 
-async def put_back(postgres: DatabaseServer, backup: Backup) -> tuple[float, Path]:
-    """Replaces the cluster by the copy; says when nobody could be told anything of what was lost any more, and where
-    that is."""
+async def restore_backup(postgres: DatabaseServer, backup: Backup) -> tuple[float, Path]:
+    """Replaces the cluster by the copy.
+
+    Returns the time (monotonic seconds) after which no client received discarded events, and the old cluster.
+    """
     await postgres.stop()
     await asyncio.sleep(0.5)
     at = time.monotonic()
@@ -73,9 +77,9 @@ async def put_back(postgres: DatabaseServer, backup: Backup) -> tuple[float, Pat
     return at, lost
 
 
-async def history_of(folder: Path, cluster: Path) -> History:
-    """All that a stopped cluster holds, which is gone afterwards. `folder` is to be made."""
-    server = await asyncio.to_thread(LostServer, folder, cluster)
+async def read_history(folder: Path, cluster: Path) -> History:
+    """Returns the messages and events of a stopped cluster, and deletes the cluster. Creates `folder`."""
+    server = await asyncio.to_thread(DiscardedServer, folder, cluster)
     try:
         await server.start()
         url = server.admin_url
@@ -91,50 +95,53 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @asynccontextmanager
-async def _still(on: Stage) -> AsyncGenerator[None]:
-    """Meanwhile no hub does anything, and what they had sent to PostgreSQL is done."""
-    for hub in on.hubs:
+async def _hubs_paused(system: Deployment) -> AsyncGenerator[None]:
+    """Pauses all hubs while the block runs. Before that, PostgreSQL finishes the statements that they had sent."""
+    for hub in system.hubs:
         os.kill(hub.pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(0.5)
         yield
     finally:
-        for hub in on.hubs:
+        for hub in system.hubs:
             os.kill(hub.pid, signal.SIGCONT)
 
 
-class RestoredRun(FaultRun):
-    """A run whose judge leaves out what was lost with the restores, and counts it."""
+class RestoreRun(FaultRun):
+    """A run whose checks ignore the events that restores discarded. It counts them."""
 
-    def __init__(self, fault: str, stage: Stage) -> None:
-        super().__init__(fault, stage)
-        self.restores: list[Restored] = []
+    def __init__(self, fault: str, system: Deployment) -> None:
+        super().__init__(fault, system)
+        self.restores: list[Restore] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def new_audience(self, cursor: str) -> list[Subscriber]:
-        """Subscribers who begin at the cursor, in the place of those there were; says who these were."""
-        were = self.subscribers
-        self.subscribers = audience(self.stage.ports, self.stage.secret, cursor, self.seed + len(self.restores))
-        self._tasks += [asyncio.create_task(one.run()) for one in self.subscribers]
-        return were
+    async def replace_subscribers(self, cursor: str) -> list[Subscriber]:
+        """Starts subscribers after the cursor instead of the current ones. Returns the previous subscribers."""
+        previous, system = self.subscribers, self.system
+        self.subscribers = create_subscribers(system.ports, system.secret, cursor, self.seed + len(self.restores))
+        self._tasks += [asyncio.create_task(subscriber.run()) for subscriber in self.subscribers]
+        return previous
 
     async def end(self) -> None:
-        """Ends those subscribers."""
+        """Ends the subscribers of `replace_subscribers`."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def was_lost(self, entry: Entry) -> bool:
-        """Whether a restore took it after its client had been told of it."""
-        return any(0 < entry.acknowledged_at < one.at and entry.position > one.position for one in self.restores)
+        """Returns whether a restore discarded an acknowledged event."""
+        return any(
+            0 < entry.acknowledged_at < restore.at and entry.position > restore.position for restore in self.restores
+        )
 
     async def evidence(self) -> Evidence:
-        """Without what was lost with the restores."""
+        """Collects the evidence without the events that restores discarded."""
         ledger = self.writers.ledger
         kept = [entry for entry in ledger.entries if not self.was_lost(entry)]
-        ledger.troubles["acknowledged and lost with a restore"] = len(ledger.entries) - len(kept)
+        ledger.retry_reasons["acknowledged, then discarded by a restore"] = len(ledger.entries) - len(kept)
         ledger.entries[:] = kept
-        found = await super().evidence()
-        if found.published is None:
-            return found
-        return replace(found, published=of_the_present(found.published, found.messages, self.restores))
+        collected = await super().evidence()
+        records = collected.kafka_records
+        if records is None:
+            return collected
+        return replace(collected, kafka_records=expected_records(records, collected.messages, self.restores))

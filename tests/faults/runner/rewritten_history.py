@@ -1,60 +1,62 @@
-"""A history that was lost with a restore, and what of it may still be in Kafka."""
+"""The messages that a restore discarded, and the records of them that Kafka may still have."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tests.faults.runner.evidence import Published, StoredEvent, StoredMessage
+from tests.faults.runner.evidence import KafkaRecord, StoredEvent, StoredMessage
 
-UNNOTED = timedelta(seconds=2)
-"""The relay notes at least once a second how far it is; what is older than this before a backup is not sent twice."""
+# The relay writes its published position at least once a second. Messages that are older than this at the time of a
+# backup are not published again.
+UNRECORDED_PROGRESS = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The stream and its events as they once were."""
+    """A stream and its events before a restore."""
 
     messages: Sequence[StoredMessage]
     events: Sequence[StoredEvent]
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """What a restore took: everything after the position that clients were told of before the moment."""
+class Restore:
+    """One restore: it discarded all messages after `position` that clients received before the time `at`."""
 
     position: int
     at: float
-    relayed_again_after: int
-    """From here up to the position, what the database had not noted as published is in Kafka twice."""
+    """Monotonic seconds."""
+    republished_after: int
+    """Messages between this position and `position` that the backup did not know as published are in Kafka twice."""
     lost: frozenset[tuple[int, str]]
-    """Position and id of each message that was lost."""
+    """Position and id of each message that was discarded."""
 
 
-def of_the_present(
-    published: Iterable[Published], messages: Iterable[StoredMessage], restores: Sequence[Restored]
-) -> list[Published]:
-    """What Kafka has, without what was lost, once, and without what may be there again after a restore."""
-    gone = {pair for restored in restores for pair in restored.lost}
-    again = _relayed_again({message.position: message for message in messages}, restores)
-    met = Counter[tuple[int, str]]()
-    kept: list[Published] = []
-    for one in published:
-        pair = (one.position, one.id)
-        met[pair] += 1
-        lost = pair in gone and met[pair] == 1
-        if not lost and not 1 < met[pair] <= 1 + again[pair]:
-            kept.append(one)
+def expected_records(
+    records: Iterable[KafkaRecord], messages: Iterable[StoredMessage], restores: Sequence[Restore]
+) -> list[KafkaRecord]:
+    """Returns the records without those that a restore explains: discarded messages and allowed repetitions."""
+    discarded = {pair for restore in restores for pair in restore.lost}
+    allowed = _allowed_repetitions({message.position: message for message in messages}, restores)
+    counts = Counter[tuple[int, str]]()
+    kept: list[KafkaRecord] = []
+    for record in records:
+        pair = (record.position, record.id)
+        counts[pair] += 1
+        is_discarded = pair in discarded and counts[pair] == 1
+        if not is_discarded and not 1 < counts[pair] <= 1 + allowed[pair]:
+            kept.append(record)
     return kept
 
 
-def _relayed_again(truth: dict[int, StoredMessage], restores: Iterable[Restored]) -> Counter[tuple[int, str]]:
-    """How often each message may be in Kafka beside the first time."""
-    counted = Counter[tuple[int, str]]()
-    for restored in restores:
-        last = truth.get(restored.position)
-        for position in range(restored.relayed_again_after + 1, restored.position + 1):
-            message = truth.get(position)
-            if message is not None and last is not None and last.time - message.time <= UNNOTED:
-                counted[position, message.id] += 1
-    return counted
+def _allowed_repetitions(messages: dict[int, StoredMessage], restores: Iterable[Restore]) -> Counter[tuple[int, str]]:
+    """Returns how often Kafka may have each message in addition to the first time."""
+    allowed = Counter[tuple[int, str]]()
+    for restore in restores:
+        last = messages.get(restore.position)
+        for position in range(restore.republished_after + 1, restore.position + 1):
+            message = messages.get(position)
+            if message is not None and last is not None and last.time - message.time <= UNRECORDED_PROGRESS:
+                allowed[position, message.id] += 1
+    return allowed

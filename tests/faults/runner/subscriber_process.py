@@ -1,6 +1,6 @@
-"""A subscriber in a process of its own, so that it can be frozen: it says how far it is, and at its end what it got.
+"""A subscriber in a separate process that a test can freeze. It prints its position and finally everything received.
 
-Run as `python -m tests.faults.runner.subscriber_process NAME TRANSPORT PORTS SECRET AFTER`; SIGTERM ends it.
+Run as `python -m tests.faults.runner.subscriber_process NAME TRANSPORT PORTS SECRET AFTER`. SIGTERM ends it.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from tests.faults.runner.ledger import Attendance, Json, Seen
+from tests.faults.runner.ledger import Json, ReceivedMessage, SubscriberRecord
 from tests.faults.runner.subscribers import Subscriber
 from tests.support.server import ROOT
 
-_LONGEST_LINE = 64 * 1024 * 1024
+_MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
-class LoneSubscriber:
-    """The process, as its parent sees it."""
+class SubscriberProcess:
+    """The process as seen by its parent."""
 
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
@@ -39,23 +39,23 @@ class LoneSubscriber:
         return line
 
     def freeze(self) -> None:
-        """It does nothing any more, and does not know it."""
+        """Pauses the process with SIGSTOP. Its connection stays open."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on."""
+        """Resumes the process."""
         os.kill(self._process.pid, signal.SIGCONT)
 
-    async def end(self) -> Attendance:
-        """Everything that it got."""
+    async def end(self) -> SubscriberRecord:
+        """Ends the process and returns everything that it received."""
         self._process.terminate()
-        found: Json = json.loads(await self._last)
+        fields: Json = json.loads(await self._last)
         await self._process.wait()
-        found["seen"] = [Seen(*one) for one in found["seen"]]
-        return Attendance(**found)
+        fields["received"] = [ReceivedMessage(*values) for values in fields["received"]]
+        return SubscriberRecord(**fields)
 
     async def kill(self) -> None:
-        """Whatever it does, it ends."""
+        """Kills the process if it still runs."""
         if self._process.returncode is None:
             self._process.kill()
         self._last.cancel()
@@ -63,38 +63,39 @@ class LoneSubscriber:
 
 
 @asynccontextmanager
-async def lone_subscriber(
+async def subscriber_process(
     name: str, transport: str, ports: Sequence[int], secret: str, after: str
-) -> AsyncGenerator[LoneSubscriber]:
-    """One that follows the stream after a cursor meanwhile."""
+) -> AsyncGenerator[SubscriberProcess]:
+    """Runs a subscriber that follows the stream after a cursor until the block ends."""
     arguments = (name, transport, json.dumps(list(ports)), secret, after)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.faults.runner.subscriber_process", *arguments),
         cwd=ROOT,
         stdout=PIPE,
-        limit=_LONGEST_LINE,
+        limit=_MAX_LINE_BYTES,
     )
-    one = LoneSubscriber(name, process)
+    subscriber = SubscriberProcess(name, process)
     try:
-        yield one
+        yield subscriber
     finally:
-        await one.kill()
+        await subscriber.kill()
 
 
 async def _run(name: str, transport: str, ports: str, secret: str, after: str) -> None:
-    one = Subscriber(name, transport, json.loads(ports), secret, after, restless=False)
-    task = asyncio.create_task(one.run())
+    subscriber = Subscriber(name, transport, json.loads(ports), secret, after, reconnecting=False)
+    task = asyncio.create_task(subscriber.run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     while not task.done():
-        _say(f"reached {one.reached}")
+        _print(f"reached {subscriber.reached}")
         await asyncio.wait([task], timeout=0.2)
-    got = asdict(one.attendance)
-    del got["wish"]  # it asks for everything
-    got["seen"] = [(seen.position, seen.id, seen.kind, seen.event_id) for seen in one.attendance.seen]
-    _say(json.dumps(got))
+    record = subscriber.record
+    fields = asdict(record)
+    del fields["filter"]  # it has none
+    fields["received"] = [(message.position, message.id, message.kind, message.event_id) for message in record.received]
+    _print(json.dumps(fields))
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

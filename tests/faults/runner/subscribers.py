@@ -1,4 +1,7 @@
-"""Subscribers over WebSocket and server-sent events that come back with their last cursor; no code of the hub's."""
+"""Subscribers over WebSocket and server-sent events that resume after their last cursor.
+
+Shares no code with the hub.
+"""
 
 import asyncio
 import json
@@ -11,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from tests.faults.runner.ledger import EVERYTHING, Attendance, Json, Seen, Wish, position_of
+from tests.faults.runner.ledger import EVERYTHING, Json, ReceivedMessage, StreamFilter, SubscriberRecord, position_of
 from tests.faults.runner.plain_http import event_stream
 
 FOLLOW = """
@@ -24,16 +27,18 @@ subscription ($after: String, $kinds: [StreamKind!], $filter: StreamFilterInput)
   }
 }
 """
-TRY_AGAIN = frozenset({"OVERLOADED", "UNAVAILABLE", "TIMEOUT"})
+RETRYABLE = frozenset({"OVERLOADED", "UNAVAILABLE", "TIMEOUT"})
 
 
-class RefusedError(Exception):
-    """The hub answered that this subscription can never go on."""
+class RejectedError(Exception):
+    """The hub returned an error after which a subscription cannot resume."""
 
 
 class Subscriber:
-    """Follows the stream after a cursor until it is cancelled, at one server or another. `restless` ones drop their
-    connection every few seconds; all come back when it is lost."""
+    """Follows the stream after a cursor at a random server until it is cancelled. Reconnects after every disconnect.
+
+    If `reconnecting`, it also disconnects by itself every few seconds.
+    """
 
     def __init__(
         self,
@@ -43,72 +48,74 @@ class Subscriber:
         secret: str,
         after: str,
         *,
-        restless: bool,
+        reconnecting: bool,
         seed: int = 0,
-        wish: Wish = EVERYTHING,
+        filter: StreamFilter = EVERYTHING,
     ) -> None:
         """`transport` is "websocket" or "sse"."""
-        self.attendance = Attendance(name, position_of(after), wish=wish)
+        self.record = SubscriberRecord(name, position_of(after), filter=filter)
         self.cursor = after
         self._frames = self._websocket if transport == "websocket" else self._sse
         self._ports = ports
         self._secret = secret
-        self.restless = restless
+        self.reconnecting = reconnecting
         self._random = Random(f"{name}-{seed}")
 
     @property
     def reached(self) -> int:
-        """The position that it has seen everything up to."""
+        """The position up to which it has received every message."""
         return position_of(self.cursor)
 
     async def run(self) -> None:
-        """Attaches, listens, drops and comes back until cancelled, or refused for good."""
+        """Connects, receives and reconnects until it is cancelled or gets a fatal error."""
         while True:
-            stay = self._random.uniform(0.5, 4.0) if self.restless else None
+            seconds = self._random.uniform(0.5, 4.0) if self.reconnecting else None
             try:
-                async with asyncio.timeout(stay):
-                    await self._listen()
-                self.attendance.trouble("ended by the hub")
-            except TimeoutError:  # its own wish, or a hub that said nothing
-                self.attendance.trouble("dropped")
+                async with asyncio.timeout(seconds):
+                    await self._receive()
+                self.record.count_retry("closed by the hub")
+            except TimeoutError:  # its own time to reconnect, or a silent hub
+                self.record.count_retry("closed by the subscriber")
             except (OSError, EOFError, ValueError, WebSocketException) as error:
-                self.attendance.trouble(f"{type(error).__name__}: {error}"[:120])
-            except RefusedError as error:
-                self.attendance.refusal = str(error)
+                self.record.count_retry(f"{type(error).__name__}: {error}"[:120])
+            except RejectedError as error:
+                self.record.fatal_error = str(error)
                 return
             await asyncio.sleep(self._random.uniform(0.05, 0.5))
 
-    async def _listen(self) -> None:
+    async def _receive(self) -> None:
         port = self._random.choice(self._ports)
-        if self.reached > self.attendance.last:
-            self.attendance.from_checkpoints += 1
+        if self.reached > self.record.last:
+            self.record.resumed_from_checkpoint += 1
         async with aclosing(self._frames(port)) as frames:
             async for frame in frames:
-                self._note(frame)
+                self._store(frame)
 
-    def _note(self, payload: Json) -> None:
+    def _store(self, payload: Json) -> None:
         if errors := payload.get("errors"):
             codes = {error.get("extensions", {}).get("code") for error in errors}
-            if codes <= TRY_AGAIN:
-                raise OSError(f"the hub says {codes}")
-            raise RefusedError(json.dumps(errors))
+            if codes <= RETRYABLE:
+                raise OSError(f"the hub returned {codes}")
+            raise RejectedError(json.dumps(errors))
         frame = payload["data"]["stream"]
         self.cursor = frame["cursor"]
         if frame["__typename"] == "Checkpoint":
-            self.attendance.checkpoints.append((len(self.attendance.seen), self.cursor))
+            self.record.checkpoints.append((len(self.record.received), self.cursor))
             return
         event = frame.get("event")
-        self.attendance.seen.append(
-            Seen(position_of(frame["cursor"]), frame["id"], frame["kind"], None if event is None else event["id"])
+        self.record.received.append(
+            ReceivedMessage(
+                position_of(frame["cursor"]), frame["id"], frame["kind"], None if event is None else event["id"]
+            )
         )
 
     async def _websocket(self, port: int) -> AsyncGenerator[Json]:
-        """graphql-transport-ws, as https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md has it."""
+        """Subscribes over graphql-transport-ws: https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md."""
         async with connect(
             f"ws://127.0.0.1:{port}/graphql",
             subprotocols=[Subprotocol("graphql-transport-ws")],
             proxy=None,
-            compression=None,  # two cores serve everything here
+            compression=None,  # saves processor time: two cores run everything
             open_timeout=10,
             close_timeout=1,
             max_queue=64,
@@ -118,10 +125,10 @@ class Subscriber:
                 message = orjson.loads(text)
                 match message["type"]:
                     case "connection_ack":
-                        self.attendance.attached += 1
+                        self.record.connections += 1
                         payload = {
                             "query": FOLLOW,
-                            "variables": {"after": self.cursor, **self.attendance.wish.variables},
+                            "variables": {"after": self.cursor, **self.record.filter.variables},
                         }
                         await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
                     case "ping":
@@ -130,15 +137,15 @@ class Subscriber:
                         yield message["payload"]
                     case "error":
                         yield {"errors": message["payload"]}
-                    case _:  # complete: the hub has no more
+                    case _:  # complete: the subscription has ended
                         return
 
     async def _sse(self, port: int) -> AsyncGenerator[Json]:
-        """GraphQL over SSE, distinct connections; it comes back as an EventSource does, with Last-Event-ID."""
-        body = json.dumps({"query": FOLLOW, "variables": self.attendance.wish.variables}).encode()
+        """Subscribes over GraphQL over SSE (distinct connections) and resumes with Last-Event-ID, as an EventSource."""
+        body = json.dumps({"query": FOLLOW, "variables": self.record.filter.variables}).encode()
         headers = f"Authorization: Bearer {self._secret}\r\nLast-Event-ID: {self.cursor}\r\n"
         async with event_stream(port, body, headers) as events:
-            self.attendance.attached += 1
+            self.record.connections += 1
             async for event in events:
                 if event.get("event") == "complete":
                     return
@@ -146,29 +153,29 @@ class Subscriber:
                     yield orjson.loads(event["data"])
 
 
-_MANNERS = {
-    "staying": EVERYTHING,
-    "restless": EVERYTHING,
-    "restless too": EVERYTHING,
-    "restless, of failures": Wish(success=False),
-    "restless, of groups": Wish(kinds=("group.updated",)),
+# The name and filter of each subscriber. Groups change so rarely that their subscriber resumes from checkpoints.
+_BEHAVIOURS = {
+    "permanent": EVERYTHING,
+    "reconnecting": EVERYTHING,
+    "reconnecting too": EVERYTHING,
+    "reconnecting, failures only": StreamFilter(success=False),
+    "reconnecting, groups only": StreamFilter(kinds=("group.updated",)),
 }
-"""What each of an audience wishes for. Groups change so seldom that whoever follows them keeps checkpoints' cursors."""
 
 
-def audience(ports: Sequence[int], secret: str, after: str, seed: int) -> list[Subscriber]:
-    """Of each transport one that stays and four that are restless, of which two have a filter."""
+def create_subscribers(ports: Sequence[int], secret: str, after: str, seed: int) -> list[Subscriber]:
+    """Creates, for each transport, one permanent and four reconnecting subscribers, two of them with a filter."""
     return [
         Subscriber(
-            f"{transport} {manner}",
+            f"{transport} {behaviour}",
             transport,
             ports,
             secret,
             after,
-            restless=manner != "staying",
+            reconnecting=behaviour != "permanent",
             seed=seed,
-            wish=wish,
+            filter=filter,
         )
         for transport in ("websocket", "sse")
-        for manner, wish in _MANNERS.items()
+        for behaviour, filter in _BEHAVIOURS.items()
     ]
