@@ -1,15 +1,20 @@
 """The settings: the reference page matches the code, the examples load, and the promised keys exist."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from xzepr.settings import load
-from xzepr.settings.keys import keys
 from xzepr.settings.reference import reference
+from xzepr.settings.registry import keys
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "xzepr"
 EXAMPLES = ROOT / "deploy" / "config"
+
+# Applied by the settings package itself: `environment` chooses a file.
+READ_WHILE_LOADING = {"environment"}
 
 PROMISED = {
     "server": "host port enable_https",
@@ -28,6 +33,14 @@ def test_settings_page_is_up_to_date() -> None:
 
 def test_every_setting_has_a_description() -> None:
     assert [name for name, key in keys().items() if not key.field.description] == []
+
+
+def test_every_setting_in_effect_is_read() -> None:
+    read = set[str]()
+    for path in set(PACKAGE.rglob("*.py")) - set((PACKAGE / "settings").rglob("*.py")):
+        read |= {node.attr for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Attribute)}
+    in_effect = {name for name, key in keys().items() if key.in_effect} - READ_WHILE_LOADING
+    assert {name for name in in_effect if name.rpartition(".")[2] not in read} == set()
 
 
 def test_promised_settings_exist() -> None:

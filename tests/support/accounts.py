@@ -100,7 +100,9 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(database_url: str, passwords: Passwords | None = None) -> AsyncGenerator[Server]:
+async def open_server(
+    database_url: str, passwords: Passwords | None = None, *, login_failures_per_minute: int = 10
+) -> AsyncGenerator[Server]:
     """One process's accounts over this database; it closes the passwords."""
     db = Database(database_url, DatabaseSettings(), name="test")
     await db.open()
@@ -108,7 +110,14 @@ async def open_server(database_url: str, passwords: Passwords | None = None) -> 
     clock, logins = Clock(), Logins()
     try:
         users = Users(db, passwords, clock=clock)
-        auth = Auth(db, users, tokens(), observe_login=logins, clock=clock)
+        auth = Auth(
+            db,
+            users,
+            tokens(),
+            login_failures_per_minute=login_failures_per_minute,
+            observe_login=logins,
+            clock=clock,
+        )
         yield Server(db, passwords, users, auth, clock, logins)
     finally:
         passwords.close()

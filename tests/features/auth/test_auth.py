@@ -143,6 +143,14 @@ async def test_ten_failures_block_correct_password_for_a_minute(
 
 
 @pytest.mark.usefixtures("long_slot_wait")
+async def test_login_limit_follows_the_setting(database_url: str) -> None:
+    async with open_server(database_url, login_failures_per_minute=3) as strict:
+        await strict.user("sam")
+        assert await outcomes(strict, "sam", "a wrong password", 5) == ["InvalidCredentials"] * 3 + ["RateLimited"] * 2
+        assert strict.passwords.verified == 3
+
+
+@pytest.mark.usefixtures("long_slot_wait")
 async def test_unknown_names_have_same_login_limit(server: Server) -> None:
     assert (await outcomes(server, "unknown", PASSWORD, 12)).count("RateLimited") == 2
 

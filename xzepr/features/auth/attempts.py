@@ -1,4 +1,4 @@
-"""How often one name may be tried: ten failures a minute, counted exactly over all servers, before a hash is made."""
+"""Limits the failed logins of one name within a minute: exact over all servers, checked before a hash is computed."""
 
 import asyncio
 import hashlib
@@ -11,9 +11,6 @@ from xzepr.core.errors import Overloaded, RateLimited
 from xzepr.core.ids import new_id
 from xzepr.features.auth import store
 from xzepr.infra.db import Database
-
-MAX_FAILURES = 10
-"""Failed logins of one name within a minute; the next is refused."""
 
 _WAIT_SECONDS = 3.0
 _LOOK_EVERY_SECONDS = 0.05
@@ -32,18 +29,20 @@ class Attempt:
 class LoginLimit:
     """Lets logins through, or refuses them."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, failures_per_minute: int) -> None:
+        """`failures_per_minute` is the number of failed logins of one name after which the next are rejected."""
         self._db = db
+        self._max_failures = failures_per_minute
         # Those who wait for one name's lock must leave the pool's other connections to other work.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._refused: OrderedDict[bytes, float] = OrderedDict()
 
     @asynccontextmanager
     async def attempt(self, folded_name: str) -> AsyncGenerator[Attempt]:
-        """A place among the ten of this name; given back unless the attempt is marked failed. Raises RateLimited.
+        """Takes one of the slots of this name and returns it unless the attempt is marked failed. Raises RateLimited.
 
-        The place is taken before the password is looked at. So of many guesses at once no more than ten are hashed,
-        and many right logins at once (a fleet of pipelines with one user) wait for each other and all succeed.
+        The slot is taken before the password is checked. Of many guesses at once, no more are hashed than there are
+        slots. Many correct logins at once (a fleet of pipelines with one user) wait for each other and all succeed.
         """
         attempt = await self._take_place(_digest(folded_name))
         try:
@@ -70,10 +69,10 @@ class LoginLimit:
         async with self._db.write() as connection:
             await store.lock_name(connection, name_digest)
             seen = await store.count_attempts(connection, name_digest)
-            if seen.failed >= MAX_FAILURES:
+            if seen.failed >= self._max_failures:
                 self._remember_refusal(name_digest, seen.frees_in)
                 raise _refusal(seen.frees_in)
-            if seen.failed + seen.under_way >= MAX_FAILURES:
+            if seen.failed + seen.under_way >= self._max_failures:
                 return None
             attempt = Attempt(new_id())
             await store.add_attempt(connection, attempt.id, name_digest)

@@ -54,6 +54,7 @@ class Auth:
         users: Users,
         tokens: Tokens,
         *,
+        login_failures_per_minute: int,
         observe_login: Callable[[str], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,7 +62,7 @@ class Auth:
         self._db = db
         self._users = users
         self._tokens = tokens
-        self._limit = LoginLimit(db)
+        self._limit = LoginLimit(db, login_failures_per_minute)
         self._observe_login = observe_login
         self._keys = TTLCache(BatchLoader(self._look_up_keys).get, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock)
         self._logins: set[asyncio.Task[Session]] = set()
