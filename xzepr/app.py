@@ -39,8 +39,10 @@ _LATE_SECONDS = 60.0
 
 
 def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
-    """The application of an open hub whose loops run (see `processes.py`); it holds nothing open itself. Once `drain`
-    begins, it begins nothing, and sends its clients elsewhere."""
+    """The application of an open hub whose loops run (see `server/loops.py`); it holds nothing open itself.
+
+    Once `drain` begins, the application begins nothing and sends its clients elsewhere.
+    """
     drain = drain or Drain()
     server = hub.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)

@@ -65,7 +65,7 @@ class Hub(Core):
         metrics: Metrics | None = None,
         passwords: Passwords | None = None,
     ) -> AsyncGenerator["Hub"]:
-        """A hub on a migrated database. Its loops do not run yet: see `processes.py`. Raises Unavailable when the
+        """A hub on a migrated database. Its loops do not run yet: see `server/loops.py`. Raises Unavailable when the
         database cannot be reached. Its metrics, and what hashes its passwords, are its own unless some are given;
         passwords that are given are closed with it."""
         async with AsyncExitStack() as opened:

@@ -13,9 +13,11 @@ from tests.contract.console_blocks import Block, blocks, run
 from tests.support.server import serving
 from xzepr.cli import FAMILIES
 from xzepr.features.stream.kinds import KINDS
-from xzepr.settings.keys import keys, sections
+from xzepr.settings import KafkaSettings
+from xzepr.settings.registry import keys, sections
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "xzepr"
 DOCS = ROOT / "docs"
 DECISIONS = sorted((DOCS / "adr").glob("[0-9]*.md"))
 PAGES = {
@@ -23,6 +25,12 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 }
 README_LINES = 60
+
+# Paths are named from the repository, from the package, or from the folder of the page.
+FOLDERS = {".ci", "deploy", "docs", "migrations", "tests", "xzepr"} | {path.name for path in PACKAGE.iterdir()}
+MODULES = {path.name for folder in ("xzepr", "tests", "migrations") for path in (ROOT / folder).rglob("*.py")}
+# Names that look like paths or modules: folders of an installed hub, topics, and a migration that is an example.
+NO_PATHS = {"data/", "keys/", "migrations/0002_what_it_does.sql", KafkaSettings().topic, KafkaSettings().state_topic}
 LOCAL_TO_ONE_MACHINE = re.compile(r"/work/|/home/|/root/|\.\./shared|index-url|artifactory|\bpypi\.", re.IGNORECASE)
 
 # Replaces the `xzepr login` of the page, which asks for the password on a terminal.
@@ -32,6 +40,9 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _GRAPHQL = re.compile(r"^```graphql\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(r"\w[\w./-]*|\.ci/\w+")
+_DOTTED = re.compile(r"(xzepr|tests)(\.[a-z_]\w*)+")
+_TREE = re.compile(r"^```\n(xzepr/\n.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(params=PAGES)
@@ -64,6 +75,48 @@ def broken_links(path: Path) -> Iterator[str]:
 
 def test_every_link_resolves(page: Path) -> None:
     assert list(broken_links(page)) == []
+
+
+def missing_paths(text: str, folder: Path) -> Iterator[str]:
+    """Yields the files, folders and modules that a text names in backquotes and that do not exist."""
+    for code in set(_CODE.findall(text)) - NO_PATHS:
+        path = code.replace(".", "/") if _DOTTED.fullmatch(code) else code
+        if not _PATH.fullmatch(path):
+            continue
+        if "/" not in path:
+            exists = not path.endswith(".py") or path in MODULES
+        elif path.split("/")[0] in FOLDERS or path.endswith((".py", "/")):
+            candidates = [parent / path for parent in (ROOT, PACKAGE, folder)]
+            exists = any(file.exists() or file.with_suffix(".py").exists() for file in candidates)
+        else:
+            exists = True  # a media type, a JSON pointer and the like
+        if not exists:
+            yield code
+
+
+def paths_of_trees(text: str) -> Iterator[str]:
+    """Yields the paths of the folder trees in a page: one name a line, indented by two spaces a level."""
+    for tree in _TREE.findall(text):
+        folders: list[str] = []
+        for line in tree.splitlines():
+            name = line.split()[0]
+            folders[(len(line) - len(line.lstrip())) // 2 :] = [name]
+            if "." in name or name.endswith("/"):
+                yield "".join(folders)
+
+
+def test_every_named_path_exists(page: Path) -> None:
+    assert list(missing_paths(prose(page), page.parent)) == []
+    assert [path for path in paths_of_trees(page.read_text(encoding="utf-8")) if not (ROOT / path).exists()] == []
+
+
+def test_every_path_named_in_the_code_exists() -> None:
+    missing = {
+        path.relative_to(ROOT).as_posix(): names
+        for path in PACKAGE.rglob("*.py")
+        if (names := list(missing_paths(path.read_text(encoding="utf-8"), path.parent)))
+    }
+    assert missing == {}
 
 
 def test_page_names_nothing_local_to_one_machine(page: Path) -> None:
