@@ -108,7 +108,7 @@ async def test_at_most_four_reads_run_at_once(db: CountingDatabase, history: lis
 
 
 async def test_history_cache_stays_within_its_bound(db: CountingDatabase, history: list[Message]):
-    reader, start = HistoryReader(db, most_bytes=60 * 2048), await beginning(db)
+    reader, start = HistoryReader(db, max_bytes=60 * 2048), await beginning(db)
     assert await read_all(reader, start) == history
     cached = [message for message in history[:-1] if reader.cached(message.cursor) is not None]
     assert 0 < len(cached) <= 60

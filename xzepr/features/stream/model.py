@@ -39,10 +39,10 @@ class Cursor:
     """A place in one stream: a position and the end of the id of the message there. Opaque to consumers."""
 
     position: int
-    tail: str
+    id_suffix: str
 
     def __str__(self) -> str:
-        return f"{self.position}-{self.tail}"
+        return f"{self.position}-{self.id_suffix}"
 
     @classmethod
     def of(cls, position: int, id: str) -> "Cursor":

@@ -49,7 +49,7 @@ class StreamReader:
 
         Call `verify` to tell an unknown cursor from the end of the stream.
         """
-        return await store.after_cursor(self.connection, cursor.position, cursor.tail, limit)
+        return await store.after_cursor(self.connection, cursor.position, cursor.id_suffix, limit)
 
     async def verify(self, cursor: Cursor) -> None:
         """Checks that the stream continues after a cursor.

@@ -1,45 +1,45 @@
-"""The ring: the newest messages of the stream, in memory, as many as fit."""
+"""The ring: the newest messages of the stream, in memory."""
 
 from collections import deque
 from collections.abc import Sequence
 
 from xzepr.features.stream.model import Message
 
-_BYTES = 64 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Ring:
-    """The newest messages, by their positions, which have no gaps."""
+    """The newest messages, indexed by position. Positions have no gaps."""
 
     def __init__(self, size: int) -> None:
-        """At most so many messages; fewer when they are large."""
+        """`size`: largest number of messages; large messages reduce it."""
         self._size = size
         self._messages: deque[Message] = deque()
         self._bytes = 0
 
     @property
     def first(self) -> int | None:
-        """The position of the oldest message in it; None while it is empty."""
+        """The position of the oldest message in the ring; None while it is empty."""
         return self._messages[0].position if self._messages else None
 
     def at(self, position: int) -> Message | None:
-        """The message at a position; None where it holds none."""
+        """Returns the message at a position; None if the ring does not hold it."""
         index = position - self._messages[0].position if self._messages else -1
         return self._messages[index] if 0 <= index < len(self._messages) else None
 
-    def keep(self, messages: Sequence[Message]) -> None:
-        """Takes messages that follow on the newest one; the oldest leave."""
+    def append(self, messages: Sequence[Message]) -> None:
+        """Adds the messages that follow the newest one and drops the oldest that no longer fit."""
         self._messages.extend(messages)
         self._bytes += sum(message.size for message in messages)
-        while len(self._messages) > self._size or self._bytes > _BYTES:
+        while len(self._messages) > self._size or self._bytes > _MAX_BYTES:
             self._bytes -= self._messages.popleft().size
 
-    def forget_before(self, position: int) -> None:
-        """Lets go of older messages: nobody is to go on from there."""
+    def drop_before(self, position: int) -> None:
+        """Drops messages before a position, which retention has removed."""
         while self._messages and self._messages[0].position < position:
             self._bytes -= self._messages.popleft().size
 
     def clear(self) -> None:
-        """Forgets everything: the stream is another."""
+        """Drops everything, because the stream has a new generation."""
         self._messages.clear()
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""One subscriber's way through the stream: replay, then live, with checkpoints in silence."""
+"""One subscription to the stream: replays messages after a cursor, then follows live, with checkpoints when idle."""
 
 import asyncio
 import time
@@ -15,82 +15,88 @@ from xzepr.features.stream.service import Stream
 from xzepr.features.subscriptions.feed import Feed
 from xzepr.features.subscriptions.scheduler import Subscriber
 
-_AGAIN_SECONDS = 0.1
-_AWAY_SECONDS = 1.0
+_RETRY_SECONDS = 0.1  # after a message was missing that the feed may not know to be lost
+_UNAVAILABLE_SECONDS = 1.0  # between attempts while the database is down
 
 
 async def follow(
-    stream: Stream, feed: Feed, actor: Actor, after: Cursor | None, wanted: StreamFilter, *, checkpoint_seconds: float
+    stream: Stream, feed: Feed, actor: Actor, after: Cursor | None, filter: StreamFilter, *, checkpoint_seconds: float
 ) -> AsyncGenerator[Message | Checkpoint, None]:
-    """First a checkpoint (the cursor given, or the present head), then every message after it that the actor may read
-    and the filter lets through, in order, without a gap or a repeat; a checkpoint when nothing was sent for
-    `checkpoint_seconds`. Raises StreamDiverged for a cursor that is not of this stream, and CursorExpired when
-    retention took messages before this subscriber read them. Who comes with a cursor while the database is away is
-    told Unavailable; who has begun waits for it, as those do who wait for news."""
+    """Yields a checkpoint, then every message after it that the actor may read and the filter accepts.
+
+    The first checkpoint is `after`, or the current head if that is None. Messages arrive in order, without gaps or
+    repeats. A further checkpoint follows whenever nothing was sent for `checkpoint_seconds`.
+
+    Raises StreamDiverged if `after` is not a cursor of this stream, and CursorExpired if retention removed messages
+    that the subscriber had not read. While the database is down a new subscriber gets Unavailable; a running one waits.
+    """
     actor.must_be_known()
-    rules.check_filter(wanted)
-    wanted = replace(wanted, kinds=rules.readable(actor, wanted.kinds))
+    rules.check_filter(filter)
+    filter = replace(filter, kinds=rules.readable(actor, filter.kinds))
     await feed.started()
-    breaks = feed.generation
+    generation = feed.generation
     if after is not None:
-        await feed.revalidate()  # of a history that is lost nobody who comes after is told anything
+        await feed.revalidate()  # a new subscriber must see nothing of a history that a restore has replaced
         await feed.verify(after)
     seen = after or feed.head.cursor
-    with feed.subscribers.subscribed(seen.position) as reader:
-        way = Subscription(stream, feed, reader, breaks)
-        if after is not None:
-            await reader.time_slice.next(catching_up=False)  # a thousand who come back are verified at the same moment
+    with feed.subscribers.subscribed(seen.position) as subscriber:
+        subscription = Subscription(stream, feed, subscriber, generation)
+        if after is not None:  # a thousand clients that reconnect are verified at the same moment
+            await subscriber.time_slice.next(catching_up=False)
         yield Checkpoint(seen, now())
-        spoke = time.monotonic()
+        last_sent = time.monotonic()
         while True:
-            message, pause = await way.next(seen)
+            message, pause = await subscription.next(seen)
             if message is not None:
                 seen = message.cursor
-                if rules.matches(wanted, message):
+                if rules.matches(filter, message):
                     yield message
-                    spoke = time.monotonic()
-                reader.position = seen.position
-            if time.monotonic() - spoke >= checkpoint_seconds:
+                    last_sent = time.monotonic()
+                subscriber.position = seen.position
+            if time.monotonic() - last_sent >= checkpoint_seconds:
                 yield Checkpoint(seen, now())
-                spoke = time.monotonic()
+                last_sent = time.monotonic()
             if message is None:
-                await way.wait(seen.position, pause, spoke + checkpoint_seconds - time.monotonic())
+                await subscription.wait(seen.position, pause, last_sent + checkpoint_seconds - time.monotonic())
 
 
 class Subscription:
-    """How a subscriber who has begun goes on, whatever becomes of the database meanwhile."""
+    """A running subscription, which survives outages and restores of the database."""
 
-    __slots__ = ("_breaks", "_feed", "_reader", "_stream")
+    __slots__ = ("_feed", "_generation", "_stream", "_subscriber")
 
-    def __init__(self, stream: Stream, feed: Feed, reader: Subscriber, breaks: int) -> None:
-        """`breaks`: those of the feed when the subscriber's cursor was not yet verified."""
+    def __init__(self, stream: Stream, feed: Feed, subscriber: Subscriber, generation: int) -> None:
+        """`generation`: the feed's generation before the subscriber's cursor was verified."""
         self._stream = stream
         self._feed = feed
-        self._reader = reader
-        self._breaks = breaks
+        self._subscriber = subscriber
+        self._generation = generation
 
     async def next(self, seen: Cursor) -> tuple[Message | None, float]:
-        """The message that follows, or None and how many seconds to wait before asking again: 0 for news."""
+        """Returns the message after `seen`, or None and the seconds to wait before the next attempt.
+
+        Zero seconds mean: wait for new messages. Raises StreamDiverged or CursorExpired.
+        """
         feed = self._feed
         try:
-            message = await feed.next(seen, self._reader)
-            breaks, lost = feed.generation, message is None and feed.head.position > seen.position
-            if breaks == self._breaks and not lost:
+            message = await feed.next(seen, self._subscriber)
+            generation, is_missing = feed.generation, message is None and feed.head.position > seen.position
+            if generation == self._generation and not is_missing:
                 return message, 0.0
-            await (self._stream.verify(seen) if lost else feed.verify(seen))
+            await (self._stream.verify(seen) if is_missing else feed.verify(seen))
         except Problem as problem:
             if problem.retry_after is None:
                 raise
-            return None, _AWAY_SECONDS
-        pause = _AGAIN_SECONDS if breaks == self._breaks else 0.0  # the feed does not know of it yet
-        self._breaks = breaks
+            return None, _UNAVAILABLE_SECONDS
+        pause = _RETRY_SECONDS if generation == self._generation else 0.0
+        self._generation = generation
         return None, pause
 
     async def wait(self, position: int, pause: float, seconds: float) -> None:
-        """Waits for news, at most so many seconds, or out the pause."""
+        """Waits for the pause, or without one for messages after `position`; at most `seconds`."""
         if pause:
             await asyncio.sleep(max(0.0, min(pause, seconds)))
-        elif self._feed.generation == self._breaks:
+        elif self._feed.generation == self._generation:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(seconds, 0.0)):
-                    await self._feed.wait_until_after(position, self._reader)
+                    await self._feed.wait_until_after(position, self._subscriber)
