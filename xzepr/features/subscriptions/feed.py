@@ -1,8 +1,8 @@
 """The feed: a background loop that follows the stream for one process and wakes its subscribers.
 
 Subscribers pull. Each holds a position and requests the message after it: from the ring, which holds the newest
-messages and is indexed by position, or else from the history reader, which reads the database for all subscribers. A slow
-subscriber costs neither memory nor messages and delays no one (see `docs/adr/0005-subscribers-pull.md` and
+messages and is indexed by position, or else from the history reader, which reads the database for all subscribers. A
+slow subscriber costs neither memory nor messages and delays no one (see `docs/adr/0005-subscribers-pull.md` and
 `0027-fair-scheduling-of-catch-up-subscribers.md`).
 """
 
