@@ -129,7 +129,7 @@ async def test_kafka_loses_all_its_data(request: pytest.FixtureRequest, hubs: st
             if not running:
                 await asyncio.gather(*(hub.start() for hub in system.hubs))
             detail = await wait_until_stopped(system)
-            assert "these brokers do not know of it" in detail, detail
+            assert "these brokers have no record of it" in detail, detail
             await wait_for_state_in_metrics(system, "stopped")
             await run_xzepr(system, "stream", "resume", "--republish-from", "1")
             await wait_until_following(system)

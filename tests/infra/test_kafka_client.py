@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.kafka import Broker
 from tests.support.relay import consume, until
-from xzepr.infra.kafka.cluster import BrokerError, Cluster, FencedError, RefusedError, TopicError, call
+from xzepr.infra.kafka.cluster import BrokerError, Cluster, FencedError, RejectedError, TopicError, call
 from xzepr.infra.kafka.latest import latest_value
 from xzepr.infra.kafka.producer import Producer, Record
 from xzepr.infra.kafka.topics import NewTopicSpec, Topics
@@ -29,7 +29,7 @@ async def _write(producer: Producer, *records: Record) -> None:
     await producer.begin()
     for record in records:
         await producer.send(record)
-    await producer.settle()
+    await producer.flush()
     await producer.commit()
 
 
@@ -56,7 +56,7 @@ async def test_latest_value_waits_for_open_transaction(kafka: str) -> None:
     other_producer = await Producer.open(cluster, f"other-{topic}", 1_000_000)
     await other_producer.begin()
     await other_producer.send(Record(topic, b"other", b"open"))
-    await other_producer.settle()
+    await other_producer.flush()
     await _write(producer, Record(topic, b"hub", b"new"))
     reading = asyncio.create_task(latest_value(cluster, topic, b"hub"))
     done, _ = await asyncio.wait([reading], timeout=1)
@@ -74,7 +74,7 @@ async def test_uncommitted_records_are_not_read(kafka: str) -> None:
     await _write(first, Record(topic, b"k", b"committed"))
     await first.begin()
     await first.send(Record(topic, b"k", b"open"))
-    await first.settle()
+    await first.flush()
     await first.close()
     second = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     assert await latest_value(cluster, topic, b"k") == b"committed"
@@ -90,8 +90,8 @@ async def test_failed_send_fails_transaction(kafka: str) -> None:
     await producer.send(Record(topic, b"k", os.urandom(10_000)))
     with pytest.raises(BrokerError):
         await producer.commit()  # fails: delivery was not awaited
-    with pytest.raises(RefusedError, match="larger than the topic takes"):
-        await producer.settle()
+    with pytest.raises(RejectedError, match="larger than the topic takes"):
+        await producer.flush()
     await producer.close()
     successor = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     assert await asyncio.to_thread(consume, kafka, topic) == []
@@ -105,8 +105,8 @@ async def test_invalid_record_is_reported_as_rejected(kafka: str) -> None:
     producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     await producer.begin()
     await producer.send(Record(topic, no_key, b"compacted topics need keys"))
-    with pytest.raises(RefusedError, match="INVALID_RECORD"):
-        await producer.settle()
+    with pytest.raises(RejectedError, match="INVALID_RECORD"):
+        await producer.flush()
     await producer.close()
 
 
@@ -141,7 +141,7 @@ async def test_calls_end_within_their_time_limit(own_broker: Broker, failure: st
         own_broker.freeze()
     began = time.monotonic()
     with pytest.raises(BrokerError):
-        await producer.settle()
+        await producer.flush()
     await producer.close()
     with pytest.raises(BrokerError):
         await Producer.open(cluster, f"tx-{topic}", 1_000_000)

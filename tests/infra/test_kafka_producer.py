@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xzepr.infra.kafka.cluster import Cluster, LostError
+from xzepr.infra.kafka.cluster import Cluster, MessagesLostError
 from xzepr.infra.kafka.producer import Producer, Record
 
 
@@ -28,9 +28,9 @@ class ProducerWithFakeClient(Producer):
     def __init__(self) -> None:
         self._cluster = Cluster(("127.0.0.1:1",), 5)
         self._transactional = False
-        self._began = 0.0
+        self._began_at = 0.0
         self._sent = []
-        self.arrived = {}
+        self.acknowledged = {}
         self._client = self.client = Client()
 
     async def send_to(self, *offsets: int) -> None:
@@ -38,29 +38,29 @@ class ProducerWithFakeClient(Producer):
         self.client.offsets = list(offsets)
         for _ in offsets:
             await self.send(Record("t", b"k", b"v"))
-        await self.settle()
+        await self.flush()
 
 
 async def test_newest_offset_per_partition_is_recorded():
     producer = ProducerWithFakeClient()
     await producer.send_to(4, 5, 6)
     await producer.send_to(8)
-    assert producer.arrived == {("t", 0): 8}
+    assert producer.acknowledged == {("t", 0): 8}
 
 
 @pytest.mark.parametrize("offset", [8, 3, 0])
 async def test_lower_offset_raises_lost_error(offset: int):
     producer = ProducerWithFakeClient()
     await producer.send_to(7, 8)
-    with pytest.raises(LostError, match="ends before offset 8"):
+    with pytest.raises(MessagesLostError, match="ends before offset 8"):
         await producer.send_to(offset)
-    assert producer.arrived == {("t", 0): 8}
+    assert producer.acknowledged == {("t", 0): 8}
 
 
 async def test_batch_without_known_offset_is_ignored():
     producer = ProducerWithFakeClient()
     await producer.send_to(7, 8)
     await producer.send_to(-1, 0, 1)  # brokers return -1 for a batch delivered before; the client counts from there
-    assert producer.arrived == {("t", 0): 8}
+    assert producer.acknowledged == {("t", 0): 8}
     await producer.send_to(12)
-    assert producer.arrived == {("t", 0): 12}
+    assert producer.acknowledged == {("t", 0): 12}

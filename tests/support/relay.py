@@ -104,7 +104,7 @@ async def _wait_briefly(_: int) -> None:
 
 
 def new_relay(
-    stream: Stream, settings: KafkaSettings, open_producer: OpenProducer = Producer.open, *, most_refused: int = 100
+    stream: Stream, settings: KafkaSettings, open_producer: OpenProducer = Producer.open, *, max_rejected: int = 100
 ) -> Relay:
     """Returns a relay that looks for messages fifty times a second."""
     return Relay(
@@ -112,7 +112,7 @@ def new_relay(
         settings,
         wait_beyond=_wait_briefly,
         poll_seconds=0.1,
-        most_refused=most_refused,
+        max_rejected=max_rejected,
         open_producer=open_producer,
     )
 
@@ -256,7 +256,7 @@ STAGES = (
     "first send",
     "between sends",
     "before state",
-    "before settle",
+    "before flush",
     "before commit",
     "during commit",
     "after",
@@ -293,10 +293,10 @@ class DyingProducer(Producer):
             await asyncio.sleep(0.02)  # part of the transaction reaches the broker
             self._die_at("between sends")
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Waits until the brokers have acknowledged every record."""
-        self._die_at("before settle")
-        await super().settle()
+        self._die_at("before flush")
+        await super().flush()
         self._die_at("before commit")
 
     async def commit(self) -> None:

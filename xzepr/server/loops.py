@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from xzepr.core.errors import Problem
-from xzepr.features.processes.service import SERVE, WORK, Progress, forget_silent
+from xzepr.features.processes.service import SERVE, WORK, Progress, remove_silent
 from xzepr.features.relay.model import RelayStatus
 from xzepr.hub import Core, Hub
 
 _HOUSEKEEPING_SECONDS = 60.0
-_DESCRIPTION_SECONDS = 1.0
+_REPORT_SECONDS = 1.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -36,14 +36,14 @@ def _loops(core: Core, role: str, queue: Callable[[], int]) -> dict[str, Callabl
     return {
         "feed": core.feed.run,
         "relay": core.relay.run,
-        "housekeeping": lambda: _keep_house(core),
-        "description": lambda: _describe(core, role, queue),
+        "housekeeping": lambda: _run_housekeeping(core),
+        "description": lambda: _report(core, role, queue),
     }
 
 
 @asynccontextmanager
 async def _running(core: Core, loops: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncGenerator[None]:
-    tasks = [asyncio.create_task(_forever(name, run), name=name) for name, run in loops.items()]
+    tasks = [asyncio.create_task(_keep_running(name, run), name=name) for name, run in loops.items()]
     try:
         await core.feed.started()
         yield
@@ -53,7 +53,7 @@ async def _running(core: Core, loops: Mapping[str, Callable[[], Awaitable[None]]
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
+async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await run()
@@ -64,16 +64,16 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(1)
 
 
-async def _keep_house(hub: Core) -> None:
+async def _run_housekeeping(hub: Core) -> None:
     while True:
         await hub.stream.make_partitions(hub.settings.stream.partition_size)
         await hub.events.forget_keys()
         await hub.retention.enforce()
-        await forget_silent(hub.db)
+        await remove_silent(hub.db)
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
-async def _describe(hub: Core, role: str, queue: Callable[[], int]) -> None:
+async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
     """Tells the other processes once a second how this one is, and the metrics how far behind everything is. Nothing
     depends on it: while the database does not take it, the last figures stand."""
     await hub.feed.started()
@@ -89,8 +89,8 @@ async def _describe(hub: Core, role: str, queue: Callable[[], int]) -> None:
                     queue=queue(),
                 )
             hub.metrics.queued(queue())
-            _measure(hub)
-            await asyncio.sleep(_DESCRIPTION_SECONDS)
+            _update_metrics(hub)
+            await asyncio.sleep(_REPORT_SECONDS)
     finally:
         with suppress(Problem, TimeoutError):
             await hub.process.leave(hub.db)
@@ -102,17 +102,17 @@ def _relay(hub: Core) -> RelayStatus | None:
     return hub.relay.status if kafka.enabled or kafka.brokers else None
 
 
-def _measure(hub: Core) -> None:
+def _update_metrics(hub: Core) -> None:
     metrics, lags, relay, clients = hub.metrics, hub.process.lags, hub.relay.status, hub.process.clients()
     metrics.connected("websocket", clients.websockets)
     metrics.connected("sse", clients.event_streams)
-    metrics.feed_lagged(*_behind(lags.feed))
-    metrics.subscriber_lagged(*_behind(lags.slowest_subscriber))
+    metrics.feed_lagged(*_lag_of(lags.feed))
+    metrics.subscriber_lagged(*_lag_of(lags.slowest_subscriber))
     metrics.relay_became(relay.route, relay.state)
     if lags.relay is not None and hub.settings.kafka.brokers:
-        metrics.relay_lagged(relay.route, *_behind(lags.relay))
+        metrics.relay_lagged(relay.route, *_lag_of(lags.relay))
         metrics.dead_letters_wait(relay.route, lags.dead_letters)
 
 
-def _behind(progress: Progress | None) -> tuple[int, float]:
+def _lag_of(progress: Progress | None) -> tuple[int, float]:
     return (0, 0.0) if progress is None else (progress.lag, progress.lag_seconds)

@@ -26,7 +26,7 @@ from xzepr.features.subscriptions.feed import Feed
 from xzepr.features.subscriptions.scheduler import FairScheduler
 from xzepr.features.subscriptions.service import follow
 from xzepr.infra.db import Database
-from xzepr.processes import running
+from xzepr.server.loops import running
 from xzepr.settings import Settings
 
 ROUTE = "somewhere.else"
@@ -69,7 +69,7 @@ async def age(database_url: str, seconds: int) -> None:
 
 
 async def test_processes_list_each_other_until_they_end(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_PARTING_SECONDS", 20.0)
+    monkeypatch.setattr(processes, "_LEAVE_TIMEOUT_SECONDS", 20.0)
     async with running_hub(database_url) as first:
         await until_listed(first.db)  # processes are listed in the order of their start
         async with running_hub(database_url) as second:
@@ -99,7 +99,7 @@ async def test_process_reports_the_role_of_its_command(database_url: str) -> Non
 
 
 async def test_silent_process_is_hidden_then_removed(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"LEADER_SILENT_SECONDS": 10.0, "_KEPT_SECONDS": 60.0}.items():
+    for name, value in {"LEADER_SILENT_SECONDS": 10.0, "_REMOVE_AFTER_SECONDS": 60.0}.items():
         assert getattr(processes, name) == value
         monkeypatch.setattr(processes, name, 100 * value)  # a second more or less then makes no difference
     async with open_stream(database_url) as stream:
@@ -114,14 +114,14 @@ async def test_silent_process_is_hidden_then_removed(database_url: str, monkeypa
         statuses = await processes.statuses(stream.db, SYSTEM)
         assert [status.id for status in statuses] == [silent[0].id, silent[800].id]
         assert 700 < statuses[1].silent_seconds - statuses[0].silent_seconds <= 800
-        await processes.forget_silent(stream.db)
+        await processes.remove_silent(stream.db)
         rows = await execute(database_url, "SELECT id FROM processes")
         assert {str(id) for (id,) in rows} == {silent[seconds].id for seconds in (0, 800, 1100)}
 
 
 async def test_lost_process_row_is_recreated_with_its_start(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with hub_on(Settings(), database_url) as hub:
-        monkeypatch.setattr(hub.process, "_began", time.monotonic() - 3600)
+        monkeypatch.setattr(hub.process, "_started_at", time.monotonic() - 3600)
         async with running(hub):
             [before] = await until_listed(hub.db)
             await execute(database_url, "TRUNCATE processes")
@@ -133,7 +133,7 @@ async def test_lost_process_row_is_recreated_with_its_start(database_url: str, m
 
 
 async def test_blocked_process_report_delays_nothing_else(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(processes, "_DESCRIBE_TIMEOUT_SECONDS", 60.0)
     patient = {"lock_timeout_seconds": 60, "statement_timeout_seconds": 60}
     async with running_hub(database_url, database=patient) as hub:
         receiver = await new_receiver(hub)

@@ -206,9 +206,9 @@ async def test_topic_that_rejects_everything_stops_the_relay(kafka: str, databas
     await create_small_topic(settings, max_message_bytes="100")
     async with open_stream(database_url) as stream:
         await append(stream, 20)
-        async with running(new_relay(stream, settings, most_refused=3)) as relay:
+        async with running(new_relay(stream, settings, max_rejected=3)) as relay:
             await until(lambda: relay.status.state is RelayState.STOPPED)
-            assert "refused 3 messages in a row" in relay.status.detail
+            assert "rejected 3 messages in a row" in relay.status.detail
             assert [letter.position for letter in await _list_dead_letters(stream, settings)] == [3, 2, 1]
             await _raise_size_limit(kafka, settings)
             await until_relayed(relay, stream)

@@ -98,7 +98,7 @@ async def test_transaction_timeout_is_no_competing_relay(kafka: str) -> None:
     producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     await producer.begin()
     await producer.send(Record(topic, b"k", b"v"))
-    await producer.settle()
+    await producer.flush()
     await _wait_for_transactions(kafka, topic)
     with pytest.raises(FencedError, match="took longer than 8 seconds") as caught:
         await producer.commit()

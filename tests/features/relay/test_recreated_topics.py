@@ -58,7 +58,7 @@ async def test_topic_recreated_between_relays_is_detected(kafka: str, database_u
         await _recreate_topic(kafka, settings)
         async with running(new_relay(stream, settings)) as relay:
             await append(stream, 10)
-            await _until_stopped(relay, "made anew", "`xzepr stream resume --republish-from 1`")
+            await _until_stopped(relay, "was deleted and recreated", "`xzepr stream resume --republish-from 1`")
             await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
             await until_relayed(relay, stream)
             await until(lambda: relay.status.state is RelayState.FOLLOWING)
@@ -76,7 +76,7 @@ async def test_topic_recreated_under_a_relay_is_detected(kafka: str, database_ur
             await until_relayed(relay, stream)
         await _recreate_topic(kafka, settings)
         await append(stream, 10)
-        await _until_stopped(relay, "made anew")
+        await _until_stopped(relay, "was deleted and recreated")
         assert relay.status.position is None, "the position is unknown"
         await routes.resume(stream.db, SYSTEM, settings.topic, republish_from=1)
         await until_relayed(relay, stream)
@@ -108,7 +108,7 @@ async def test_deleted_state_does_not_reveal_an_older_one(kafka: str, database_u
         key = Route(settings, stream.hub_id).state_key
         await asyncio.to_thread(_write, kafka, settings.state_topic, key, None)
         async with running(new_relay(stream, settings)) as relay:
-            await _until_stopped(relay, "do not know of it")
+            await _until_stopped(relay, "have no record of it")
 
 
 def _write(kafka: str, topic: str, key: bytes, value: bytes | None) -> None:
@@ -168,12 +168,12 @@ class _SlowProducer(Producer):
         self._count = getattr(self, "_count", 0) + 1
         await super().send(record)
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         count, self._count = self._count, 0
         self.sizes.append(count)
         if count > 10:
             raise BrokerError("send: no answer within 30 seconds")
-        await super().settle()
+        await super().flush()
 
 
 async def test_slow_brokers_get_smaller_batches(kafka: str, database_url: str) -> None:

@@ -152,7 +152,7 @@ async def test_open_transaction_of_old_leader_stays_invisible(kafka: str, databa
         await old_producer.begin()
         await old_producer.send(Record(settings.topic, b"k", b"never committed", [("position", b"51")]))
         await old_producer.send(route.record(messages[0], 1_000_000))
-        await old_producer.settle()
+        await old_producer.flush()
         await old_producer.close()
         await append(stream, 50)
         async with running(new_relay(stream, settings)) as relay:

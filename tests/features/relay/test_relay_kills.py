@@ -101,7 +101,7 @@ async def test_kills_leave_one_dead_letter_per_rejection(kafka: str, database_ur
         async with appending(stream, oversized=True, seconds=1.0):
             for _ in range(16):
                 await killer.kill_after(random.uniform(0.2, 0.9))
-        async with running(new_relay(stream, settings, most_refused=1_000_000)) as relay:
+        async with running(new_relay(stream, settings, max_rejected=1_000_000)) as relay:
             await until_relayed(relay, stream, 120)
         head = (await stream.head()).position
         dead_letters_found = await _dead_letter_positions(stream, settings)

@@ -115,7 +115,7 @@ async def test_returning_route_stops_at_a_removed_position(
         await _remove_up_to(stream, 35)
         async with running(new_relay(stream, settings)) as relay:
             detail = await _until_stopped(relay)
-            assert "has to go on with position 31, and the database no longer has it" in detail
+            assert "has to continue with position 31, and the database no longer has it" in detail
             assert "`xzepr stream resume --at 35`" in detail
             assert "`xzepr stream resume --republish-from 36`" in detail
             await routes.resume(stream.db, SYSTEM, settings.topic, **choice)

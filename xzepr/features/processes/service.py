@@ -24,9 +24,9 @@ WORKER = "worker"
 WORK = "work"
 """One that relays and serves nothing."""
 
-_KEPT_SECONDS = 60.0
-_ANSWER_SECONDS = 5.0
-_PARTING_SECONDS = 1.0
+_REMOVE_AFTER_SECONDS = 60.0
+_DESCRIBE_TIMEOUT_SECONDS = 5.0
+_LEAVE_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class ThisProcess:
         """Who is connected now; whoever takes connections says so."""
         self.lags = Lags()
         """As they were when it last described itself."""
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
     async def describe(
         self, db: Database, role: str, *, feed: int | None, slowest: int | None, relay: RelayStatus | None, queue: int
@@ -110,15 +110,15 @@ class ThisProcess:
         """Writes how things are here, and measures `lags`; positions are None where there is none, and `relay` is where
         this process neither relays nor knows brokers. Raises Problem or TimeoutError when the database does not take it
         within a few seconds: nothing depends on it."""
-        async with asyncio.timeout(_ANSWER_SECONDS), db.read() as connection:
+        async with asyncio.timeout(_DESCRIBE_TIMEOUT_SECONDS), db.read() as connection:
             clients = self.clients()
-            said = ProcessReport(
+            report = ProcessReport(
                 id=self.id,
                 host=platform.node(),
                 pid=os.getpid(),
                 role=role,
                 version=__version__,
-                up_seconds=time.monotonic() - self._began,  # now: waiting for a connection is no part of it
+                up_seconds=time.monotonic() - self._started_at,  # now: waiting for a connection is no part of it
                 feed_position=feed,
                 slowest_position=slowest,
                 relay_route=relay and relay.route,
@@ -130,9 +130,9 @@ class ThisProcess:
                 subscriptions=clients.subscriptions,
                 recorder_queue=queue,
             )
-            row = await process_store.describe(connection, said)
+            row = await process_store.describe(connection, report)
             lags = await routes.lags(connection)
-        ours = next((one for one in lags if one.route == said.relay_route), None)
+        ours = next((one for one in lags if one.route == report.relay_route), None)
         if ours is None:
             self.lags = Lags(_feed(row), _slowest(row))
         else:
@@ -141,7 +141,7 @@ class ThisProcess:
 
     async def leave(self, db: Database) -> None:
         """Removes what was written, because this process ends. Raises as `describe` does."""
-        async with asyncio.timeout(_PARTING_SECONDS), db.read() as connection:
+        async with asyncio.timeout(_LEAVE_TIMEOUT_SECONDS), db.read() as connection:
             await process_store.remove(connection, self.id)
 
 
@@ -153,10 +153,10 @@ async def statuses(db: Database, actor: Actor) -> list[ProcessStatus]:
     return [_status(row) for row in rows]
 
 
-async def forget_silent(db: Database) -> None:
+async def remove_silent(db: Database) -> None:
     """Removes what processes have left that ended without saying so."""
     async with db.read() as connection:
-        await process_store.remove_silent(connection, _KEPT_SECONDS)
+        await process_store.remove_silent(connection, _REMOVE_AFTER_SECONDS)
 
 
 def _feed(row: ProcessRow) -> Progress | None:

@@ -60,7 +60,7 @@ class ProcessReport:
     recorder_queue: int
 
 
-async def describe(connection: Connection, said: ProcessReport) -> ProcessRow:
+async def describe(connection: Connection, report: ProcessReport) -> ProcessRow:
     """Writes it, with the stream as it is in the same moment: its head, and since when there is something to read
     after each position. One row of the stream's primary key is read for each."""
     cursor = await connection.cursor(row_factory=class_row(ProcessRow)).execute(
@@ -95,7 +95,7 @@ async def describe(connection: Connection, said: ProcessReport) -> ProcessRow:
         )
         RETURNING p.*, 0::float AS silent_seconds
         """,
-        asdict(said),
+        asdict(report),
     )
     row = await cursor.fetchone()
     assert row is not None, "an upsert gives its row"

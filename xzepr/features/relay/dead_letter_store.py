@@ -89,7 +89,7 @@ async def page(
     return await cursor.fetchall()
 
 
-async def retry(
+async def request_retry(
     connection: Connection, route: str, positions: Sequence[int] | None, retry_prefix: str, by: str
 ) -> list[int]:
     """Tells the relay to send these again, or with None all that were not dropped; returns those that are there."""

@@ -14,7 +14,7 @@ from xzepr.features.relay import store as relay_store
 from xzepr.features.relay.dead_letter_store import DeadLetterRow
 from xzepr.infra.db import Connection, Database
 
-_MOST_NAMED = 1000
+_MAX_POSITIONS = 1000
 
 
 class DeadLetterState(StrEnum):
@@ -61,22 +61,22 @@ async def retry(db: Database, actor: Actor, route: str, positions: Sequence[int]
     """Has the relay send these again, dropped ones too, or with None all that are open; returns how many. Each is sent
     once, behind what has been sent meanwhile. Raises NotFound, and then tells nothing. Needs stream:admin."""
     actor.must(Permission.STREAM_ADMIN)
-    _check(positions)
+    _check_count(positions)
     async with db.write() as connection:
         await _must_exist(connection, route)
-        told = await dead_letter_store.retry(connection, route, positions, new_id(), actor.name)
-        return _all_of(positions, told)
+        retried = await dead_letter_store.request_retry(connection, route, positions, new_id(), actor.name)
+        return _require_all(positions, retried)
 
 
 async def drop(db: Database, actor: Actor, route: str, positions: Sequence[int] | None) -> int:
     """Gives these up, or with None all that are open and not about to be sent; returns how many. The stream keeps them.
     Raises NotFound, and then drops nothing. Needs stream:admin."""
     actor.must(Permission.STREAM_ADMIN)
-    _check(positions)
+    _check_count(positions)
     async with db.write() as connection:
         await _must_exist(connection, route)
         dropped = await dead_letter_store.drop(connection, route, positions, actor.name)
-        return _all_of(positions, dropped)
+        return _require_all(positions, dropped)
 
 
 async def _must_exist(connection: Connection, route: str) -> None:
@@ -84,12 +84,12 @@ async def _must_exist(connection: Connection, route: str) -> None:
         raise NotFound("route", route, field="route")
 
 
-def _check(positions: Sequence[int] | None) -> None:
-    if positions is not None and not 1 <= len(positions) <= _MOST_NAMED:
-        raise InvalidInput.one("positions", f"name 1 to {_MOST_NAMED} positions, or ask for all")
+def _check_count(positions: Sequence[int] | None) -> None:
+    if positions is not None and not 1 <= len(positions) <= _MAX_POSITIONS:
+        raise InvalidInput.one("positions", f"name 1 to {_MAX_POSITIONS} positions, or ask for all")
 
 
-def _all_of(positions: Sequence[int] | None, done: Sequence[int]) -> int:
+def _require_all(positions: Sequence[int] | None, done: Sequence[int]) -> int:
     absent = sorted(set(positions or ()) - set(done))
     if absent:
         raise NotFound("dead letter", ", ".join(map(str, absent[:10])), field="positions")

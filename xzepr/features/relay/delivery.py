@@ -15,7 +15,7 @@ from xzepr.features.relay.model import Published, everything_rejected
 from xzepr.features.relay.route import RouteWriter, TopicLimits
 from xzepr.features.stream.model import Message
 from xzepr.features.stream.reader import StreamReader
-from xzepr.infra.kafka.cluster import BrokerError, CompetingProducerError, RefusedError
+from xzepr.infra.kafka.cluster import BrokerError, CompetingProducerError, RejectedError
 
 _LONGEST_PAUSE_SECONDS = 30.0
 _log = structlog.stdlib.get_logger(__name__)
@@ -24,20 +24,20 @@ _log = structlog.stdlib.get_logger(__name__)
 class Delivery:
     """What a route's leader knows of the messages that brokers refuse, and how much it sends at once."""
 
-    def __init__(self, route: str, most_messages: int, *, most_refused: int, poll_seconds: float) -> None:
+    def __init__(self, route: str, max_messages: int, *, max_rejected: int, poll_seconds: float) -> None:
         """At most so many messages are sent at once; after so many dead letters in a row the topic is at fault. What
         administrators ask for is looked up every `poll_seconds`, and later after something was refused again."""
         self._route = route
-        self._max_rejected = most_refused
+        self._max_rejected = max_rejected
         self._poll_seconds = poll_seconds
-        self._batch_size = AdaptiveBatchSize(most_messages)
+        self._batch_size = AdaptiveBatchSize(max_messages)
         self._sent: Sequence[Message] = ()
         self._is_retry = False
-        self._suspect = 0
+        self._suspect_position = 0
         self._rejected_in_a_row = 0
         self._next_retry_at = -math.inf
         self._pause_seconds = poll_seconds
-        self._succeeding = False
+        self._retries_succeed = False
         self.skipped: set[int] = set()
         """Positions that are passed over."""
 
@@ -56,50 +56,50 @@ class Delivery:
         self._batch_size.succeeded(messages)
 
     async def retry_dead_letter(
-        self, leader: Leadership, writer: RouteWriter, fit: Callable[[], Awaitable[TopicLimits]]
+        self, leader: Leadership, writer: RouteWriter, read_limits: Callable[[], Awaitable[TopicLimits]]
     ) -> bool:
         """Sends one dead letter again, if an administrator has asked for it; whether there was one. One at a time: the
         newest instruction in Kafka is then the only one that may be done there and not yet forgotten here. Whatever
         becomes of it, the stream goes on before the next one is tried."""
         if time.monotonic() < self._next_retry_at:
             return False
-        due = await leader.run(dead_letter_store.next_retry, leader.route, writer.so_far.position)
-        if due is None:
+        retry = await leader.run(dead_letter_store.next_retry, leader.route, writer.published_so_far.position)
+        if retry is None:
             self._pause_seconds = self._poll_seconds
-            self._look_again_after(self._poll_seconds)
+            self._schedule_retry(self._poll_seconds)
             return False
-        message = await leader.read(StreamReader.message, due.position)
-        if message is None or message.id != due.message_id:
+        message = await leader.read(StreamReader.message, retry.position)
+        if message is None or message.id != retry.message_id:
             reason = "the stream no longer holds it"
-            await leader.run(dead_letter_store.record, leader.route, due.position, due.message_id, reason)
+            await leader.run(dead_letter_store.record, leader.route, retry.position, retry.message_id, reason)
             return True
-        succeeding = self._succeeding
-        self._look_again_after(self._pause_seconds)
+        succeeding = self._retries_succeed
+        self._schedule_retry(self._pause_seconds)
         self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
         if not succeeding:  # whoever asks has perhaps mended the topic, and the message now fits with its data
-            writer.use_limits(await fit())
-        await self._publish(writer, [message], replace(writer.so_far, retry_id=due.retry_id), again=True)
-        await leader.run(dead_letter_store.delete_retried, due.retry_id)
-        self._next_retry_at, self._pause_seconds, self._succeeding = -math.inf, self._poll_seconds, True
+            writer.use_limits(await read_limits())
+        await self._publish(writer, [message], replace(writer.published_so_far, retry_id=retry.retry_id), is_retry=True)
+        await leader.run(dead_letter_store.delete_retried, retry.retry_id)
+        self._next_retry_at, self._pause_seconds, self._retries_succeed = -math.inf, self._poll_seconds, True
         return True
 
-    def _look_again_after(self, seconds: float) -> None:
+    def _schedule_retry(self, seconds: float) -> None:
         self._next_retry_at = time.monotonic() + seconds
-        self._succeeding = False
+        self._retries_succeed = False
 
     async def _publish(
-        self, writer: RouteWriter, messages: Sequence[Message], after: Published, *, again: bool = False
+        self, writer: RouteWriter, messages: Sequence[Message], after: Published, *, is_retry: bool = False
     ) -> None:
-        self._sent, self._is_retry = messages, again
+        self._sent, self._is_retry = messages, is_retry
         try:
             await writer.publish(messages, after)
-        except (RefusedError, CompetingProducerError):
+        except (RejectedError, CompetingProducerError):
             raise
         except BrokerError:
-            if not again:
+            if not is_retry:
                 self._batch_size.failed()
             raise
-        if messages and not again:
+        if messages and not is_retry:
             self._rejected_in_a_row = 0
 
     async def isolate_rejected(self, leader: Leadership, reason: str) -> None:
@@ -110,8 +110,10 @@ class Delivery:
             return
         [culprit] = self._sent
         if not self._is_retry:
-            if culprit.position != self._suspect:
-                self._suspect = culprit.position  # the topic's limit may be new: it is read again before the second try
+            if culprit.position != self._suspect_position:
+                self._suspect_position = (
+                    culprit.position
+                )  # the topic's limit may be new: it is read again before the second try
                 return
             if self._rejected_in_a_row >= self._max_rejected:
                 raise everything_rejected(self._route, self._rejected_in_a_row, reason)

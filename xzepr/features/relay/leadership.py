@@ -80,8 +80,8 @@ class Leadership:
             return await statement(self._connection, *args, **kwargs)
 
     async def read(
-        self, question: Callable[Concatenate[StreamReader, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self, query: Callable[Concatenate[StreamReader, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Asks the stream over the leader's connection: `await leader.read(StreamReader.head)`."""
         with hang_up_after(self._connection, _STATEMENT_SECONDS):
-            return await question(StreamReader(self._connection), *args, **kwargs)
+            return await query(StreamReader(self._connection), *args, **kwargs)

@@ -1,4 +1,4 @@
-"""How far a route has published: the record of it in Kafka, what its relay does, and why one stops."""
+"""The relay's model: its states, the published position of a route as it is stored in Kafka, and reasons to stop."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,19 +9,20 @@ import orjson
 
 from xzepr.features.stream.model import Cursor
 
-LEADER_SILENT_SECONDS = 10.0  # a process without a report for longer is treated as gone
+LEADER_SILENT_SECONDS = 10.0  # a process that has not reported for longer counts as ended
 
 
 class RelayState(StrEnum):
     """What a relay is doing."""
 
     WAITING_FOR_BROKERS = "waiting_for_brokers"
-    """None are configured, or none answer: it tries again by itself."""
+    """No brokers are configured, or none responds; the relay retries by itself."""
     FOLLOWING = "following"
+    """This process relays."""
     STANDBY = "standby"
-    """Another process relays, or the database is away."""
+    """Another process relays, this process must not, or the database is down."""
     STOPPED = "stopped"
-    """Only somebody who knows what happened can say how to go on."""
+    """An operator has to fix the cause or choose where to resume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,139 +32,151 @@ class RelayStatus:
     route: str
     state: RelayState
     detail: str
-    """Why, in words for an operator; empty while it follows."""
+    """The reason for the state, for an operator; empty while following with transactions."""
     since: datetime
     position: int | None
-    """Everything up to here is in Kafka, or a dead letter; None before this process has read it there."""
+    """Everything up to this position is in Kafka or a dead letter. None before this process has read it from Kafka."""
     leads: bool = False
-    """Whether this process is the one that relays, or would if brokers let it."""
+    """Whether this process is the route's leader, even while brokers or a cause to stop keep it from relaying."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Everything up to the message with this position and id is in Kafka; position 0 with the hub's id: nothing is."""
+    """A route's state: everything up to the message with this position and id is in Kafka or a dead letter.
+
+    Before the first message of the stream, position is 0 and id is the hub's id.
+    """
 
     position: int
     id: str
     resume_id: str | None = None
-    """The last instruction to resume that was obeyed, so that none is obeyed twice."""
+    """Id of the last resume instruction that was applied, so that none is applied twice."""
     retry_id: str | None = None
-    """The last instruction to send a dead letter again that was obeyed; none is begun before the last one is over."""
+    """Id of the last retry of a dead letter that reached Kafka, so that none is sent twice."""
     offsets: Mapping[int, int] = field(default_factory=dict[int, int])
-    """For partitions of the topic, an offset that there is: of the newest message but those that were under way when
-    this was written. A partition that ends before it has lost some."""
+    """For each partition of the topic, the offset of a message that exists: the newest one that was acknowledged
+    before this state was written. A partition that ends before this offset has lost messages."""
 
     @property
     def cursor(self) -> Cursor:
-        """The cursor of that message."""
+        """The cursor of the last published message."""
         return Cursor.of(self.position, self.id)
 
     def encode(self) -> bytes:
-        """As it is written to the state topic."""
-        found = {
+        """Returns the value of a record in the state topic (JSON)."""
+        state = {
             "position": self.position,
             "id": self.id,
             "resume": self.resume_id,
             "retry": self.retry_id,
             "reached": {str(partition): offset for partition, offset in sorted(self.offsets.items())},
         }
-        return orjson.dumps(found)
+        return orjson.dumps(state)
 
     @classmethod
     def decode(cls, value: bytes) -> "Published":
-        """Reads it; raises ValueError."""
-        found = orjson.loads(value)
+        """Parses the value of a record in the state topic. Raises ValueError if it is not a relay's state."""
+        state = orjson.loads(value)
         try:
-            reached = {int(partition): int(offset) for partition, offset in found.get("reached", {}).items()}
-            return cls(int(found["position"]), str(found["id"]), found.get("resume"), found.get("retry"), reached)
+            offsets = {int(partition): int(offset) for partition, offset in state.get("reached", {}).items()}
+            return cls(int(state["position"]), str(state["id"]), state.get("resume"), state.get("retry"), offsets)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is no state of a relay: {value[:200]!r}") from error
+            raise ValueError(f"not the state of a relay: {value[:200]!r}") from error
 
 
 class RelayStopped(Exception):
-    """The relay cannot know what was published; the message says what was found."""
+    """The relay has to stop; the message gives the reason."""
 
     def __init__(self, message: str, *, at: int | None = None) -> None:
-        """`at`: everything up to this position may count as published; None where there is nothing to choose."""
+        """`at` is the last position that may count as published; None if there is nothing to choose."""
         super().__init__(message)
         self._at = at
 
-    def with_choices(self, first: int) -> str:
-        """The message with the ways on; `first` is the oldest position that the stream has."""
+    def with_choices(self, oldest_position: int) -> str:
+        """Returns the message with the commands that resume the route.
+
+        `oldest_position` is the oldest position in the stream.
+        """
         if self._at is None:
             return str(self)
-        at = max(self._at, first - 1)
+        at = max(self._at, oldest_position - 1)
         return (
-            f"{self} Choose: `xzepr stream resume --at {at}` treats everything up to {at} as published and goes on "
-            f"after it; `xzepr stream resume --republish-from {first}` publishes everything again from position "
-            f"{first} (or from any later one)"
+            f"{self} Choose: `xzepr stream resume --at {at}` treats everything up to {at} as published and continues "
+            f"after it; `xzepr stream resume --republish-from {oldest_position}` publishes everything again from "
+            f"position {oldest_position} (or from any later one)"
         )
 
 
 def everything_rejected(route: str, count: int, reason: str) -> RelayStopped:
-    """So many messages in a row were refused that it cannot be for what they are."""
+    """Too many messages in a row were rejected: the topic is at fault, not the messages."""
     return RelayStopped(
-        f"{route}: the brokers refused {count} messages in a row, the last because {reason}: mend the topic's "
-        "configuration, and the relay goes on by itself; then `xzepr stream retry --all` sends what was left out"
+        f"{route}: the brokers rejected {count} messages in a row, the last because {reason}: fix the topic's "
+        "configuration, and the relay resumes by itself; then `xzepr stream retry --all` sends the dead letters"
     )
 
 
-AT_LEAST_ONCE = "kafka.transactions is off: at least once, so that some messages come twice after a crash"
+AT_LEAST_ONCE = "kafka.transactions is off: delivery is at least once, and a crash may duplicate messages"
 
 
 def split_brain(route: str) -> str:
-    """Two relays write to one route, and this one was the earlier."""
+    """Returns the status of a relay that another one has fenced."""
     return (
-        f"{route}: another relay with this hub's id has taken over: this one was cut off from the database without "
-        "noticing, or two databases hold the same hub. It steps down, and asks for the lead again"
+        f"{route}: another relay with this hub's id has taken over: either this one was cut off from the database "
+        "without noticing, or two databases contain the same hub. This relay steps down and tries to lead again"
     )
 
 
-def position_lost(route: str, remembered: int) -> RelayStopped:
-    """Kafka holds nothing of a route that was published."""
+def position_lost(route: str, recorded_position: int) -> RelayStopped:
+    """The route was published, but Kafka has no state of it."""
     return RelayStopped(
-        f"{route} was published up to position {remembered}, but these brokers do not know of it: their data was lost, "
-        "or kafka.brokers names other brokers than before, or they no longer let the relay see its topics.",
-        at=remembered,
+        f"{route} was published up to position {recorded_position}, but these brokers have no record of it: their data "
+        "was lost, or kafka.brokers names other brokers than before, or they no longer let the relay see its topics.",
+        at=recorded_position,
     )
 
 
-def partition_truncated(route: str, published: int, partition: int, reached: int) -> RelayStopped:
-    """A partition of the topic does not go so far as messages of this route once did."""
+def partition_truncated(route: str, position: int, partition: int, offset: int) -> RelayStopped:
+    """A partition of the topic ends before an offset at which this route had published a message."""
     return RelayStopped(
-        f"{route} was published up to position {published}, but partition {partition} of the topic ends before offset "
-        f"{reached}, which it had reached: the topic was deleted and made anew, or brokers lost its newest messages.",
-        at=published,
+        f"{route} was published up to position {position}, but partition {partition} of the topic ends before offset "
+        f"{offset}, which it had reached: the topic was deleted and recreated, or brokers lost its newest messages.",
+        at=position,
     )
 
 
-def state_unreadable(route: str, remembered: int, why: str) -> RelayStopped:
-    """The relay's state in Kafka is somebody else's writing."""
+def state_unreadable(route: str, recorded_position: int, cause: str) -> RelayStopped:
+    """The state topic has a value under the route's key that is not a relay's state."""
     return RelayStopped(
-        f"{route} was published up to position {remembered} or further, but what the state topic holds of it cannot be "
-        f"read ({why}): something else wrote there, or a newer version of XZepr did.",
-        at=remembered,
+        f"{route} was published up to position {recorded_position} or further, but its state in the state topic cannot "
+        f"be read ({cause}): it was written by something else, or by a newer version of XZepr.",
+        at=recorded_position,
     )
 
 
-def stream_diverged(route: str, published: Published, head: int, found: str | None, noted: int) -> RelayStopped:
-    """Kafka holds messages of this hub that its database does not. `noted` is up to where the database itself knows of
-    having published: it was restored together with that note, so up to there the two agree."""
-    if found is None:
-        what = f"Kafka has messages up to position {published.position}, and the database ends at {head}"
+def stream_diverged(
+    route: str, published: Published, head: int, stream_id: str | None, recorded_position: int
+) -> RelayStopped:
+    """Kafka has messages of this hub that its database does not have.
+
+    `stream_id` is the id in the database at the published position, None if there is no message. `recorded_position`
+    is the published position that the database recorded. It was restored with the messages, so Kafka and the database
+    agree up to there.
+    """
+    if stream_id is None:
+        difference = f"Kafka has messages up to position {published.position}, and the database ends at {head}"
     else:
-        what = f"message {published.position} is {published.id} in Kafka and {found} in the database"
+        difference = f"message {published.position} is {published.id} in Kafka and {stream_id} in the database"
     return RelayStopped(
-        f"{route}: {what}: the database was restored or replaced, and what it lost is still in Kafka. What was "
-        "published in the second before the backup may come twice.",
-        at=min(head, noted),
+        f"{route}: {difference}: the database was restored or replaced, and what it lost is still in Kafka. Messages "
+        "published in the last second before the backup may be duplicated.",
+        at=min(head, recorded_position),
     )
 
 
 def messages_removed(route: str, position: int) -> RelayStopped:
-    """The stream begins after the position where the relay has to go on."""
+    """The stream no longer has the message with which the relay has to continue."""
     return RelayStopped(
-        f"{route}: the relay has to go on with position {position}, and the database no longer has it: the old end of "
-        "the stream was removed.",
+        f"{route}: the relay has to continue with position {position}, and the database no longer has it: the old end "
+        "of the stream was removed.",
         at=position,
     )

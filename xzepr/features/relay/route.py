@@ -8,13 +8,13 @@ from typing import Self
 from xzepr.features.relay.model import Published, partition_truncated, position_lost
 from xzepr.features.stream import cloudevents
 from xzepr.features.stream.model import Message, Origin
-from xzepr.infra.kafka.cluster import Cluster, LostError, RefusedError, Security, TopicError
-from xzepr.infra.kafka.latest import ends, latest_value
+from xzepr.infra.kafka.cluster import Cluster, MessagesLostError, RejectedError, Security, TopicError
+from xzepr.infra.kafka.latest import end_offsets, latest_value
 from xzepr.infra.kafka.producer import Producer, Record
 from xzepr.infra.kafka.topics import NewTopicSpec, Topic, Topics
 from xzepr.settings import KafkaSettings
 
-_BREATH = 50
+_YIELD_EVERY = 50
 """Messages that are written one after the other before whatever else runs in the process gets its turn."""
 
 OpenProducer = Callable[[Cluster, str | None, int], Awaitable[Producer]]
@@ -83,9 +83,9 @@ class Route:
             NewTopicSpec(settings.state_topic, 1, settings.replication_factor, state_config),
         ]
 
-    def check(self, found: dict[str, Topic]) -> None:
+    def check_state_topic(self, topics: dict[str, Topic]) -> None:
         """Raises TopicError when the state topic could lose what it is there to keep."""
-        state = found.get(self.settings.state_topic)
+        state = topics.get(self.settings.state_topic)
         if state is None:
             return
         if state.cleanup_policy != "compact":
@@ -105,7 +105,7 @@ class Route:
         wanted = {spec.name: spec for spec in self.new_topics()}
         async with Topics(self.cluster) as topics:
             found = await topics.find(list(wanted))
-            self.check(found)
+            self.check_state_topic(found)
             absent = [spec for name, spec in wanted.items() if name not in found]
             if absent and published:
                 raise position_lost(self.name, published)
@@ -131,33 +131,33 @@ class RouteWriter:
     """A route that is open: the producer that has fenced all earlier ones, and what they published."""
 
     def __init__(
-        self, route: Route, producer: Producer, fit: TopicLimits, published: Published | None, unreadable: str
+        self, route: Route, producer: Producer, limits: TopicLimits, published: Published | None, state_error: str
     ) -> None:
         self._route = route
         self._producer = producer
-        self._limits = fit
+        self._limits = limits
         self.published = published
         """None while Kafka holds no state of this route that can be read."""
-        self.unreadable = unreadable
+        self.state_error = state_error
         """Why not, where there is something; else empty."""
 
     @classmethod
-    async def open(cls, route: Route, fit: TopicLimits, open_producer: OpenProducer) -> Self:
+    async def open(cls, route: Route, limits: TopicLimits, open_producer: OpenProducer) -> Self:
         """Fences predecessors, then reads what they left: in this order, or the state may be stale. (Without
         transactions it may be: then some messages come twice.)"""
-        producer = await open_producer(route.cluster, route.transactional_id, fit.max_bytes)
+        producer = await open_producer(route.cluster, route.transactional_id, limits.max_bytes)
         try:
             value = await latest_value(route.cluster, route.settings.state_topic, route.state_key)
         except BaseException:
             await producer.close()
             raise
         try:
-            return cls(route, producer, fit, None if value is None else Published.decode(value), "")
+            return cls(route, producer, limits, None if value is None else Published.decode(value), "")
         except ValueError as error:
-            return cls(route, producer, fit, None, str(error))
+            return cls(route, producer, limits, None, str(error))
 
     @property
-    def so_far(self) -> Published:
+    def published_so_far(self) -> Published:
         """What was published, of a passage whose place was found."""
         assert self.published is not None, "the relay has found its place"
         return self.published
@@ -166,21 +166,21 @@ class RouteWriter:
         """Raises StoppedError when the topic ends before what was published: it was made anew, which brokers do by
         themselves where topics are created for who asks for them, or has lost its newest messages."""
         topic, reached = self._route.settings.topic, published.offsets
-        found = await ends(self._route.cluster, topic, self._limits.partitions)
+        found = await end_offsets(self._route.cluster, topic, self._limits.partitions)
         for partition, offset in reached.items():
             if found.get(partition, 0) <= offset:
                 raise partition_truncated(self._route.name, published.position, partition, offset)
         self.published = replace(published, offsets={one: end - 1 for one, end in found.items() if end})
 
-    async def begin(self, origin: Origin) -> None:
+    async def start_after(self, origin: Origin) -> None:
         """Nothing was published: the route begins with the oldest message that the stream has."""
         self.published = Published(origin.position, origin.id)
         if origin.position:  # Kafka knows it before the database does, or Kafka would seem to have forgotten it
             await self.publish((), self.published)
 
-    def use_limits(self, fit: TopicLimits) -> None:
+    def use_limits(self, limits: TopicLimits) -> None:
         """From now on, this is what the topic takes."""
-        self._limits = fit
+        self._limits = limits
 
     async def publish(self, messages: Sequence[Message], published: Published) -> None:
         """Moves messages (none, when only the state changes) and their state in one transaction. After a BrokerError
@@ -189,37 +189,39 @@ class RouteWriter:
         topic, state_topic = self._route.settings.topic, self._route.settings.state_topic
         try:
             await self._send(messages, published)
-        except RefusedError as error:
+        except RejectedError as error:
             if error.topic == state_topic:
                 raise TopicError(f"{error}: it is too small or too strict to hold the relay's position") from error
             raise
-        except LostError as error:
+        except MessagesLostError as error:
             so_far = published.position if self.published is None else self.published.position
             raise (
-                partition_truncated(self._route.name, so_far, error.partition, error.reached)
+                partition_truncated(self._route.name, so_far, error.partition, error.offset)
                 if error.topic == topic
                 else position_lost(self._route.name, so_far)
             ) from error
         await self._producer.commit()
-        self.published = self._with_arrived(published)
+        self.published = self._with_offsets(published)
 
     async def _send(self, messages: Sequence[Message], published: Published) -> None:
         await self._producer.begin()
         for number, message in enumerate(messages, 1):
             await self._producer.send(self._route.record(message, self._limits.max_bytes))
-            if number % _BREATH == 0:
+            if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
         if not (self._route.settings.transactions and published.offsets):
             # Without transactions the position must not arrive before what it speaks of. With them both travel at once,
             # and the state tells what earlier ones reached; the first one has none before it.
-            await self._producer.settle()
-            published = self._with_arrived(published)
+            await self._producer.flush()
+            published = self._with_offsets(published)
         await self._producer.send(self._route.state_record(published))
-        await self._producer.settle()
+        await self._producer.flush()
 
-    def _with_arrived(self, published: Published) -> Published:
+    def _with_offsets(self, published: Published) -> Published:
         topic = self._route.settings.topic
-        arrived = {partition: offset for (where, partition), offset in self._producer.arrived.items() if where == topic}
+        arrived = {
+            partition: offset for (where, partition), offset in self._producer.acknowledged.items() if where == topic
+        }
         return replace(published, offsets={**published.offsets, **arrived})
 
     async def check(self) -> None:

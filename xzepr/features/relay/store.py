@@ -48,7 +48,7 @@ class RouteLag:
 
 # A process that waits for brokers and does not lead has none named. The oldest message, unless it is the first, is the
 # mark that retention has left: a route that begins follows on it.
-_KNOWN: LiteralString = """
+_ROUTE_POSITIONS: LiteralString = """
     WITH heard AS (
         SELECT * FROM processes WHERE seen_at > clock_timestamp() - %(seconds)s::float * interval '1 second'
     ), stream AS (
@@ -120,7 +120,7 @@ async def lags(connection: Connection, silent_seconds: float) -> list[RouteLag]:
     else by what the route remembers, which may be a second old, or from the stream's beginning where none ever led it.
     A position past the stream's end is of a stream that a restore has replaced, and counts for nothing."""
     cursor = await connection.cursor(row_factory=class_row(RouteLag)).execute(
-        _KNOWN
+        _ROUTE_POSITIONS
         + """
         SELECT k.route, k.awaited_since, leader.id AS leader, at.position, at.time, at.head - at.after AS lag,
                greatest(0, coalesce(extract(epoch FROM at.time - at.waiting_since), 0))::float AS lag_seconds,
@@ -145,7 +145,7 @@ async def lags(connection: Connection, silent_seconds: float) -> list[RouteLag]:
     return await cursor.fetchall()
 
 
-async def describe(connection: Connection, route: str, state: str, detail: str) -> None:
+async def save_status(connection: Connection, route: str, state: str, detail: str) -> None:
     """Writes what the route's leader is doing."""
     await connection.execute(
         """

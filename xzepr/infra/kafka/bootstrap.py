@@ -12,8 +12,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from xzepr.infra.kafka.cluster import Cluster
 
 _conn: Any = conn  # whose functions have no types
-_MOST_NAMED = 3
-_MOST_CHARACTERS = 300
+_MAX_BROKERS = 3
+_MAX_REASON_CHARACTERS = 300
 
 
 async def diagnose(cluster: Cluster) -> str:
@@ -23,17 +23,17 @@ async def diagnose(cluster: Cluster) -> str:
     hosts: list[tuple[str, int, Any]] = _conn.collect_hosts(cluster.brokers, randomize=False)
     options = cluster.options()
     del options["bootstrap_servers"]
-    answers = await asyncio.gather(*(_answer(host, port, options) for host, port, _ in hosts[:_MOST_NAMED]))
-    if not all(answers):
+    reasons = await asyncio.gather(*(_connection_error(host, port, options) for host, port, _ in hosts[:_MAX_BROKERS]))
+    if not all(reasons):
         return ""
     # Each reason once: of three brokers that are down there is only one thing to say.
-    places: dict[str, list[str]] = {}
-    for (host, port, _), answer in zip(hosts, answers, strict=False):
-        places.setdefault(answer, []).append(f"{host}:{port}")
-    return "; ".join(f"{', '.join(where)}: {answer}" for answer, where in places.items())
+    addresses_by_reason: dict[str, list[str]] = {}
+    for (host, port, _), answer in zip(hosts, reasons, strict=False):
+        addresses_by_reason.setdefault(answer, []).append(f"{host}:{port}")
+    return "; ".join(f"{', '.join(where)}: {answer}" for answer, where in addresses_by_reason.items())
 
 
-async def _answer(host: str, port: int, options: dict[str, Any]) -> str:
+async def _connection_error(host: str, port: int, options: dict[str, Any]) -> str:
     """Why the broker at this address does not let us in; empty if it does."""
     try:
         async with asyncio.timeout(options["request_timeout_ms"] / 1000):
@@ -45,11 +45,11 @@ async def _answer(host: str, port: int, options: dict[str, Any]) -> str:
     except TimeoutError:
         return "no answer"
     except Exception as error:
-        return _told(error)[:_MOST_CHARACTERS]
+        return _reason(error)[:_MAX_REASON_CHARACTERS]
     return ""
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, KafkaConnectionError):
         return "hangs up, as brokers do that want TLS, a certificate or a password which they are not given"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno:

@@ -55,7 +55,7 @@ class Cluster:
 
     brokers: tuple[str, ...]
     """host:port, any that are known."""
-    timeout: float = 30.0
+    timeout_seconds: float = 30.0
     """Seconds that one call may take."""
     security: Security = Security()
 
@@ -70,7 +70,7 @@ class Cluster:
     @property
     def timeout_ms(self) -> int:
         """The same in milliseconds, for the client's own requests."""
-        return int(self.timeout * 1000)
+        return int(self.timeout_seconds * 1000)
 
 
 class BrokerError(Exception):
@@ -85,7 +85,7 @@ class CompetingProducerError(FencedError):
     """A newer producer has this transactional id: the transaction was too young to have taken too long."""
 
 
-class RefusedError(BrokerError):
+class RejectedError(BrokerError):
     """The brokers will not have what was sent, for what it is and not for how they are: it is refused every time. They
     judge batches, so that what was sent together with the culprit is refused with it."""
 
@@ -96,15 +96,15 @@ class RefusedError(BrokerError):
         self.reason = reason
 
 
-class LostError(Exception):
+class MessagesLostError(Exception):
     """A partition ends before a message that had arrived in it: its topic was made anew, or brokers lost its end."""
 
-    def __init__(self, topic: str, partition: int, reached: int) -> None:
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
         """`reached` is the offset of that message."""
-        super().__init__(f"partition {partition} of topic {topic} ends before offset {reached}, which it had reached")
+        super().__init__(f"partition {partition} of topic {topic} ends before offset {offset}, which it had reached")
         self.topic = topic
         self.partition = partition
-        self.reached = reached
+        self.offset = offset
 
 
 class InvalidRecordError(BrokerResponseError):
@@ -117,15 +117,17 @@ class InvalidRecordError(BrokerResponseError):
 
 kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
 
-REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
+REJECTIONS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
 """The errors that are about a record. A time stamp that is refused is about somebody's clock, and passes."""
 
 
-def refusal(topic: str, error: BrokerResponseError) -> RefusedError:
+def rejection(topic: str, error: BrokerResponseError) -> RejectedError:
     """One of REFUSALS for an operator."""
     if isinstance(error, InvalidRecordError):
-        return RefusedError(topic, f"{error.description} ({error.message})")
-    return RefusedError(topic, f"it is larger than the topic takes ({error.message}: max.message.bytes, segment.bytes)")
+        return RejectedError(topic, f"{error.description} ({error.message})")
+    return RejectedError(
+        topic, f"it is larger than the topic takes ({error.message}: max.message.bytes, segment.bytes)"
+    )
 
 
 class TopicError(Exception):
@@ -133,24 +135,24 @@ class TopicError(Exception):
 
 
 @asynccontextmanager
-async def call(cluster: Cluster, what: str, seconds: float | None = None) -> AsyncGenerator[None]:
+async def call(cluster: Cluster, action: str, seconds: float | None = None) -> AsyncGenerator[None]:
     """Bounds what is awaited inside and turns every failure of it into BrokerError.
 
     aiokafka has no time limits of its own, and fails with anything from KafkaError to AssertionError."""
-    limit = cluster.timeout if seconds is None else seconds
+    limit = cluster.timeout_seconds if seconds is None else seconds
     try:
         async with asyncio.timeout(limit):
             yield
-    except (BrokerError, LostError, TopicError):
+    except (BrokerError, MessagesLostError, TopicError):
         raise
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise BrokerError(f"{what}: the client gave up") from None  # a task of its own was cancelled, not ours
+        raise BrokerError(f"{action}: the client gave up") from None  # a task of its own was cancelled, not ours
     except ProducerFenced as error:
-        raise FencedError(f"{what}: fenced by another producer, or the transaction took too long") from error
+        raise FencedError(f"{action}: fenced by another producer, or the transaction took too long") from error
     except TimeoutError as error:
-        raise BrokerError(f"{what}: no answer within {limit:g} seconds") from error
+        raise BrokerError(f"{action}: no answer within {limit:g} seconds") from error
     except Exception as error:
-        raise BrokerError(f"{what}: {str(error) or type(error).__name__}") from error
+        raise BrokerError(f"{action}: {str(error) or type(error).__name__}") from error

@@ -8,11 +8,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, call
 
-_TAIL = 2_000
+_TAIL_OFFSETS = 2_000
 """Whoever writes this key wrote lately: its newest value is nearly always among the newest entries."""
 
 
-async def ends(cluster: Cluster, topic: str, partitions: int) -> dict[int, int]:
+async def end_offsets(cluster: Cluster, topic: str, partitions: int) -> dict[int, int]:
     """The offset of the next message of each of a topic's partitions, which has so many. Raises BrokerError."""
     async with call(cluster, f"find the ends of topic {topic}"):
         consumer = _consumer(cluster, "read_uncommitted")
@@ -36,7 +36,7 @@ async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None
         try:
             await committed.start()
             committed.assign([partition])
-            tail = max(begin, end - _TAIL)
+            tail = max(begin, end - _TAIL_OFFSETS)
             found, value = await _read(committed, partition, tail, end, key)
             if not found and tail > begin:
                 _, value = await _read(committed, partition, begin, tail, key)

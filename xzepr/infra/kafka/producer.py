@@ -10,23 +10,23 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer
 
 from xzepr.infra.kafka.cluster import (
-    REFUSALS,
+    REJECTIONS,
     BrokerError,
     Cluster,
     CompetingProducerError,
     FencedError,
-    LostError,
+    MessagesLostError,
     call,
-    refusal,
+    rejection,
 )
 
 _BATCH_BYTES = 262_144
 """aiokafka's own default of 16 KiB means many small requests: with this it sent 22,000 messages/s instead."""
 
-_LEAST_REQUEST_BYTES = 65_536
+_MIN_REQUEST_BYTES = 65_536
 """More than any message has without its data."""
 
-_CALLS = 2
+_CALLS_PER_TRANSACTION = 2
 """A transaction may take as long as so many calls; then the brokers end it."""
 
 _CLOSE_SECONDS = 5.0
@@ -58,20 +58,20 @@ class Producer:
         """Takes what `open` takes; opens nothing."""
         self._cluster = cluster
         self._transactional = transactional_id is not None
-        self._began = 0.0
+        self._began_at = 0.0
         self._sent: list[tuple[str, asyncio.Future[Any]]] = []
-        self.arrived: dict[tuple[str, int], int] = {}
+        self.acknowledged: dict[tuple[str, int], int] = {}
         """For topics and their partitions, the offset of the newest message of ours that has arrived."""
         self._client: Any = AIOKafkaProducer(
             **cluster.options(),
             client_id=transactional_id or "xzepr-relay",
             transactional_id=transactional_id,
-            transaction_timeout_ms=_CALLS * cluster.timeout_ms,
+            transaction_timeout_ms=_CALLS_PER_TRANSACTION * cluster.timeout_ms,
             enable_idempotence=True,
             acks="all",
             max_batch_size=min(_BATCH_BYTES, max_message_bytes),
             # The broker judges, not an estimate: its refusal names one message, which is then left out.
-            max_request_size=max(_LEAST_REQUEST_BYTES, max_message_bytes),
+            max_request_size=max(_MIN_REQUEST_BYTES, max_message_bytes),
             retry_backoff_ms=10,
         )
 
@@ -92,7 +92,7 @@ class Producer:
         """Begins a transaction."""
         if not self._transactional:
             return
-        self._began = time.monotonic()
+        self._began_at = time.monotonic()
         async with call(self._cluster, "begin a transaction"):
             await self._client.begin_transaction()
 
@@ -103,12 +103,12 @@ class Producer:
                 sent: asyncio.Future[Any] = await self._client.send(
                     record.topic, value=record.value, key=record.key, headers=list(record.headers)
                 )
-            except REFUSALS as error:
-                raise refusal(record.topic, error) from error
+            except REJECTIONS as error:
+                raise rejection(record.topic, error) from error
         sent.add_done_callback(_seen)
         self._sent.append((record.topic, sent))
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Waits until everything sent has arrived. A commit succeeds although a send failed, so never commit before.
         Raises RefusedError for what the brokers will never accept, and LostError when a topic has lost what had arrived
         there before; then nothing of the transaction may be committed."""
@@ -119,17 +119,17 @@ class Producer:
             for topic, future in sent:
                 try:
                     there = await future
-                except REFUSALS as error:
-                    raise refusal(topic, error) from error
+                except REJECTIONS as error:
+                    raise rejection(topic, error) from error
                 place = (topic, there.partition)
                 if there.offset < 0:  # of what a try that was not answered had delivered brokers do not say where,
                     vague.add(place)  # and the client counts on from that
                 if place in vague:
                     continue
                 newest[place] = max(there.offset, newest.get(place, 0))
-                if there.offset <= self.arrived.get(place, -1):
-                    raise LostError(*place, self.arrived[place])
-        self.arrived.update((place, offset) for place, offset in newest.items() if place not in vague)
+                if there.offset <= self.acknowledged.get(place, -1):
+                    raise MessagesLostError(*place, self.acknowledged[place])
+        self.acknowledged.update((place, offset) for place, offset in newest.items() if place not in vague)
 
     async def commit(self) -> None:
         """Commits. After a BrokerError nobody knows whether it did: the next producer will read it in the state."""
@@ -141,17 +141,17 @@ class Producer:
             await self._client.commit_transaction()
 
     @asynccontextmanager
-    async def _call(self, what: str) -> AsyncGenerator[None]:
+    async def _call(self, action: str) -> AsyncGenerator[None]:
         """A call in the transaction. Brokers end one that takes too long, and say what they say to who has a rival; but
         they do not before it is as old as that, and it cannot be older there than it is here."""
-        limit = _CALLS * self._cluster.timeout
+        limit = _CALLS_PER_TRANSACTION * self._cluster.timeout_seconds
         try:
-            async with call(self._cluster, what):
+            async with call(self._cluster, action):
                 yield
         except FencedError as error:
-            if time.monotonic() - self._began < limit:
-                raise CompetingProducerError(f"{what}: another producer took over the transactional id") from error
-            raise FencedError(f"{what}: the transaction took longer than {limit:g} seconds") from error
+            if time.monotonic() - self._began_at < limit:
+                raise CompetingProducerError(f"{action}: another producer took over the transactional id") from error
+            raise FencedError(f"{action}: the transaction took longer than {limit:g} seconds") from error
 
     async def check(self) -> None:
         """Asks a broker something, for a producer that has nothing to send and would not notice that all are gone."""

@@ -90,14 +90,14 @@ class Topics:
             response = await self._client.create_topics([new])
             _, error, message = response.topic_errors[0][:3]
             if error not in (0, _TOPIC_EXISTS):
-                raise _refusal(spec.name, error, message)
+                raise _creation_error(spec.name, error, message)
             while True:
                 if found := await self.find([spec.name]):
                     return found[spec.name]
                 await asyncio.sleep(0.05)
 
 
-def _refusal(name: str, error: int, message: str | None) -> Exception:
+def _creation_error(name: str, error: int, message: str | None) -> Exception:
     told = f"topic {name} cannot be created: {message or for_code(error).__name__}"
     if error in (_POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED):
         return TopicError(f"{told} Create it, or change the kafka settings")
