@@ -84,9 +84,9 @@ class Hub(Core):
             audience=settings.jwt.audience,
             lifetime=timedelta(seconds=settings.jwt.access_token_expiration),
         )
-        receivers = Receivers(db, stream)
-        admission = PayloadValidation(db)
-        recorder = Recorder(db, stream, admission, settings.events, settings.recorder, metrics.batch_committed)
+        receivers = Receivers(db, stream, settings.events)
+        payload_validation = PayloadValidation(db)
+        recorder = Recorder(db, stream, payload_validation, settings.events, settings.recorder, metrics.batch_committed)
         stream.on_commit.append(feed.accept_committed)
         stream.on_commit.append(lambda tx: _count(metrics, tx.messages))
         feed.on_messages.append(admission.forget)

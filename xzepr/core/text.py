@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from xzepr.core.errors import InvalidInput, Violation
 
-MAX_NAME = 255
-"""Characters in a name, type, version and the like."""
-MAX_DESCRIPTION = 4_000
+MAX_ID_CHARS = 64  # of a text that names a thing by its id; ids have 26
 
 NUL = "text with the character NUL (\\u0000) cannot be kept"
 LONE_SURROGATE = "text with a lone surrogate (\\ud800 to \\udfff) is not Unicode and cannot be kept"
@@ -22,14 +20,14 @@ def text_fault(text: str) -> str | None:
     return None if text.isascii() or _SURROGATES.search(text) is None else LONE_SURROGATE
 
 
-def check_text(field: str, text: str, *, max_chars: int = MAX_NAME, may_be_blank: bool = False) -> Iterator[Violation]:
-    """The violations of one field: a character that cannot be kept, blank (nothing but white space), too long.
+def check_text(field: str, text: str, *, max_chars: int) -> Iterator[Violation]:
+    """Yields the violations of one field: a character that cannot be stored, nothing but white space, too long.
 
-    The text is judged as it was sent: nothing is trimmed, and the limit counts Unicode characters.
+    Nothing is trimmed, and the limit counts Unicode characters.
     """
     if (fault := text_fault(text)) is not None:
         yield Violation(field, f"{field}: {fault}")
-    if not may_be_blank and not text.strip():
+    if not text.strip():
         yield Violation(field, f"{field} must not be blank")
     if len(text) > max_chars:
         yield Violation(field, f"{field} has {len(text):,} characters; at most {max_chars:,} are allowed")

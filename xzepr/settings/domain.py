@@ -8,14 +8,18 @@ from xzepr.settings.types import Count, Number, Seconds, Section
 
 
 class EventSettings(Section):
-    """How large an event may be."""
+    """How large an event may be, and how long the texts of events, receivers and groups."""
 
     max_payload_bytes: Count = Field(default=512 * 1024, description="Largest payload, in bytes of compact JSON.")
     max_payload_depth: Annotated[Count, Field(le=500)] = Field(default=64, description="Deepest nesting of a payload.")
     max_name_chars: Annotated[Count, Field(le=600)] = Field(
-        default=255, description="Longest name, version, release, platform or package, in characters."
+        default=255,
+        description="Longest name, version, release, platform or package of an event, and longest name, type or "
+        "version of a receiver or group, in characters.",
     )
-    max_description_chars: Count = Field(default=4000, description="Longest description, in characters.")
+    max_description_chars: Count = Field(
+        default=4000, description="Longest description of an event, receiver or group, in characters."
+    )
     max_batch_items: Count = Field(default=1000, description="Most items of one `createEvents`.")
     idempotency_hours: Annotated[Number, Field(ge=24)] = Field(
         default=24, description="Hours that an idempotency key is remembered, at least."

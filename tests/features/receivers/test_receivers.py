@@ -21,7 +21,7 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Message
 from xzepr.features.stream.service import Stream
 from xzepr.infra.db import Database
-from xzepr.settings import DatabaseSettings
+from xzepr.settings import DatabaseSettings, EventSettings
 
 MANAGER = Actor(ActorKind.USER, "m", "manager", permissions_of((Role.EVENT_MANAGER,)))
 VIEWER = Actor(ActorKind.USER, "v", "viewer", permissions_of((Role.EVENT_VIEWER,)))
@@ -68,7 +68,7 @@ async def services(database_url: str) -> AsyncIterator[Services]:
     await db.open()
     try:
         stream = await Stream.open(db)
-        yield Services(db, stream, Receivers(db, stream))
+        yield Services(db, stream, Receivers(db, stream, EventSettings()))
     finally:
         await db.close()
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.ids import digest_of_parts, new_id
-from xzepr.core.text import check_text, must_be_askable
+from xzepr.core.text import MAX_ID_CHARS, check_text, must_be_askable
 from xzepr.features.events.model import Accepted, EventFilter, NewEvent
 from xzepr.features.stream.model import Event
 from xzepr.settings import EventSettings
@@ -21,7 +21,8 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
     The receiver's schema has not been asked yet."""
     violations: list[Violation] = []
     for field in _NAMES:
-        violations += check_text(field, getattr(new, field), max_chars=limits.max_name_chars)
+        longest = MAX_ID_CHARS if field == "receiver_id" else limits.max_name_chars
+        violations += check_text(field, getattr(new, field), max_chars=longest)
     violations += check_text("description", new.description, max_chars=limits.max_description_chars)
     if new.idempotency_key is not None:
         violations += check_text("idempotency_key", new.idempotency_key, max_chars=_MAX_KEY_CHARS)

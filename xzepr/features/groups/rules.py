@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.text import check_text, must_be_askable
+from xzepr.core.text import MAX_ID_CHARS, check_text, must_be_askable
 from xzepr.features.groups.model import Gate, GateMember, Group, GroupFilter, MemberState, Unit, UnitStatus, Verdict
 from xzepr.features.stream.model import Event
 from xzepr.settings import EventSettings
@@ -141,7 +141,7 @@ def _check_members(receiver_ids: tuple[str, ...], max_members: int) -> Iterator[
         elif receiver_id in receiver_ids[:index]:
             yield Violation(f"receiver_ids/{index}", f"{receiver_id} is named twice")
         else:
-            yield from check_text(f"receiver_ids/{index}", receiver_id, max_chars=64)
+            yield from check_text(f"receiver_ids/{index}", receiver_id, max_chars=MAX_ID_CHARS)
 
 
 def snapshot(group: Group) -> bytes:

@@ -9,18 +9,19 @@ import orjson
 
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.text import MAX_DESCRIPTION, MAX_NAME, check_text, must_be_askable
+from xzepr.core.text import check_text, must_be_askable
 from xzepr.features.receivers import schemas
 from xzepr.features.receivers.model import UNCHANGED, NewReceiver, Receiver, ReceiverChange, ReceiverFilter
+from xzepr.settings import EventSettings
 
 _NAMES = ("name", "type", "version")
 _TEXTS = (*_NAMES, "description")
 
 
-def check(asked: NewReceiver | ReceiverChange) -> bytes | None:
+def check(asked: NewReceiver | ReceiverChange, limits: EventSettings) -> bytes | None:
     """The schema as compact text, None if it is not given. Raises InvalidInput with all that is wrong with the given
     fields."""
-    violations = list(_text_violations(asked))
+    violations = list(_text_violations(asked, limits))
     text: bytes | None = None
     if asked.schema is not UNCHANGED:
         try:
@@ -32,11 +33,12 @@ def check(asked: NewReceiver | ReceiverChange) -> bytes | None:
     return text
 
 
-def _text_violations(asked: NewReceiver | ReceiverChange) -> Iterator[Violation]:
+def _text_violations(asked: NewReceiver | ReceiverChange, limits: EventSettings) -> Iterator[Violation]:
     for field in _TEXTS:
         value: str | None = getattr(asked, field)
         if value is not None:
-            yield from check_text(field, value, max_chars=MAX_DESCRIPTION if field == "description" else MAX_NAME)
+            longest = limits.max_description_chars if field == "description" else limits.max_name_chars
+            yield from check_text(field, value, max_chars=longest)
 
 
 def check_filter(wanted: ReceiverFilter) -> None:

@@ -12,6 +12,7 @@ from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.service import Stream, WriteTransaction
 from xzepr.infra.db import Connection, Database
+from xzepr.settings import EventSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,12 @@ class Receivers:
 
     db: Database
     stream: Stream
+    texts: EventSettings
 
     async def create(self, actor: Actor, new: NewReceiver) -> Receiver:
         """A new receiver; InvalidInput when a field breaks a rule. The same name, type and version twice is allowed."""
         actor.must(Permission.RECEIVER_CREATE)
-        schema = rules.check(new)
+        schema = rules.check(new, self.texts)
         assert schema is not None, "a new receiver has a schema"
         async with self.stream.write(actor) as tx:
             receiver = rules.created(
@@ -39,7 +41,7 @@ class Receivers:
         """Changes what is given and announces it; another schema is a new revision. InvalidInput, NotFound, or Conflict
         when `expected_version` is not the receiver's `resource_version`."""
         actor.must(Permission.RECEIVER_UPDATE)
-        schema = rules.check(change)
+        schema = rules.check(change, self.texts)
         async with self.stream.write(actor) as tx:
             before = await self._expect(tx.connection, id, expected_version)
             after = rules.changed(before, change, schema, tx.time)
