@@ -343,7 +343,7 @@ def app(
     *,
     limits: DocumentLimits | None = None,
     sockets: SocketLimits | None = None,
-    capacity: ConnectionLimits | None = None,
+    connection_limits: ConnectionLimits | None = None,
     heartbeat_seconds: float = 12,
     stalled_seconds: float = 300,
     timeout_seconds: float = 10,
@@ -354,7 +354,7 @@ def app(
     """Returns an application that serves GraphQL at every path, behind the middleware."""
     graphql = service(backend, limits)
     sessions = Sessions(backend.authenticate, backend, round_seconds=0.02, patience_seconds=0.05)
-    limiter = ConnectionLimiter(capacity, backend)
+    limiter = ConnectionLimiter(connection_limits, backend)
     http = GraphQLOverHTTP(graphql, sessions, limiter, heartbeat_seconds, stalled_seconds)
     websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, limiter, sockets or SocketLimits())
 

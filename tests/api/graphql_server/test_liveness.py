@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from xzepr.api.graphql_server import liveness as pulse
+from xzepr.api.graphql_server import liveness
 from xzepr.api.graphql_server.liveness import ClientLiveness, unsent_bytes_of
 
 STALLED_SECONDS = 10.0
@@ -29,19 +29,19 @@ class Client:
         self.unsent = 0
         self.has_space = asyncio.Event()
         self.has_space.set()
-        self.pulse = ClientLiveness(STALLED_SECONDS, lambda: self.unsent)
+        self.liveness = ClientLiveness(STALLED_SECONDS, lambda: self.unsent)
 
     async def write(self, size: int = SMALL_BYTES) -> None:
         async def wait_for_space() -> None:
             await self.has_space.wait()
 
-        await self.pulse.write_through(wait_for_space(), size)
+        await self.liveness.write_through(wait_for_space(), size)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     manual_clock = Clock()
-    monkeypatch.setattr(pulse, "monotonic", manual_clock)
+    monkeypatch.setattr(liveness, "monotonic", manual_clock)
     return manual_clock
 
 
@@ -52,19 +52,19 @@ def client(clock: Clock) -> Client:
 
 async def test_client_is_gone_until_it_answers_a_ping(client: Client) -> None:
     await client.write()
-    assert not client.pulse.is_gone()
-    client.pulse.ping_sent()
-    assert client.pulse.is_gone()
-    client.pulse.received()
-    assert not client.pulse.is_gone()
+    assert not client.liveness.is_gone()
+    client.liveness.ping_sent()
+    assert client.liveness.is_gone()
+    client.liveness.received()
+    assert not client.liveness.is_gone()
 
 
 async def test_ping_behind_large_write_may_stay_unanswered(client: Client, clock: Clock) -> None:
     await client.write(LARGE_BYTES)
-    client.pulse.ping_sent()
-    assert not client.pulse.is_gone()
+    client.liveness.ping_sent()
+    assert not client.liveness.is_gone()
     clock.now += STALLED_SECONDS
-    assert client.pulse.is_gone()
+    assert client.liveness.is_gone()
 
 
 async def test_client_that_reads_nothing_is_gone_after_limit(client: Client, clock: Clock) -> None:
@@ -73,10 +73,10 @@ async def test_client_that_reads_nothing_is_gone_after_limit(client: Client, clo
     async with asyncio.TaskGroup() as writes:
         writing = writes.create_task(client.write())
         await asyncio.sleep(0)
-        assert client.pulse.has_pending_write
-        assert not client.pulse.is_gone()
+        assert client.liveness.has_pending_write
+        assert not client.liveness.is_gone()
         clock.now += STALLED_SECONDS
-        assert client.pulse.is_gone()
+        assert client.liveness.is_gone()
         writing.cancel()
 
 
@@ -89,7 +89,7 @@ async def test_client_that_reads_slowly_is_not_gone(client: Client, clock: Clock
         for _ in range(10):
             clock.now += STALLED_SECONDS / 2
             client.unsent -= 1
-            assert not client.pulse.is_gone()
+            assert not client.liveness.is_gone()
         writing.cancel()
 
 
@@ -99,11 +99,11 @@ async def test_abandoned_write_blocks_client_until_next_write(client: Client, cl
         async with asyncio.timeout(0):
             await client.write()
     clock.now += STALLED_SECONDS
-    assert client.pulse.is_gone()
-    assert not client.pulse.has_pending_write
+    assert client.liveness.is_gone()
+    assert not client.liveness.has_pending_write
     client.has_space.set()
     await client.write()
-    assert not client.pulse.is_gone()
+    assert not client.liveness.is_gone()
 
 
 def test_unknown_transport_has_no_unsent_bytes() -> None:

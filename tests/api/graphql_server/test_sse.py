@@ -187,7 +187,7 @@ async def test_rejected_stream_names_the_limit(
     backend: FakeBackend, limits: ConnectionLimits, status: int, code: str
 ) -> None:
     async with (
-        served(app(backend, capacity=limits)) as port,
+        served(app(backend, connection_limits=limits)) as port,
         httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         async with client.stream("POST", "/graphql", json=PAUSED, headers=EVENTS) as response:

@@ -14,7 +14,7 @@ from websockets.typing import Subprotocol
 
 from tests.api.graphql_server.small_schema import FakeBackend, app, served
 from tests.support.hub import until
-from xzepr.api.graphql_server import liveness as pulse
+from xzepr.api.graphql_server import liveness
 from xzepr.api.graphql_server.limits import SocketLimits
 
 TICK_COUNT = 8_000
@@ -158,7 +158,7 @@ async def test_slow_client_is_kept_beyond_the_stall_limit(
     backend: FakeBackend, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, read = Clock(), 0
-    monkeypatch.setattr(pulse, "monotonic", clock)
+    monkeypatch.setattr(liveness, "monotonic", clock)
     async with following(backend, transport, TICKS, LONG_LIMITS) as client:
         for _ in range(8):
             clock.now += 0.6 * LONG_LIMITS.stalled_seconds

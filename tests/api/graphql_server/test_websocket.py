@@ -520,7 +520,7 @@ async def test_running_subscriptions_are_counted(backend: FakeBackend) -> None:
 async def test_rejected_subscription_names_the_limit(
     backend: FakeBackend, limits: ConnectionLimits, code: str, retry_after: int
 ) -> None:
-    async with opened(backend, capacity=limits) as socket:
+    async with opened(backend, connection_limits=limits) as socket:
         await send(socket, subscribe("a", "subscription { ticks(count: 1, pause: true) { id } }"))
         await receive(socket)
         await send(socket, subscribe("b", "subscription { ticks(count: 1, pause: true) { id } }"))
@@ -536,7 +536,7 @@ async def test_rejected_subscription_names_the_limit(
 
 
 async def test_connection_beyond_the_limit_is_rejected_with_503(backend: FakeBackend) -> None:
-    async with served(app(backend, capacity=ConnectionLimits(max_connections=1))) as port:
+    async with served(app(backend, connection_limits=ConnectionLimits(max_connections=1))) as port:
         url, protocols = f"ws://127.0.0.1:{port}/graphql", [Subprotocol("graphql-transport-ws")]
         async with connect(url, subprotocols=protocols):
             assert await status_of_handshake(port, {}) == 503

@@ -84,7 +84,7 @@ async def connected(
     limits: SocketLimits | None = None,
     token: str | None = "good",
     *,
-    capacity: ConnectionLimiter | None = None,
+    limiter: ConnectionLimiter | None = None,
 ) -> AsyncGenerator[Client]:
     """Yields a client after its acknowledgement; without a token it stays anonymous."""
     client = Client()
@@ -93,7 +93,7 @@ async def connected(
     socket = WebSocket(scope, client.receive, client.send)
     await socket.accept("graphql-transport-ws")
     sessions = Sessions(backend.authenticate, backend, round_seconds=0.02, patience_seconds=0.05)
-    limiter = capacity or ConnectionLimiter(None, backend)
+    limiter = limiter or ConnectionLimiter(None, backend)
     connection = WebSocketConnection(socket, service(backend), sessions, limiter, limits or SocketLimits())
     client.serving = asyncio.create_task(connection.run())
     client.put({"type": "connection_init", "payload": {"token": token} if token else {}})
@@ -261,13 +261,13 @@ async def test_anonymous_connection_is_closed_after_limit(backend: FakeBackend) 
 @pytest.mark.parametrize("token", ["good", None])
 async def test_connections_of_one_actor_are_limited(backend: FakeBackend, token: str | None) -> None:
     limiter = ConnectionLimiter(ConnectionLimits(max_connections_per_actor=1), backend)
-    async with connected(backend, token=token, capacity=limiter):
-        async with connected(backend, token=token, capacity=limiter) as second:
+    async with connected(backend, token=token, limiter=limiter):
+        async with connected(backend, token=token, limiter=limiter) as second:
             assert await second.wait_until_closed() == 1013
             assert second.reason.startswith("TOO_MANY_CONNECTIONS: ")
-        async with connected(backend, token="bob", capacity=limiter) as other:
+        async with connected(backend, token="bob", limiter=limiter) as other:
             assert other.received == [{"type": "connection_ack"}]
-    async with connected(backend, token=token, capacity=limiter) as later:
+    async with connected(backend, token=token, limiter=limiter) as later:
         assert later.received == [{"type": "connection_ack"}]
 
 
