@@ -11,20 +11,21 @@ PACKAGE = ROOT / "xzepr"
 LINES = 300
 
 # The modules of each package. `.importlinter` lists those of xzepr/, xzepr/api/ and each feature, which are layers.
-ROOMS = {
+MODULES = {
     "xzepr/core": "actor backoff clock errors exact_json ids paging text",
     "xzepr/infra": "cache crypto db embedded/ kafka/ migrate revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "logs metrics traces",
-    "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types yaml_files",
+    "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types "
+    "yaml_files",
     "xzepr/server": "http_server loops relay_process signals startup supervisor uvicorn_protocols worker worker_config",
     "xzepr/cli": "apply apply_plan client/ config demo event_input events gates hub_file keys login migrate options "
     "output schema serve stream stream_status tail throwaway users watch work yaml_reader",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups loaders paging permissions "
-    "receivers scalars schema status stream",
+    "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups loaders paging "
+    "permissions receivers scalars schema status stream",
     "xzepr/api/graphql_server": "complexity connection documents errors execution http limits liveness operations plan "
     "plan_types protocol resolvers responses sessions sse variables websocket",
 }
@@ -78,19 +79,19 @@ def _feature_of(path: Path) -> str | None:
     return parts[1] if parts[0] == "features" else None
 
 
-@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("package", MODULES)
 def test_every_module_of_a_package_is_listed(package: str) -> None:
-    listed = set(ROOMS[package].split())
+    listed = set(MODULES[package].split())
     present = {f"{path.name}/" if path.is_dir() else path.stem for path in (ROOT / package).iterdir()}
     unlisted = present - listed - {"__init__", "__pycache__/"}
-    assert not unlisted, f"decide where {unlisted} belong; if that is {package}, list them in ROOMS"
+    assert not unlisted, f"decide where {unlisted} belong; if that is {package}, list them in MODULES"
 
 
 def test_every_package_is_listed() -> None:
     folders = {path.parent.relative_to(ROOT).as_posix() for path in modules(PACKAGE)}
     layered = {"xzepr", "xzepr/api", "xzepr/features"}
-    unlisted = {folder for folder in folders - layered - ROOMS.keys() if not folder.startswith("xzepr/features/")}
-    assert not unlisted, f"decide what {unlisted} are for, and list their modules in ROOMS"
+    unlisted = {folder for folder in folders - layered - MODULES.keys() if not folder.startswith("xzepr/features/")}
+    assert not unlisted, f"decide what {unlisted} are for, and list their modules in MODULES"
 
 
 def test_features_are_flat_packages() -> None:
