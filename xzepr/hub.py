@@ -68,10 +68,10 @@ class Hub(Core):
         """A hub on a migrated database. Its loops do not run yet: see `server/loops.py`. Raises Unavailable when the
         database cannot be reached. Its metrics, and what hashes its passwords, are its own unless some are given;
         passwords that are given are closed with it."""
-        async with AsyncExitStack() as opened:
-            core = await opened.enter_async_context(open_core(settings, database_url, metrics))
+        async with AsyncExitStack() as stack:
+            core = await stack.enter_async_context(open_core(settings, database_url, metrics))
             passwords = passwords or Passwords()
-            opened.callback(passwords.close)
+            stack.callback(passwords.close)
             yield cls._assemble(core, passwords, keys)
 
     @classmethod
@@ -88,9 +88,9 @@ class Hub(Core):
         payload_validation = PayloadValidation(db)
         recorder = Recorder(db, stream, payload_validation, settings.events, settings.recorder, metrics.batch_committed)
         stream.on_commit.append(feed.accept_committed)
-        stream.on_commit.append(lambda tx: _count(metrics, tx.messages))
-        feed.on_messages.append(admission.forget)
-        feed.on_reset.append(admission.forget_all)
+        stream.on_commit.append(lambda tx: _count_committed(metrics, tx.messages))
+        feed.on_messages.append(payload_validation.forget)
+        feed.on_reset.append(payload_validation.forget_all)
         return cls(
             settings=settings,
             process=core.process,
@@ -152,12 +152,12 @@ def _retention(db: Database, settings: Settings) -> Retention:
     return Retention(db, keep, settings.kafka.topic if settings.kafka.brokers else None)
 
 
-def _count(metrics: Metrics, messages: Sequence[Message]) -> None:
+def _count_committed(metrics: Metrics, messages: Sequence[Message]) -> None:
     """Counts what this process has committed: over all processes, that is everything once."""
-    recorded = [message.event for message in messages if message.kind is Kind.EVENT_RECORDED and message.event]
-    passed = sum(event.success for event in recorded)
-    if recorded:
-        metrics.events_recorded(passed, len(recorded) - passed)
+    events = [message.event for message in messages if message.kind is Kind.EVENT_RECORDED and message.event]
+    passed = sum(event.success for event in events)
+    if events:
+        metrics.events_recorded(passed, len(events) - passed)
     for kind in (Kind.GATE_COMPLETED, Kind.GATE_REGRESSED):
-        if times := sum(message.kind is kind for message in messages):
-            metrics.gate_announced(kind.value, times)
+        if count := sum(message.kind is kind for message in messages):
+            metrics.gate_announced(kind.value, count)
