@@ -58,11 +58,6 @@ class Loaders:
         return Loader(lambda ids: self._hub.receivers.by_ids(self._actor, ids))
 
     @cached_property
-    def groups(self) -> Loader[str, Group]:
-        """By their ids."""
-        return Loader(lambda ids: self._hub.groups.by_ids(self._actor, ids))
-
-    @cached_property
     def groups_of_receiver(self) -> Loader[str, list[Group]]:
         """By the receiver's id."""
         return Loader(lambda ids: self._hub.groups.of_receivers(self._actor, ids))
