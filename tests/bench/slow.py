@@ -15,7 +15,7 @@ import psycopg
 from tests.bench import stage
 from tests.bench.client import CREATE, EVENT, Client
 from tests.bench.load import Measured, Target, press
-from tests.support.many_subscribers import crowd
+from tests.support.many_subscribers import many_subscribers
 from xzepr.infra.embedded import EmbeddedPostgres
 
 MESSAGES = 30_000
@@ -97,7 +97,7 @@ class _Bench:
     @contextmanager
     def _crowd(self, count: int, *, reading: bool = False, live: bool = False) -> Generator[None]:
         after = None if live else self._first
-        with crowd(self._port, self._client.token, after, count, reading=reading):
+        with many_subscribers(self._port, self._client.token, after, count, reading=reading):
             yield
         time.sleep(1)
 

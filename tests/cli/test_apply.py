@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Done, Person
+from tests.support.command_line import CommandLineUser, CommandResult
 from tests.support.server import ROOT
 
 FILE = """
@@ -33,13 +33,13 @@ CREATE = "mutation ($input: CreateEventReceiverInput!) { createEventReceiver(inp
 NAMED = "query ($name: String) { eventReceivers(filter: {name: $name}) { nodes { id } } }"
 
 
-def apply(admin: Person, text: str, *options: str) -> Done:
+def apply(admin: CommandLineUser, text: str, *options: str) -> CommandResult:
     """Applies a file with this text."""
     (admin.folder / "hub.yaml").write_text(text)
     return admin("apply", "-f", "hub.yaml", *options)
 
 
-def actions(done: Done) -> list[str]:
+def actions(done: CommandResult) -> list[str]:
     """What was done about each thing."""
     assert done.code == 0, done.err
     return [one["action"] for one in done.json]
@@ -51,12 +51,12 @@ def text(request: pytest.FixtureRequest) -> str:
     return FILE.replace("NAME", request.node.name.removeprefix("test_")[:60])
 
 
-def test_second_apply_changes_nothing(admin: Person, text: str) -> None:
+def test_second_apply_changes_nothing(admin: CommandLineUser, text: str) -> None:
     assert actions(apply(admin, text, "--json")) == ["create"] * 3
     assert actions(apply(admin, text, "--json")) == ["keep"] * 3
 
 
-def test_dry_run_shows_the_plan_without_changes(admin: Person, text: str) -> None:
+def test_dry_run_shows_the_plan_without_changes(admin: CommandLineUser, text: str) -> None:
     for _ in range(2):
         assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
     assert actions(apply(admin, text, "--json")) == ["create"] * 3
@@ -69,7 +69,7 @@ def test_dry_run_shows_the_plan_without_changes(admin: Person, text: str) -> Non
     assert actions(apply(admin, changed, "--json")) == ["keep", "update", "keep"]
 
 
-def test_order_counts_for_members_but_not_schema_keys(admin: Person, text: str) -> None:
+def test_order_counts_for_members_but_not_schema_keys(admin: CommandLineUser, text: str) -> None:
     text = text.replace("schema: {type: object}", "schema: {type: object, title: a}")
     apply(admin, text)
     assert (
@@ -82,13 +82,13 @@ def test_order_counts_for_members_but_not_schema_keys(admin: Person, text: str) 
     assert change["differences"][0]["before"] == list(reversed(change["differences"][0]["after"]))
 
 
-def test_member_may_exist_only_on_the_hub(admin: Person, text: str) -> None:
+def test_member_may_exist_only_on_the_hub(admin: CommandLineUser, text: str) -> None:
     receivers, groups = text.split("groups:")
     apply(admin, receivers)
     assert actions(apply(admin, f"groups:{groups}", "--json")) == ["create"]
 
 
-def test_unknown_member_is_rejected_before_any_change(admin: Person, text: str) -> None:
+def test_unknown_member_is_rejected_before_any_change(admin: CommandLineUser, text: str) -> None:
     head, members = text.split("      - ", 1)
     done = apply(admin, f"{head}      - nobody\n      - {members}")
     assert (done.code, done.out) == (1, "")
@@ -96,15 +96,15 @@ def test_unknown_member_is_rejected_before_any_change(admin: Person, text: str) 
     assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
 
 
-def test_apply_resumes_after_a_rejected_receiver(admin: Person, text: str) -> None:
+def test_apply_resumes_after_a_rejected_receiver(admin: CommandLineUser, text: str) -> None:
     done = apply(admin, text.replace("{type: boolean}", "{type: bool}"))
     assert done.code == 1
     assert "receiver apply_resumes_after_a_rejected_receiver" in done.err
-    assert "1 changed before it" in done.err
+    assert "1 changed before this error" in done.err
     assert actions(apply(admin, text, "--json")) == ["keep", "create", "create"]
 
 
-def test_ambiguous_key_on_the_hub_is_an_error(admin: Person, text: str) -> None:
+def test_ambiguous_key_on_the_hub_is_an_error(admin: CommandLineUser, text: str) -> None:
     apply(admin, text)
     name = text.split("name: ", 1)[1].split(",")[0]
     twin: dict[str, object] = {"name": name, "type": "stage", "version": "1", "description": "twin", "schema": {}}
@@ -123,7 +123,7 @@ MISTAKES = {
     "number for text": (
         'version: "1"\n    description: Tests',
         "version: 1.0\n    description: Tests",
-        '5: receivers[1].version: this must be a text: put it in quotes ("1.0")',
+        '5: receivers[1].version: this must be a string: put it in quotes ("1.0")',
     ),
     "missing": ("    description: Tests ran\n", "", "3: receivers[1]: description is missing"),
     "no flag": ("enabled: true", "enabled: yes", "7: receivers[1].enabled: this must be true or false"),
@@ -145,7 +145,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake_is_reported_with_its_line(admin: Person, mistake: str) -> None:
+def test_mistake_is_reported_with_its_line(admin: CommandLineUser, mistake: str) -> None:
     before, after, said = MISTAKES[mistake]
     text = FILE.lstrip("\n")
     assert before in text
@@ -155,20 +155,20 @@ def test_mistake_is_reported_with_its_line(admin: Person, mistake: str) -> None:
     assert admin.ask(NAMED, name="mistaken-build") == {"eventReceivers": {"nodes": []}}
 
 
-def test_all_mistakes_are_reported_together(admin: Person) -> None:
+def test_all_mistakes_are_reported_together(admin: CommandLineUser) -> None:
     done = apply(admin, "receivers:\n  - {name: 1, type: a, version: b}\ngroup: []\n")
     assert "hub.yaml has 4 mistakes:" in done.err
     assert "did you mean groups?" in done.err
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00"])
-def test_malformed_hub_file_is_one_sentence(admin: Person, text: str) -> None:
+def test_malformed_hub_file_is_one_sentence(admin: CommandLineUser, text: str) -> None:
     done = apply(admin, text)
     assert done.code == 1
     assert done.err.startswith("xzepr: hub.yaml")
 
 
-def test_schema_is_read_from_a_separate_file(admin: Person, text: str, tmp_path: Path) -> None:
+def test_schema_is_read_from_a_separate_file(admin: CommandLineUser, text: str, tmp_path: Path) -> None:
     (tmp_path / "build.json").write_text('{"type": "object", "required": ["commit"]}')
     told = apply(admin, text.replace("schema: {type: object}", "schemaFile: build.json"), "--json").json
     assert {"field": "schema", "before": None, "after": {"type": "object", "required": ["commit"]}} in told[0][
@@ -176,7 +176,7 @@ def test_schema_is_read_from_a_separate_file(admin: Person, text: str, tmp_path:
     ]
 
 
-def test_documented_example_applies(admin: Person) -> None:
+def test_documented_example_applies(admin: CommandLineUser) -> None:
     page = (ROOT / "docs" / "how_to" / "apply_a_hub_file.md").read_text(encoding="utf-8")
     example = page.split("```yaml\n")[1].split("```")[0]
     printed = page.split("--dry-run\n")[1].split("$ ")[0]

@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from tests.support.command_line import Person
+from tests.support.command_line import CommandLineUser
 from tests.support.postgres import temporary_folder
 
 SECONDS = 120
@@ -15,19 +15,19 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("xzepr-*")]
 
 
-def test_demo_removes_its_hub_at_the_end(stranger: Person) -> None:
+def test_demo_removes_its_hub_at_the_end(anonymous: CommandLineUser) -> None:
     with temporary_folder() as folder:
-        demo = stranger.start("demo", "--json", environ={"TMPDIR": str(folder)})
-        assert demo.end(SECONDS) == 0, demo.err
+        demo = anonymous.start("demo", "--json", environ={"TMPDIR": str(folder)})
+        assert demo.wait(SECONDS) == 0, demo.err
         assert leftovers(folder) == []
     kinds = [line.split('"kind":"')[1].split('"')[0] for line in demo.out]
     assert kinds == [*["RECEIVER_CREATED"] * 5, "GROUP_CREATED", *["EVENT_RECORDED"] * 6, "GATE_COMPLETED"]
 
 
-def test_interrupted_demo_removes_its_hub(stranger: Person) -> None:
+def test_interrupted_demo_removes_its_hub(anonymous: CommandLineUser) -> None:
     with temporary_folder() as folder:
-        demo = stranger.start("demo", environ={"TMPDIR": str(folder)})
+        demo = anonymous.start("demo", environ={"TMPDIR": str(folder)})
         demo.until(lambda demo: any("answers at" in line for line in demo.out), SECONDS)
         demo.process.send_signal(signal.SIGTERM)
-        assert demo.end(SECONDS) in (0, 143)
+        assert demo.wait(SECONDS) in (0, 143)
         assert leftovers(folder) == []

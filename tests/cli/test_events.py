@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.command_line import Person, Running
+from tests.support.command_line import CommandLineUser, RunningCommand
 from tests.support.postgres import temporary_folder
 from tests.support.server import ServedHub
 
 UNIT = ("app", "1.0", "1", "linux", "rpm")
 
 
-def receiver(person: Person, name: str, schema: str = "{}") -> str:
+def receiver(person: CommandLineUser, name: str, schema: str = "{}") -> str:
     """The id of a new receiver."""
     text = f'receivers: [{{name: "{name}", type: t, version: "1", description: d, schema: {schema}}}]'
     (person.folder / "receiver.yaml").write_text(text)
@@ -20,13 +20,13 @@ def receiver(person: Person, name: str, schema: str = "{}") -> str:
     return str(done.json[0]["id"])
 
 
-def event_file(person: Person, text: str) -> str:
+def event_file(person: CommandLineUser, text: str) -> str:
     """The name of a file with this text."""
     (person.folder / "event.json").write_text(text)
     return "event.json"
 
 
-def test_list_filters_recorded_events(admin: Person) -> None:
+def test_list_filters_recorded_events(admin: CommandLineUser) -> None:
     id = receiver(admin, "listed")
     recorded = admin.record("listed", *UNIT)
     admin.record(id, *UNIT, success=False)
@@ -39,7 +39,7 @@ def test_list_filters_recorded_events(admin: Person) -> None:
     assert admin("events", "list", "--receiver", id, "--limit", "1").out.split("\t")[1:3] == ["FAILED", "listed"]
 
 
-def test_list_reads_more_than_one_page(admin: Person) -> None:
+def test_list_reads_more_than_one_page(admin: CommandLineUser) -> None:
     id = receiver(admin, "many")
     new: dict[str, object] = dict(zip(("name", "version", "release", "platformId", "package"), UNIT, strict=True))
     events: list[dict[str, object]] = [
@@ -54,7 +54,7 @@ def test_list_reads_more_than_one_page(admin: Person) -> None:
     assert len({event["id"] for event in found}) == 120
 
 
-def test_idempotency_key_records_once(admin: Person) -> None:
+def test_idempotency_key_records_once(admin: CommandLineUser) -> None:
     receiver(admin, "once")
     arguments = ["events", "create", "-f", "event.json", "--idempotency-key", "cli-once"]
     event_file(
@@ -70,7 +70,7 @@ def test_idempotency_key_records_once(admin: Person) -> None:
     assert event["payload"] == {"n": 18446744073709551615}
 
 
-def test_invalid_payload_reports_each_location(admin: Person) -> None:
+def test_invalid_payload_reports_each_location(admin: CommandLineUser) -> None:
     receiver(admin, "strict", "{properties: {size: {type: integer}, name: {type: string}}}")
     event = (
         '{"receiver": "strict", "name": "a", "version": "1", "release": "1", "platformId": "p", "package": "k", '
@@ -87,21 +87,21 @@ def test_invalid_payload_reports_each_location(admin: Person) -> None:
     ("text", "said"),
     [
         ("{", "event.json is not JSON"),
-        ("[]", "event.json must hold one event"),
+        ("[]", "event.json must contain one event"),
         ('{"platform_id": "x"}', "did you mean platformId?"),
-        ('{"payload": 18446744073709551616}', "event.json holds what would not be kept as it is: at /payload"),
+        ('{"payload": 18446744073709551616}', "event.json has values that cannot be stored exactly: at /payload"),
         ('{"receiver": 5}', "receiver must be a name"),
         ('{"receiver": "x", "eventReceiverId": "y"}', "twice"),
         ("{}", "an event needs --name, --version, --release, --platform-id, --package, --description"),
     ],
 )
-def test_malformed_event_file_is_rejected_locally(stranger: Person, text: str, said: str) -> None:
-    done = stranger("events", "create", "-f", event_file(stranger, text))
+def test_malformed_event_file_is_rejected_locally(anonymous: CommandLineUser, text: str, said: str) -> None:
+    done = anonymous("events", "create", "-f", event_file(anonymous, text))
     assert (done.code, done.out) == (1, "")
     assert said in done.err
 
 
-def test_unknown_or_ambiguous_receiver_is_an_error(admin: Person) -> None:
+def test_unknown_or_ambiguous_receiver_is_an_error(admin: CommandLineUser) -> None:
     assert "has no receiver 'nobody'" in admin("events", "list", "--receiver", "nobody").err
     receiver(admin, "twofold")
     (admin.folder / "receiver.yaml").write_text(
@@ -113,7 +113,7 @@ def test_unknown_or_ambiguous_receiver_is_an_error(admin: Person) -> None:
     assert chosen.code == 0
 
 
-def test_create_only_key_records_an_event(admin: Person) -> None:
+def test_create_only_key_records_an_event(admin: CommandLineUser) -> None:
     id = receiver(admin, "narrow")
     key = admin.ask('mutation { createApiKey(input: {name: "ci", permissions: [EVENT_CREATE]}) { secret } }')
     done = admin.record(id, *UNIT, XZEPR_API_KEY=key["createApiKey"]["secret"])
@@ -121,14 +121,14 @@ def test_create_only_key_records_an_event(admin: Person) -> None:
     assert len(admin("events", "list", "--receiver", id, "--json").json) == 1
 
 
-def test_escape_sequences_in_names_are_escaped(admin: Person) -> None:
+def test_escape_sequences_in_names_are_escaped(admin: CommandLineUser) -> None:
     id = receiver(admin, "escapes")
     admin.record(id, "a\x1b[2Jb\tc\nd", *UNIT[1:])
     (line,) = admin("events", "list", "--receiver", id).out.splitlines()
     assert "a\\x1b[2Jb\\tc\\nd" in line
 
 
-def test_tail_applies_kind_plus_receiver_filters(admin: Person) -> None:
+def test_tail_applies_kind_plus_receiver_filters(admin: CommandLineUser) -> None:
     id = receiver(admin, "tailed")
     tail = admin.start("events", "tail", "--from-start", "--kind", "event.recorded", "--receiver", id, "--json")
     other = receiver(admin, "not-tailed")
@@ -139,14 +139,14 @@ def test_tail_applies_kind_plus_receiver_filters(admin: Person) -> None:
     assert (again.code, _cursor(again.out)) == (0, cursors[2])
 
 
-def test_tail_rejects_the_cursor_of_another_stream(admin: Person) -> None:
+def test_tail_rejects_the_cursor_of_another_stream(admin: CommandLineUser) -> None:
     receiver(admin, "head")
     done = admin("events", "tail", "--after", "1-AAAAAAAA")
     assert done.code == 1
     assert done.err.count("\n") == 1
 
 
-def test_unknown_kind_suggests_the_nearest(admin: Person) -> None:
+def test_unknown_kind_suggests_the_nearest(admin: CommandLineUser) -> None:
     assert "did you mean event.recorded?" in admin("events", "tail", "--kind", "event.record").err
 
 
@@ -154,13 +154,13 @@ def _cursor(line: str) -> str:
     return line.split('"cursor":"', 1)[1].split('"', 1)[0]
 
 
-def test_tail_continues_after_a_hub_crash(own_hub: list[ServedHub], stranger: Person) -> None:
-    person, hub = stranger, own_hub[0]
+def test_tail_continues_after_a_hub_crash(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
+    person, hub = anonymous, own_hub[0]
     person.hub = hub.url
     person.log_in("admin", hub.admin_password)
     receiver(person, "r")
     first = person.record("r", *UNIT)["cursor"]
-    tail: Running = person.start("events", "tail", "--after", first, "--json")
+    tail: RunningCommand = person.start("events", "tail", "--after", first, "--json")
     second = person.record("r", *UNIT)["cursor"]
     tail.until(lambda tail: len(tail.out) == 1)
     hub.kill()
@@ -182,8 +182,8 @@ def small_hub() -> Iterator[ServedHub]:
 
 
 @pytest.mark.slow
-def test_tail_waits_for_a_slot_on_a_full_hub(small_hub: ServedHub, stranger: Person) -> None:
-    person = stranger
+def test_tail_waits_for_a_slot_on_a_full_hub(small_hub: ServedHub, anonymous: CommandLineUser) -> None:
+    person = anonymous
     person.hub = small_hub.url
     person.log_in("admin", small_hub.admin_password)
     receiver(person, "r")

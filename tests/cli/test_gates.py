@@ -6,19 +6,19 @@ import time
 import httpx2
 import pytest
 
-from tests.support.command_line import Person
+from tests.support.command_line import CommandLineUser
 from tests.support.server import ServedHub
 
 REST = ("1.0", "1", "linux", "rpm")
 
 
 @pytest.fixture
-def gate(admin: Person, request: pytest.FixtureRequest) -> str:
+def gate(admin: CommandLineUser, request: pytest.FixtureRequest) -> str:
     """A group named for the test, of receivers `<it>-a` and `<it>-b`; its name."""
     return make_gate(admin, request.node.name.removeprefix("test_")[:80])
 
 
-def make_gate(admin: Person, name: str) -> str:
+def make_gate(admin: CommandLineUser, name: str) -> str:
     """Makes such a group."""
     receivers = "\n".join(
         f"  - {{name: {name}-{end}, type: t, version: '1', description: d, schema: {{}}}}" for end in "ab"
@@ -30,17 +30,17 @@ def make_gate(admin: Person, name: str) -> str:
     return name
 
 
-def test_show_lists_each_member(admin: Person, gate: str) -> None:
+def test_show_lists_each_member(admin: CommandLineUser, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
     (shown,) = admin("gates", "show", gate, *REST, "--json").json["gates"]
     assert [member["state"] for member in shown["members"]] == ["PASSED", "MISSING"]
     admin.record(f"{gate}-b", gate, *REST, success=False)
     lines = admin("gates", "show", gate, *REST).out.splitlines()
-    assert lines[0] == f"{gate} (t 1): not complete"
+    assert lines[0] == f"{gate} (t 1): incomplete"
     assert [line.split("\t")[0] for line in lines[1:]] == ["PASSED", "FAILED"]
 
 
-def test_unknown_unit_lists_similar_units(admin: Person, gate: str) -> None:
+def test_unknown_unit_lists_similar_units(admin: CommandLineUser, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
     shown = admin("gates", "show", gate, "1.1", *REST[1:], "--json").json
     assert (shown["reported"], shown["gates"]) == (False, [])
@@ -49,40 +49,40 @@ def test_unknown_unit_lists_similar_units(admin: Person, gate: str) -> None:
     assert f"{gate} 1.0 1 linux rpm\tversion 1.0" in text
 
 
-def test_named_group_is_shown_without_any_report(admin: Person, gate: str) -> None:
+def test_named_group_is_shown_without_any_report(admin: CommandLineUser, gate: str) -> None:
     (shown,) = admin("gates", "show", gate, *REST, "--group", gate, "--json").json["gates"]
     assert [member["state"] for member in shown["members"]] == ["MISSING", "MISSING"]
 
 
-def test_wait_ends_when_the_gate_completes(admin: Person, gate: str) -> None:
+def test_wait_ends_when_the_gate_completes(admin: CommandLineUser, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
     waiting = admin.start("gates", "wait", gate, gate, *REST, "--timeout", "60", "--json")
     began = time.monotonic()
     admin.record(f"{gate}-b", gate, *REST, success=False)
     admin.record(f"{gate}-b", gate, *REST)
-    assert waiting.end() == 0
+    assert waiting.wait() == 0
     assert time.monotonic() - began < 30
     assert '"outcome": "COMPLETE"' in "\n".join(waiting.out)
 
 
-def test_wait_returns_at_once_for_a_complete_gate(admin: Person, gate: str) -> None:
+def test_wait_returns_at_once_for_a_complete_gate(admin: CommandLineUser, gate: str) -> None:
     for end in "ab":
         admin.record(f"{gate}-{end}", gate, *REST)
     assert admin("gates", "wait", gate, gate, *REST, "--timeout", "0").code == 0
 
 
-def test_timeout_exit_code_is_2_if_missing_1_if_failed(admin: Person, gate: str) -> None:
+def test_timeout_exit_code_is_2_if_missing_1_if_failed(admin: CommandLineUser, gate: str) -> None:
     wait = ("gates", "wait", gate, gate, *REST, "--timeout", "0.2")
     assert admin(*wait).code == 2
     admin.record(f"{gate}-a", gate, *REST, success=False)
     assert admin(*wait).code == 1
 
 
-def test_fail_fast_ends_when_a_member_fails(admin: Person, gate: str) -> None:
+def test_fail_fast_ends_when_a_member_fails(admin: CommandLineUser, gate: str) -> None:
     waiting = admin.start("gates", "wait", gate, gate, *REST, "--timeout", "600", "--fail-fast")
     admin.record(f"{gate}-a", gate, *REST)
     admin.record(f"{gate}-b", gate, *REST, success=False)
-    assert waiting.end() == 1
+    assert waiting.wait() == 1
     assert admin("gates", "wait", gate, gate, *REST, "--timeout", "600", "--fail-fast").code == 1
 
 
@@ -95,8 +95,8 @@ def until_subscribed(hub: ServedHub) -> None:
             time.sleep(0.05)
 
 
-def test_wait_survives_a_hub_crash(own_hub: list[ServedHub], stranger: Person) -> None:
-    person, hub = stranger, own_hub[0]
+def test_wait_survives_a_hub_crash(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
+    person, hub = anonymous, own_hub[0]
     person.hub = hub.url
     person.log_in("admin", hub.admin_password)
     gate = make_gate(person, "g")
@@ -108,18 +108,18 @@ def test_wait_survives_a_hub_crash(own_hub: list[ServedHub], stranger: Person) -
     own_hub.append(ServedHub.start(hub.data_dir, port=hub.port))
     person.log_in("admin", hub.admin_password)
     person.record("g-b", gate, *REST)
-    assert waiting.end() == 0
+    assert waiting.wait() == 0
 
 
-def test_unreachable_hub_at_the_timeout_exits_3(own_hub: list[ServedHub], stranger: Person) -> None:
-    person, hub = stranger, own_hub[0]
+def test_unreachable_hub_at_the_timeout_exits_3(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
+    person, hub = anonymous, own_hub[0]
     person.hub = hub.url
     person.log_in("admin", hub.admin_password)
     gate = make_gate(person, "g")
     waiting = person.start("gates", "wait", gate, gate, *REST, "--timeout", "8")
     until_subscribed(hub)
     hub.kill()
-    assert (waiting.end(), waiting.out) == (3, [])
+    assert (waiting.wait(), waiting.out) == (3, [])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_unreachable_hub_at_the_timeout_exits_3(own_hub: list[ServedHub], strang
         (("any", "--tiemout", "3"), {}),
     ],
 )
-def test_unanswerable_wait_exits_3(admin: Person, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
+def test_unanswerable_wait_exits_3(admin: CommandLineUser, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
     group, *options = arguments
     done = admin("gates", "wait", group, "n", *REST, "--timeout", "5", *options, environ=environ)
     assert (done.code, done.out) == (3, "")

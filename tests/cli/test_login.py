@@ -5,41 +5,41 @@ import stat
 import orjson
 import pytest
 
-from tests.support.command_line import Person
+from tests.support.command_line import CommandLineUser
 from tests.support.server import ServedHub
 
 NOBODY = "http://127.0.0.1:9"  # discard: nothing listens
 
 
-def test_login_is_stored_for_its_owner_only(admin: Person) -> None:
+def test_login_is_stored_for_its_owner_only(admin: CommandLineUser) -> None:
     assert stat.S_IMODE(admin.sessions_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(admin.sessions_file.parent.stat().st_mode) == 0o700
     assert admin("events", "list", "--json").code == 0
 
 
-def test_login_matches_any_spelling_of_the_address(admin: Person) -> None:
+def test_login_matches_any_spelling_of_the_address(admin: CommandLineUser) -> None:
     other = admin.hub.replace("http://", "HTTP://") + "/"
     assert admin("events", "list", "--json", "--hub", other).code == 0
 
 
-def test_login_does_not_apply_to_another_hub(admin: Person) -> None:
+def test_login_does_not_apply_to_another_hub(admin: CommandLineUser) -> None:
     done = admin("events", "list", "--hub", NOBODY)
     assert done.code == 1
     assert f"you are not logged in to {NOBODY}: run `xzepr login --hub {NOBODY}`" in done.err
 
 
-def test_wrong_password_stores_nothing(stranger: Person) -> None:
-    done = stranger("login", "--username", "admin", "--password-stdin", stdin="wrong password, really\n")
+def test_wrong_password_stores_nothing(anonymous: CommandLineUser) -> None:
+    done = anonymous("login", "--username", "admin", "--password-stdin", stdin="wrong password, really\n")
     assert (done.code, done.out, done.err) == (1, "", "xzepr: user name or password is wrong\n")
-    assert not stranger.sessions_file.exists()
+    assert not anonymous.sessions_file.exists()
 
 
-def test_login_without_a_terminal_names_the_options(stranger: Person) -> None:
-    assert "--username" in stranger("login").err
-    assert "--password-stdin" in stranger("login", "--username", "admin").err
+def test_login_without_a_terminal_names_the_options(anonymous: CommandLineUser) -> None:
+    assert "--username" in anonymous("login").err
+    assert "--password-stdin" in anonymous("login", "--username", "admin").err
 
 
-def test_expired_login_fails_before_any_request(admin: Person) -> None:
+def test_expired_login_fails_before_any_request(admin: CommandLineUser) -> None:
     saved = orjson.loads(admin.sessions_file.read_bytes())
     saved[admin.hub]["expires_at"] = "2026-01-01T00:00:00+00:00"
     admin.sessions_file.write_bytes(orjson.dumps(saved))
@@ -48,7 +48,7 @@ def test_expired_login_fails_before_any_request(admin: Person) -> None:
     assert done.err == f"xzepr: the login of admin to {admin.hub} has expired: run `xzepr login --hub {admin.hub}`\n"
 
 
-def test_rejected_token_names_the_remedy(admin: Person) -> None:
+def test_rejected_token_names_the_remedy(admin: CommandLineUser) -> None:
     saved = orjson.loads(admin.sessions_file.read_bytes())
     saved[admin.hub]["token"] += "x"
     admin.sessions_file.write_bytes(orjson.dumps(saved))
@@ -59,41 +59,41 @@ def test_rejected_token_names_the_remedy(admin: Person) -> None:
     assert done.err.count("\n") == 1
 
 
-def test_malformed_sessions_file_is_named(admin: Person) -> None:
+def test_malformed_sessions_file_is_named(admin: CommandLineUser) -> None:
     admin.sessions_file.write_text("{")
     done = admin("events", "list")
     assert done.code == 1
     assert str(admin.sessions_file) in done.err
 
 
-def test_api_key_takes_precedence_over_a_login(admin: Person) -> None:
+def test_api_key_takes_precedence_over_a_login(admin: CommandLineUser) -> None:
     done = admin("events", "list", environ={"XZEPR_API_KEY": "xzepr_" + "0" * 64})
     assert done.code == 1
     assert "check XZEPR_API_KEY" in done.err
 
 
 @pytest.mark.parametrize("address", ["localhost:8042", "ftp://hub", "http://", "http://u:p@hub", "http://hub:port"])
-def test_malformed_hub_address_is_rejected(stranger: Person, address: str) -> None:
-    done = stranger("events", "list", "--hub", address)
+def test_malformed_hub_address_is_rejected(anonymous: CommandLineUser, address: str) -> None:
+    done = anonymous("events", "list", "--hub", address)
     assert done.code == 1
     assert "is not the address of a hub" in done.err
 
 
-def test_unreachable_hub_is_one_sentence(stranger: Person) -> None:
-    done = stranger("events", "list", "--hub", NOBODY, environ={"XZEPR_API_KEY": "xzepr_" + "0" * 64})
+def test_unreachable_hub_is_one_sentence(anonymous: CommandLineUser) -> None:
+    done = anonymous("events", "list", "--hub", NOBODY, environ={"XZEPR_API_KEY": "xzepr_" + "0" * 64})
     assert done.code == 1
     assert done.err.startswith(f"xzepr: the hub at {NOBODY} cannot be reached")
     assert done.err.count("\n") == 1
 
 
-def test_address_of_no_hub_is_one_sentence(stranger: Person, served_hub: ServedHub) -> None:
+def test_address_of_no_hub_is_one_sentence(anonymous: CommandLineUser, served_hub: ServedHub) -> None:
     address = f"{served_hub.url}/health"
-    done = stranger("events", "list", "--hub", address, environ={"XZEPR_API_KEY": "xzepr_" + "0" * 64})
+    done = anonymous("events", "list", "--hub", address, environ={"XZEPR_API_KEY": "xzepr_" + "0" * 64})
     assert done.code == 1
-    assert "does not answer as a hub of XZepr does (HTTP 404)" in done.err
+    assert "did not respond like an XZepr hub (HTTP 404)" in done.err
 
 
-def test_new_user_gets_the_permissions_of_the_role(admin: Person) -> None:
+def test_new_user_gets_the_permissions_of_the_role(admin: CommandLineUser) -> None:
     password = "a password for a viewer"
     created = admin(
         "users", "create", "cli-viewer", "--role", "event_viewer", "--password-stdin", "--json", stdin=password
@@ -105,7 +105,7 @@ def test_new_user_gets_the_permissions_of_the_role(admin: Person) -> None:
     assert (refused.code, refused.err) == (1, "xzepr: this needs the permission user:manage\n")
 
 
-def test_unknown_role_is_rejected(admin: Person) -> None:
+def test_unknown_role_is_rejected(admin: CommandLineUser) -> None:
     done = admin("users", "create", "somebody", "--role", "boss", "--password-stdin", stdin="x" * 20)
     assert done.code == 2
     assert "event_manager" in done.err

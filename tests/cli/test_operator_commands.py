@@ -16,7 +16,7 @@ from xzepr.__main__ import main
 from xzepr.cli import FAMILIES
 from xzepr.infra.crypto import load_keys
 from xzepr.settings import Settings
-from xzepr.settings.keys import keys
+from xzepr.settings.registry import keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def xzepr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_help_lists_families_without_importing_them(tmp_path: Path) -> None:
     code = (
         "import sys; from xzepr.cli import FAMILIES, assemble; assemble(['--help'])(['--help'], standalone_mode=False);"
-        "assert not {f.where.partition(':')[0] for f in FAMILIES} & set(sys.modules);"
+        "assert not {f.target.partition(':')[0] for f in FAMILIES} & set(sys.modules);"
         "assert 'pydantic' not in sys.modules and 'psycopg' not in sys.modules"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -77,7 +77,7 @@ def test_package_runs_as_the_command(tmp_path: Path) -> None:
 
 def test_every_listed_family_exists() -> None:
     for family in FAMILIES:
-        module, _, name = family.where.partition(":")
+        module, _, name = family.target.partition(":")
         assert hasattr(importlib.import_module(module), name)
 
 
@@ -157,7 +157,7 @@ def test_unwritable_keys_are_one_sentence(xzepr: Xzepr, tmp_path: Path) -> None:
 def test_migrate_without_database_starts_none(xzepr: Xzepr, tmp_path: Path, option: tuple[str, ...]) -> None:
     done = xzepr("migrate", *option)
     assert done.code == 0
-    assert "the embedded database migrates itself when `xzepr serve` starts" in done.out
+    assert "the embedded database is migrated when `xzepr serve` starts" in done.out
     assert not (tmp_path / Settings().data_dir).exists()
 
 

@@ -10,7 +10,7 @@ import orjson
 import psycopg
 import pytest
 
-from tests.support.command_line import Person
+from tests.support.command_line import CommandLineUser
 from tests.support.server import ServedHub
 from xzepr.cli.stream_status import duration
 from xzepr.infra.crypto import create_key_pair
@@ -19,7 +19,7 @@ TOPIC = "somewhere.else"
 
 
 @contextmanager
-def operating(database_url: str, person: Person, folder: Path, **environ: str) -> Generator[Person]:
+def operating(database_url: str, person: CommandLineUser, folder: Path, **environ: str) -> Generator[CommandLineUser]:
     """The admin of a hub of the test's own, on a database that the test can reach too."""
     private, public = folder / "private.pem", folder / "public.pem"
     create_key_pair(private, public)
@@ -34,9 +34,9 @@ def operating(database_url: str, person: Person, folder: Path, **environ: str) -
 
 
 @pytest.fixture
-def operator(database_url: str, stranger: Person, tmp_path: Path) -> Iterator[Person]:
+def operator(database_url: str, anonymous: CommandLineUser, tmp_path: Path) -> Iterator[CommandLineUser]:
     """The admin of a hub that names no brokers."""
-    with operating(database_url, stranger, tmp_path) as person:
+    with operating(database_url, anonymous, tmp_path) as person:
         yield person
 
 
@@ -65,7 +65,7 @@ def instructions(database_url: str) -> list[tuple[str, int | None]]:
         return [(str(route), after) for route, after in rows.fetchall()]
 
 
-def receiver(person: Person) -> None:
+def receiver(person: CommandLineUser) -> None:
     """Makes the stream one message long."""
     text = 'receivers: [{name: r, type: t, version: "1", description: d, schema: {}}]'
     (person.folder / "hub.yaml").write_text(text)
@@ -77,7 +77,7 @@ def cells_of(name: str, out: str) -> list[list[str]]:
     return [row for row in (line.split("\t") for line in out.splitlines()) if row[0] == name]
 
 
-def test_status_shows_the_head_with_each_route(operator: Person, database_url: str) -> None:
+def test_status_shows_the_head_with_each_route(operator: CommandLineUser, database_url: str) -> None:
     receiver(operator)
     stop_a_route(database_url)
     told = operator("stream", "status", "--json").json
@@ -91,15 +91,15 @@ def test_status_shows_the_head_with_each_route(operator: Person, database_url: s
     assert why[2] == "Kafka was wiped"
 
 
-def test_status_reports_missing_brokers(operator: Person) -> None:
+def test_status_reports_missing_brokers(operator: CommandLineUser) -> None:
     told = operator("stream", "status")
     assert "no process that is heard of has kafka.brokers: history waits for them" in told.err
     assert "\tserve\t" in told.out
 
 
-def test_status_shows_a_route_that_was_never_led(database_url: str, stranger: Person, tmp_path: Path) -> None:
+def test_status_shows_a_route_that_was_never_led(database_url: str, anonymous: CommandLineUser, tmp_path: Path) -> None:
     kafka = {"XZEPR__KAFKA__ENABLED": "false", "XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TOPIC": TOPIC}
-    with operating(database_url, stranger, tmp_path, **kafka) as person:
+    with operating(database_url, anonymous, tmp_path, **kafka) as person:
         receiver(person)
         told = person("stream", "status")
     reached, why = cells_of(TOPIC, told.out)
@@ -108,7 +108,7 @@ def test_status_shows_a_route_that_was_never_led(database_url: str, stranger: Pe
     assert told.err == ""
 
 
-def test_resume_stores_the_instruction_of_a_stopped_route(operator: Person, database_url: str) -> None:
+def test_resume_stores_the_instruction_of_a_stopped_route(operator: CommandLineUser, database_url: str) -> None:
     receiver(operator)
     stop_a_route(database_url)
     done = operator("stream", "resume", "--at", "1")
@@ -118,7 +118,7 @@ def test_resume_stores_the_instruction_of_a_stopped_route(operator: Person, data
     assert instructions(database_url) == [(TOPIC, 0)]
 
 
-def test_rejected_resume_stores_no_instruction(operator: Person, database_url: str) -> None:
+def test_rejected_resume_stores_no_instruction(operator: CommandLineUser, database_url: str) -> None:
     assert "no route is stopped" in operator("stream", "resume", "--at", "0").err
     stop_a_route(database_url)
     assert "the stream has positions" in operator("stream", "resume", "--at", "5").err
@@ -129,7 +129,7 @@ def test_rejected_resume_stores_no_instruction(operator: Person, database_url: s
     assert instructions(database_url) == [("another", None), (TOPIC, None)]
 
 
-def test_dead_letters_are_listed_then_retried_or_dropped(operator: Person, database_url: str) -> None:
+def test_dead_letters_are_listed_then_retried_or_dropped(operator: CommandLineUser, database_url: str) -> None:
     assert "no relay has led a route" in operator("stream", "dead").err
     stop_a_route(database_url)
     refuse(database_url, *range(1, 104))
@@ -149,7 +149,7 @@ def test_dead_letters_are_listed_then_retried_or_dropped(operator: Person, datab
     assert operator("stream", "drop", "--all", "--route", TOPIC).out == "100 dropped.\n"
 
 
-def test_unknown_dead_letter_changes_no_other(operator: Person, database_url: str) -> None:
+def test_unknown_dead_letter_changes_no_other(operator: CommandLineUser, database_url: str) -> None:
     stop_a_route(database_url)
     refuse(database_url, 1, 2)
     for command in ("retry", "drop"):
@@ -160,7 +160,7 @@ def test_unknown_dead_letter_changes_no_other(operator: Person, database_url: st
     assert {one["state"] for one in operator("stream", "dead", "--json").json} == {"WAITING"}
 
 
-def test_stream_commands_need_the_stream_admin_permission(admin: Person) -> None:
+def test_stream_commands_need_the_stream_admin_permission(admin: CommandLineUser) -> None:
     password = "a password for a manager"
     admin("users", "create", "cli-manager", "--role", "event_manager", "--password-stdin", stdin=password)
     admin.log_in("cli-manager", password)
@@ -170,7 +170,7 @@ def test_stream_commands_need_the_stream_admin_permission(admin: Person) -> None
         assert (done.code, done.err) == (1, "xzepr: this needs the permission stream:admin\n")
 
 
-def test_status_shows_the_subscribers_of_each_process(operator: Person) -> None:
+def test_status_shows_the_subscribers_of_each_process(operator: CommandLineUser) -> None:
     receiver(operator)
     tail = operator.start("events", "tail")
     deadline = time.monotonic() + 30
@@ -186,11 +186,11 @@ def test_status_shows_the_subscribers_of_each_process(operator: Person) -> None:
 
 
 @pytest.mark.slow
-def test_watch_survives_a_hub_restart(own_hub: list[ServedHub], stranger: Person) -> None:
+def test_watch_survives_a_hub_restart(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
     first = own_hub[0]
-    stranger.hub = first.url
-    stranger.log_in("admin", first.admin_password)
-    watch = stranger.start("stream", "status", "--watch", "--json")
+    anonymous.hub = first.url
+    anonymous.log_in("admin", first.admin_password)
+    watch = anonymous.start("stream", "status", "--watch", "--json")
     watch.until(lambda said: len(said.out) >= 2)
     first.kill()
     watch.until(lambda said: any("cannot be reached" in line for line in said.err))
@@ -201,7 +201,7 @@ def test_watch_survives_a_hub_restart(own_hub: list[ServedHub], stranger: Person
     assert ids[0] != ids[1]
     assert sum("trying again" in line for line in watch.err) == 1, "it says so once"
     watch.process.send_signal(signal.SIGINT)
-    assert watch.end() == 130
+    assert watch.wait() == 130
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from graphql import GraphQLObjectType, build_schema, get_named_type, is_leaf_typ
 from psycopg import sql
 
 from tests.contract.guarded_fields import CALLS, GuardedField, call_of, guarded_fields
-from tests.support.requests import PASSWORD, UNIT, Asking, asking, new_event
-from xzepr.api.graphql.schema import printed
+from tests.support.requests import PASSWORD, UNIT, InProcessClient, in_process_client, new_event
+from xzepr.api.graphql.schema import sdl
 from xzepr.core.actor import ROLES, SYSTEM, Permission, Role
 from xzepr.features.stream.kinds import KINDS, Kind
 from xzepr.features.users.model import NewUser
@@ -24,7 +24,7 @@ ALL = frozenset(Permission)
 class SampleHub:
     """A hub with one object of each kind."""
 
-    ask: Asking
+    ask: InProcessClient
     ids: Mapping[str, str]
     database_url: str
 
@@ -46,7 +46,7 @@ async def _digest(connection: "psycopg.AsyncConnection[tuple[object, ...]]", tab
 
 @pytest.fixture
 async def sample(database_url: str) -> AsyncGenerator[SampleHub]:
-    async with asking(database_url) as ask:
+    async with in_process_client(database_url) as ask:
         build, spare = await ask.receiver("build"), await ask.receiver("spare")
         group = await ask.group(build)
         event = await ask.event(build)
@@ -101,7 +101,7 @@ def _permissions_for(field: GuardedField) -> set[Permission]:
 
 async def test_anonymous_caller_may_only_log_in(sample: SampleHub) -> None:
     before = await sample.state()
-    schema = build_schema(printed())
+    schema = build_schema(sdl())
     failures: dict[str, object] = {}
     for root in (schema.query_type, schema.mutation_type):
         assert root is not None

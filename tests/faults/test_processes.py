@@ -11,7 +11,7 @@ import pytest
 from tests.faults.runner.database import database_server
 from tests.faults.runner.deployment import Deployment, HubProcess, deployment, need_broker
 from tests.faults.runner.run import under_fault
-from tests.support.commit_proxy import Cut, wire
+from tests.support.commit_proxy import Cut, commit_proxy
 from tests.support.postgres import temporary_folder
 
 pytestmark = pytest.mark.faults
@@ -98,7 +98,7 @@ async def test_connection_is_cut_during_commit(request: pytest.FixtureRequest) -
     async with AsyncExitStack() as open:
         folder = open.enter_context(temporary_folder(on_disk=True))
         postgres = await open.enter_async_context(database_server(folder / "database"))
-        url, way = await open.enter_async_context(wire(postgres.url))
+        url, way = await open.enter_async_context(commit_proxy(postgres.url))
         system = await open.enter_async_context(deployment(postgres=postgres, database_url=url, environ=SHORT_TIMEOUTS))
         manners = itertools.cycle(Cut)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.hub import until
 from tests.support.relay import consume
-from tests.support.requests import Asking, Json, asking, new_event
+from tests.support.requests import InProcessClient, Json, in_process_client, new_event
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "cdevents"
 FILES = sorted(SAMPLES.glob("*.json"))
@@ -54,7 +54,7 @@ def schema_of(sample: Json) -> Json:
     }
 
 
-async def record_all(ask: Asking) -> dict[str, Json]:
+async def record_all(ask: InProcessClient) -> dict[str, Json]:
     """Records every sample under a receiver of its type; returns the samples by the ids of their events."""
     samples = [orjson.loads(file.read_bytes()) for file in FILES]
     events: list[Json] = []
@@ -74,7 +74,7 @@ def text(value: object) -> str:
 
 
 async def test_samples_are_read_back_unchanged(database_url: str) -> None:
-    async with asking(database_url) as ask:
+    async with in_process_client(database_url) as ask:
         samples = await record_all(ask)
         assert len(samples) == len(FILES) == 24
         listed = (await ask("{ events(first: 100) { nodes { id payload } } }")).data["events"]["nodes"]
@@ -84,7 +84,7 @@ async def test_samples_are_read_back_unchanged(database_url: str) -> None:
 
 
 async def test_sample_is_rejected_by_other_receivers(database_url: str) -> None:
-    async with asking(database_url) as ask:
+    async with in_process_client(database_url) as ask:
         await record_all(ask)
         receivers = (await ask("{ eventReceivers(first: 100) { nodes { id name } } }")).data["eventReceivers"]["nodes"]
         sample = orjson.loads(FILES[0].read_bytes())
@@ -100,7 +100,7 @@ async def test_sample_is_rejected_by_other_receivers(database_url: str) -> None:
 async def test_samples_arrive_unchanged_in_kafka(database_url: str, kafka: str) -> None:
     name = uuid.uuid4().hex[:12]
     brokers = {"brokers": [kafka], "topic": f"events-{name}", "state_topic": f"relay-{name}", "timeout_seconds": 10}
-    async with asking(database_url, {"kafka": brokers}) as ask:
+    async with in_process_client(database_url, {"kafka": brokers}) as ask:
         samples = await record_all(ask)
         count = (await ask.hub.stream.head()).position
         await until(lambda: ask.hub.relay.status.position == count, 60)

@@ -4,9 +4,9 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-from tests.support.browser import IN_CHROMIUM, Colleague
+from tests.support.browser import IN_CHROMIUM, OtherUser
 from tests.support.postgres import temporary_folder
-from tests.support.server import ServedHub, held_port
+from tests.support.server import ServedHub, reserved_port
 
 pytestmark = IN_CHROMIUM
 
@@ -62,32 +62,32 @@ def until_opened(page: Page, times: int) -> None:
 
 def test_event_source_resumes_after_a_crash(browser: Browser):
     addresses: list[str] = []
-    with temporary_folder() as folder, held_port() as port:
+    with temporary_folder() as folder, reserved_port() as port:
         hub = ServedHub.start(folder / "data", port=port)
         try:
             page = browser.new_page()
             page.on("request", lambda request: addresses.append(request.url))
             page.goto(hub.url)
-            colleague = Colleague(hub)
-            page.evaluate(FOLLOW, colleague.token)
+            other_user = OtherUser(hub)
+            page.evaluate(FOLLOW, other_user.token)
             until_opened(page, 1)
-            recorded = [colleague.record("before") for _ in range(5)]
+            recorded = [other_user.record("before") for _ in range(5)]
             assert received_ids(page, 5) == recorded
             hub.kill()
             hub = ServedHub.start(folder / "data", port=port)
-            recorded += [colleague.record("after") for _ in range(5)]
+            recorded += [other_user.record("after") for _ in range(5)]
             assert received_ids(page, 10) == recorded
             until_opened(page, 2)
-            _check_offline_events(page, colleague, recorded)
+            _check_offline_events(page, other_user, recorded)
         finally:
             hub.stop()
-    assert not [address for address in addresses if colleague.token in address]
+    assert not [address for address in addresses if other_user.token in address]
 
 
-def _check_offline_events(page: Page, colleague: Colleague, recorded: list[str]) -> None:
+def _check_offline_events(page: Page, other_user: OtherUser, recorded: list[str]) -> None:
     """Checks that events recorded while the browser is offline arrive once it is online again."""
     page.context.set_offline(True)
-    recorded += [colleague.record("away") for _ in range(5)]
+    recorded += [other_user.record("away") for _ in range(5)]
     page.context.set_offline(False)
     assert received_ids(page, 15) == recorded
 
@@ -98,7 +98,7 @@ def test_ticket_opens_only_one_stream(browser: Browser):
         try:
             page = browser.new_page()
             page.goto(hub.url)
-            ticket: str = Colleague(hub).ask("mutation { createStreamTicket { ticket } }", {})["createStreamTicket"][
+            ticket: str = OtherUser(hub).ask("mutation { createStreamTicket { ticket } }", {})["createStreamTicket"][
                 "ticket"
             ]
             states: list[dict[str, Any]] = [page.evaluate(_OPEN, ticket) for _ in range(2)]

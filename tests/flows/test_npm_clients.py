@@ -16,10 +16,10 @@ from websockets.typing import Subprotocol
 
 from tests.support.accounts import key_pair
 from tests.support.clients import Client
-from tests.support.load_balancer import balancer
+from tests.support.load_balancer import load_balancer
 from tests.support.postgres import temporary_folder
 from tests.support.requests import new_event
-from tests.support.server import ADMIN_PASSWORD, ServedHub, held_port, serving
+from tests.support.server import ADMIN_PASSWORD, ServedHub, reserved_port, serving
 
 NPM_FOLDER = Path(__file__).parent / "npm"
 TIMEOUT_SECONDS = 60
@@ -129,7 +129,7 @@ async def signed_in(hub: ServedHub) -> Client:
 async def test_client_resumes_after_a_restart_of_the_hub(
     clients: Path, transport: str, end: Callable[[ServedHub], object]
 ) -> None:
-    with temporary_folder() as folder, held_port() as port:
+    with temporary_folder() as folder, reserved_port() as port:
         hub = await asyncio.to_thread(ServedHub.start, folder / "data", port=port)
         try:
             client = await signed_in(hub)
@@ -227,7 +227,7 @@ async def test_graphql_ws_switches_servers_behind_a_balancer(
     client = await signed_in(hubs[0])
     receiver, (secret, _) = await client.receiver("build"), await key(client)
     async with (
-        balancer([hub.port for hub in hubs]) as proxy,
+        load_balancer([hub.port for hub in hubs]) as proxy,
         following(clients, "websocket", f"http://127.0.0.1:{proxy.port}", secret) as follower,
     ):
         for stopped, remaining in ((0, 1), (1, 0)):
@@ -236,4 +236,4 @@ async def test_graphql_ws_switches_servers_behind_a_balancer(
             assert await follower.events(5) == recorded
             assert await stopping == 0
             hubs[stopped] = await asyncio.to_thread(two_hubs, stopped)
-    assert proxy.refused == 0
+    assert proxy.rejected == 0

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.flows.playground_page import Visit
-from tests.support.browser import IN_CHROMIUM, ME, Colleague
+from tests.support.browser import IN_CHROMIUM, ME, OtherUser
 from tests.support.server import ServedHub, serving
 
 pytestmark = IN_CHROMIUM
@@ -30,9 +30,9 @@ def hub() -> Iterator[ServedHub]:
 
 
 @pytest.fixture(scope="module")
-def colleague(hub: ServedHub) -> Colleague:
+def other_user(hub: ServedHub) -> OtherUser:
     """Returns another client of the hub."""
-    return Colleague(hub)
+    return OtherUser(hub)
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def test_wrong_password_is_reported(visit: Visit):
     expect(visit.status).to_have_text("Not signed in")
 
 
-def test_api_key_signs_in(visit: Visit, colleague: Colleague):
+def test_api_key_signs_in(visit: Visit, other_user: OtherUser):
     visit.page.get_by_text("API key").click()
-    secret = colleague.ask(KEY, {"name": "for the playground"})["createApiKey"]["secret"]
+    secret = other_user.ask(KEY, {"name": "for the playground"})["createApiKey"]["secret"]
     visit.page.get_by_role("textbox", name="API key").fill(secret)
     visit.page.keyboard.press("Enter")
     expect(visit.status).to_have_text("Signed in as admin by API key")
@@ -116,25 +116,25 @@ def test_schema_is_shown_after_sign_in(visit: Visit):
     expect(visit.page.get_by_role("link", name="EventReceiverGroup", exact=True)).to_be_visible()
 
 
-def test_subscription_shows_events_of_another_client(visit: Visit, colleague: Colleague):
+def test_subscription_shows_events_of_another_client(visit: Visit, other_user: OtherUser):
     visit.sign_in()
     visit.show("Watch")
     visit.execute()
     expect(visit.response).to_contain_text("Checkpoint")
-    colleague.record("seen-live")
+    other_user.record("seen-live")
     expect(visit.response).to_contain_text("seen-live")
     assert visit.hub.replace("http:", "ws:") + "/graphql" in visit.addresses
     assert [token for token in visit.tokens for frame in visit.sent if token in frame and "connection_init" in frame]
 
 
-def test_sign_out_ends_the_subscription(visit: Visit, colleague: Colleague):
+def test_sign_out_ends_the_subscription(visit: Visit, other_user: OtherUser):
     visit.sign_in()
     visit.show("Watch")
     visit.execute()
     expect(visit.response).to_contain_text("Checkpoint")
     visit.sign_out()
     expect(visit.page.get_by_role("button", name="Execute query")).to_be_visible()
-    colleague.record("after-the-end")
+    other_user.record("after-the-end")
     visit.write(ME)
     visit.execute()
     expect(visit.response).to_contain_text("sign in first")
@@ -146,14 +146,14 @@ def test_sign_out_ends_the_subscription(visit: Visit, colleague: Colleague):
 
 @pytest.mark.parametrize("document", [ME, "subscription { stream { cursor } }"], ids=["query", "subscription"])
 def test_ended_session_asks_for_sign_in(
-    visit: Visit, colleague: Colleague, document: str, request: pytest.FixtureRequest
+    visit: Visit, other_user: OtherUser, document: str, request: pytest.FixtureRequest
 ):
     name, password = f"guest-of-a-{request.node.callspec.id}", "a password for guests"
-    user = colleague.ask(USER, {"username": name, "password": password, "roles": ["EVENT_VIEWER"]})["createUser"][
+    user = other_user.ask(USER, {"username": name, "password": password, "roles": ["EVENT_VIEWER"]})["createUser"][
         "user"
     ]
     visit.sign_in(name, password)
-    colleague.disable(user["id"], colleague.log_in(name, password))
+    other_user.disable(user["id"], other_user.log_in(name, password))
     visit.write(document)
     visit.execute()
     expect(visit.dialog).to_contain_text("Your session has ended.")

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from tests.support.clients import STREAM, Client
-from tests.support.command_line import Person
+from tests.support.command_line import CommandLineUser
 from tests.support.server import ADMIN_PASSWORD, ServedHub
 from xzepr.features.stream.retention import Retention
 from xzepr.infra.crypto import create_key_pair
@@ -74,7 +74,7 @@ def _assert_expired(consumer: LateConsumer, errors: list[dict[str, Any]]) -> Non
     assert consumer.oldest in error["message"]
 
 
-async def test_every_transport_reports_the_oldest_cursor(consumer: LateConsumer, stranger: Person) -> None:
+async def test_every_transport_reports_the_oldest_cursor(consumer: LateConsumer, anonymous: CommandLineUser) -> None:
     await _check_pages(consumer)
     _assert_expired(consumer, await _socket_errors(consumer))
     _assert_expired(consumer, await _event_stream_errors(consumer, None, consumer.expired))
@@ -85,9 +85,9 @@ async def test_every_transport_reports_the_oldest_cursor(consumer: LateConsumer,
         assert [frame["cursor"] for frame in await frames.messages(4)] == consumer.cursors[6:]
     status = (await consumer.client("{ streamStatus { position cursor oldestCursor } }")).data["streamStatus"]
     assert status == {"position": 10, "cursor": consumer.cursors[9], "oldestCursor": consumer.oldest}
-    stranger.hub = consumer.client.url
-    stranger.log_in("admin", ADMIN_PASSWORD)
-    _check_command_line(consumer, stranger)
+    anonymous.hub = consumer.client.url
+    anonymous.log_in("admin", ADMIN_PASSWORD)
+    _check_command_line(consumer, anonymous)
 
 
 async def _check_pages(consumer: LateConsumer) -> None:
@@ -123,13 +123,13 @@ async def _event_stream_errors(consumer: LateConsumer, last_event_id: str | None
     return json.loads(data.removeprefix("data: "))["errors"]
 
 
-def _check_command_line(consumer: LateConsumer, stranger: Person) -> None:
-    rejected = stranger("events", "tail", "--after", consumer.expired)
+def _check_command_line(consumer: LateConsumer, anonymous: CommandLineUser) -> None:
+    rejected = anonymous("events", "tail", "--after", consumer.expired)
     assert (rejected.code, rejected.out) == (1, "")
     assert f"go on after {consumer.oldest}" in rejected.err
     assert "`--from-start` shows all that is left" in rejected.err
     for options in (("--after", consumer.oldest), ("--from-start",)):
-        result = stranger("events", "tail", *options, "--limit", "4", "--json")
+        result = anonymous("events", "tail", *options, "--limit", "4", "--json")
         assert [json.loads(line)["cursor"] for line in result.out.splitlines()] == consumer.cursors[6:]
-    assert stranger("stream", "status", "--json").json["oldestCursor"] == consumer.oldest
-    assert f"oldest\t6\t{consumer.oldest}" in stranger("stream", "status").out
+    assert anonymous("stream", "status", "--json").json["oldestCursor"] == consumer.oldest
+    assert f"oldest\t6\t{consumer.oldest}" in anonymous("stream", "status").out

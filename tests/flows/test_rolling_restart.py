@@ -25,7 +25,7 @@ from tests.faults.runner.plain_http import event_stream
 from tests.faults.runner.run import FaultRun
 from tests.faults.runner.subscribers import FOLLOW, Subscriber
 from tests.faults.runner.writers import CREATE, RETRYABLE, Workload, event_input
-from tests.support.load_balancer import balancer
+from tests.support.load_balancer import load_balancer
 
 RESTARTS = 6  # three of each server
 SOCKETS = 4  # writers over WebSocket, each with 5 events a second
@@ -211,7 +211,7 @@ async def restart(hub: HubProcess) -> float:
 
 
 async def test_rolling_restart_loses_no_event(request: pytest.FixtureRequest) -> None:
-    async with deployment(kafka=False) as system, balancer(system.ports) as proxy:
+    async with deployment(kafka=False) as system, load_balancer(system.ports) as proxy:
         values = {attribute.name: getattr(system, attribute.name) for attribute in fields(Deployment)}
         run = RollingRestart(BalancedDeployment(**values, balancer_port=proxy.port))
         stop_times: list[float] = []
@@ -225,10 +225,10 @@ async def test_rolling_restart_loses_no_event(request: pytest.FixtureRequest) ->
             await asyncio.sleep(max(0.0, 31 - (time.monotonic() - began)))
             await run.end_socket_writers()
         stopped = ", ".join(f"{seconds:.2f}" for seconds in stop_times)
-        sys.stdout.write(f"{run.summary()}\nstopped in {stopped} s; refused connections: {proxy.refused}\n")
+        sys.stdout.write(f"{run.summary()}\nstopped in {stopped} s; refused connections: {proxy.rejected}\n")
         await run.check(request.node)
     assert max(stop_times) < 10
-    assert proxy.refused == 0
+    assert proxy.rejected == 0
     assert max(subscriber.longest_pause for subscriber in run.timed_subscribers) < 15
     retry_reasons = sum((writer.retry_reasons for writer in run.socket_writers), Counter[str]())
     assert {"received 1012" if "1012" in reason else reason for reason in retry_reasons} <= {

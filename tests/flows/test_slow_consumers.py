@@ -15,7 +15,7 @@ import pytest
 
 from tests.bench.load import Target, press
 from tests.support.clients import Client, Frames
-from tests.support.many_subscribers import crowd
+from tests.support.many_subscribers import many_subscribers
 from tests.support.requests import new_event
 from tests.support.server import ServedHub
 from xzepr.infra.crypto import create_key_pair
@@ -118,7 +118,9 @@ async def test_catch_up_uses_separate_connections(database_url: str, tmp_path: P
     async with LoadedHub.start(database_url, tmp_path, ring_size=SMALL_RING) as loaded:
         await loaded.report(2_000)
         before, max_connections = loaded.connections("pool"), 0
-        with crowd(loaded.hub.port, loaded.client.token, await loaded.first_cursor(), 20, reading=True) as many:
+        with many_subscribers(
+            loaded.hub.port, loaded.client.token, await loaded.first_cursor(), 20, reading=True
+        ) as many:
             while many.received() < 20 * 2_000 * 200:
                 max_connections = max(max_connections, loaded.connections("bulk"))
                 await asyncio.sleep(0.005)
@@ -162,7 +164,7 @@ async def test_creates_stay_fast_beside_slow_subscribers(database_url: str, tmp_
         for _ in range(3):
             for reading in (False, True):
                 baseline.append(await loaded.median_create_ms(4))
-                with crowd(port, token, first, 1_000, reading=reading) as many:
+                with many_subscribers(port, token, first, 1_000, reading=reading) as many:
                     await asyncio.sleep(10)  # until the buffers of the idle readers are full
                     before = many.received()
                     with_load[reading].append(await loaded.median_create_ms(4))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.accounts import Server, open_server
 from tests.support.hub import MANAGER, execute, messages, new_event, new_receiver, running_hub, until
-from tests.support.silent_proxy import network
+from tests.support.silent_proxy import silent_proxy
 from xzepr.core.actor import SYSTEM, Actor, ActorKind, permissions_of
 from xzepr.core.errors import InvalidToken, Unavailable
 from xzepr.features.auth.model import CreatedApiKey, NewApiKey
@@ -39,12 +39,12 @@ async def fill(db: Database, connections: int) -> None:
 @pytest.mark.parametrize("readers", [1, 20])
 async def test_pool_of_silent_connections_is_replaced(database_url: str, readers: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(infra_db, "_TRUSTED_FOR_SECONDS", 0.0)
-    async with network(database_url) as (url, net):
+    async with silent_proxy(database_url) as (url, net):
         settings = DatabaseSettings(min_connections=2, max_connections=6, connection_timeout_seconds=60)
         db = Database(url, settings, name="test")
         await db.open()
         await fill(db, 6)
-        assert net.hush("xzepr test pool") == 6
+        assert net.silence("xzepr test pool") == 6
         async with asyncio.timeout(SOON):
             await asyncio.gather(*(query(db) for _ in range(readers)))
         await db.close()
@@ -73,12 +73,12 @@ async def sleeping_queries_are(database_url: str, count: int) -> bool:
 
 async def test_silent_reserved_connection_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(infra_db, "_TRUSTED_FOR_SECONDS", 60.0)  # otherwise it is replaced before its next use
-    async with network(database_url) as (url, net):
+    async with silent_proxy(database_url) as (url, net):
         db = Database(url, DatabaseSettings(min_connections=1, max_connections=2), name="test")
         await db.open()
         async with db.read_reserved() as connection:
             await connection.execute("SELECT 1")
-        assert net.hush("xzepr test reserved") == 1
+        assert net.silence("xzepr test reserved") == 1
         async with asyncio.timeout(SOON):
             with pytest.raises(Unavailable):
                 async with db.read_reserved() as connection:
@@ -89,13 +89,13 @@ async def test_silent_reserved_connection_is_replaced(database_url: str, monkeyp
 
 
 async def test_connecting_to_silent_server_times_out(database_url: str):
-    async with network(database_url) as (url, net):
+    async with silent_proxy(database_url) as (url, net):
         db = Database(url, DatabaseSettings(), name="test")
-        net.hush_next("xzepr test loop")
+        net.silence_next("xzepr test loop")
         with pytest.raises(Unavailable):
             async with asyncio.timeout(SOON):
                 await db.connect("loop", idle_seconds=60)
-        assert net.was_hushed
+        assert net.has_silenced_next
 
 
 # Credentials --------------------------------------------------------------------------------------
@@ -142,10 +142,10 @@ async def test_disabled_user_is_rejected_while_pool_is_exhausted(database_url: s
 
 @pytest.mark.parametrize("purpose", ["reserved", "pool"])
 async def test_authentication_survives_silent_connection(database_url: str, purpose: str):
-    async with network(database_url) as (url, net), open_server(url) as accounts:
+    async with silent_proxy(database_url) as (url, net), open_server(url) as accounts:
         _, key = await user_with_cached_key(accounts)
         accounts.clock.time += 3
-        assert net.hush(f"xzepr test {purpose}") > 0
+        assert net.silence(f"xzepr test {purpose}") > 0
         async with asyncio.timeout(SOON):  # for a silent attempt and one that replaces the other silent connections
             assert (await accounts.auth.authenticate(key.secret)).name == "ada"
 
@@ -154,12 +154,12 @@ async def test_authentication_survives_silent_connection(database_url: str, purp
 
 
 async def test_feed_survives_silent_connections(database_url: str):
-    async with network(database_url) as (url, net), running_hub(url) as hub, running_hub(database_url) as other:
+    async with silent_proxy(database_url) as (url, net), running_hub(url) as hub, running_hub(database_url) as other:
         await new_receiver(other)
         await until(lambda: hub.feed.head.position == 1)
         await asyncio.gather(*(hub.stream.head() for _ in range(8)))  # marks all connections as trusted
-        assert net.hush("xzepr hub feed") == 1
-        assert net.hush("xzepr hub pool") > 0
+        assert net.silence("xzepr hub feed") == 1
+        assert net.silence("xzepr hub pool") > 0
         async with asyncio.timeout(SOON):
             verification = asyncio.create_task(hub.feed.revalidate())
             await new_receiver(other, "later")
@@ -172,13 +172,13 @@ async def test_history_read_retries_on_another_connection(database_url: str):
         build = await new_receiver(hub)
         await hub.recorder.record_all(MANAGER, [new_event(build, name=f"u{n}") for n in range(120)])
         stored = await messages(hub)
-    async with network(database_url) as (url, net):
+    async with silent_proxy(database_url) as (url, net):
         db = Database(url, DatabaseSettings(), name="test")
         await db.open()
-        history = HistoryReader(db, silent_seconds=0.5)
+        history = HistoryReader(db, read_seconds=0.5)
         first = Cursor.of(1, stored[0].id)
         assert await history.read(first) == (stored[1], True)
-        assert net.hush("xzepr test bulk") == 1
+        assert net.silence("xzepr test bulk") == 1
         cursors = [stored[n].cursor for n in range(0, 120, 10)]
         async with asyncio.timeout(SOON):
             results = await asyncio.gather(*(history.read(cursor) for cursor in cursors))

@@ -17,7 +17,7 @@ from tests.support.accounts import key_pair
 from tests.support.clients import Client
 from tests.support.hub import until, waiting_for_locks, writer_lock_held
 from tests.support.postgres import temporary_folder
-from tests.support.process_stalls import lateness
+from tests.support.process_stalls import measured_stalls
 from tests.support.requests import new_event
 from tests.support.server import ServedHub
 
@@ -56,8 +56,8 @@ def stopping_within(seconds: float, database_url: str) -> Generator[ServedHub]:
 
 async def ended(hub: ServedHub, begun: float) -> float:
     """Waits for its end, which must be a clean one; gives the seconds since it began in which the machine went on."""
-    async with lateness() as late:
-        code = await asyncio.to_thread(hub.ended)
+    async with measured_stalls() as late:
+        code = await asyncio.to_thread(hub.wait)
     seconds = time.monotonic() - begun - late.seconds
     said = "".join(hub.lines)
     assert code == 0, said

@@ -16,7 +16,7 @@ from tests.support.clients import Client
 from tests.support.hub import until
 from tests.support.postgres import temporary_folder
 from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment
-from tests.support.workers import Worker
+from tests.support.workers import WorkProcess
 
 SECONDS = 60
 
@@ -28,9 +28,9 @@ def folder() -> Generator[Path]:
 
 
 @contextmanager
-def working(data_dir: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Generator[Worker]:
+def working(data_dir: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Generator[WorkProcess]:
     """A worker, ended as an operator ends it, which must be a clean end."""
-    worker = Worker(data_dir, *arguments, environ=environ)
+    worker = WorkProcess(data_dir, *arguments, environ=environ)
     try:
         yield worker
         if worker.process.poll() is None:
@@ -49,12 +49,12 @@ def answer(url: str) -> tuple[int, str]:
 
 async def test_worker_waits_for_the_database_of_the_data_folder(folder: Path) -> None:
     with working(folder / "data", "--port", "0") as worker:
-        await worker.says("Waiting for `xzepr serve`")
+        await worker.wait_for_output("Waiting for `xzepr serve`")
         assert not (folder / "data").exists(), "it starts no database"
         hub = ServedHub.start(folder / "data", "--no-relay")
         try:
             await until(lambda: "left to other processes" in "".join(hub.lines), SECONDS)
-            await worker.says("health  ")
+            await worker.wait_for_output("health  ")
             assert f"works on the hub of the data folder {folder / 'data'}" in "".join(worker.lines)
             status, text = await asyncio.to_thread(answer, worker.health)
             assert (status, '"database":"healthy"' in text) == (200, True)
@@ -104,11 +104,11 @@ async def test_worker_finds_the_database_after_server_crash(folder: Path) -> Non
     deep.chmod(0o755)
     first = ServedHub.start(deep / "data", "--no-relay")
     with working(deep / "data", "--port", "0") as worker:
-        await worker.says("health  ")
+        await worker.wait_for_output("health  ")
         first.kill()
         second = ServedHub.start(deep / "data", "--no-relay")
         try:
-            await worker.says("health  ", times=2)
+            await worker.wait_for_output("health  ", times=2)
             await until(lambda: answer(worker.health)[0] == 200, SECONDS)
         finally:
             second.stop()
@@ -116,7 +116,7 @@ async def test_worker_finds_the_database_after_server_crash(folder: Path) -> Non
 
 async def test_waiting_worker_stops_at_once(folder: Path) -> None:
     with working(folder / "data") as worker:
-        await worker.says("Waiting for `xzepr serve`")
+        await worker.wait_for_output("Waiting for `xzepr serve`")
         began = time.monotonic()
         worker.process.send_signal(signal.SIGINT)
         assert worker.process.wait(SECONDS) == 0
@@ -125,8 +125,8 @@ async def test_waiting_worker_stops_at_once(folder: Path) -> None:
 
 async def test_worker_on_a_named_database_needs_no_keys(folder: Path, database_url: str) -> None:
     with working(folder / "data", environ={"DATABASE_URL": database_url}) as worker:
-        await worker.says("works on the hub of database.url")
-        await worker.says("Kafka        no brokers named")
+        await worker.wait_for_output("works on the hub of database.url")
+        await worker.wait_for_output("Kafka        off: set kafka.brokers")
         assert "health" not in "".join(worker.lines), "it listens nowhere unless it is told to"
     assert not (folder / "data").exists()
 

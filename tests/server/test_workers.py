@@ -22,10 +22,10 @@ from websockets.typing import Subprotocol
 from tests.support.clients import Client
 from tests.support.hub import until
 from tests.support.postgres import temporary_folder
-from tests.support.process_stalls import lateness
+from tests.support.process_stalls import measured_stalls
 from tests.support.requests import new_event
-from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment, held_port, serving
-from tests.support.workers import runs, through, workers_of
+from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment, reserved_port, serving
+from tests.support.workers import is_running, only_worker, workers_of
 
 CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor event { id } } }"
 KEY = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret apiKey { id } } }"
@@ -58,15 +58,15 @@ async def test_workers_deliver_each_others_events_in_order(shared: ServedHub) ->
     receiver = await client.receiver("ordered")
     one, other = workers_of(shared)
     async with AsyncExitStack() as open:
-        async with through(shared, one):
+        async with only_worker(shared, one):
             here = await open.enter_async_context(client.socket(kinds=["EVENT_RECORDED"]))
             await here.next()
-        async with through(shared, other):
+        async with only_worker(shared, other):
             there = await open.enter_async_context(client.events(kinds=["EVENT_RECORDED"]))
             await there.next()
         created: list[str] = []
         for worker in (one, other) * 3:
-            async with through(shared, worker):
+            async with only_worker(shared, worker):
                 for _ in range(5):
                     answer = await client(CREATE, input=new_event(receiver))
                     created.append(answer.data["createEvent"]["cursor"])
@@ -78,15 +78,15 @@ async def test_workers_deliver_each_others_events_in_order(shared: ServedHub) ->
 async def test_api_key_works_at_both_workers_until_revoked(shared: ServedHub) -> None:
     client = await admin_of(shared)
     one, other = workers_of(shared)
-    async with through(shared, one):
+    async with only_worker(shared, one):
         made = (await client(KEY, input={"name": "for both"})).data["createApiKey"]
     holder = Client(shared.url, made["secret"])
-    async with through(shared, other):
+    async with only_worker(shared, other):
         assert (await holder(ME)).data["me"]["username"] == "admin"
     async with AsyncExitStack() as open:
         sockets: list[Any] = []
         for worker in (one, other):
-            async with through(shared, worker):
+            async with only_worker(shared, worker):
                 url = shared.url.replace("http://", "ws://") + "/graphql"
                 socket = await open.enter_async_context(
                     connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None)
@@ -94,10 +94,10 @@ async def test_api_key_works_at_both_workers_until_revoked(shared: ServedHub) ->
                 await socket.send(json.dumps({"type": "connection_init", "payload": {"token": made["secret"]}}))
                 assert '"connection_ack"' in str(await socket.recv())
                 sockets.append(socket)
-        async with through(shared, one):
+        async with only_worker(shared, one):
             assert (await client(REVOKE, input={"id": made["apiKey"]["id"]})).data
         began = time.monotonic()
-        async with lateness() as late:
+        async with measured_stalls() as late:
             for socket in sockets:
                 async with asyncio.timeout(SECONDS):
                     await socket.wait_closed()
@@ -111,7 +111,7 @@ async def test_retry_through_the_other_worker_is_recorded_once(shared: ServedHub
     event = new_event(receiver) | {"idempotencyKey": "the same"}
     answers: list[Any] = []
     for worker in workers_of(shared):
-        async with through(shared, worker):
+        async with only_worker(shared, worker):
             answers.append((await client(CREATE, input=event)).data["createEvent"])
     assert answers[0] == answers[1]
     again = await asyncio.gather(*(client(CREATE, input=event | {"idempotencyKey": "at once"}) for _ in range(8)))
@@ -126,13 +126,13 @@ async def test_metrics_of_either_worker_cover_both(shared: ServedHub) -> None:
     before = (await metrics_of(shared)).get(("xzepr_events_total", "true"), 0)
     async with AsyncExitStack() as open:
         for worker in workers_of(shared):
-            async with through(shared, worker):
+            async with only_worker(shared, worker):
                 await (await open.enter_async_context(client.socket())).next()
                 await client(CREATE, input=new_event(receiver))
         await asyncio.sleep(1.5)  # gauges are a second old
         scrapes: list[dict[tuple[str, ...], float]] = []
         for worker in workers_of(shared):
-            async with through(shared, worker):
+            async with only_worker(shared, worker):
                 scrapes.append(await metrics_of(shared))
     head = (await client("{ streamStatus { position } }")).data["streamStatus"]["position"]
     for scrape in scrapes:
@@ -169,7 +169,7 @@ async def test_killed_worker_is_restarted_while_the_other_serves() -> None:
         client = await admin_of(hub)
         victim, other = workers_of(hub)
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: not runs(victim), SECONDS)
+        await until(lambda: not is_running(victim), SECONDS)
         assert (await client(ME)).data["me"]["username"] == "admin"
         await until(lambda: len(workers_of(hub)) == 2 and "".join(hub.lines).count("worker.answers") == 3, SECONDS)
         assert other in workers_of(hub)
@@ -181,11 +181,11 @@ async def test_killed_worker_is_restarted_while_the_other_serves() -> None:
 
 @pytest.mark.slow
 async def test_all_processes_end_with_a_killed_supervisor() -> None:
-    with temporary_folder() as folder, held_port() as port:
+    with temporary_folder() as folder, reserved_port() as port:
         hub = ServedHub.start(folder / "data", "--workers", "2", port=port)
         workers, database = workers_of(hub), database_pid(hub.data_dir)
         hub.kill()
-        await until(lambda: not any(runs(pid) for pid in (*workers, database)), SECONDS)
+        await until(lambda: not any(is_running(pid) for pid in (*workers, database)), SECONDS)
         again = ServedHub.start(folder / "data", "--workers", "2", port=port)
         assert again.stop() == 0
 
@@ -225,7 +225,7 @@ def test_ctrl_c_ends_all_processes_in_order() -> None:
         said, _ = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, said
         assert len(children) == 3
-        assert not any(runs(pid) for pid in children)
+        assert not any(is_running(pid) for pid in children)
         assert "Traceback" not in said
         assert "worker.ended" not in said
         # PostgreSQL was stopped, after the workers: it logs a fast shutdown of its own and no client that went away.
@@ -247,7 +247,7 @@ def test_second_signal_does_not_wait_for_a_stuck_worker() -> None:
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(SECONDS) == 0
         assert time.monotonic() - began < 8
-        assert not any(runs(pid) for pid in children)
+        assert not any(is_running(pid) for pid in children)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Users, logins and keys for tests, with hashes that cost next to nothing."""
+"""Users, logins and keys for tests, with password hashes of minimal cost."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ AUDIENCE = "xzepr-test-clients"
 
 @cache
 def key_pair() -> KeyPair:
-    """One key pair for a test process."""
+    """Returns the key pair of this test process."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -39,18 +39,18 @@ def key_pair() -> KeyPair:
 
 
 def tokens(*, issuer: str = ISSUER, audience: str = AUDIENCE, minutes: float = 15) -> Tokens:
-    """Tokens signed with the test process's pair."""
+    """Returns tokens signed with the key pair of this test process."""
     return Tokens(key_pair(), issuer=issuer, audience=audience, lifetime=timedelta(minutes=minutes))
 
 
 def quick_passwords(*, threads: int = 2, waiting: int = 64) -> Passwords:
-    """Argon2id at its least cost. The caller closes it."""
+    """Returns Argon2id passwords of minimal cost. The caller closes them."""
     hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     return Passwords(hasher, threads=threads, waiting=waiting)
 
 
 class HeldHasher(PasswordHasher):
-    """Argon2id at its least cost that blocks each verification until `released` is set, at most 10 seconds."""
+    """Argon2id of minimal cost that blocks each verification until `released` is set, at most 10 seconds."""
 
     def __init__(self) -> None:
         super().__init__(time_cost=1, memory_cost=8, parallelism=1)
@@ -63,7 +63,7 @@ class HeldHasher(PasswordHasher):
 
 @dataclass(slots=True)
 class Clock:
-    """A clock that is put forward by hand, in seconds."""
+    """A clock in seconds that only a test advances."""
 
     time: float = 0.0
 
@@ -72,8 +72,8 @@ class Clock:
 
 
 @dataclass(slots=True)
-class Logins:
-    """Hears of each login that ended."""
+class LoginOutcomes:
+    """Collects the outcome of each login."""
 
     outcomes: list[str] = field(default_factory=list[str])
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,17 +85,17 @@ class Logins:
 
 @dataclass(slots=True)
 class Server:
-    """What one process of the hub knows about accounts."""
+    """The services for accounts of one hub process."""
 
     db: Database
     passwords: Passwords
     users: Users
     auth: Auth
     clock: Clock
-    logins: Logins
+    logins: LoginOutcomes
 
     async def user(self, name: str, *roles: Role) -> User:
-        """A new user with PASSWORD."""
+        """Creates a user with the password PASSWORD."""
         return await self.users.create(SYSTEM, NewUser(name, PASSWORD, roles or (Role.EVENT_VIEWER,)))
 
 
@@ -103,11 +103,11 @@ class Server:
 async def open_server(
     database_url: str, passwords: Passwords | None = None, *, login_failures_per_minute: int = 10
 ) -> AsyncGenerator[Server]:
-    """One process's accounts over this database; it closes the passwords."""
+    """Opens the accounts of one process on this database. Closes `passwords` at the end."""
     db = Database(database_url, DatabaseSettings(), name="test")
     await db.open()
     passwords = passwords or quick_passwords()
-    clock, logins = Clock(), Logins()
+    clock, logins = Clock(), LoginOutcomes()
     try:
         users = Users(db, passwords, clock=clock)
         auth = Auth(

@@ -1,4 +1,4 @@
-"""Debian's Chromium, and a colleague who works with the same hub over HTTP meanwhile."""
+"""Debian's Chromium, and another user that works with the same hub over HTTP."""
 
 import shutil
 import time
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium")
 IN_CHROMIUM = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-]
-"""The marks of a test in a browser."""
-QUIET = (
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: apt-get install chromium"),
+]  # the marks of a browser test
+CHROMIUM_OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 LOGIN = "mutation ($input: LoginInput!) { login(input: $input) { token } }"
 RECEIVER = (
     "mutation ($input: CreateEventReceiverInput!) { createEventReceiver(input: $input) { eventReceiver { id } } }"
@@ -35,18 +34,18 @@ ME = "query { me { username } }"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Debian's Chromium, asked to speak to nobody by itself."""
-    from playwright.sync_api import expect, sync_playwright  # takes a while to load, and most tests need none
+    """Debian's Chromium without its own background requests."""
+    from playwright.sync_api import expect, sync_playwright  # slow to import, and most tests do not need it
 
-    expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+    expect.set_options(timeout=TIMEOUT_SECONDS * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS.split())
         yield browser
         browser.close()
 
 
-class Colleague:
-    """Another client of the same hub, at work while the page is open."""
+class OtherUser:
+    """A second client of the same hub."""
 
     def __init__(self, hub: ServedHub) -> None:
         self._url = hub.url
@@ -55,33 +54,33 @@ class Colleague:
             RECEIVER, {"name": "any", "type": "any", "version": "1", "description": "any", "schema": True}
         )["createEventReceiver"]["eventReceiver"]["id"]
 
-    def post(self, document: str, given: dict[str, Any] | None, token: str) -> dict[str, Any]:
-        """The whole answer to a document."""
-        body = {"query": document, "variables": {"input": given} if given else {}}
+    def post(self, document: str, input: dict[str, Any] | None, token: str) -> dict[str, Any]:
+        """Executes a document and returns the whole response."""
+        body = {"query": document, "variables": {"input": input} if input else {}}
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx2.post(f"{self._url}/graphql", json=body, headers=headers, timeout=PATIENCE_SECONDS).json()
+        return httpx2.post(f"{self._url}/graphql", json=body, headers=headers, timeout=TIMEOUT_SECONDS).json()
 
-    def ask(self, document: str, given: dict[str, Any]) -> dict[str, Any]:
-        """The data of an answer without errors."""
-        answer = self.post(document, given, self.token)
-        assert "errors" not in answer, answer
-        return answer["data"]
+    def ask(self, document: str, input: dict[str, Any]) -> dict[str, Any]:
+        """Executes a document and returns its data. Fails on errors."""
+        response = self.post(document, input, self.token)
+        assert "errors" not in response, response
+        return response["data"]
 
     def log_in(self, username: str, password: str) -> str:
-        """A token."""
+        """Returns a token."""
         return self.post(LOGIN, {"username": username, "password": password}, "")["data"]["login"]["token"]
 
     def record(self, name: str) -> str:
-        """Record an event; gives its id."""
+        """Records an event and returns its id."""
         unit = {"name": name, "version": "1.0.0", "release": "1", "platformId": "linux", "package": "rpm"}
         rest: dict[str, Any] = {"description": "any", "payload": {}, "success": True, "eventReceiverId": self._receiver}
         recorded: str = self.ask(RECORD, unit | rest)["createEvent"]["event"]["id"]
         return recorded
 
     def disable(self, user_id: str, token: str) -> None:
-        """Disable a user and wait until the hub refuses this token of theirs."""
+        """Disables a user and waits until the hub rejects the user's token."""
         self.ask(DISABLE, {"id": user_id, "enabled": False})
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while "errors" not in self.post(ME, None, token):
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Clients of a hub that is served: requests, and the stream over a real WebSocket and over server-sent events."""
+"""Clients of a served hub: requests, and the stream over a real WebSocket or server-sent events."""
 
 import asyncio
 import json
@@ -12,11 +12,11 @@ import orjson
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.support.requests import Answer
+from tests.support.requests import Response
 
 Json = dict[str, Any]
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 STREAM = """
 subscription ($after: String, $kinds: [StreamKind!], $filter: StreamFilterInput) {
@@ -32,56 +32,56 @@ subscription ($after: String, $kinds: [StreamKind!], $filter: StreamFilterInput)
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody who has signed in at a hub."""
+    """A client of a hub with a token; without one, an anonymous client."""
 
     url: str
     token: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
-        """The credentials as headers."""
+        """The headers with the token."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    async def __call__(self, query: str, **variables: Any) -> Answer:
-        """The answer to a document with these variables."""
+    async def __call__(self, query: str, **variables: Any) -> Response:
+        """Executes a document with these variables."""
         body = orjson.dumps({"query": query, "variables": variables})
         headers = {"Content-Type": "application/json", **self.headers}
-        async with httpx2.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as http:
+        async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as http:
             response = await http.post(f"{self.url}/graphql", content=body, headers=headers)
-        return Answer(response.status_code, response.content)
+        return Response(response.status_code, response.content)
 
     async def logged_in(self, username: str, password: str) -> "Client":
-        """The same with the token of a login."""
+        """Logs in and returns a client with the new token."""
         document = "mutation ($input: LoginInput!) { login(input: $input) { token } }"
-        answer = await self(document, input={"username": username, "password": password})
-        return Client(self.url, answer.data["login"]["token"])
+        response = await self(document, input={"username": username, "password": password})
+        return Client(self.url, response.data["login"]["token"])
 
     async def receiver(self, name: str, schema: object = None) -> str:
-        """The id of a new receiver, by default for any payload."""
-        given = {"name": name, "type": "test", "version": "1", "description": "made by a test"}
-        answer = await self(
+        """Creates a receiver and returns its id. Its default schema accepts every payload."""
+        fields = {"name": name, "type": "test", "version": "1", "description": "made by a test"}
+        response = await self(
             "mutation ($input: CreateEventReceiverInput!)"
             "{ createEventReceiver(input: $input) { eventReceiver { id } } }",
-            input={**given, "schema": {} if schema is None else schema},
+            input={**fields, "schema": {} if schema is None else schema},
         )
-        return answer.data["createEventReceiver"]["eventReceiver"]["id"]
+        return response.data["createEventReceiver"]["eventReceiver"]["id"]
 
     async def group(self, *receiver_ids: str, name: str = "gate") -> str:
-        """The id of a new group."""
-        given = {"name": name, "type": "test", "version": "1", "description": "made by a test"}
-        answer = await self(
+        """Creates a group and returns its id."""
+        fields = {"name": name, "type": "test", "version": "1", "description": "made by a test"}
+        response = await self(
             "mutation ($input: CreateEventReceiverGroupInput!)"
             "{ createEventReceiverGroup(input: $input) { eventReceiverGroup { id } } }",
-            input={**given, "eventReceiverIds": receiver_ids},
+            input={**fields, "eventReceiverIds": receiver_ids},
         )
-        return answer.data["createEventReceiverGroup"]["eventReceiverGroup"]["id"]
+        return response.data["createEventReceiverGroup"]["eventReceiverGroup"]["id"]
 
     @asynccontextmanager
     async def socket(self, **variables: Any) -> AsyncGenerator["Frames"]:
-        """What STREAM sends over a WebSocket (graphql-transport-ws); the credentials are in its first message."""
+        """Subscribes with STREAM over a WebSocket (graphql-transport-ws). The token is in the first message."""
         url = self.url.replace("http://", "ws://") + "/graphql"
         protocols = [Subprotocol("graphql-transport-ws")]
-        # No pings of its own: who does not read for a while would not read their answers either, and give up.
+        # No client pings: a client that does not read would miss the pongs and close the connection.
         async with connect(url, subprotocols=protocols, proxy=None, ping_interval=None) as socket:
 
             async def frames() -> AsyncGenerator[Json]:
@@ -102,13 +102,13 @@ class Client:
 
     @asynccontextmanager
     async def events(self, *, last_event_id: str | None = None, **variables: Any) -> AsyncGenerator["Frames"]:
-        """What STREAM sends as server-sent events, as `curl -N` gets it. Each frame holds its `id:` as `sse_id`."""
+        """Subscribes with STREAM over server-sent events, as `curl -N` does. Each frame has its `id:` as `sse_id`."""
         body = orjson.dumps({"query": STREAM, "variables": variables})
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **self.headers}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
         async with (
-            httpx2.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as http,
+            httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as http,
             http.stream("POST", f"{self.url}/graphql", content=body, headers=headers) as response,
         ):
             assert response.status_code == 200, await response.aread()
@@ -129,22 +129,22 @@ class Client:
 
 
 class Frames:
-    """The frames of a subscription, one after the other; one that does not come in time is a failure."""
+    """The frames of a subscription. Fails if a frame does not arrive in time."""
 
     def __init__(self, source: AsyncGenerator[Json]) -> None:
         self._source = source
 
     async def next(self) -> Json:
-        """The next frame."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        """Returns the next frame."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await anext(self._source)
 
     async def message(self) -> Json:
-        """The next frame that is no checkpoint."""
+        """Returns the next frame that is no checkpoint."""
         while (frame := await self.next())["__typename"] == "Checkpoint":
             pass
         return frame
 
     async def messages(self, count: int) -> list[Json]:
-        """So many messages, checkpoints left out."""
+        """Returns the next `count` messages without checkpoints."""
         return [await self.message() for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Somebody with a command line: a folder of their own, a hub's address, and `xzepr` in this process or another."""
+"""A user at a command line: runs `xzepr` in this process or another, with an own folder and a hub's address."""
 
 import io
 import os
@@ -14,17 +14,17 @@ import orjson
 import pytest
 
 from tests.support.postgres import temporary_folder
-from tests.support.server import ServedHub, clean_environment, held_port
+from tests.support.server import ServedHub, clean_environment, reserved_port
 from xzepr.__main__ import main
-from xzepr.cli.client import Client
-from xzepr.cli.session import Credential
+from xzepr.cli.client.credentials import HubCredential
+from xzepr.cli.client.http import HubClient
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How a command ended."""
+class CommandResult:
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -32,12 +32,12 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """What it printed, read as JSON."""
+        """The output, parsed as JSON."""
         return orjson.loads(self.out)
 
 
-class Running:
-    """A command that runs in a process of its own, and what it has printed."""
+class RunningCommand:
+    """A command that runs in its own process, and its output so far."""
 
     def __init__(self, arguments: tuple[str, ...], environ: Mapping[str, str], folder: Path) -> None:
         self.process = subprocess.Popen(
@@ -49,7 +49,7 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._news = Condition()
+        self._changed = Condition()
         self.out: list[str] = []
         self.err: list[str] = []
         self._readers = [
@@ -61,52 +61,52 @@ class Running:
 
     def _read(self, stream: Any, lines: list[str]) -> None:
         for line in stream:
-            with self._news:
+            with self._changed:
                 lines.append(line.rstrip("\n"))
-                self._news.notify_all()
+                self._changed.notify_all()
 
-    def until(self, condition: Callable[["Running"], object], seconds: float = PATIENCE_SECONDS) -> None:
-        """Waits until what it has printed is so."""
-        with self._news:
-            assert self._news.wait_for(lambda: condition(self), seconds), (self.out, self.err)
+    def until(self, condition: Callable[["RunningCommand"], object], seconds: float = TIMEOUT_SECONDS) -> None:
+        """Waits until the condition holds for the output so far."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self), seconds), (self.out, self.err)
 
-    def end(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Waits for its end; its exit code."""
+    def wait(self, seconds: float = TIMEOUT_SECONDS) -> int:
+        """Waits for the end of the process and returns its exit code."""
         code = self.process.wait(seconds)
         for reader in self._readers:
-            reader.join(PATIENCE_SECONDS)
+            reader.join(TIMEOUT_SECONDS)
         return code
 
 
 @dataclass(slots=True)
-class Person:
-    """Runs commands against one hub, with settings and logins of their own."""
+class CommandLineUser:
+    """Runs commands against a hub, with own settings and logins."""
 
     folder: Path
     hub: str
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
-    running: list[Running] = field(default_factory=list[Running])
+    running: list[RunningCommand] = field(default_factory=list[RunningCommand])
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables of their commands."""
-        theirs = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config"), "XZEPR_HUB": self.hub}
-        return clean_environment() | theirs | {"COLUMNS": "200"}
+        """The environment of the commands."""
+        own = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config"), "XZEPR_HUB": self.hub}
+        return clean_environment() | own | {"COLUMNS": "200"}
 
     @property
     def sessions_file(self) -> Path:
-        """Where their logins are kept on Linux."""
+        """The file of logins on Linux."""
         return self.folder / "config" / "xzepr" / "sessions.json"
 
-    def __call__(self, *arguments: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> Done:
-        """Runs a command to its end, in this process."""
+    def __call__(self, *arguments: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> CommandResult:
+        """Runs a command in this process until it ends."""
         self.capsys.readouterr()
         with self.monkeypatch.context() as patch:
-            wanted = self.environ | dict(environ or {})
+            variables = self.environ | dict(environ or {})
             for name in list(os.environ):
                 patch.delenv(name)
-            for name, value in wanted.items():
+            for name, value in variables.items():
                 patch.setenv(name, value)
             patch.chdir(self.folder)
             patch.setattr(sys, "argv", ["xzepr", *arguments])
@@ -117,63 +117,63 @@ class Person:
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else 1
         out, err = self.capsys.readouterr()
-        return Done(code, out, err)
+        return CommandResult(code, out, err)
 
-    def start(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Running:
-        """Starts a command in a process of its own; it is ended with the test."""
-        started = Running(arguments, self.environ | dict(environ or {}), self.folder)
-        self.running.append(started)
-        return started
+    def start(self, *arguments: str, environ: Mapping[str, str] | None = None) -> RunningCommand:
+        """Starts a command in its own process, which is killed at the end of the test."""
+        command = RunningCommand(arguments, self.environ | dict(environ or {}), self.folder)
+        self.running.append(command)
+        return command
 
-    def log_in(self, username: str, password: str) -> Done:
-        """Logs in."""
-        done = self("login", "--username", username, "--password-stdin", stdin=f"{password}\n")
-        assert done.code == 0, done.err
-        return done
+    def log_in(self, username: str, password: str) -> CommandResult:
+        """Logs in with `xzepr login`."""
+        result = self("login", "--username", username, "--password-stdin", stdin=f"{password}\n")
+        assert result.code == 0, result.err
+        return result
 
     def ask(self, document: str, **variables: object) -> Any:
-        """What the hub answers to a document, asked with their login."""
+        """Executes a document with the user's login and returns its data."""
         token = orjson.loads(self.sessions_file.read_bytes())[self.hub]["token"]
-        client = Client(self.hub, Credential(token, ""))
+        client = HubClient(self.hub, HubCredential(token, ""))
         try:
-            return client.ask(document, **variables)
+            return client.execute(document, **variables)
         finally:
             client.close()
 
     def record(self, receiver: str, *unit: str, success: bool = True, **environ: str) -> Any:
-        """Records an event of a unit (name, version, release, platform, package); what `--json` says of it."""
+        """Records an event of a unit (name, version, release, platform, package). Returns the output of `--json`."""
         names = ("--name", "--version", "--release", "--platform-id", "--package")
         options = [text for pair in zip(names, unit, strict=True) for text in pair]
         outcome = "--success" if success else "--failure"
-        end = ["--description", "by a test", outcome, "--payload", "-", "--json"]
-        done = self("events", "create", "--receiver", receiver, *options, *end, stdin="{}", environ=environ)
-        assert done.code == 0, done.err
-        return done.json
+        rest = ["--description", "by a test", outcome, "--payload", "-", "--json"]
+        result = self("events", "create", "--receiver", receiver, *options, *rest, stdin="{}", environ=environ)
+        assert result.code == 0, result.err
+        return result.json
 
 
 @pytest.fixture
-def stranger(
+def anonymous(
     served_hub: ServedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Person]:
-    """Somebody who has not logged in."""
-    person = Person(tmp_path, served_hub.url, monkeypatch, capsys)
-    yield person
-    for running in person.running:
-        running.process.kill()
-        running.end()
+) -> Iterator[CommandLineUser]:
+    """A user that has not logged in."""
+    user = CommandLineUser(tmp_path, served_hub.url, monkeypatch, capsys)
+    yield user
+    for command in user.running:
+        command.process.kill()
+        command.wait()
 
 
 @pytest.fixture
-def admin(stranger: Person, served_hub: ServedHub) -> Person:
-    """The hub's admin, logged in."""
-    stranger.log_in("admin", served_hub.admin_password)
-    return stranger
+def admin(anonymous: CommandLineUser, served_hub: ServedHub) -> CommandLineUser:
+    """The administrator of the hub, logged in."""
+    anonymous.log_in("admin", served_hub.admin_password)
+    return anonymous
 
 
 @pytest.fixture
 def own_hub() -> Iterator[list[ServedHub]]:
-    """A hub that a test may kill and start again at its port; the one that is to be stopped at the end comes last."""
-    with temporary_folder() as folder, held_port() as port:
+    """A hub that a test may kill and start again on its port. The last one in the list is stopped at the end."""
+    with temporary_folder() as folder, reserved_port() as port:
         hubs = [ServedHub.start(folder / "data", port=port)]
         yield hubs
         hubs[-1].stop()

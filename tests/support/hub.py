@@ -1,4 +1,4 @@
-"""A whole hub in the test's process, its loops running, and the short words with which tests use it."""
+"""A complete hub in the test's process with running background loops, and shortcuts for tests."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Message, Origin
 from xzepr.features.stream.service import Stream
 from xzepr.hub import Hub
-from xzepr.processes import running
+from xzepr.server.loops import serving_loops
 from xzepr.settings import Settings
 
 MANAGER = Actor(ActorKind.USER, "manager", "manager", permissions_of((Role.EVENT_MANAGER,)))
@@ -29,32 +29,34 @@ VIEWER = Actor(ActorKind.USER, "viewer", "viewer", permissions_of((Role.EVENT_VI
 
 
 def actor(id: str, *permissions: Permission) -> Actor:
-    """A user with exactly these permissions."""
+    """Returns a user with exactly these permissions."""
     return Actor(ActorKind.USER, id, id, frozenset(permissions))
 
 
 def hub_on(settings: Settings, database_url: str) -> AbstractAsyncContextManager[Hub]:
-    """A hub whose loops do not run, with the test process's keys, and passwords whose hashes cost next to nothing: two
-    of the usual ones are a third of a second of both processors."""
+    """Opens a hub without background loops, with the keys of the test process.
+
+    Password hashes have minimal cost: two regular ones take both processors for a third of a second.
+    """
     return Hub.open(settings, database_url, key_pair(), passwords=quick_passwords())
 
 
 @asynccontextmanager
 async def running_hub(database_url: str, **sections: dict[str, Any]) -> AsyncGenerator[Hub]:
-    """A hub with these settings (`recorder={"queue_size": 1}`), its loops running."""
+    """Opens a hub with these settings (`recorder={"queue_size": 1}`) and running background loops."""
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[structlog.processors.add_log_level, plain])  # others draw tracebacks for seconds
-    given: dict[str, Any] = {**sections}
-    given["database"] = {"min_connections": 1, "max_connections": 8, **sections.get("database", {})}
-    async with hub_on(Settings.model_validate(given), database_url) as hub, running(hub):
+    structlog.configure(processors=[structlog.processors.add_log_level, plain])  # rich tracebacks take seconds
+    values: dict[str, Any] = {**sections}
+    values["database"] = {"min_connections": 1, "max_connections": 8, **sections.get("database", {})}
+    async with hub_on(Settings.model_validate(values), database_url) as hub, serving_loops(hub):
         yield hub
 
 
 @pytest.fixture
 async def hub(database_url: str) -> AsyncIterator[Hub]:
-    """A hub with the default settings on the test's own database, its loops running."""
-    async with running_hub(database_url) as one:
-        yield one
+    """A hub with default settings and running background loops on the test's own database."""
+    async with running_hub(database_url) as running:
+        yield running
 
 
 def new_event(
@@ -71,7 +73,7 @@ def new_event(
     created_at: datetime | None = None,
     key: str | None = None,
 ) -> NewEvent:
-    """An event to record, complete where nothing is said."""
+    """Returns an event to record. All fields but the receiver have defaults."""
     return NewEvent(
         name=name,
         version=version,
@@ -88,12 +90,12 @@ def new_event(
 
 
 async def new_receiver(hub: Hub, name: str = "build", schema: object = True) -> Receiver:
-    """A receiver; it takes every payload unless a schema is given."""
+    """Creates a receiver. Its default schema accepts every payload."""
     return await hub.receivers.create(MANAGER, NewReceiver(name, "com.example.test", "1.0", "A test's", schema))
 
 
 async def new_group(hub: Hub, *members: Receiver | str, name: str = "gate", enabled: bool = True) -> Group:
-    """A group of these receivers, in this order."""
+    """Creates a group of these receivers, in this order."""
     ids = tuple(member if isinstance(member, str) else member.id for member in members)
     return await hub.groups.create(MANAGER, NewGroup(name, "com.example.gate", "1.0", "A test's", ids, enabled))
 
@@ -111,20 +113,20 @@ async def origin_of(stream: Stream) -> Origin:
 
 
 async def messages(hub: Hub, after: int = 0) -> list[Message]:
-    """The whole stream after a position, as the database has it."""
-    found: list[Message] = []
-    while page := await messages_after(hub.stream, found[-1].position if found else after, 1000):
-        found += page
-    return found
+    """Returns the whole stream after a position, from the database."""
+    stream: list[Message] = []
+    while page := await messages_after(hub.stream, stream[-1].position if stream else after, 1000):
+        stream += page
+    return stream
 
 
 async def kinds(hub: Hub, after: int = 0) -> list[Kind]:
-    """The kinds of all messages after a position."""
+    """Returns the kinds of all messages after a position."""
     return [message.kind for message in await messages(hub, after)]
 
 
 async def execute(database_url: str, statement: LiteralString, values: Any = None) -> list[tuple[Any, ...]]:
-    """Rows (if any) of one statement on a connection of its own."""
+    """Executes a statement on a new connection and returns its rows, if any."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         cursor = await connection.execute(statement, values)
         return await cursor.fetchall() if cursor.description else []
@@ -132,7 +134,7 @@ async def execute(database_url: str, statement: LiteralString, values: Any = Non
 
 @asynccontextmanager
 async def writer_lock_held(database_url: str) -> AsyncGenerator[None]:
-    """Meanwhile another session has the writer's turn."""
+    """Holds the writer lock in another session while the block runs."""
     connection = await psycopg.AsyncConnection.connect(database_url, autocommit=True)
     async with connection, connection.transaction():
         await store.lock(connection)
@@ -140,7 +142,7 @@ async def writer_lock_held(database_url: str) -> AsyncGenerator[None]:
 
 
 async def waiting_for_locks(database_url: str, application: str = "xzepr%") -> int:
-    """How many of the hub's sessions (all, or those with that application name) wait for an advisory lock."""
+    """Returns how many of the hub's sessions with that application name wait for an advisory lock."""
     rows = await execute(
         database_url,
         """
@@ -153,7 +155,7 @@ async def waiting_for_locks(database_url: str, application: str = "xzepr%") -> i
 
 
 async def terminate(database_url: str, application: str) -> int:
-    """Ends the sessions with that application name, as an administrator would; says how many."""
+    """Terminates the sessions with that application name, as an administrator would. Returns their number."""
     rows = await execute(
         database_url,
         """
@@ -166,10 +168,10 @@ async def terminate(database_url: str, application: str) -> int:
 
 
 async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], seconds: float = 20) -> None:
-    """Returns when the condition holds; looks often, and gives up after so many seconds."""
+    """Waits until the condition holds. Checks it every 5 ms and raises TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while True:
-            held = condition()
-            if held if isinstance(held, bool) else await held:
+            result = condition()
+            if result if isinstance(result, bool) else await result:
                 return
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""A real Kafka broker for tests: one KRaft node, jars from Maven Central; a pytest plugin, and `make kafka`."""
+"""Real Kafka brokers for tests, with jars from Maven Central. Also a pytest plugin, and the program of `make kafka`."""
 
 import base64
 import contextlib
@@ -34,8 +34,8 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 """
 
-# Small: one replica of everything, no wait for a first consumer, a cleaner that fits a small heap, and a node that may
-# register again at once after it was killed.
+# Small: one replica of everything, no initial delay for consumer groups, and a log cleaner that fits a small heap.
+# A killed node can register again at once.
 _PROPERTIES = """process.roles=broker,controller
 node.id={node}
 controller.quorum.bootstrap.servers={controllers}
@@ -58,15 +58,18 @@ broker.heartbeat.interval.ms=300
 
 
 class NoBrokerError(Exception):
-    """No broker can be had on this machine; the message says what is missing."""
+    """This machine cannot run a broker. The message names the missing program."""
 
 
 class BrokerStartError(Exception):
-    """A broker does not start although everything is there that it needs; the message holds what it said last."""
+    """A broker does not start although no program is missing. The message contains the end of its log."""
 
 
 def jars() -> Path:
-    """The folder of Kafka's jars, fetched by Maven the first time. Raises NoBrokerError for want of java or mvn."""
+    """Returns the folder of Kafka's jars, which Maven fetches the first time.
+
+    Raises NoBrokerError if java or mvn is missing.
+    """
     if shutil.which("java") is None:
         raise NoBrokerError("no java on this machine")
     folder = CACHE / f"libs-{KAFKA}"
@@ -93,12 +96,12 @@ def _fetch(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on now."""
+    """Returns a loopback port on which no process listens now."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ones: whoever asks one by one may be told the same twice."""
+    """Returns `count` different ports. Separate calls of `free_port` may return the same port twice."""
     with contextlib.ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -107,25 +110,25 @@ def free_ports(count: int) -> list[int]:
 
 
 def die_with_parent() -> None:
-    """For `preexec_fn`: the child is killed when the thread that started it ends, however that comes about."""
+    """For `preexec_fn`: kills the child when the thread that started it ends for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no broker outlives a killed test run
 
 
 class Broker:
-    """One broker with its own folder and fixed port: start it, stop it, kill it, start it again with what it had."""
+    """A broker with its own folder and port. A test can stop or kill it and start it again with the same data."""
 
     def __init__(
-        self, folder: Path, port: int | None = None, *, properties: str = "", formatted_with: Sequence[str] = ()
+        self, folder: Path, port: int | None = None, *, properties: str = "", format_options: Sequence[str] = ()
     ) -> None:
-        """`properties` come after those that every broker has, and win; `formatted_with` is for the storage tool."""
+        """`properties` override those of every broker. `format_options` are options of the storage tool."""
         self.folder = folder
-        ours, self.controller = free_ports(2)
-        self.port = port or ours
+        own, self.controller = free_ports(2)
+        self.port = port or own
         self.node = 1
         self.properties = properties
         self.controllers = f"127.0.0.1:{self.controller}"
-        self.formatted_with = ["--standalone", *formatted_with]
+        self.format_options = ["--standalone", *format_options]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -134,13 +137,15 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def start(self, timeout: float = 60) -> None:
-        """Start and wait until it serves. Raises NoBrokerError where there is no Kafka, BrokerStartError when
-        it does not come up."""
+        """Starts the broker and waits until it serves.
+
+        Raises NoBrokerError if there is no Kafka, BrokerStartError if the broker does not start.
+        """
         self.launch()
         self.await_start(timeout)
 
     def launch(self) -> None:
-        """Start without waiting. The broker ends with the thread that does this."""
+        """Starts the broker without waiting. It ends with the calling thread."""
         libs = self.prepare()
         heap = ["-Xms128m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         with (self.folder / "broker.log").open("wb") as out:
@@ -152,7 +157,7 @@ class Broker:
             )
 
     def prepare(self) -> str:
-        """Fetches Kafka and formats the storage where that was not done; gives the class path."""
+        """Fetches Kafka and formats the storage unless that is done. Returns the class path."""
         libs = f"{jars()}/*"
         if not (self.folder / "data").exists():
             self._format(libs)
@@ -170,12 +175,12 @@ class Broker:
         )
         properties.write_text(text + self.properties)
         tool = ["java", "-cp", libs, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
-        done = subprocess.run([*tool, *self.formatted_with], capture_output=True, text=True)
+        done = subprocess.run([*tool, *self.format_options], capture_output=True, text=True)
         if done.returncode != 0:
             raise BrokerStartError(f"the broker's storage cannot be formatted: {(done.stdout + done.stderr)[-800:]}")
 
     def await_start(self, timeout: float = 60) -> None:
-        """Wait until it serves; raises BrokerStartError when it does not."""
+        """Waits until the broker serves. Raises BrokerStartError if it does not."""
         process, log = self._process, self.folder / "broker.log"
         assert process is not None, "launch it first"
         end = time.monotonic() + timeout
@@ -186,27 +191,27 @@ class Broker:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop cleanly; nothing to do where it is down."""
+        """Stops the broker with SIGTERM. Does nothing if it is down."""
         self.signal(signal.SIGTERM)
         self.join()
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kills the broker with SIGKILL."""
         self.signal(signal.SIGKILL)
         self.join()
 
     def freeze(self) -> None:
-        """Stops answering without closing a connection."""
+        """Pauses the broker. It stops answering and closes no connection."""
         assert self._process is not None, "start it first"
         self._process.send_signal(signal.SIGSTOP)
 
     def signal(self, how: signal.Signals) -> None:
-        """Sends its process a signal, if there is one."""
+        """Sends a signal to the process if it runs."""
         if self._process is not None:
             self._process.send_signal(how)
 
     def join(self, seconds: float = 10) -> None:
-        """Waits until it has ended, and then insists."""
+        """Waits until the process has ended, and kills it after `seconds`."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -217,7 +222,7 @@ class Broker:
             process.wait()
 
 
-_THREE = """offsets.topic.replication.factor=3
+_THREE_REPLICAS = """offsets.topic.replication.factor=3
 transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2
 min.insync.replicas=2
@@ -226,10 +231,10 @@ unclean.leader.election.enable=false
 
 
 class Cluster:
-    """Three brokers, each a controller too, any two of which go on without the third."""
+    """Three brokers that are also controllers. Any two continue without the third."""
 
     def __init__(self, folder: Path) -> None:
-        self.brokers = [Broker(folder / str(node), properties=_THREE) for node in (1, 2, 3)]
+        self.brokers = [Broker(folder / str(node), properties=_THREE_REPLICAS) for node in (1, 2, 3)]
         controllers = ",".join(broker.controllers for broker in self.brokers)
         voters = ",".join(
             f"{node}@127.0.0.1:{broker.controller}:{_directory_id(node)}" for node, broker in enumerate(self.brokers, 1)
@@ -237,22 +242,22 @@ class Cluster:
         for node, broker in enumerate(self.brokers, 1):
             broker.node = node
             broker.controllers = controllers
-            broker.formatted_with = ["--initial-controllers", voters]
+            broker.format_options = ["--initial-controllers", voters]
 
     @property
     def bootstrap(self) -> str:
-        """All three, also while they are down."""
+        """The addresses of all three brokers, also while they are down."""
         return ",".join(broker.bootstrap for broker in self.brokers)
 
     def start(self) -> None:
-        """Starts all three, and returns when they serve."""
+        """Starts all brokers and waits until they serve."""
         for broker in self.brokers:
             broker.launch()
         for broker in self.brokers:
             broker.await_start()
 
     def stop(self) -> None:
-        """Stops them all at once: one after another, the last would hang for want of a quorum."""
+        """Stops all brokers at once. Stopped one after another, the last would hang without a quorum."""
         for broker in self.brokers:
             broker.signal(signal.SIGTERM)
         for broker in self.brokers:
@@ -260,13 +265,13 @@ class Cluster:
 
 
 def _directory_id(node: int) -> str:
-    """A Kafka UUID: 16 bytes in URL-safe base64 without padding."""
+    """Returns a Kafka UUID: 16 bytes in URL-safe base64 without padding."""
     return base64.urlsafe_b64encode(bytes([node] * 16)).decode().rstrip("=")
 
 
 @contextlib.contextmanager
 def running(port: int | None = None) -> Generator[Broker]:
-    """A broker in a throw-away folder, stopped and removed at the end."""
+    """Runs a broker in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="xzepr-kafka-") as folder:
         broker = Broker(Path(folder), port)
         broker.start()
@@ -281,7 +286,7 @@ def running(port: int | None = None) -> Generator[Broker]:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
-    """Bootstrap address of a broker shared by the session: XZEPR_TEST_KAFKA where set, else one of our own."""
+    """The bootstrap address of the session's broker: that of XZEPR_TEST_KAFKA if set, else a new one."""
     named = os.environ.get("XZEPR_TEST_KAFKA")
     if named:
         yield named
@@ -296,7 +301,7 @@ def kafka() -> Iterator[str]:
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker for this test alone, not yet started: one to stop, kill and start."""
+    """A broker for this test alone that is not started yet."""
     try:
         jars()
     except NoBrokerError as missing:
@@ -322,14 +327,14 @@ def three_brokers(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist the Kafka tests stay in one worker, so that one broker serves them (with --dist loadgroup)."""
+    """Groups the Kafka tests, so that they share one broker in one xdist worker (with --dist loadgroup)."""
     for item in items:
         if item.get_closest_marker("kafka"):
             item.add_marker(pytest.mark.xdist_group("kafka"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were skipped for want of a broker: a green run without them is not the whole promise."""
+    """Reports how many Kafka tests were skipped, because a green run without them is incomplete."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if "kafka" in report.keywords]
     if skipped:
         terminalreporter.write_line(
@@ -338,7 +343,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def main() -> None:
-    """Run a broker in the foreground until Ctrl-C; its data goes with it."""
+    """Runs a broker in the foreground until Ctrl-C, then deletes its data."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt), running(port=19092) as broker:

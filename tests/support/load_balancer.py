@@ -1,4 +1,4 @@
-"""A TCP load balancer as stands before several hubs: new connections go to those that answer and do not drain."""
+"""A TCP load balancer for several hubs. New connections go to hubs that answer and do not drain."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -7,37 +7,39 @@ from contextlib import asynccontextmanager, suppress
 _CHECK_SECONDS = 0.2
 
 
-class Balancer:
-    """Carries each connection to one of the ports, in turn. It asks each for `/health/ready`, and leaves out who does
-    not answer 200; who refuses a connection is passed over for the next."""
+class LoadBalancer:
+    """Forwards connections to the ports in turn.
+
+    Prefers ports whose `/health/ready` returns 200. If a port rejects a connection, it tries the next one.
+    """
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = list(ports)
         self._ready = dict.fromkeys(ports, True)
-        self._turn = 0
+        self._count = 0
         self.port = 0
-        self.refused = 0
-        """Connections that no port took: their clients saw them closed."""
+        self.rejected = 0  # connections closed because no port accepted them
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client's connection, until either side ends it."""
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forwards a client's connection until either side closes it."""
         up = await self._connected()
         if up is None:
-            self.refused += 1
+            self.rejected += 1
             writer.close()
             return
         await asyncio.gather(_pipe(reader, up[1]), _pipe(up[0], writer), return_exceptions=True)
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        self._turn += 1
-        order = self._ports[self._turn % len(self._ports) :] + self._ports[: self._turn % len(self._ports)]
-        for port in sorted(order, key=lambda one: not self._ready[one]):
+        self._count += 1
+        first = self._count % len(self._ports)
+        order = self._ports[first:] + self._ports[:first]
+        for port in sorted(order, key=lambda port: not self._ready[port]):
             with suppress(OSError):
                 return await asyncio.open_connection("127.0.0.1", port)
         return None
 
     async def check(self) -> None:
-        """Looks who is ready, until cancelled."""
+        """Checks which ports are ready until it is cancelled."""
         while True:
             for port in self._ports:
                 self._ready[port] = await _is_ready(port)
@@ -67,14 +69,14 @@ async def _is_ready(port: int) -> bool:
 
 
 @asynccontextmanager
-async def balancer(ports: Sequence[int]) -> AsyncGenerator[Balancer]:
-    """A balancer before these ports, while the block lasts."""
-    one = Balancer(ports)
-    server = await asyncio.start_server(one.carry, "127.0.0.1", 0)
-    one.port = server.sockets[0].getsockname()[1]
-    checking = asyncio.create_task(one.check())
+async def load_balancer(ports: Sequence[int]) -> AsyncGenerator[LoadBalancer]:
+    """Runs a load balancer for these ports."""
+    balancer = LoadBalancer(ports)
+    server = await asyncio.start_server(balancer.forward, "127.0.0.1", 0)
+    balancer.port = server.sockets[0].getsockname()[1]
+    checking = asyncio.create_task(balancer.check())
     try:
-        yield one
+        yield balancer
     finally:
         checking.cancel()
         server.close()

@@ -1,5 +1,7 @@
-"""Subscribers by the thousand: raw WebSockets in a process of their own, read as bytes or not at all, so that they cost
-the machine next to nothing."""
+"""Thousands of subscribers: raw WebSockets in one separate process.
+
+They read plain bytes or nothing, so that they need little processor time.
+"""
 
 import multiprocessing
 import os
@@ -25,124 +27,126 @@ _PONG_SECONDS = 4.0
 _CHUNK = 1 << 18
 
 
-class Crowd:
-    """Subscribers after one cursor, which all read or all do not."""
+class ManySubscribers:
+    """Subscribers after one cursor. Either all read or none does."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
 
     def read(self, reading: bool) -> None:
-        """From now on they read what comes, or nothing."""
+        """Makes all subscribers read, or stop reading."""
         self._ask("read", reading)
 
     def received(self) -> int:
-        """Bytes that they have read so far."""
+        """Returns the bytes that all subscribers have read so far."""
         return self._ask("received", None)
 
     def connected(self) -> int:
-        """How many of them the hub has not closed; known of those who read."""
+        """Returns the number of connections that the hub has not closed. Only readers notice that it has."""
         return self._ask("connected", None)
 
-    def _ask(self, what: str, value: object) -> int:
-        self._pipe.send((what, value))
+    def _ask(self, command: str, value: object) -> int:
+        self._pipe.send((command, value))
         return self._pipe.recv()
 
 
 @contextmanager
-def crowd(port: int, token: str, after: str | None, count: int, *, reading: bool) -> Generator[Crowd]:
-    """So many subscribers of one user, all of whom have asked for the stream when the body begins."""
+def many_subscribers(
+    port: int, token: str, after: str | None, count: int, *, reading: bool
+) -> Generator[ManySubscribers]:
+    """Runs `count` subscribers of one user. All have sent their subscription when the block begins."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_live, args=(theirs, port, token, after, count, reading), daemon=True)
+    parent, child = context.Pipe()
+    process = context.Process(target=_run, args=(child, port, token, after, count, reading), daemon=True)
     process.start()
-    theirs.close()
+    child.close()
     try:
-        assert ours.recv() == count
-        yield Crowd(ours)
+        assert parent.recv() == count
+        yield ManySubscribers(parent)
     finally:
         process.terminate()
         process.join()
 
 
 def frame(message: object) -> bytes:
-    """A text frame as a client sends it, masked with zeros."""
+    """Returns a client's text frame, masked with zeros."""
     text = orjson.dumps(message)
     size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
     return b"\x81" + size + bytes(4) + text
 
 
 def subscriber(port: int, token: str, after: str | None) -> socket.socket:
-    """A socket over which all was said that makes it a subscriber, and of which nothing was read beyond that."""
-    one = socket.create_connection(("127.0.0.1", port))
-    one.sendall(_UPGRADE.format(port=port).encode())
-    _read_until(one, b"\r\n\r\n")
-    one.sendall(frame({"type": "connection_init", "payload": {"token": token}}))
-    _read_until(one, b'"connection_ack"}')
+    """Opens a connection and subscribes. Reads nothing beyond the acknowledgement."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(_UPGRADE.format(port=port).encode())
+    _read_until(connection, b"\r\n\r\n")
+    connection.sendall(frame({"type": "connection_init", "payload": {"token": token}}))
+    _read_until(connection, b'"connection_ack"}')
     payload = {"query": QUERY, "variables": {"after": after}}
-    one.sendall(frame({"type": "subscribe", "id": "1", "payload": payload}))
-    return one
+    connection.sendall(frame({"type": "subscribe", "id": "1", "payload": payload}))
+    return connection
 
 
-def _read_until(one: socket.socket, end: bytes) -> None:
-    said = b""
-    while not said.endswith(end):
-        byte = one.recv(1)
-        assert byte, said
-        said += byte
+def _read_until(connection: socket.socket, end: bytes) -> None:
+    received = b""
+    while not received.endswith(end):
+        byte = connection.recv(1)
+        assert byte, received
+        received += byte
 
 
-def _live(pipe: Any, port: int, token: str, after: str | None, count: int, reading: bool) -> None:
-    os.nice(5)  # who reads must not take the hub's processor
+def _run(pipe: Any, port: int, token: str, after: str | None, count: int, reading: bool) -> None:
+    os.nice(5)  # so that the subscribers do not take the hub's processor
     members = _Members(port, token, after, count)
     members.read(reading)
     pipe.send(count)
     while True:
         members.receive()
         while pipe.poll():
-            what, value = pipe.recv()
-            if what == "read":
+            command, value = pipe.recv()
+            if command == "read":
                 members.read(value)
-            pipe.send({"received": members.received, "connected": len(members.sockets)}.get(what, 0))
+            pipe.send({"received": members.received, "connected": len(members.sockets)}.get(command, 0))
 
 
 class _Members:
-    """The sockets of a crowd."""
+    """The sockets of all subscribers."""
 
     def __init__(self, port: int, token: str, after: str | None, count: int) -> None:
         self.sockets = {subscriber(port, token, after) for _ in range(count)}
         self.received = 0
         self._reading = False
         self._selector = selectors.DefaultSelector()
-        self._spoke = time.monotonic()
-        for one in self.sockets:
-            one.setblocking(False)
+        self._sent_at = time.monotonic()
+        for connection in self.sockets:
+            connection.setblocking(False)
 
     def read(self, reading: bool) -> None:
-        """Begins or stops to read."""
+        """Starts or stops reading."""
         if reading != self._reading:
             self._reading = reading
-            for one in self.sockets:
+            for connection in self.sockets:
                 if reading:
-                    self._selector.register(one, selectors.EVENT_READ)
+                    self._selector.register(connection, selectors.EVENT_READ)
                 else:
-                    self._selector.unregister(one)
+                    self._selector.unregister(connection)
 
     def receive(self) -> None:
-        """Reads what has come, waiting up to 50 ms for it, and shows signs of life."""
+        """Reads available data, waiting up to 50 ms for it, and sends pongs from time to time."""
         if not self._reading:
             return time.sleep(0.05)
         for key, _ in self._selector.select(timeout=0.05):
-            one: Any = key.fileobj
+            connection: Any = key.fileobj
             try:
-                chunk = one.recv(_CHUNK)
+                chunk = connection.recv(_CHUNK)
             except OSError:
                 chunk = b""
             self.received += len(chunk)
             if not chunk:
-                self._selector.unregister(one)
-                self.sockets.remove(one)
-        if time.monotonic() - self._spoke > _PONG_SECONDS:
-            self._spoke = time.monotonic()
-            for one in self.sockets:
-                one.send(frame({"type": "pong"}))
+                self._selector.unregister(connection)
+                self.sockets.remove(connection)
+        if time.monotonic() - self._sent_at > _PONG_SECONDS:
+            self._sent_at = time.monotonic()
+            for connection in self.sockets:
+                connection.send(frame({"type": "pong"}))
         return None

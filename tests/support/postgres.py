@@ -1,4 +1,4 @@
-"""A PostgreSQL for the tests: an embedded one, or the server that XZEPR_TEST_DATABASE_URL names."""
+"""The PostgreSQL of the tests: an embedded one, or the server that XZEPR_TEST_DATABASE_URL names."""
 
 import asyncio
 import contextlib
@@ -25,13 +25,12 @@ FAST: Mapping[str, str] = {
     "max_connections": "200",
     "shared_buffers": "64MB",
     "autovacuum": "off",
-}
-"""Settings for a cluster that nobody will miss."""
+}  # settings for a cluster whose data may be lost
 
 
 @dataclass(slots=True)
 class Databases:
-    """Makes and drops databases on one server. `admin_url` may create them, `user_url` is who the tests are."""
+    """Creates and drops databases on a server. `admin_url` may create them, the tests connect as in `user_url`."""
 
     admin_url: str
     user_url: str
@@ -39,7 +38,7 @@ class Databases:
 
     @contextlib.contextmanager
     def database(self, template: str = "template0") -> Generator[str]:
-        """The URL of a new database cloned from the template; dropped at the end, whoever is still connected."""
+        """Clones a database from the template and yields its URL. Drops it at the end despite open connections."""
         name = f"xzepr_test_{os.getpid()}_{next(self._numbers)}"
         url = _with_database(self.user_url, name)
         owner = conninfo_to_dict(url).get("user") or self._admin_name()
@@ -61,9 +60,9 @@ class Databases:
 
 @contextlib.contextmanager
 def databases() -> Generator[Databases]:
-    """The server for a test run, stopped and forgotten at the end if it is ours."""
-    if given := os.environ.get("XZEPR_TEST_DATABASE_URL"):
-        yield Databases(given, given)
+    """The server of a test run: that of XZEPR_TEST_DATABASE_URL, else an embedded one that is deleted at the end."""
+    if url := os.environ.get("XZEPR_TEST_DATABASE_URL"):
+        yield Databases(url, url)
         return
     with temporary_folder() as folder, embedded(folder / "data", settings=FAST) as server:
         yield Databases(server.url_of("postgres", "postgres"), server.url)
@@ -73,7 +72,7 @@ def databases() -> Generator[Databases]:
 def embedded(
     data_dir: Path, *, say: Callable[[str], None] = print, settings: Mapping[str, str] | None = None
 ) -> Generator[EmbeddedPostgres]:
-    """An embedded PostgreSQL for a while. The loop is its own, so that tests may have theirs."""
+    """Runs an embedded PostgreSQL on its own event loop, so that a test can use another one."""
     loop = asyncio.new_event_loop()
     try:
         server = loop.run_until_complete(EmbeddedPostgres.start(data_dir, say=say, settings=settings))
@@ -86,20 +85,24 @@ def embedded(
         loop.close()
 
 
-def _memory() -> str | None:
-    """A file system in memory, where a database is cloned five times as fast as on a disk; None where there is none
-    with room to spare, or none to run programs from, which a server may have beside its data."""
-    place = "/dev/shm"
-    if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_NOEXEC:
+def _memory_folder() -> str | None:
+    """Returns a file system in memory, where cloning a database is five times as fast as on a disk.
+
+    None if it is missing, has less than 4 GiB free or is mounted noexec: a server may have programs beside its data.
+    """
+    folder = "/dev/shm"
+    if not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
         return None
-    return place if shutil.disk_usage(place).free > 4 * 2**30 else None
+    return folder if shutil.disk_usage(folder).free > 4 * 2**30 else None
 
 
 @contextlib.contextmanager
 def temporary_folder(*, on_disk: bool = False) -> Generator[Path]:
-    """A short folder that other accounts can pass through, as PostgreSQL needs when the tests run as root; in memory
-    where there is room, unless what is on trial is a disk."""
-    folder = Path(tempfile.mkdtemp(prefix="xzepr-", dir=None if on_disk else _memory()))
+    """Creates a folder with a short path, in memory if there is space, unless `on_disk`.
+
+    Other accounts can traverse it, which PostgreSQL needs if the tests run as root.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="xzepr-", dir=None if on_disk else _memory_folder()))
     folder.chmod(0o755)
     try:
         yield folder
@@ -109,7 +112,7 @@ def temporary_folder(*, on_disk: bool = False) -> Generator[Path]:
 
 @contextlib.contextmanager
 def migrated_template(server: Databases) -> Generator[str]:
-    """The name of a database with this server's schema, to clone from."""
+    """Creates a migrated database to clone from, and yields its name."""
     with server.database() as url:
         migrate(url, say=print)
         yield urlsplit(url).path.removeprefix("/")

@@ -1,4 +1,4 @@
-"""How late this process was woken: what a machine that stands still takes from every process alike."""
+"""Measures how late this process wakes up, because a stall of the machine delays every process."""
 
 import asyncio
 import time
@@ -10,26 +10,28 @@ _TICK_SECONDS = 0.05
 
 
 @dataclass(slots=True)
-class Lateness:
-    """Seconds, added up."""
+class Stalls:
+    """The sum of all delays in seconds."""
 
     seconds: float = 0.0
 
 
 @asynccontextmanager
-async def lateness() -> AsyncGenerator[Lateness]:
-    """Adds up how late the loop is meanwhile. A promise in seconds is kept by who takes no longer than that and this;
-    block the loop with nothing of your own."""
-    late = Lateness()
+async def measured_stalls() -> AsyncGenerator[Stalls]:
+    """Measures the delays of the loop while the block runs. A test allows a process its time limit plus these.
+
+    The block itself must not block the loop.
+    """
+    stalls = Stalls()
 
     async def tick() -> None:
         while True:
             due = time.monotonic() + _TICK_SECONDS
             await asyncio.sleep(_TICK_SECONDS)
-            late.seconds += time.monotonic() - due
+            stalls.seconds += time.monotonic() - due
 
     ticking = asyncio.create_task(tick())
     try:
-        yield late
+        yield stalls
     finally:
         ticking.cancel()

@@ -1,4 +1,4 @@
-"""A hub as it is served: `xzepr serve` as a process of its own, on a free port and the embedded PostgreSQL."""
+"""A served hub: `xzepr serve` as a separate process, on a free port and the embedded PostgreSQL."""
 
 import os
 import re
@@ -26,16 +26,16 @@ _ANSWERS = re.compile(r"(?:answers at|health) +(http://[^\s/]+)")
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what would change a hub or a command: settings, addresses, keys."""
-    theirs = ("XZEPR_", "APP_ENV", "DATABASE_URL", "REDIS_URL")
-    return {name: value for name, value in os.environ.items() if not name.startswith(theirs)} | {
+    """Returns this process's environment without settings, addresses and keys of a hub or a command."""
+    removed = ("XZEPR_", "APP_ENV", "DATABASE_URL", "REDIS_URL")
+    return {name: value for name, value in os.environ.items() if not name.startswith(removed)} | {
         "PYTHONPATH": str(ROOT)
     }
 
 
 @dataclass(slots=True)
 class ServedHub:
-    """A hub that answers. Its log is kept in `lines`, both streams in one."""
+    """A hub that answers. `lines` collects its standard output and standard error."""
 
     url: str
     admin_password: str
@@ -54,9 +54,12 @@ class ServedHub:
         tied: bool = False,
         command: str = "serve",
     ) -> "ServedHub":
-        """Starts one and waits until it answers; `arguments` go to `xzepr serve`, `environ` overrides its variables.
-        Fails with the hub's own words when it ends instead. `tied`: it ends with the thread that started it.
-        `command`: "work" for a process that relays and answers for its health alone."""
+        """Starts a hub and waits until it answers. Fails with the hub's output if it ends instead.
+
+        `arguments` are options of `xzepr serve`, `environ` overrides its variables.
+        `tied`: the process ends with the thread that started it.
+        `command`: "work" for a process that relays and answers only health requests.
+        """
         program = [sys.executable, "-m", "xzepr", command, "--data-dir", str(data_dir), "--port", str(port), *arguments]
         variables = clean_environment() | {"XZEPR__AUTH__ADMIN_PASSWORD": ADMIN_PASSWORD} | dict(environ or {})
         process = subprocess.Popen(
@@ -70,30 +73,30 @@ class ServedHub:
             preexec_fn=die_with_parent if tied else None,
         )
         hub = cls("", variables["XZEPR__AUTH__ADMIN_PASSWORD"], data_dir, process)
-        answers = Event()
-        hub._reader = Thread(target=hub._read, args=(answers,), daemon=True)
+        ready = Event()
+        hub._reader = Thread(target=hub._read, args=(ready,), daemon=True)
         hub._reader.start()
-        if not answers.wait(START_SECONDS) or not hub.url:
+        if not ready.wait(START_SECONDS) or not hub.url:
             hub.kill()
             raise AssertionError("the hub did not start:\n" + "".join(hub.lines))
         return hub
 
-    def _read(self, answers: Event) -> None:
+    def _read(self, ready: Event) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
-            if not self.url and (found := _ANSWERS.search(line)):
-                self.url = found[1]
-                answers.set()
-        answers.set()
+            if not self.url and (match := _ANSWERS.search(line)):
+                self.url = match[1]
+                ready.set()
+        ready.set()
 
     @property
     def port(self) -> int:
-        """Where it listens; a hub started there later is met by the clients of this one."""
+        """The port of the hub. Another hub that is started on it gets the clients of this one."""
         return int(self.url.rpartition(":")[2])
 
     def stop(self) -> int:
-        """Ends it as Ctrl-C does; gives its exit code."""
+        """Stops the hub as Ctrl-C does and returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
@@ -102,23 +105,25 @@ class ServedHub:
             self.kill()
             raise
 
-    def ended(self) -> int:
-        """Waits until it has ended and all that it said is in `lines`; gives its exit code. Not for a hub that leaves a
-        database of its own behind, which still holds its output."""
+    def wait(self) -> int:
+        """Waits until the hub has ended and `lines` is complete. Returns the exit code.
+
+        Not for a hub whose embedded database keeps running, because that holds the output open.
+        """
         code = self.process.wait(STOP_SECONDS)
         assert self._reader is not None
         self._reader.join(STOP_SECONDS)
         return code
 
     def kill(self) -> None:
-        """Ends it at once, as a crash does."""
+        """Kills the hub with SIGKILL, as a crash does."""
         self.process.kill()
         self.process.wait()
 
 
 @contextmanager
 def serving(*arguments: str, environ: Mapping[str, str] | None = None) -> Generator[ServedHub]:
-    """A hub of one's own with an empty database, gone at the end."""
+    """Runs a hub with an empty database."""
     with temporary_folder() as folder:
         hub = ServedHub.start(folder / "data", *arguments, environ=environ)
         try:
@@ -128,9 +133,9 @@ def serving(*arguments: str, environ: Mapping[str, str] | None = None) -> Genera
 
 
 @contextmanager
-def held_port() -> Generator[int]:
-    """A port for a hub that is started again meanwhile: nobody else is given it when the hub is away."""
-    with socket.socket() as holder:  # beside a socket that is bound and does not listen, who sets this may listen
+def reserved_port() -> Generator[int]:
+    """Reserves a port for a hub that a test restarts, so that no other process gets it while the hub is down."""
+    with socket.socket() as holder:  # with SO_REUSEADDR, the hub can listen although this socket is bound
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -138,6 +143,6 @@ def held_port() -> Generator[int]:
 
 @pytest.fixture(scope="session")
 def served_hub() -> Iterator[ServedHub]:
-    """One hub for all tests that ask: make names of your own, and leave it running."""
+    """A hub that many tests share. They use their own names and leave it running."""
     with serving() as hub:
         yield hub

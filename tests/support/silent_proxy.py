@@ -1,4 +1,4 @@
-"""A way to PostgreSQL on which connections fall silent when a test says: both ends stay, and nothing comes through."""
+"""A proxy for PostgreSQL that can silence connections: both ends stay open, and no data passes."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,82 +8,89 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 
-class Line:
-    """One connection; `startup` holds its application name."""
+class ProxiedConnection:
+    """A connection. Its `startup` message contains the application name."""
 
     def __init__(self, startup: bytes, up: asyncio.StreamWriter) -> None:
         self.startup = startup
         self.up = up
         self.silent = False
-        self.last_words: bytes | None = None
-        """The line falls silent behind these."""
+        self.trigger: bytes | None = None  # bytes after which the connection becomes silent
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carries one direction until that end hangs up; what is said after the line fell silent is lost, and a client
-        does not hear that the server hung up either."""
+        """Forwards one direction until its sender closes.
+
+        Drops the data of a silent connection. Its client does not notice either that the server has closed.
+        """
         with suppress(ConnectionError):
             while chunk := await reader.read(1 << 16):
                 if not self.silent:
                     writer.write(chunk)
-                    self.silent = self.last_words is not None and self.last_words in chunk
+                    self.silent = self.trigger is not None and self.trigger in chunk
         if not self.silent or writer is self.up:
             writer.close()
 
 
-class Network:
-    """Carries connections to a server that listens on a Unix socket."""
+class SilentProxy:
+    """Forwards connections to a server on a Unix socket."""
 
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
-        self._lines = set[Line]()
+        self._connections = set[ProxiedConnection]()
         self._next: dict[bytes, bytes] = {}
 
-    def hush(self, application: str) -> int:
-        """The connections that are open now under that name fall silent for good; says how many."""
-        lines = [line for line in self._lines if _named(application) in line.startup and not line.silent]
-        for line in lines:
-            line.silent = True
-        return len(lines)
+    def silence(self, application: str) -> int:
+        """Silences all current connections with that application name. Returns their number."""
+        connections = [
+            connection
+            for connection in self._connections
+            if _parameter(application) in connection.startup and not connection.silent
+        ]
+        for connection in connections:
+            connection.silent = True
+        return len(connections)
 
-    def hush_next(self, application: str, last_words: bytes = b"Z\x00\x00\x00\x05I") -> None:
-        """The next connection under that name falls silent behind these bytes, by itself as soon as it is open
-        (ReadyForQuery, idle)."""
-        self._next[_named(application)] = last_words
+    def silence_next(self, application: str, trigger: bytes = b"Z\x00\x00\x00\x05I") -> None:
+        """Silences the next connection with that application name after the `trigger`.
+
+        The default trigger is the first ReadyForQuery: the connection is silent as soon as it is open.
+        """
+        self._next[_parameter(application)] = trigger
 
     @property
-    def was_hushed(self) -> bool:
-        """Whether each connection of `hush_next` has come."""
+    def has_silenced_next(self) -> bool:
+        """Whether every connection of `silence_next` has been opened."""
         return not self._next
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until both ends have hung up."""
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forwards a connection until both ends have closed."""
         up_reader, up_writer = await asyncio.open_unix_connection(self._socket_path)
-        line = Line(await reader.read(1 << 16), up_writer)
-        self._lines.add(line)
-        up_writer.write(line.startup)
-        for name in [name for name in self._next if name in line.startup]:
-            line.last_words = self._next.pop(name)
+        connection = ProxiedConnection(await reader.read(1 << 16), up_writer)
+        self._connections.add(connection)
+        up_writer.write(connection.startup)
+        for name in [name for name in self._next if name in connection.startup]:
+            connection.trigger = self._next.pop(name)
         with suppress(asyncio.CancelledError):  # cancelled only when the test's loop ends
-            await asyncio.gather(line.pump(reader, up_writer), line.pump(up_reader, writer))
-        self._lines.discard(line)
+            await asyncio.gather(connection.pump(reader, up_writer), connection.pump(up_reader, writer))
+        self._connections.discard(connection)
         writer.close()
 
 
-def _named(application: str) -> bytes:
+def _parameter(application: str) -> bytes:
     return f"application_name\x00{application}\x00".encode()
 
 
 @asynccontextmanager
-async def network(database_url: str) -> AsyncGenerator[tuple[str, Network]]:
-    """The URL of the same database by way of a network, and the network."""
+async def silent_proxy(database_url: str) -> AsyncGenerator[tuple[str, SilentProxy]]:
+    """Runs a proxy for a database. Yields the URL of the database through the proxy, and the proxy."""
     if "host=%2F" not in database_url:
-        pytest.skip("the network leads to a Unix socket, and XZEPR_TEST_DATABASE_URL names another kind of address")
-    asked = urlsplit(database_url)
-    options = {key: values[0] for key, values in parse_qs(asked.query).items()}
-    one = Network(f"{options['host']}/.s.PGSQL.{options.get('port', '5432')}")
-    server = await asyncio.start_server(one.carry, "127.0.0.1")
+        pytest.skip("the proxy needs a Unix socket, and XZEPR_TEST_DATABASE_URL names another kind of address")
+    url = urlsplit(database_url)
+    options = {key: values[0] for key, values in parse_qs(url.query).items()}
+    proxy = SilentProxy(f"{options['host']}/.s.PGSQL.{options.get('port', '5432')}")
+    server = await asyncio.start_server(proxy.forward, "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
     try:
-        yield f"postgresql://{asked.username}@127.0.0.1:{port}{unquote(asked.path)}?sslmode=disable", one
+        yield f"postgresql://{url.username}@127.0.0.1:{port}{unquote(url.path)}?sslmode=disable", proxy
     finally:
         server.close()

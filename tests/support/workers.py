@@ -1,4 +1,4 @@
-"""The processes of a hub that has several: who they are, how a client comes to a particular one, and `xzepr work`."""
+"""The worker processes of a hub: finding them, reaching a particular one, and running `xzepr work`."""
 
 import os
 import re
@@ -21,37 +21,37 @@ SECONDS = 60
 
 
 def workers_of(hub: ServedHub) -> list[int]:
-    """The process ids of its workers, oldest first."""
+    """Returns the process ids of a hub's workers, oldest first."""
     pid = hub.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"xzepr.cli.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for child in children if b"xzepr.server.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @asynccontextmanager
-async def through(hub: ServedHub, worker: int) -> AsyncGenerator[None]:
-    """Meanwhile whoever connects comes to this worker: the others are frozen, and not while it is theirs to write."""
+async def only_worker(hub: ServedHub, worker: int) -> AsyncGenerator[None]:
+    """Pauses all other workers, so that new connections reach this one. None is paused with the writer lock."""
     others = [pid for pid in workers_of(hub) if pid != worker]
 
-    def tell(number: signal.Signals) -> None:
+    def send(number: signal.Signals) -> None:
         for pid in others:
             os.kill(pid, number)
 
-    async def frozen() -> bool:
-        tell(signal.SIGSTOP)
-        if await _one_may_write(hub):
+    async def paused() -> bool:
+        send(signal.SIGSTOP)
+        if await _writer_lock_is_free(hub):
             return True
-        tell(signal.SIGCONT)
+        send(signal.SIGCONT)
         return False
 
     try:
-        await until(frozen, SECONDS)
+        await until(paused, SECONDS)
         yield
     finally:
-        tell(signal.SIGCONT)
+        send(signal.SIGCONT)
 
 
-async def _one_may_write(hub: ServedHub) -> bool:
-    """Whether the writer's lock can be had within a second."""
+async def _writer_lock_is_free(hub: ServedHub) -> bool:
+    """Returns whether the writer lock can be taken within a second."""
     url = running_url(hub.data_dir)
     assert url is not None
     async with await psycopg.AsyncConnection.connect(url) as connection:
@@ -63,16 +63,16 @@ async def _one_may_write(hub: ServedHub) -> bool:
     return True
 
 
-def runs(pid: int) -> bool:
-    """Whether there is such a process that has not ended."""
+def is_running(pid: int) -> bool:
+    """Returns whether a process exists and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-class Worker:
-    """One `xzepr work`, and what it has said."""
+class WorkProcess:
+    """An `xzepr work` process and its output."""
 
     def __init__(self, data_dir: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         self.lines: list[str] = []
@@ -91,13 +91,13 @@ class Worker:
         for line in self.process.stdout:
             self.lines.append(line)
 
-    async def says(self, text: str, times: int = 1) -> None:
-        """Returns when it has said that so often."""
+    async def wait_for_output(self, text: str, times: int = 1) -> None:
+        """Waits until the output contains the text `times` times."""
         await until(lambda: "".join(self.lines).count(text) >= times, SECONDS)
 
     @property
     def health(self) -> str:
-        """The address of its health, once it has said it."""
-        found = re.search(r"http://\S+/health", "".join(self.lines))
-        assert found
-        return found[0]
+        """The address of its health, which must be in the output."""
+        address = re.search(r"http://\S+/health", "".join(self.lines))
+        assert address
+        return address[0]

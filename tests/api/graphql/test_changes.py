@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.support.requests import PASSWORD, Answer, Asking, asking
+from tests.support.requests import PASSWORD, InProcessClient, Response, in_process_client
 
 UPDATE = """
 mutation ($input: UpdateEventReceiverInput!) {
@@ -43,21 +43,21 @@ NAMED = {"name": "gate", "type": "t", "version": "1", "description": "d"}
 
 
 @pytest.fixture
-async def ask(database_url: str) -> AsyncGenerator[Asking]:
-    async with asking(database_url) as ask:
+async def ask(database_url: str) -> AsyncGenerator[InProcessClient]:
+    async with in_process_client(database_url) as ask:
         yield ask
 
 
-async def head(ask: Asking) -> int:
+async def head(ask: InProcessClient) -> int:
     return (await ask.hub.stream.head()).position
 
 
-def errors_of(response: Answer) -> list[tuple[str, str | None]]:
+def errors_of(response: Response) -> list[tuple[str, str | None]]:
     """Returns the code and field of each error."""
     return list(zip(response.codes, response.fields, strict=True))
 
 
-async def test_partial_update_keeps_omitted_fields(ask: Asking) -> None:
+async def test_partial_update_keeps_omitted_fields(ask: InProcessClient) -> None:
     id = await ask.receiver(schema={"type": "object"})
     changed = (await ask(UPDATE, input={"id": id, "name": "new"})).data["updateEventReceiver"]["eventReceiver"]
     assert changed == {
@@ -72,7 +72,7 @@ async def test_partial_update_keeps_omitted_fields(ask: Asking) -> None:
     assert (changed["eventReceiver"]["revision"], changed["eventReceiver"]["resourceVersion"]) == (2, 3)
 
 
-async def test_rejected_change_writes_nothing(ask: Asking) -> None:
+async def test_rejected_change_writes_nothing(ask: InProcessClient) -> None:
     id, other = await ask.receiver("used"), await ask.receiver("member")
     await ask.event(id)
     await ask.group(other)
@@ -92,7 +92,7 @@ async def test_rejected_change_writes_nothing(ask: Asking) -> None:
     assert await head(ask) == before
 
 
-async def test_group_keeps_member_order(ask: Asking) -> None:
+async def test_group_keeps_member_order(ask: InProcessClient) -> None:
     ids = [await ask.receiver(f"r{n}") for n in range(3)]
     group = await ask.group(*ids)
     changed = (await ask(UPDATE_GROUP, input={"id": group, "eventReceiverIds": ids[::-1]})).data
@@ -111,7 +111,7 @@ async def test_group_keeps_member_order(ask: Asking) -> None:
     assert errors_of(await ask(DELETE_GROUP, input={"id": group})) == [("NOT_FOUND", "id")]
 
 
-async def test_invalid_group_members_are_reported_by_index(ask: Asking) -> None:
+async def test_invalid_group_members_are_reported_by_index(ask: InProcessClient) -> None:
     id = await ask.receiver()
     before = await head(ask)
     for members, fields in (
@@ -125,7 +125,7 @@ async def test_invalid_group_members_are_reported_by_index(ask: Asking) -> None:
     assert await head(ask) == before
 
 
-async def test_stream_message_shows_state_at_its_time(ask: Asking) -> None:
+async def test_stream_message_shows_state_at_its_time(ask: InProcessClient) -> None:
     id = await ask.receiver("first", schema={"title": "old", "a": 1})
     group = await ask.group(id, name="before")
     await ask(UPDATE, input={"id": id, "name": "second", "schema": {"title": "new"}})
@@ -144,7 +144,7 @@ async def test_stream_message_shows_state_at_its_time(ask: Asking) -> None:
     ]
 
 
-async def test_narrowed_api_key_works_until_revoked(ask: Asking) -> None:
+async def test_narrowed_api_key_works_until_revoked(ask: InProcessClient) -> None:
     token = await ask.token()
     create = "mutation ($i: CreateApiKeyInput!) { createApiKey(input: $i) { secret apiKey { id name permissions } } }"
     created = (await ask(create, secret=token, i={"name": "ci", "permissions": ["EVENT_READ"]})).data["createApiKey"]
@@ -161,7 +161,7 @@ async def test_narrowed_api_key_works_until_revoked(ask: Asking) -> None:
     assert (response.status, response.codes) == (401, ["INVALID_TOKEN"])
 
 
-async def test_disabled_user_loses_access(ask: Asking) -> None:
+async def test_disabled_user_loses_access(ask: InProcessClient) -> None:
     create = "mutation ($i: CreateUserInput!) { createUser(input: $i) { user { id username roles } } }"
     new_user = {"username": "Grace", "password": PASSWORD, "roles": ["EVENT_VIEWER"]}
     user = (await ask(create, i=new_user)).data["createUser"]["user"]
@@ -184,7 +184,7 @@ async def test_disabled_user_loses_access(ask: Asking) -> None:
     assert (await ask("{ me { id } }", secret=session["token"])).codes == ["INVALID_TOKEN"]
 
 
-async def test_input_error_names_field_without_echoing_values(ask: Asking) -> None:
+async def test_input_error_names_field_without_echoing_values(ask: InProcessClient) -> None:
     login = "mutation ($i: LoginInput!) { login(input: $i) { token } }"
     response = await ask(login, secret="", i={"username": "ada", "passwrd": "hunter2"})
     assert errors_of(response) == [("INVALID_INPUT", "password"), ("INVALID_INPUT", "passwrd")]
@@ -195,7 +195,7 @@ async def test_input_error_names_field_without_echoing_values(ask: Asking) -> No
     assert errors_of(response) == [("INVALID_INPUT", field) for field in fields]
 
 
-async def test_unrouted_request_returns_standard_error(ask: Asking) -> None:
+async def test_unrouted_request_returns_standard_error(ask: InProcessClient) -> None:
     response = await ask.http.get("/nothing")
     assert (response.status_code, response.json()["errors"][0]["extensions"]["code"]) == (404, "NOT_FOUND")
     response = await ask.http.post("/health")

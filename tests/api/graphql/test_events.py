@@ -7,7 +7,7 @@ from typing import cast
 import orjson
 import pytest
 
-from tests.support.requests import UNIT, Answer, Asking, Json, asking, new_event
+from tests.support.requests import UNIT, InProcessClient, Json, Response, in_process_client, new_event
 from xzepr.core.exact_json import MAX_WRITE_DEPTH
 
 CREATE = """
@@ -37,24 +37,24 @@ query ($filter: EventFilterInput, $first: Int! = 50, $after: String) {
 
 
 @pytest.fixture
-async def ask(database_url: str) -> AsyncGenerator[Asking]:
-    async with asking(database_url) as ask:
+async def ask(database_url: str) -> AsyncGenerator[InProcessClient]:
+    async with in_process_client(database_url) as ask:
         yield ask
 
 
-async def head(ask: Asking) -> int:
+async def head(ask: InProcessClient) -> int:
     return (await ask.hub.stream.head()).position
 
 
-async def no_event_was_recorded(ask: Asking) -> bool:
+async def no_event_was_recorded(ask: InProcessClient) -> bool:
     return not (await ask(LIST)).data["events"]["nodes"]
 
 
-async def create(ask: Asking, receiver_id: str, **fields: object) -> Answer:
+async def create(ask: InProcessClient, receiver_id: str, **fields: object) -> Response:
     return await ask(CREATE, input=new_event(receiver_id, **fields))
 
 
-async def test_created_event_returns_its_gates(ask: Asking) -> None:
+async def test_created_event_returns_its_gates(ask: InProcessClient) -> None:
     build, scan = await ask.receiver("build"), await ask.receiver("scan")
     both, single = await ask.group(build, scan, name="both"), await ask.group(build, name="single")
     await ask.group(build, name="off", enabled=False)
@@ -74,7 +74,7 @@ async def test_created_event_returns_its_gates(ask: Asking) -> None:
     assert [member["state"] for member in third["gates"][0]["members"]] == ["FAILED", "PASSED"]
 
 
-async def test_idempotency_key_returns_first_event_or_conflict(ask: Asking) -> None:
+async def test_idempotency_key_returns_first_event_or_conflict(ask: InProcessClient) -> None:
     receiver = await ask.receiver()
     first = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
     before = await head(ask)
@@ -85,7 +85,7 @@ async def test_idempotency_key_returns_first_event_or_conflict(ask: Asking) -> N
     assert await head(ask) == before
 
 
-async def test_mutations_in_one_document_fail_independently(ask: Asking) -> None:
+async def test_mutations_in_one_document_fail_independently(ask: InProcessClient) -> None:
     receiver = await ask.receiver()
     document = (
         "mutation ($a: CreateEventInput!, $b: CreateEventInput!)"
@@ -98,7 +98,7 @@ async def test_mutations_in_one_document_fail_independently(ask: Asking) -> None
     assert response.body["data"] == {"a": listed[1], "b": None, "c": listed[0]}
 
 
-async def test_batch_results_keep_the_order_of_events(ask: Asking) -> None:
+async def test_batch_results_keep_the_order_of_events(ask: InProcessClient) -> None:
     receiver = await ask.receiver(
         schema={"required": ["sha"], "properties": {"sha": {}}, "additionalProperties": False}
     )
@@ -131,7 +131,7 @@ async def test_batch_results_keep_the_order_of_events(ask: Asking) -> None:
     assert [node["name"] for node in listed] == ["last", "first"]
 
 
-async def test_every_violation_is_reported_with_its_pointer(ask: Asking) -> None:
+async def test_every_violation_is_reported_with_its_pointer(ask: InProcessClient) -> None:
     schema = {"properties": {"a/b": {"type": "integer"}, "list": {"items": {"type": "string"}}}}
     receiver = await ask.receiver(schema=schema)
     texts = await create(ask, receiver, name="", version=" ", platformId="x" * 256, description="d" * 4001)
@@ -144,7 +144,7 @@ async def test_every_violation_is_reported_with_its_pointer(ask: Asking) -> None
     assert await no_event_was_recorded(ask)
 
 
-async def test_event_for_unusable_receiver_is_rejected(ask: Asking) -> None:
+async def test_event_for_unusable_receiver_is_rejected(ask: InProcessClient) -> None:
     disabled = await ask.receiver(enabled=False)
     for receiver_id, code in (
         (disabled, "CONFLICT"),
@@ -168,7 +168,7 @@ PAYLOADS = [
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-async def test_payload_is_returned_byte_for_byte(ask: Asking, payload: bytes) -> None:
+async def test_payload_is_returned_byte_for_byte(ask: InProcessClient, payload: bytes) -> None:
     receiver = await ask.receiver()
     event = new_event(receiver, payload=None)
     body = orjson.dumps({"query": CREATE, "variables": {"input": {**event, "payload": orjson.Fragment(payload)}}})
@@ -180,7 +180,7 @@ async def test_payload_is_returned_byte_for_byte(ask: Asking, payload: bytes) ->
     assert read.raw.count(expected) == 2
 
 
-async def test_schema_is_returned_with_key_order(ask: Asking) -> None:
+async def test_schema_is_returned_with_key_order(ask: InProcessClient) -> None:
     schema = {
         "type": "object",
         "required": ["b", "a"],
@@ -204,7 +204,7 @@ async def test_schema_is_returned_with_key_order(ask: Asking) -> None:
         ('{"a":{"k\\u0000":1}}', "payload/a/k\\u0000"),
     ],
 )
-async def test_lossy_payload_value_is_rejected_with_pointer(ask: Asking, payload: str, pointer: str) -> None:
+async def test_lossy_payload_value_is_rejected_with_pointer(ask: InProcessClient, payload: str, pointer: str) -> None:
     receiver = await ask.receiver()
     body = orjson.dumps({"query": CREATE, "variables": {"input": {**new_event(receiver), "payload": 0}}})
     response = await ask.send(body.replace(b'"payload":0', b'"payload":' + payload.encode()))
@@ -240,7 +240,7 @@ def document_with_literals(receiver: str, **texts: str) -> str:
         (r'{a: """x\u0000y"""}', None),
     ],
 )
-async def test_literals_are_validated_like_variables(ask: Asking, payload: str, pointer: str | None) -> None:
+async def test_literals_are_validated_like_variables(ask: InProcessClient, payload: str, pointer: str | None) -> None:
     receiver = await ask.receiver()
     response = await ask(document_with_literals(receiver, payload=payload))
     if pointer is None:  # in a block string, \u0000 is six ordinary characters
@@ -251,7 +251,7 @@ async def test_literals_are_validated_like_variables(ask: Asking, payload: str, 
     assert await no_event_was_recorded(ask)
 
 
-async def test_literal_payload_may_contain_variables(ask: Asking) -> None:
+async def test_literal_payload_may_contain_variables(ask: InProcessClient) -> None:
     receiver = await ask.receiver()
     event = {**new_event(receiver), "payload": orjson.Fragment(b"0")}
     fields = ",".join(f"{name}: {orjson.dumps(value).decode()}" for name, value in event.items() if name != "payload")
@@ -304,7 +304,7 @@ WITH_TEXT = [
 ]
 
 
-async def test_unstorable_text_never_causes_internal_error(ask: Asking) -> None:
+async def test_unstorable_text_never_causes_internal_error(ask: InProcessClient) -> None:
     token, before = await ask.token(), await head(ask)
     expected_codes = {"INVALID_INPUT", "NOT_FOUND", "GRAPHQL_PARSE_FAILED", "INVALID_CREDENTIALS"}
     for document in WITH_TEXT:
@@ -315,7 +315,7 @@ async def test_unstorable_text_never_causes_internal_error(ask: Asking) -> None:
     assert await head(ask) == before
 
 
-async def test_payload_beyond_size_or_depth_limit_is_rejected(ask: Asking) -> None:
+async def test_payload_beyond_size_or_depth_limit_is_rejected(ask: InProcessClient) -> None:
     receiver = await ask.receiver()
     deep: object = 0
     for _ in range(65):
@@ -328,7 +328,7 @@ async def test_payload_beyond_size_or_depth_limit_is_rejected(ask: Asking) -> No
     assert (await create(ask, receiver, payload="x" * 524_286)).data
 
 
-async def test_pages_list_each_event_once_while_others_arrive(ask: Asking) -> None:
+async def test_pages_list_each_event_once_while_others_arrive(ask: InProcessClient) -> None:
     receiver = await ask.receiver()
     ids = [(await ask.event(receiver, name=f"n{n}"))["id"] for n in range(7)]
     seen: list[str] = []
@@ -352,7 +352,7 @@ async def test_pages_list_each_event_once_while_others_arrive(ask: Asking) -> No
 LISTS = ("events", "eventReceivers", "eventReceiverGroups")
 
 
-async def test_page_size_outside_1_to_100_is_rejected(ask: Asking) -> None:
+async def test_page_size_outside_1_to_100_is_rejected(ask: InProcessClient) -> None:
     for first, field in product((0, -1, 101, 2**31 - 1), LISTS):
         response = await ask(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["first"])
@@ -361,13 +361,13 @@ async def test_page_size_outside_1_to_100_is_rejected(ask: Asking) -> None:
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["first"])
 
 
-async def test_invalid_list_cursor_is_rejected(ask: Asking) -> None:
+async def test_invalid_list_cursor_is_rejected(ask: InProcessClient) -> None:
     for after, field in product(("", "x", "-1", "1.5", "9" * 30, "1-ABCDEFGH", "\u0661"), LISTS):
         response = await ask(f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after)
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["after"])
 
 
-async def test_events_must_match_all_filters(ask: Asking) -> None:
+async def test_events_must_match_all_filters(ask: InProcessClient) -> None:
     build, scan = await ask.receiver("build"), await ask.receiver("scan")
     match = await ask.event(build, name="match", version="2", release="r", platformId="p", package="k", success=False)
     for other in ({"version": "3"}, {"success": True}, {"package": "K"}):
@@ -394,7 +394,7 @@ async def test_events_must_match_all_filters(ask: Asking) -> None:
     assert not (await ask(LIST, filter={"name": "match", "unit": UNIT})).data["events"]["nodes"]
 
 
-async def test_events_are_filtered_by_recording_time(ask: Asking) -> None:
+async def test_events_are_filtered_by_recording_time(ask: InProcessClient) -> None:
     receiver = await ask.receiver()
     for n in range(3):
         await ask.event(receiver, name=f"n{n}", createdAt="2001-02-03T04:05:06+02:00")
@@ -417,7 +417,7 @@ INVALID_TIMES = [
 ]
 
 
-async def test_invalid_time_is_rejected(ask: Asking) -> None:
+async def test_invalid_time_is_rejected(ask: InProcessClient) -> None:
     receiver = await ask.receiver()
     for time in INVALID_TIMES:
         response = await create(ask, receiver, createdAt=time)
@@ -429,13 +429,13 @@ async def test_invalid_time_is_rejected(ask: Asking) -> None:
     assert await no_event_was_recorded(ask)
 
 
-async def test_event_from_the_future_is_rejected(ask: Asking) -> None:
+async def test_event_from_the_future_is_rejected(ask: InProcessClient) -> None:
     response = await create(ask, await ask.receiver(), createdAt="2999-01-01T00:00:00Z")
     assert (response.codes, response.fields) == (["INVALID_INPUT"], ["createdAt"])
     assert await no_event_was_recorded(ask)
 
 
-async def test_null_payload_is_accepted_but_missing_one_is_not(ask: Asking) -> None:
+async def test_null_payload_is_accepted_but_missing_one_is_not(ask: InProcessClient) -> None:
     receiver = await ask.receiver(schema={"type": "null"})
     created = await create(ask, receiver, payload=None)
     assert created.data["createEvent"]["event"]["payload"] is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.api.graphql.statement_counter import CountedDatabase
-from tests.support.requests import UNIT, Asking, Json, asking, new_event
+from tests.support.requests import UNIT, InProcessClient, Json, in_process_client, new_event
 
 MANY = "mutation ($input: CreateEventsInput!) { createEvents(input: $input) { results { problems { message } } } }"
 
@@ -15,7 +15,7 @@ MANY = "mutation ($input: CreateEventsInput!) { createEvents(input: $input) { re
 class Counter:
     """Executes operations on a hub and counts their SQL statements."""
 
-    def __init__(self, ask: Asking, database: CountedDatabase) -> None:
+    def __init__(self, ask: InProcessClient, database: CountedDatabase) -> None:
         self.ask = ask
         self._database = database
 
@@ -32,7 +32,7 @@ async def counting(database_url: str) -> AsyncGenerator[Counter]:
     database = CountedDatabase(database_url)
     await database.open()
     try:
-        async with asking(database_url, rewired=database.rewired) as ask:
+        async with in_process_client(database_url, rewired=database.rewired) as ask:
             yield Counter(ask, database)
     finally:
         await database.close()
@@ -44,7 +44,7 @@ async def count(database_url: str) -> AsyncGenerator[Counter]:
         yield counter
 
 
-async def populate(ask: Asking, receivers: int, groups: int, units: int) -> tuple[list[str], list[str]]:
+async def populate(ask: InProcessClient, receivers: int, groups: int, units: int) -> tuple[list[str], list[str]]:
     """Creates receivers with an event for each unit, and groups of all receivers; returns the ids of both."""
     receiver_ids = [await ask.receiver(f"r{n}") for n in range(receivers)]
     group_ids = [await ask.group(*receiver_ids, name=f"g{n}") for n in range(groups)]

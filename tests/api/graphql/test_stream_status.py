@@ -10,7 +10,7 @@ import pytest
 from tests.api.graphql_server.small_schema import served
 from tests.api.graphql_server.test_subscription_limits import FOLLOW, follow, socket
 from tests.support.hub import execute, until
-from tests.support.requests import Asking, asking
+from tests.support.requests import InProcessClient, in_process_client
 from xzepr.app import create_app
 
 ROUTE = "somewhere.else"
@@ -30,14 +30,14 @@ STATUS = """
 
 
 @asynccontextmanager
-async def hub(database_url: str, **kafka: Any) -> AsyncGenerator[tuple[Asking, int]]:
+async def hub(database_url: str, **kafka: Any) -> AsyncGenerator[tuple[InProcessClient, int]]:
     """Serves a hub with these `kafka` settings; yields its client and its port."""
     settings = {"kafka": {"topic": ROUTE, **kafka}, "database": {"min_connections": 1, "max_connections": 4}}
-    async with asking(database_url, settings) as ask, served(create_app(ask.hub)) as port:
+    async with in_process_client(database_url, settings) as ask, served(create_app(ask.hub)) as port:
         yield ask, port
 
 
-async def status(ask: Asking) -> Any:
+async def status(ask: InProcessClient) -> Any:
     """Returns the `streamStatus` of the hub."""
     return (await ask(STATUS)).data["streamStatus"]
 

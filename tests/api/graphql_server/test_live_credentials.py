@@ -23,7 +23,7 @@ from xzepr.features.auth import service
 from xzepr.features.auth.model import NewApiKey
 from xzepr.features.users.model import NewUser, User
 from xzepr.hub import Hub
-from xzepr.server.loops import running
+from xzepr.server.loops import serving_loops
 from xzepr.settings import Settings
 
 PASSWORD = "correct horse battery"
@@ -55,7 +55,7 @@ async def two_processes(database_url: str, **settings: Any) -> AsyncGenerator[Pr
     async with AsyncExitStack() as stack:
         hubs = [await stack.enter_async_context(hub_on(loaded, database_url)) for _ in range(2)]
         for hub in hubs:
-            await stack.enter_async_context(running(hub))
+            await stack.enter_async_context(serving_loops(hub))
         ports = [await stack.enter_async_context(served(create_app(hub))) for hub in hubs]
         await hubs[0].users.create(SYSTEM, NewUser("root", PASSWORD, (Role.ADMIN,)))
         user = await hubs[0].users.create(SYSTEM, NewUser("ada", PASSWORD, (Role.EVENT_VIEWER,)))

@@ -13,17 +13,17 @@ from websockets.typing import Subprotocol
 
 from tests.api.graphql_server.small_schema import served
 from tests.support.hub import until
-from tests.support.requests import Asking, asking
+from tests.support.requests import InProcessClient, in_process_client
 from xzepr.app import create_app
 
 FOLLOW = "subscription { stream { __typename } }"
 
 
 @asynccontextmanager
-async def hub(database_url: str, **stream: Any) -> AsyncGenerator[tuple[Asking, int]]:
+async def hub(database_url: str, **stream: Any) -> AsyncGenerator[tuple[InProcessClient, int]]:
     """Serves a hub with these `stream` settings; yields its client and its port."""
     settings = {"stream": stream, "database": {"min_connections": 1, "max_connections": 4}}
-    async with asking(database_url, settings) as ask, served(create_app(ask.hub)) as port:
+    async with in_process_client(database_url, settings) as ask, served(create_app(ask.hub)) as port:
         yield ask, port
 
 

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from tests.support.commit_proxy import Cut, Wire, wire
+from tests.support.commit_proxy import CommitProxy, Cut, commit_proxy
 from tests.support.hub import MANAGER, execute, kinds, new_event, new_group, new_receiver, running_hub, until
-from tests.support.silent_proxy import network
+from tests.support.silent_proxy import silent_proxy
 from xzepr.core.errors import Conflict, Unavailable
 from xzepr.features.events import recorder
 from xzepr.features.events.model import Recorded
@@ -25,14 +25,14 @@ def skip_without_socket(database_url: str) -> None:
 
 
 @pytest.fixture
-async def cut_off(database_url: str) -> AsyncIterator[tuple[Hub, Wire]]:
+async def cut_off(database_url: str) -> AsyncIterator[tuple[Hub, CommitProxy]]:
     """A hub with a proxy before the database that can cut its connections."""
     skip_without_socket(database_url)
-    async with wire(database_url) as (url, proxy), running_hub(url) as hub:
+    async with commit_proxy(database_url) as (url, proxy), running_hub(url) as hub:
         yield hub, proxy
 
 
-async def test_unanswered_commit_is_found_recorded(cut_off: tuple[Hub, Wire], database_url: str):
+async def test_unanswered_commit_is_found_recorded(cut_off: tuple[Hub, CommitProxy], database_url: str):
     hub, proxy = cut_off
     build = await new_receiver(hub)
     gate = await new_group(hub, build)
@@ -56,7 +56,7 @@ async def test_silent_commit_is_resolved_on_new_connection(database_url: str, mo
     monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
     async with running_hub(database_url) as first_hub:
         build = await new_receiver(first_hub)
-    async with wire(database_url) as (url, proxy), running_hub(url, database=SHORT_TIMEOUTS) as hub:
+    async with commit_proxy(database_url) as (url, proxy), running_hub(url, database=SHORT_TIMEOUTS) as hub:
         proxy.cut = Cut.SILENT
         recorded = await hub.recorder.record(MANAGER, new_event(build))
         assert proxy.was_cut.is_set()
@@ -69,16 +69,16 @@ async def test_silent_resolution_query_is_retried(database_url: str, monkeypatch
     monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
     async with running_hub(database_url) as first_hub:
         build = await new_receiver(first_hub)
-    async with network(database_url) as (url, net), running_hub(url, database=SHORT_TIMEOUTS) as hub:
-        net.hush_next("xzepr hub recorder", b"COMMIT\x00")
-        net.hush_next("xzepr hub recorder settling", b"pg_advisory_xact_lock")
+    async with silent_proxy(database_url) as (url, net), running_hub(url, database=SHORT_TIMEOUTS) as hub:
+        net.silence_next("xzepr hub recorder", b"COMMIT\x00")
+        net.silence_next("xzepr hub recorder settling", b"pg_advisory_xact_lock")
         recorded = await hub.recorder.record(MANAGER, new_event(build))
-        assert net.was_hushed
+        assert net.has_silenced_next
         assert await execute(database_url, "SELECT id FROM events") == [(recorded.event.id,)]
         assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == recorded.event.position + 1
 
 
-async def test_lost_commit_is_reported_as_not_recorded(cut_off: tuple[Hub, Wire], database_url: str):
+async def test_lost_commit_is_reported_as_not_recorded(cut_off: tuple[Hub, CommitProxy], database_url: str):
     hub, proxy = cut_off
     build = await new_receiver(hub)
     proxy.cut = Cut.BEFORE_COMMIT
@@ -90,7 +90,7 @@ async def test_lost_commit_is_reported_as_not_recorded(cut_off: tuple[Hub, Wire]
     assert (await hub.recorder.record(MANAGER, new_event(build))).event.position == 2
 
 
-async def test_running_commit_is_awaited(cut_off: tuple[Hub, Wire], database_url: str):
+async def test_running_commit_is_awaited(cut_off: tuple[Hub, CommitProxy], database_url: str):
     hub, proxy = cut_off
     build = await new_receiver(hub)
     await execute(

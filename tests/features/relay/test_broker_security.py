@@ -99,7 +99,7 @@ class SecuredBroker:
         port, plain = free_port(), free_port()
         self.plain = f"127.0.0.1:{plain}"
         options = [f"--add-scram={kind}=[name=relay,password=pencil]" for kind in _MECHANISMS[1:]]
-        self.broker = Broker(folder / "kafka", port, formatted_with=options)
+        self.broker = Broker(folder / "kafka", port, format_options=options)
         self.broker.properties = _PROPERTIES.format(
             plain=plain,
             port=port,

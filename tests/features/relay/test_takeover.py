@@ -23,7 +23,7 @@ from tests.support.clients import Client
 from tests.support.hub import until
 from tests.support.requests import new_event
 from tests.support.server import ADMIN_PASSWORD, serving
-from tests.support.workers import Worker
+from tests.support.workers import WorkProcess
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -195,7 +195,7 @@ async def test_another_worker_of_the_server_takes_over(kafka: str) -> None:
 async def test_another_process_takes_over(kafka: str) -> None:
     environ = kafka_variables(kafka)
     with serving("--no-relay", environ=environ) as hub:
-        workers = [Worker(hub.data_dir, environ=environ) for _ in range(3)]
+        workers = [WorkProcess(hub.data_dir, environ=environ) for _ in range(3)]
 
         def relays() -> Relays:
             alive = [worker for worker in workers if worker.process.poll() is None]
@@ -210,7 +210,9 @@ async def test_another_process_takes_over(kafka: str) -> None:
             await record_during_kills(
                 client,
                 reader,
-                lambda: kill_leaders(relays, reader, lambda: workers.append(Worker(hub.data_dir, environ=environ))),
+                lambda: kill_leaders(
+                    relays, reader, lambda: workers.append(WorkProcess(hub.data_dir, environ=environ))
+                ),
             )
         finally:
             for worker in workers:
@@ -221,7 +223,7 @@ async def test_another_process_takes_over(kafka: str) -> None:
 async def test_frozen_leader_is_replaced_then_stands_by(kafka: str) -> None:
     environ = kafka_variables(kafka)
     with serving("--no-relay", environ=environ) as hub:
-        first, second = (Worker(hub.data_dir, environ=environ) for _ in range(2))
+        first, second = (WorkProcess(hub.data_dir, environ=environ) for _ in range(2))
         try:
             client, reader = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD), CommittedReader(environ)
             receiver = await client.receiver("taken over")
@@ -251,6 +253,6 @@ async def test_frozen_leader_is_replaced_then_stands_by(kafka: str) -> None:
     assert len(received) == len(set(received)), "no message is duplicated"
 
 
-def _is_leading(worker: Worker) -> bool:
+def _is_leading(worker: WorkProcess) -> bool:
     """Returns whether the worker's last logged state is that of a leader."""
     return '"following"' in "".join([line for line in worker.lines if '"relay.state"' in line][-1:])
