@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from tests.support.server import ServedHub, serving
-from xzepr.server.uvicorn_protocols import WebSocketConnection
+from xzepr.server.uvicorn_protocols import WebSocketProtocol
 
 MAX_FRAME_BYTES = 2000
 INIT_SECONDS = 3.5
@@ -68,7 +68,7 @@ async def test_too_large_frame_closes_with_1009(hub: ServedHub, size: int) -> No
 async def test_close_code_reaches_a_client_that_is_still_sending(hub: ServedHub) -> None:
     said, begun = b"", float("-inf")
     async with asyncio.timeout(60):  # again, where sending took longer than anybody is heard out
-        while not said and time.monotonic() - begun >= WebSocketConnection.linger_seconds:
+        while not said and time.monotonic() - begun >= WebSocketProtocol.linger_seconds:
             begun = time.monotonic()
             said = await _heard_while_sending(hub)
     assert said[:1] == b"\x88"

@@ -14,7 +14,7 @@ from tests.support.hub import until
 from xzepr.core.errors import CannotStart
 from xzepr.server.signals import StopSignals
 from xzepr.server.supervisor import Spawn, Workers
-from xzepr.server.worker_config import Handover, received
+from xzepr.server.worker_config import WorkerConfig, receive_config
 from xzepr.settings import Settings
 
 ANSWER = "dd bs=65536 count=1 of=/dev/null 2>&1; printf + >&0; "
@@ -39,8 +39,8 @@ def spawning(script: str, started: list[float]) -> Spawn:
 
 
 def workers(count: int, folder: Path, spawn: Spawn, drain_seconds: float = 5) -> Workers:
-    def handover(number: int) -> Handover:
-        return Handover(number, Settings(), "postgresql://u:secret@h/d", key_pair(), -1, folder)
+    def handover(number: int) -> WorkerConfig:
+        return WorkerConfig(number, Settings(), "postgresql://u:secret@h/d", key_pair(), -1, folder)
 
     return Workers(count, handover, drain_seconds, spawn)
 
@@ -104,10 +104,10 @@ async def test_second_signal_kills_workers_at_once(tmp_path: Path, listener: soc
 
 async def test_worker_config_arrives_complete(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
-    handover = Handover(2, Settings(), "postgresql://u:secret@h/d", key_pair(), 7, tmp_path)
+    handover = WorkerConfig(2, Settings(), "postgresql://u:secret@h/d", key_pair(), 7, tmp_path)
     with ours, theirs:
-        ours.sendall(handover.packed())
-        assert received(theirs) == handover
+        ours.sendall(handover.pickled())
+        assert receive_config(theirs) == handover
     assert "secret" not in repr(handover)
     assert "PRIVATE KEY" not in repr(handover)
 
@@ -117,4 +117,4 @@ def test_worker_without_supervisor_names_the_command() -> None:
     with theirs:
         ours.close()
         with pytest.raises(CannotStart, match="xzepr serve --workers"):
-            received(theirs)
+            receive_config(theirs)

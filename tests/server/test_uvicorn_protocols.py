@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from xzepr.server.uvicorn_protocols import WebSocketConnection
+from xzepr.server.uvicorn_protocols import WebSocketProtocol
 
 HANDSHAKE = (
     b"GET /graphql HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -62,12 +62,12 @@ def frame(opcode: int, payload: bytes = b"", *, claimed: int | None = None) -> b
     return bytes([opcode]) + head + bytes(4) + payload
 
 
-async def opened(app: ASGIApp) -> tuple[WebSocketConnection, Wire]:
+async def opened(app: ASGIApp) -> tuple[WebSocketProtocol, Wire]:
     """A connection after its handshake."""
     config = uvicorn.Config(app, log_config=None, lifespan="off", ws_ping_interval=None, ws_max_size=1_000_000)
     config.load()
     wire = Wire()
-    connection = WebSocketConnection(config, ServerState(), {})
+    connection = WebSocketProtocol(config, ServerState(), {})
     connection.connection_made(wire)
     connection.data_received(HANDSHAKE)
     while b"101 Switching" not in wire.written:

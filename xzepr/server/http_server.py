@@ -1,4 +1,4 @@
-"""One web process: uvicorn around the application, and how signals end it (docs/adr/0026-a-server-drains.md)."""
+"""A process that serves the hub: uvicorn around the application, and its drain (docs/adr/0026-a-server-drains.md)."""
 
 import asyncio
 import gc
@@ -16,19 +16,16 @@ from xzepr.app import create_app
 from xzepr.hub import Hub
 from xzepr.infra.telemetry import traces
 from xzepr.server import startup
-from xzepr.server.loops import running
+from xzepr.server.loops import serving_loops
 from xzepr.server.signals import StopSignals
 from xzepr.server.uvicorn_protocols import HttpProtocol, WebSocketProtocol
 from xzepr.settings import Settings
 
-_BACKLOG = 2048
+_LISTEN_BACKLOG = 2048
 _TICK_SECONDS = 0.02
-_IDLE_SECONDS = 1.0
-"""That a connection on which nothing runs is kept: for a request on its way, which is then answered as the last one."""
-_FLUSH_SECONDS = 3.0
-"""That a WebSocket which was closed is given to read so."""
-_AFTER_CLIENTS_SECONDS = 5.0
-"""Of the time to stop, but at most a quarter, for what is left to do without clients: relay, traces, database."""
+_IDLE_SECONDS = 1.0  # an idle connection stays open this long, for a request that is on its way
+_FLUSH_SECONDS = 3.0  # for a WebSocket client to read the close frame
+_AFTER_CLIENTS_SECONDS = 5.0  # for relay, traces and database after the clients; at most a quarter of the time to stop
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -37,11 +34,11 @@ async def serve_single_process(settings: Settings) -> None:
     listener = startup.listen(settings.server.host, settings.server.port)
     signals = StopSignals(settings.server.shutdown_timeout_seconds)
     async with signals.handled(), startup.database(settings) as url:
-        keys = startup.keys_of(settings)
-        with startup.starting():
-            async with Hub.open(settings, url, keys) as hub, running(hub):
+        keys = startup.signing_keys_of(settings)
+        with startup.startup_errors():
+            async with Hub.open(settings, url, keys) as hub, serving_loops(hub):
                 await startup.ensure_admin(hub.users, settings)
-                await serve_hub(signals, hub, listener, lambda: startup.announce(settings, listener))
+                await serve_hub(signals, hub, listener, lambda: startup.print_banner(settings, listener))
 
 
 async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_listening: Callable[[], None]) -> None:
@@ -62,11 +59,10 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
         ws=WebSocketProtocol,
         ws_max_size=settings.stream.max_frame_bytes,
         ws_ping_interval=None,
-        # Each subscriber's frame would be compressed anew, for 14 µs of 250 bytes and 15 ms of 500 KB, where it is
-        # worked out once for all; each socket would hold 40 KB more. Event streams are not compressed either: whoever
-        # wants it lets a proxy do it.
+        # Frames are rendered once for all subscribers, but would be compressed for each: 14 µs for 250 bytes, 15 ms for
+        # 500 KB, and 40 KB of memory a socket. Event streams are not compressed either. A proxy can compress both.
         ws_per_message_deflate=False,
-        backlog=_BACKLOG,
+        backlog=_LISTEN_BACKLOG,
     )
     server = _DrainingServer(config, drain, on_listening)
     seconds = settings.server.shutdown_timeout_seconds
@@ -94,7 +90,7 @@ def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process before the database is stopped."""
+    """uvicorn without its signal handlers, which would end the process before the database has stopped."""
 
     def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
@@ -121,7 +117,7 @@ class _DrainingServer(Server):
         self._deadline = 0.0
 
     def stop(self, seconds: float) -> None:
-        """Begins nothing from now on, and ends when what runs is finished, or after so many seconds."""
+        """Starts the drain; the server ends once nothing runs any more, or after `seconds`."""
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._drain.begin()
         self.should_exit = True
@@ -131,20 +127,20 @@ class _DrainingServer(Server):
         self.force_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accepts nothing more, and returns when every client has its answer; drops those who do not let it."""
+        """Accepts no more connections and returns once every client has its response, or at the deadline."""
         for server in self.servers:
             server.close()
         state, loop = self.server_state, asyncio.get_running_loop()
-        begun = loop.time()
+        started = loop.time()
         while state.connections or state.tasks or self._drain.mutations:
             if self.force_exit or loop.time() >= self._deadline:
-                await self._drop()
+                await self._drop_clients()
                 break
-            self._close_what_is_done(loop.time() - begun)
+            self._close_idle(loop.time() - started)
             await asyncio.sleep(_TICK_SECONDS)
 
-    def _close_what_is_done(self, waited: float) -> None:
-        """Connections on which nothing runs any more, once they had their time."""
+    def _close_idle(self, waited: float) -> None:
+        """Closes connections on which nothing runs, after a grace period."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, WebSocketProtocol):
                 if connection.close_sent and waited >= _FLUSH_SECONDS:
@@ -152,8 +148,8 @@ class _DrainingServer(Server):
             elif waited >= _IDLE_SECONDS:
                 connection.shutdown()
 
-    async def _drop(self) -> None:
-        """Ends every connection, whatever is under way on it."""
+    async def _drop_clients(self) -> None:
+        """Ends every connection, whatever runs on it."""
         state = self.server_state
         counts = {"connections": len(state.connections), "mutations": len(self._drain.mutations)}
         _log.warning("stop.cut_off", **counts)

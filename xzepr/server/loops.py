@@ -1,4 +1,4 @@
-"""Which loops run in a process that serves, and what happens when one of them ends."""
+"""The background loops of a process: which ones run, and how they are restarted."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -17,17 +17,19 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @asynccontextmanager
-async def running(hub: Hub, role: str = SERVE) -> AsyncGenerator[None]:
-    """Runs a web process's loops: the recorder, the feed, the relay and housekeeping. Returns once the feed knows the
-    head of the stream; at the end the recorder finishes the batch in hand."""
+async def serving_loops(hub: Hub, role: str = SERVE) -> AsyncGenerator[None]:
+    """Runs the loops of a serving process: recorder, feed, relay, housekeeping and status reports.
+
+    The block starts once the feed knows the head of the stream. At its end the recorder finishes its current batch.
+    """
     loops = _loops(hub, role, lambda: hub.recorder.waiting)
     async with _running(hub, {**loops, "recorder": hub.recorder.run}):
         yield
 
 
 @asynccontextmanager
-async def working(core: Core) -> AsyncGenerator[None]:
-    """Runs the loops of a process that serves nobody: the same but for the recorder."""
+async def relay_loops(core: Core) -> AsyncGenerator[None]:
+    """Runs the loops of a process without clients: all but the recorder."""
     async with _running(core, _loops(core, WORK, lambda: 0)):
         yield
 
@@ -57,7 +59,7 @@ async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await run()
-        except Problem as problem:  # the database is away: no bug of ours
+        except Problem as problem:  # the database is down
             _log.warning("loop.interrupted", loop=name, error=problem.message)
         except Exception:
             _log.exception("loop.failed", loop=name)
@@ -74,8 +76,10 @@ async def _run_housekeeping(hub: Core) -> None:
 
 
 async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
-    """Tells the other processes once a second how this one is, and the metrics how far behind everything is. Nothing
-    depends on it: while the database does not take it, the last figures stand."""
+    """Reports this process's status to the database and the lags to the metrics, once a second.
+
+    Nothing depends on it: while the database is down, the last figures stay.
+    """
     await hub.feed.started()
     try:
         while True:
@@ -97,7 +101,7 @@ async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
 
 
 def _relay(hub: Core) -> RelayStatus | None:
-    """Whoever leaves Kafka to others tells of its relay only where it knows brokers: a route waits for those others."""
+    """Returns the relay's status; None in a process that neither relays nor has brokers configured."""
     kafka = hub.settings.kafka
     return hub.relay.status if kafka.enabled or kafka.brokers else None
 

@@ -1,4 +1,4 @@
-"""A process that relays into Kafka and does housekeeping, and serves no clients."""
+"""A process that relays into Kafka and does housekeeping, without serving clients."""
 
 import asyncio
 import socket
@@ -17,13 +17,13 @@ from xzepr.infra import revisions
 from xzepr.infra.embedded import running_url
 from xzepr.server import startup
 from xzepr.server.http_server import Server
-from xzepr.server.loops import working
+from xzepr.server.loops import relay_loops
 from xzepr.server.signals import StopSignals
 from xzepr.settings import Settings
 
-_LOOK_SECONDS = 0.25
-_FIRST_WORD_SECONDS = 1.0
-_NEXT_WORD_SECONDS = 60.0
+_POLL_SECONDS = 0.25
+_FIRST_NOTICE_SECONDS = 1.0
+_NEXT_NOTICE_SECONDS = 60.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -33,66 +33,65 @@ async def relay_process(settings: Settings) -> None:
     listener = None if port is None else startup.listen(settings.server.host, port)
     async with StopSignals(settings.server.shutdown_timeout_seconds).handled():
         if named is None:
-            await _beside_embedded(settings, listener)
+            await _work_beside_embedded(settings, listener)
         else:
-            await asyncio.to_thread(startup.fit, named.get_secret_value(), embedded=False)
-            with startup.starting():
+            await asyncio.to_thread(startup.ensure_schema, named.get_secret_value(), embedded=False)
+            with startup.startup_errors():
                 async with _working(settings, named.get_secret_value(), listener):
                     await asyncio.Event().wait()
 
 
-async def _beside_embedded(settings: Settings, listener: socket.socket | None) -> None:
-    """Works on the database that `xzepr serve` runs in the data folder, whichever of the two is started first; follows
-    it when it comes back at another place."""
+async def _work_beside_embedded(settings: Settings, listener: socket.socket | None) -> None:
+    """Works on the embedded database of `xzepr serve`, whichever starts first, and follows it when it moves."""
     while True:
-        url = await _sought(settings.data_dir)
+        url = await _find_embedded(settings.data_dir)
         try:
             async with _working(settings, url, listener):
-                await _moved(settings.data_dir, url)
-        except Unavailable as problem:  # it went away just when it had been found
+                await _wait_until_moved(settings.data_dir, url)
+        except Unavailable as problem:  # it stopped right after it was found
             _log.warning("work.interrupted", error=problem.message)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _sought(data_dir: Path) -> str:
-    """The URL of the data folder's database, once somebody runs it and its schema is this version's."""
+async def _find_embedded(data_dir: Path) -> str:
+    """Returns the URL of the data folder's database once a server runs it with the schema of this version."""
     loop = asyncio.get_running_loop()
-    word = loop.time() + _FIRST_WORD_SECONDS
+    notice_at = loop.time() + _FIRST_NOTICE_SECONDS
     while True:
         url = running_url(data_dir)
         if url is not None and await asyncio.to_thread(revisions.are_current, url):
             return url
-        if loop.time() >= word:
-            startup.say(
+        if loop.time() >= notice_at:
+            startup.print_line(
                 f"Waiting for `xzepr serve` of this version on the data folder {data_dir} "
                 "(for another database, set database.url)"
             )
-            word = loop.time() + _NEXT_WORD_SECONDS
-        await asyncio.sleep(_LOOK_SECONDS)
+            notice_at = loop.time() + _NEXT_NOTICE_SECONDS
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _moved(data_dir: Path, url: str) -> None:
-    """Returns when the data folder's database is run at another place."""
+async def _wait_until_moved(data_dir: Path, url: str) -> None:
+    """Returns when the data folder's database runs at another address."""
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
         if running_url(data_dir) not in (None, url):
             return
 
 
 @asynccontextmanager
 async def _working(settings: Settings, url: str, listener: socket.socket | None) -> AsyncGenerator[None]:
-    async with open_core(settings, url) as core, working(core):
+    async with open_core(settings, url) as core, relay_loops(core):
         if listener is None:
-            _announce(settings, None)
+            _print_banner(settings, None)
             yield
             return
-        async with _answering(core, listener.dup(), lambda: _announce(settings, listener)):
+        async with _health_server(core, listener.dup(), lambda: _print_banner(settings, listener)):
             yield
 
 
 @asynccontextmanager
-async def _answering(core: Core, listener: socket.socket, listening: Callable[[], None]) -> AsyncGenerator[None]:
-    """Answers on a bound socket how this process is, and closes it; `listening` is called once it answers."""
+async def _health_server(core: Core, listener: socket.socket, on_listening: Callable[[], None]) -> AsyncGenerator[None]:
+    """Serves health and metrics on a bound socket and closes it; `on_listening` is called once it accepts."""
     config = uvicorn.Config(
         create_work_app(core),
         lifespan="off",
@@ -102,7 +101,7 @@ async def _answering(core: Core, listener: socket.socket, listening: Callable[[]
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    server = Server(config, listening)
+    server = Server(config, on_listening)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
@@ -111,9 +110,9 @@ async def _answering(core: Core, listener: socket.socket, listening: Callable[[]
         await task
 
 
-def _announce(settings: Settings, listener: socket.socket | None) -> None:
-    place = "database.url" if settings.database.url is not None else f"the data folder {settings.data_dir.resolve()}"
-    startup.say(f"XZepr {__version__} works on the hub of {place}")
-    startup.say(f"  Kafka        {startup.kafka_of(settings)}")
+def _print_banner(settings: Settings, listener: socket.socket | None) -> None:
+    database = "database.url" if settings.database.url is not None else f"the data folder {settings.data_dir.resolve()}"
+    startup.print_line(f"XZepr {__version__} works on the hub of {database}")
+    startup.print_line(f"  Kafka        {startup.describe_kafka(settings)}")
     if listener is not None:
-        startup.say(f"  health       http://{startup.address_of(listener)}/health")
+        startup.print_line(f"  health       http://{startup.address_of(listener)}/health")

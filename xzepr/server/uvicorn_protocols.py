@@ -1,5 +1,4 @@
-"""uvicorn's connections, and what they lack for clients that do not read: an end that does not wait for them, and a
-bound on what is kept for them."""
+"""uvicorn's protocols, extended for clients that do not read: bounded memory, and a close that does not wait."""
 
 from typing import Any, cast
 
@@ -14,10 +13,10 @@ _MAX_FRAGMENTS = 1000
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1; the application may drop it, and ask how much waits to be sent."""
+    """HTTP/1.1. The application can drop the connection and read how many bytes are unsent."""
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Adds the extensions to the scope of a new request."""
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = {
             DROP: self.transport.abort,
@@ -26,17 +25,14 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket; the application may drop it, and ask how much waits to be sent. Once it has ended nothing waits for
-    long to be read."""
+    """A WebSocket. The application can drop the connection and read how many bytes are unsent."""
 
-    linger_seconds = 2.0
-    """That a client is heard out that sent what cannot be read."""
-    _pong = b""
-    """What answers the newest ping of a client that does not read."""
+    linger_seconds = 2.0  # a client that sent an invalid frame may keep sending for this long
+    _pong = b""  # the reply to the newest ping of a client that does not read
     _failed = False
 
     async def run_asgi(self) -> None:
-        """Runs the application. uvicorn would then wait until the client has read everything, however long."""
+        """Runs the application, then closes soon. uvicorn would wait until the client has read everything."""
         extensions = cast("dict[str, Any]", self.scope)["extensions"]
         extensions[DROP] = self.transport.abort
         extensions[UNSENT] = self.transport.get_write_buffer_size
@@ -45,28 +41,30 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.loop.call_later(self.close_timeout, self.transport.abort)
 
     async def send(self, message: Any) -> None:
-        """Sends for the application. A close that came of what the client sent looks to it like a client that left."""
+        """Sends for the application. After an invalid frame the client counts as disconnected."""
         await self.writable.wait()
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
 
     def handle_ping(self) -> None:
-        """Answers; only the newest of the pings that come while the client does not read (RFC 6455, 5.5.3). It could
-        fill the memory with pongs, and to read no more would keep its pongs from the application."""
+        """Replies; while the client does not read, to the newest ping only (RFC 6455, section 5.5.3).
+
+        Otherwise pongs could fill the memory. Pausing reads would keep the client's pongs from the application.
+        """
         if self.writable.is_set():
             return super().handle_ping()
         if output := [frame for frame in self.conn.data_to_send() if frame]:
-            self._pong = output[-1]  # where a close came with the ping, what answers that
+            self._pong = output[-1]  # or the reply to a close that came with the ping
         return None
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Sends the pending pong once the client reads again."""
         super().resume_writing()
         self._send_pong()
 
     def handle_close(self, event: Frame) -> None:
-        """The client closes."""
+        """Sends the pending pong, then replies to the close."""
         self._send_pong()
         super().handle_close(event)
 
@@ -76,19 +74,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(pong)
 
     def handle_cont(self, event: Frame) -> None:
-        """One more piece of a message. The limit counts bytes, and a piece may have none, but takes its place."""
+        """Joins the fragments of a message once they are many: empty ones cost memory and no bytes of the limit."""
         super().handle_cont(event)
         if len(self.frames) > _MAX_FRAGMENTS:
             self.frames = [b"".join(self.frames)]
 
     def data_received(self, data: bytes) -> None:
-        """Takes what came. After a frame that cannot be read nothing can."""
+        """Parses incoming bytes. After an invalid frame all further bytes are ignored."""
         if not self._failed:
             super().data_received(data)
 
     def handle_parser_exception(self) -> None:
-        """Says with which code it closes, and reads on for a moment without looking at it. A connection that is closed
-        on input is reset, and the client may then lose the code."""
+        """Sends the close code, and keeps reading for a moment.
+
+        Closing with unread input resets the connection, and the client may then lose the code.
+        """
         closing = self.conn.close_sent
         assert closing is not None, "a parser that fails has written why"
         self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})

@@ -1,4 +1,4 @@
-"""One of several web processes: started by the supervisor as `python -m xzepr.server.worker`."""
+"""A worker: one of several processes that serve the hub, started as `python -m xzepr.server.worker`."""
 
 import asyncio
 import os
@@ -19,69 +19,69 @@ from xzepr.hub import Hub
 from xzepr.infra.telemetry import logs
 from xzepr.infra.telemetry.metrics import Metrics
 from xzepr.server.http_server import serve_hub
-from xzepr.server.loops import running
+from xzepr.server.loops import serving_loops
 from xzepr.server.signals import StopSignals
-from xzepr.server.startup import starting
-from xzepr.server.worker_config import ANSWERS, Handover, received
+from xzepr.server.startup import startup_errors
+from xzepr.server.worker_config import READY, WorkerConfig, receive_config
 
 
 def main() -> None:
-    """Serves what the supervisor hands over, until it says so or is gone."""
+    """Serves as the supervisor configures it, until the supervisor stops it or ends."""
     channel = _channel()
     try:
-        handover = received(channel)
-        telemetry = handover.settings.telemetry
+        config = receive_config(channel)
+        telemetry = config.settings.telemetry
         logs.configure(telemetry.log_level, telemetry.json_logs)
-        structlog.contextvars.bind_contextvars(worker=handover.worker)
+        structlog.contextvars.bind_contextvars(worker=config.worker)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(handover, channel))
+            runner.run(_serve(config, channel))
     except CannotStart as error:
         print(f"xzepr: {error}", file=sys.stderr)
         sys.exit(1)
 
 
 def _channel() -> socket.socket:
-    """The supervisor's end of our standard input, which from here on is empty."""
+    """Returns the channel to the supervisor, which is standard input, and leaves standard input empty."""
     channel = socket.socket(fileno=os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     return channel
 
 
-async def _serve(handover: Handover, channel: socket.socket) -> None:
-    settings = handover.settings
+async def _serve(config: WorkerConfig, channel: socket.socket) -> None:
+    settings = config.settings
     signals = StopSignals(settings.server.shutdown_timeout_seconds)
-    listener = socket.socket(fileno=handover.listener)
-    metrics = Metrics.shared(__version__, handover.metrics, handover.worker)
-    async with signals.handled(), _ending_with_the_supervisor(handover, channel):
-        with starting():
-            async with Hub.open(settings, handover.database_url, handover.keys, metrics) as hub, running(hub, WORKER):
-                await serve_hub(signals, hub, listener, lambda: _answers(channel))
+    listener = socket.socket(fileno=config.listener)
+    metrics = Metrics.shared(__version__, config.metrics, config.worker)
+    async with signals.handled(), _stopped_with_supervisor(config, channel):
+        with startup_errors():
+            async with Hub.open(settings, config.database_url, config.keys, metrics) as hub, serving_loops(hub, WORKER):
+                await serve_hub(signals, hub, listener, lambda: _report_ready(channel))
 
 
-def _answers(channel: socket.socket) -> None:
-    channel.send(ANSWERS)
+def _report_ready(channel: socket.socket) -> None:
+    channel.send(READY)
 
 
 @asynccontextmanager
-async def _ending_with_the_supervisor(handover: Handover, channel: socket.socket) -> AsyncGenerator[None]:
-    """When the supervisor is gone, however it ended, this process drains as if it had been told to."""
-    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+async def _stopped_with_supervisor(config: WorkerConfig, channel: socket.socket) -> AsyncGenerator[None]:
+    """Drains this process when the supervisor ends, whatever ended it."""
+    loop, supervisor_ended = asyncio.get_running_loop(), asyncio.Event()
 
-    def hear() -> None:
+    def on_closed() -> None:
         loop.remove_reader(channel)
-        gone.set()
+        supervisor_ended.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    # Nothing is sent after the handover: readable is closed. The kernel closes it, whatever killed the supervisor.
-    loop.add_reader(channel, hear)
+    # Nothing follows the configuration, so readable means closed. The kernel closes the channel of a killed process.
+    loop.add_reader(channel, on_closed)
     try:
         yield
     finally:
         loop.remove_reader(channel)
-        if gone.is_set():  # nobody else is left to do it
-            shutil.rmtree(handover.metrics, ignore_errors=True)
+        if supervisor_ended.is_set():  # the supervisor would have removed it
+            shutil.rmtree(config.metrics, ignore_errors=True)
 
 
 if __name__ == "__main__":

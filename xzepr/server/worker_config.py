@@ -1,4 +1,4 @@
-"""What a supervisor gives to a worker that it starts: through a pipe, since a command line is for all to read."""
+"""The configuration that a supervisor sends to a worker, through a pipe: any user can read a command line."""
 
 import pickle
 import socket
@@ -9,35 +9,34 @@ from xzepr.core.errors import CannotStart
 from xzepr.infra.crypto import KeyPair
 from xzepr.settings import Settings
 
-ANSWERS = b"+"
-"""What a worker says, once, when it answers."""
+READY = b"+"  # a worker sends it once it accepts connections
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
-    """All that a worker has to know. It reads no settings of its own: all workers have the same."""
+class WorkerConfig:
+    """Everything a worker needs. It reads no settings itself, so that all workers have the same."""
 
     worker: int
-    """Its number, from 1; a worker that takes the place of another has the same."""
+    """Its number, from 1. A worker that replaces another one has the same number."""
     settings: Settings
     database_url: str = field(repr=False)
     keys: KeyPair
     listener: int
-    """Descriptor of the bound socket that all workers share."""
+    """File descriptor of the bound socket that all workers share."""
     metrics: Path
-    """Folder in which all workers count."""
+    """Folder of the metrics that all workers share."""
 
-    def packed(self) -> bytes:
-        """As bytes for `received`."""
+    def pickled(self) -> bytes:
+        """Returns the configuration as bytes for `receive_config`."""
         return pickle.dumps(self)
 
 
-def received(channel: socket.socket) -> Handover:
-    """What the supervisor sends first; it sends nothing more. Raises CannotStart when it has gone."""
+def receive_config(channel: socket.socket) -> WorkerConfig:
+    """Reads the one message of the supervisor. Raises CannotStart if the supervisor has ended."""
     with channel.makefile("rb") as stream:
         try:
-            handover = pickle.load(stream)  # noqa: S301 - from the process that started this one, and from nobody else
+            config = pickle.load(stream)  # noqa: S301 - from the process that started this one
         except EOFError:
-            raise CannotStart("a worker is started by `xzepr serve --workers`, and by nothing else") from None
-    assert isinstance(handover, Handover), "the supervisor is of the same version"
-    return handover
+            raise CannotStart("a worker is started by `xzepr serve --workers` only") from None
+    assert isinstance(config, WorkerConfig), "the supervisor is of the same version"
+    return config
