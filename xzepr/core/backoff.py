@@ -1,21 +1,34 @@
-"""Waiting before the next try, for longer each time."""
+"""Pauses between tries that grow from one to the next."""
 
 import asyncio
 import random
 
+_RANDOM = random.SystemRandom()
+
 
 class Backoff:
-    """Sleeps for longer each time, from 0.2 to 10 seconds, never for exactly as long as another process does."""
+    """Exponential back-off: each pause is twice as long as the one before, up to a limit.
 
-    def __init__(self) -> None:
-        self._random = random.SystemRandom()
-        self._seconds = 0.2
+    With `jitter`, that fraction of each pause is random, so that several processes do not retry at the same moment.
+    """
 
-    async def __call__(self) -> None:
-        """Sleeps."""
-        await asyncio.sleep(self._seconds * self._random.uniform(0.5, 1.0))
-        self._seconds = min(self._seconds * 2, 10.0)
+    def __init__(self, first: float, longest: float, *, jitter: float = 0.0) -> None:
+        """Both figures are in seconds. With a jitter of 0.5, a pause lasts between half of its length and all of it."""
+        self._first = first
+        self._longest = longest
+        self._jitter = jitter
+        self._seconds = first
+
+    def next(self) -> float:
+        """Returns the seconds to pause before the next try."""
+        seconds = self._seconds
+        self._seconds = min(seconds * 2, self._longest)
+        return seconds * _RANDOM.uniform(1 - self._jitter, 1) if self._jitter else seconds
 
     def reset(self) -> None:
-        """Starts from the short end again."""
-        self._seconds = 0.2
+        """Starts again with the first pause, after a success."""
+        self._seconds = self._first
+
+    async def sleep(self) -> None:
+        """Pauses."""
+        await asyncio.sleep(self.next())

@@ -1,6 +1,5 @@
 """Following the stream over a WebSocket (graphql-transport-ws), from one connection to the next."""
 
-import random
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from xzepr.cli.client.http import Client, JsonObject, Refused, is_local
+from xzepr.core.backoff import Backoff
 
 Frame = JsonObject
 
@@ -20,6 +20,7 @@ _ID = "1"
 _OPEN_SECONDS = 10.0
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _TOKEN_NOT_TAKEN = 4403
+_FIRST_PAUSE_SECONDS = 0.25
 _MOST_SECONDS = 15.0
 
 
@@ -146,7 +147,7 @@ class Follower:
         self._variables = variables
         self._notice = notice
         self._subscription: Subscription | None = None
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_PAUSE_SECONDS, _MOST_SECONDS, jitter=0.5)
         self.cursor = after
 
     def close(self) -> None:
@@ -168,7 +169,7 @@ class Follower:
                 yield from self._back_off(error, patience)
                 continue
             if frame is not None:
-                self._failures = 0
+                self._backoff.reset()
                 self.cursor = cast(str, frame["cursor"])
             yield frame
 
@@ -182,10 +183,9 @@ class Follower:
     def _back_off(self, why: Lost | Refused, patience: Callable[[], float | None]) -> Generator[None]:
         """0.25 s, doubled with each failure up to 15 s, and half of it by chance, so that a hub that comes back is not
         met by all its clients at once; and no less than the hub asked for."""
-        pause = min(0.25 * 2**self._failures, _MOST_SECONDS) * random.uniform(0.5, 1)  # noqa: S311 - not a secret
+        pause = self._backoff.next()
         if isinstance(why, Refused):
             pause += min(why.retry_after, _MOST_SECONDS)
-        self._failures += 1
         self._notice(f"{why}; trying again")
         end = time.monotonic() + pause
         while (left := end - time.monotonic()) > 0:

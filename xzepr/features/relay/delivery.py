@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import structlog
 
+from xzepr.core.backoff import Backoff
 from xzepr.features.relay import dead_letter_store
 from xzepr.features.relay.batch_size import AdaptiveBatchSize
 from xzepr.features.relay.leadership import Leadership
@@ -36,7 +37,7 @@ class Delivery:
         self._suspect_position = 0
         self._rejected_in_a_row = 0
         self._next_retry_at = -math.inf
-        self._pause_seconds = poll_seconds
+        self._backoff = Backoff(poll_seconds, _LONGEST_PAUSE_SECONDS)
         self._retries_succeed = False
         self.skipped: set[int] = set()
         """Positions that are passed over."""
@@ -65,7 +66,7 @@ class Delivery:
             return False
         retry = await leader.run(dead_letter_store.next_retry, leader.route, writer.published_so_far.position)
         if retry is None:
-            self._pause_seconds = self._poll_seconds
+            self._backoff.reset()
             self._schedule_retry(self._poll_seconds)
             return False
         message = await leader.read(StreamReader.message, retry.position)
@@ -74,13 +75,13 @@ class Delivery:
             await leader.run(dead_letter_store.record, leader.route, retry.position, retry.message_id, reason)
             return True
         succeeding = self._retries_succeed
-        self._schedule_retry(self._pause_seconds)
-        self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+        self._schedule_retry(self._backoff.next())
         if not succeeding:  # whoever asks has perhaps mended the topic, and the message now fits with its data
             writer.use_limits(await read_limits())
         await self._publish(writer, [message], replace(writer.published_so_far, retry_id=retry.retry_id), is_retry=True)
         await leader.run(dead_letter_store.delete_retried, retry.retry_id)
-        self._next_retry_at, self._pause_seconds, self._retries_succeed = -math.inf, self._poll_seconds, True
+        self._backoff.reset()
+        self._next_retry_at, self._retries_succeed = -math.inf, True
         return True
 
     def _schedule_retry(self, seconds: float) -> None:

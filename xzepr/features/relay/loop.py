@@ -51,6 +51,7 @@ _MAX_READ = 200
 """Messages of one read: at 512 KiB a payload they are 100 MiB, however small those before them were."""
 _STABLE_LEAD_SECONDS = 60.0
 """A relay that has led for so long had no rival then."""
+_PAUSE_SECONDS = (0.2, 10.0)  # between tries: the first pause and the longest
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -96,7 +97,7 @@ class Relay:
             await asyncio.Event().wait()
         if self._guarantee:
             _log.warning("relay.promise", route=self._route.name, detail=self._guarantee)
-        pause, yielding = Backoff(), Backoff()
+        pause, yielding = Backoff(*_PAUSE_SECONDS, jitter=0.5), Backoff(*_PAUSE_SECONDS, jitter=0.5)
         while True:
             leading_since = time.monotonic()
             try:
@@ -109,13 +110,13 @@ class Relay:
                 self._set_status(RelayState.STANDBY, split_brain(self._route.name))
                 if time.monotonic() - leading_since > _STABLE_LEAD_SECONDS:
                     yielding.reset()
-                await yielding()
+                await yielding.sleep()
             except Problem as problem:
                 self._set_status(RelayState.STANDBY, problem.message)
             except Exception as error:
                 self._set_status(RelayState.STANDBY, f"{type(error).__name__}: {error}")
                 _log.exception("relay.failed", route=self._route.name)
-            await pause()
+            await pause.sleep()
 
     async def _wait_for_leadership(self, leader: Leadership) -> None:
         while not await leader.try_acquire():
@@ -126,7 +127,7 @@ class Relay:
         """Holds the seat and relays, until the seat is lost."""
         await self._save_status(leader, RelayState.WAITING_FOR_BROKERS, "connecting")
         self.status = replace(self.status, leads=True)
-        pause = Backoff()
+        pause = Backoff(*_PAUSE_SECONDS, jitter=0.5)
         while True:
             try:
                 # Also after being fenced: that may only mean that a transaction took too long. The seat decides.
@@ -140,7 +141,7 @@ class Relay:
                 raise
             except BrokerError as error:
                 await self._save_status(leader, RelayState.WAITING_FOR_BROKERS, str(error))
-                await pause()
+                await pause.sleep()
             except (RelayStopped, TopicError) as error:
                 self.status = replace(self.status, position=None)
                 first = (await leader.read(StreamReader.origin)).position + 1

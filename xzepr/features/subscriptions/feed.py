@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from xzepr.core.backoff import Backoff
 from xzepr.core.errors import CursorExpired, Problem, StreamDiverged, Unavailable
 from xzepr.features.stream.model import Cursor, Head, Message, Origin
 from xzepr.features.stream.reader import StreamReader
@@ -27,6 +28,7 @@ _FIRST_MESSAGES = 100
 _READ_BYTES = 8 * 1024 * 1024  # target size of one read; the first read of large messages may get 200 of 512 KiB
 _STATEMENT_SECONDS = 3.0  # for one statement of the feed, before it opens another connection
 _WAIT_SECONDS = 8.0  # for a subscriber that waits for a read: enough for a silent connection and its replacement
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0  # before a lost connection is opened again
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -157,7 +159,7 @@ class Feed:
 
     async def run(self) -> None:
         """Follows the stream until cancelled. Opens a lost connection again, with a growing pause."""
-        pause = 0.1
+        backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 connection = await self._db.connect("feed")
@@ -166,13 +168,13 @@ class Feed:
                         reader = StreamReader(connection)
                         await reader.listen()
                         await self._open(reader)
-                    pause = 0.1
+                    backoff.reset()
                     await self._follow(reader)
             except (Problem, OSError) as error:
+                pause = backoff.next()
                 _log.warning("feed.interrupted", error=str(error), retry_seconds=pause)
                 self._batch_size = max(1, self._batch_size // 2)  # perhaps too much for a slow connection
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+                await asyncio.sleep(pause)
 
     async def _open(self, reader: StreamReader) -> None:
         if self._head is None:

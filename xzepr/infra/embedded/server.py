@@ -14,6 +14,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import pq
 
+from xzepr.core.backoff import Backoff
 from xzepr.core.errors import CannotStart
 from xzepr.infra.embedded.account import Account, choose_account, clean_environment, may_tie
 from xzepr.infra.embedded.binaries import find_binaries
@@ -96,11 +97,11 @@ class EmbeddedPostgres:
 
     async def keep_running(self, say: Callable[[str], None]) -> None:
         """Start the database again whenever it ends by itself, until cancelled. Its URL stays the same."""
-        pause = _LOOK_SECONDS
+        backoff = Backoff(_LOOK_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
-            await asyncio.sleep(pause)
+            await backoff.sleep()
             if self._process is None or self._binaries is None or self._process.poll() is None:
-                pause = _LOOK_SECONDS
+                backoff.reset()
                 continue
             say(f"The database ended ({self._process.returncode}); starting it again: see {self.data_dir}/postgres.log")
             self._process = self._spawn(self._binaries / "postgres", self.data_dir / "postgres")
@@ -108,7 +109,8 @@ class EmbeddedPostgres:
                 await self._answers(self._process, say)
             except CannotStart as error:
                 say(str(error))
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            else:
+                backoff.reset()
 
     async def _open(self, say: Callable[[str], None]) -> None:
         cluster = self.data_dir / "postgres"
