@@ -1,7 +1,7 @@
-"""Several web processes behind one port: what starts them, starts them again, and ends them.
+"""The supervisor: starts, restarts and stops the workers that serve on one port.
 
-The supervisor holds the address, the embedded database and the keys, and serves nothing itself. Its workers are
-programs of their own, started afresh rather than forked: they share the listening socket, and nothing else.
+It owns the address, the embedded database and the keys, and serves no clients. Workers are separate programs rather
+than forks, and share only the listening socket (docs/adr/0025-workers-are-programs-that-share-a-socket.md).
 """
 
 import asyncio
@@ -27,38 +27,35 @@ from xzepr.infra.db import Database
 from xzepr.infra.telemetry.metrics import forget_worker
 from xzepr.server import startup
 from xzepr.server.signals import StopSignals
-from xzepr.server.worker_config import ANSWERS, Handover
+from xzepr.server.worker_config import READY, WorkerConfig
 from xzepr.settings import Settings
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
-_WELL_SECONDS = 60.0
-"""A worker that has answered for so long was well, and what ended it has nothing to do with its start."""
-_CLOSING_SECONDS = 10.0
-"""What a worker may take to close up after it has drained."""
-_HURRIED_SECONDS = 3.0
-"""What it may take when nobody is waited for."""
-_MEMORY = "/dev/shm"  # noqa: S108 - mkdtemp makes a folder that is ours alone
+_STABLE_SECONDS = 60.0  # a worker that lived for longer did not end because of its start
+_CLOSE_SECONDS = 10.0  # for a worker to close after it has drained
+_FORCED_CLOSE_SECONDS = 3.0  # the same after the second signal
+_MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - mkdtemp creates a private folder in it
 Spawn = Callable[[socket.socket, int], Awaitable[asyncio.subprocess.Process]]
 _log = structlog.stdlib.get_logger(__name__)
 
 
 async def supervise(settings: Settings) -> None:
-    """Serves with `server.workers` processes until a signal ends it."""
+    """Serves with `server.workers` processes until a signal stops it."""
     listener = startup.listen(settings.server.host, settings.server.port)
     signals = StopSignals()
     async with signals.handled(), startup.database(settings) as url:
-        keys = startup.keys_of(settings)
-        with startup.starting():
+        keys = startup.signing_keys_of(settings)
+        with startup.startup_errors():
             await _ensure_admin(settings, url)
         with _metrics_folder() as metrics:
 
-            def handover(worker: int) -> Handover:
-                return Handover(worker, settings, url, keys, listener.fileno(), metrics)
+            def config_of(worker: int) -> WorkerConfig:
+                return WorkerConfig(worker, settings, url, keys, listener.fileno(), metrics)
 
-            workers = Workers(settings.server.workers, handover, settings.server.shutdown_timeout_seconds)
+            workers = Workers(settings.server.workers, config_of, settings.server.shutdown_timeout_seconds)
             signals.running()
-            await workers.run(signals, listener, lambda: startup.announce(settings, listener))
+            await workers.run(signals, listener, lambda: startup.print_banner(settings, listener))
 
 
 async def _ensure_admin(settings: Settings, url: str) -> None:
@@ -79,8 +76,10 @@ async def _users(settings: Settings, url: str) -> AsyncGenerator[Users]:
 
 @contextmanager
 def _metrics_folder() -> Generator[Path]:
-    # Files that are mapped into memory: on a disk that fills up, writing to them would kill the workers.
-    folder = Path(tempfile.mkdtemp(prefix="xzepr-metrics-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
+    # The files are mapped into memory. On a full disk writing to them would kill the workers.
+    folder = Path(
+        tempfile.mkdtemp(prefix="xzepr-metrics-", dir=_MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK) else None)
+    )
     try:
         yield folder
     finally:
@@ -88,109 +87,113 @@ def _metrics_folder() -> Generator[Path]:
 
 
 class Workers:
-    """The processes that serve. The first start is all or nothing; after it, each that ends is started again."""
+    """The workers. All of them must start at first; after that, each one that ends is restarted."""
 
     def __init__(
-        self, count: int, handover: Callable[[int], Handover], drain_seconds: float, spawn: Spawn | None = None
+        self, count: int, config_of: Callable[[int], WorkerConfig], drain_seconds: float, spawn: Spawn | None = None
     ) -> None:
-        """`handover` makes what a worker of that number, from 1, is given; `spawn` starts a program with its end of the
-        channel as standard input, and the listener's descriptor."""
+        """`config_of` returns the configuration of a worker by its number, from 1.
+
+        `spawn` starts a program with its end of the channel as standard input and the listener's file descriptor.
+        """
         self._count = count
-        self._handover = handover
+        self._config_of = config_of
         self._spawn = spawn or _spawn
         self._drain_seconds = drain_seconds
         self._running: dict[int, asyncio.subprocess.Process] = {}
-        self._never_answered = set(range(1, count + 1))
-        self._all_answer = asyncio.Event()
-        self._ending = asyncio.Event()
+        self._starting = set(range(1, count + 1))
+        self._all_ready = asyncio.Event()
+        self._is_stopping = asyncio.Event()
 
-    async def run(self, signals: StopSignals, listener: socket.socket, answering: Callable[[], None]) -> None:
-        """Runs them until the first signal; `answering` is called once, when all of them answer. Closes the listener.
-        Raises CannotStart when one of them ends before that."""
-        keepers = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
-        told = asyncio.create_task(signals.first.wait())
-        answer = asyncio.create_task(self._say_when_all_answer(answering))
+    async def run(self, signals: StopSignals, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+        """Runs the workers until the first signal, and closes the listener.
+
+        `on_ready` is called once, when all workers accept connections. Raises CannotStart if one ends before that.
+        """
+        keepers = [asyncio.create_task(self._keep_running(number)) for number in range(1, self._count + 1)]
+        first_signal = asyncio.create_task(signals.first.wait())
+        ready = asyncio.create_task(self._report_ready(on_ready))
         try:
-            await asyncio.wait({*keepers, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*keepers, first_signal}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            listener.close()  # or whoever comes now would wait for an answer until the last of us has gone
-            for task in (told, answer):
+            listener.close()  # or new clients would wait until the last worker has ended
+            for task in (first_signal, ready):
                 task.cancel()
-            await self._end(keepers, signals)
+            await self._stop(keepers, signals)
         await asyncio.gather(*keepers)
 
-    async def _say_when_all_answer(self, answering: Callable[[], None]) -> None:
-        await self._all_answer.wait()
-        answering()
+    async def _report_ready(self, on_ready: Callable[[], None]) -> None:
+        await self._all_ready.wait()
+        on_ready()
 
-    async def _keep(self, number: int) -> None:
-        """Runs one worker, and another in its place whenever it ends, until all are told to end."""
+    async def _keep_running(self, number: int) -> None:
+        """Runs one worker and restarts it whenever it ends, until the supervisor stops."""
         backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             began = time.monotonic()
             pid, code = await self._run(number)
-            if self._ending.is_set():
+            if self._is_stopping.is_set():
                 return
-            if not self._all_answer.is_set():
-                raise CannotStart(f"worker {number} of {self._count} ended while starting ({_ending_of(code)})")
+            if not self._all_ready.is_set():
+                raise CannotStart(f"worker {number} of {self._count} ended while starting ({_describe_exit(code)})")
             lived = time.monotonic() - began
-            if lived > _WELL_SECONDS:
+            if lived > _STABLE_SECONDS:
                 backoff.reset()
             pause = backoff.next()
             _log.error(
                 "worker.ended",
                 worker=number,
                 pid=pid,
-                how=_ending_of(code),
+                how=_describe_exit(code),
                 after_seconds=round(lived, 1),
                 again_in_seconds=pause,
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._ending.wait()
+                    await self._is_stopping.wait()
                     return
 
     async def _run(self, number: int) -> tuple[int, int]:
-        """Starts a worker and waits until it ends; gives its process id and exit code."""
-        handover = self._handover(number)
-        ours, theirs = socket.socketpair()
-        with ours:
-            ours.setblocking(False)
-            with theirs:
-                process = await self._spawn(theirs, handover.listener)
+        """Runs a worker until it ends; returns its process id and exit code."""
+        config = self._config_of(number)
+        parent_end, child_end = socket.socketpair()
+        with parent_end:
+            parent_end.setblocking(False)
+            with child_end:
+                process = await self._spawn(child_end, config.listener)
             self._running[number] = process
             try:
-                if self._ending.is_set():  # it was told to all but this one
+                if self._is_stopping.is_set():  # the signal was sent before this one ran
                     process.terminate()
-                await self._converse(number, ours, handover)
+                await self._configure(number, parent_end, config)
                 return process.pid, await process.wait()
             finally:
                 del self._running[number]
-                forget_worker(handover.metrics, number)
+                forget_worker(config.metrics, number)
 
-    async def _converse(self, number: int, channel: socket.socket, handover: Handover) -> None:
-        """Tells a worker all it has to know, and returns when it answers or has ended."""
+    async def _configure(self, number: int, channel: socket.socket, config: WorkerConfig) -> None:
+        """Sends a worker its configuration; returns once it accepts connections or has ended."""
         loop = asyncio.get_running_loop()
-        with suppress(OSError):  # it has ended, and its exit code says more
-            await loop.sock_sendall(channel, handover.packed())
-            if await loop.sock_recv(channel, 1) == ANSWERS:
+        with suppress(OSError):  # it has ended; its exit code says more
+            await loop.sock_sendall(channel, config.pickled())
+            if await loop.sock_recv(channel, 1) == READY:
                 _log.info("worker.answers", worker=number, pid=self._running[number].pid)
-                self._never_answered.discard(number)
-                if not self._never_answered:
-                    self._all_answer.set()
+                self._starting.discard(number)
+                if not self._starting:
+                    self._all_ready.set()
 
-    async def _end(self, keepers: "list[asyncio.Task[None]]", signals: StopSignals) -> None:
-        """Lets all workers drain; after the second signal, or when that takes too long, does not wait for them."""
-        self._ending.set()
+    async def _stop(self, keepers: "list[asyncio.Task[None]]", signals: StopSignals) -> None:
+        """Drains all workers; kills them after the second signal, or if they take too long."""
+        self._is_stopping.set()
         self._signal(signal.SIGTERM)
         all_ended = asyncio.create_task(asyncio.wait(keepers))
-        hurried = asyncio.create_task(signals.second.wait())
-        drained = self._drain_seconds + _CLOSING_SECONDS
-        await asyncio.wait({all_ended, hurried}, timeout=drained, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
+        second_signal = asyncio.create_task(signals.second.wait())
+        drained = self._drain_seconds + _CLOSE_SECONDS
+        await asyncio.wait({all_ended, second_signal}, timeout=drained, return_when=asyncio.FIRST_COMPLETED)
+        second_signal.cancel()
         if not all_ended.done():
             self._signal(signal.SIGTERM)
-            await asyncio.wait({all_ended}, timeout=_HURRIED_SECONDS)
+            await asyncio.wait({all_ended}, timeout=_FORCED_CLOSE_SECONDS)
         if not all_ended.done():
             _log.error("workers.killed", workers=sorted(self._running))
             self._signal(signal.SIGKILL)
@@ -203,8 +206,8 @@ class Workers:
 
 
 async def _spawn(channel: socket.socket, listener: int) -> asyncio.subprocess.Process:
-    """In a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone, and the worker through it."""
-    # The child finds this very package, wherever it was found, and nothing that lies about in the working folder.
+    """Starts a worker in a new session, so that Ctrl-C in a terminal reaches the supervisor only."""
+    # The child imports this very package, and nothing from the working folder.
     path = [str(Path(xzepr.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -218,5 +221,5 @@ async def _spawn(channel: socket.socket, listener: int) -> asyncio.subprocess.Pr
     )
 
 
-def _ending_of(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
