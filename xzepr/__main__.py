@@ -7,7 +7,7 @@ from xzepr.core.errors import CannotStart
 
 
 def main() -> None:
-    """Runs the command line; what keeps a command from starting is a message and exit code 1, without a traceback."""
+    """Runs the command line. If a command cannot start, prints the reason without a traceback and exits with code 1."""
     try:
         assemble(sys.argv[1:])(prog_name="xzepr")
     except CannotStart as error:

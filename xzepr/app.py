@@ -1,4 +1,4 @@
-"""The server on one page: `create_app(hub)` gives its routes and middleware."""
+"""Builds the web application of a hub: its routes and middleware."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,22 +34,21 @@ from xzepr.features.processes.service import Clients
 from xzepr.features.relay.model import RelayState
 from xzepr.hub import Core, Hub
 
-_LATE_SECONDS = 60.0
-"""Who waits for a message in Kafka for longer is told that Kafka is degraded."""
+_DEGRADED_LAG_SECONDS = 60.0  # a message that waits longer for Kafka makes its component degraded
 
 
 def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
-    """The application of an open hub whose loops run (see `server/loops.py`); it holds nothing open itself.
+    """Returns the application of an open hub whose background loops run (see `server/loops.py`).
 
-    Once `drain` begins, the application begins nothing and sends its clients elsewhere.
+    The application opens nothing itself. Once `drain` begins, it starts no new work and sends its clients elsewhere.
     """
     drain = drain or Drain()
     server = hub.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
     health = _health_routes(hub, drain, lambda: hub.recorder.has_room)
     return Starlette(
-        routes=[*_graphql_routes(hub, drain), *playground_routes(), *health, Route("/", _about)],
-        exception_handlers={HTTPException: _no_route},
+        routes=[*_graphql_routes(hub, drain), *playground_routes(), *health, Route("/", _service_info)],
+        exception_handlers={HTTPException: _http_error},
         middleware=[
             Middleware(MeasureRequests, metrics=hub.metrics),
             Middleware(RequestId),
@@ -62,12 +61,12 @@ def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
 
 
 def create_work_app(core: Core) -> Starlette:
-    """What a process that serves nobody answers: how it is."""
+    """Returns the application of a process that only relays: health checks and metrics."""
     server = core.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
     return Starlette(
         routes=_health_routes(core, Drain()),
-        exception_handlers={HTTPException: _no_route},
+        exception_handlers={HTTPException: _http_error},
         middleware=[Middleware(RequestId), Middleware(HostCheck, hosts=hosts)],
     )
 
@@ -100,13 +99,13 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         max_frame_bytes=stream.max_frame_bytes,
         max_operations=stream.max_operations,
     )
-    places = ConnectionLimits(
+    connection_limits = ConnectionLimits(
         max_connections=stream.max_connections,
         max_subscriptions=stream.max_subscriptions,
         max_subscriptions_per_actor=stream.max_subscriptions_per_actor,
         max_connections_per_actor=stream.max_connections_per_actor,
     )
-    sessions, limiter = Sessions(hub.auth.authenticate, hub.auth), ConnectionLimiter(places, hub.metrics)
+    sessions, limiter = Sessions(hub.auth.authenticate, hub.auth), ConnectionLimiter(connection_limits, hub.metrics)
     hub.process.clients = lambda: Clients(*limiter.counts())
     return [
         Route("/graphql", GraphQLOverHTTP(service, sessions, limiter, stream.ping_seconds, stream.stalled_seconds)),
@@ -114,28 +113,28 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
     ]
 
 
-def _health_routes(hub: Core, drain: Drain, has_room: Callable[[], bool] = lambda: True) -> Sequence[BaseRoute]:
+def _health_routes(hub: Core, drain: Drain, has_disk_space: Callable[[], bool] = lambda: True) -> Sequence[BaseRoute]:
     def kafka() -> State | None:
         if not hub.settings.kafka.brokers:
             return None
         lag = hub.process.lags.relay
-        late = lag is not None and lag.lag_seconds > _LATE_SECONDS
-        well = hub.relay.status.state in (RelayState.FOLLOWING, RelayState.STANDBY) and not late
-        return State.HEALTHY if well else State.DEGRADED
+        lagging = lag is not None and lag.lag_seconds > _DEGRADED_LAG_SECONDS
+        healthy = hub.relay.status.state in (RelayState.FOLLOWING, RelayState.STANDBY) and not lagging
+        return State.HEALTHY if healthy else State.DEGRADED
 
     metrics = hub.metrics if hub.settings.telemetry.metrics_enabled else None
-    return health_routes(Health(hub.stream.head, kafka, drain, has_room), metrics)
+    return health_routes(Health(hub.stream.head, kafka, drain, has_disk_space), metrics)
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
-    """What no route answers is told like every other problem."""
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Returns 404 and 405 in the same JSON shape as every other problem."""
     allow = (error.headers or {}).get("Allow") if isinstance(error, HTTPException) else None
     if allow is not None:
-        return problem_response(MethodNotAllowed(f"{request.method} is not answered here", allow=allow))
+        return problem_response(MethodNotAllowed(f"{request.method} is not allowed here", allow=allow))
     return problem_response(NotFound("page", request.url.path))
 
 
-async def _about(_: Request) -> Response:
+async def _service_info(_: Request) -> Response:
     return JSONResponse(
         {
             "service": "xzepr",

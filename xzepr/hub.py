@@ -1,4 +1,4 @@
-"""What a process holds open, opened in order and closed in reverse."""
+"""The resources and services of one process, opened in order and closed in reverse order."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,7 +30,7 @@ from xzepr.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What every process of a hub holds open: the stream, and those who follow it and look after it."""
+    """The resources that every process of a hub opens: the database, the stream, and the services that read it."""
 
     settings: Settings
     process: ThisProcess
@@ -47,7 +47,7 @@ class Core:
 
 @dataclass(frozen=True, slots=True)
 class Hub(Core):
-    """Every service of one process that serves. Interfaces are handed this and nothing else."""
+    """All services of a process that serves clients. Interfaces receive a hub and nothing else."""
 
     users: Users
     auth: Auth
@@ -65,9 +65,11 @@ class Hub(Core):
         metrics: Metrics | None = None,
         passwords: Passwords | None = None,
     ) -> AsyncGenerator["Hub"]:
-        """A hub on a migrated database. Its loops do not run yet: see `server/loops.py`. Raises Unavailable when the
-        database cannot be reached. Its metrics, and what hashes its passwords, are its own unless some are given;
-        passwords that are given are closed with it."""
+        """Opens a hub on a migrated database. Its background loops do not run yet: see `server/loops.py`.
+
+        Without `metrics` or `passwords` it creates its own. It closes `passwords` at the end, even if they were passed
+        in. Raises Unavailable if the database cannot be reached.
+        """
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(open_core(settings, database_url, metrics))
             passwords = passwords or Passwords()
@@ -118,7 +120,7 @@ class Hub(Core):
 
 @asynccontextmanager
 async def open_core(settings: Settings, database_url: str, metrics: Metrics | None = None) -> AsyncGenerator[Core]:
-    """What a process that serves nobody holds open. Raises as `Hub.open` does."""
+    """Opens what a process without clients needs. Raises Unavailable if the database cannot be reached."""
     metrics = metrics or Metrics(__version__)
     db = Database(database_url, settings.database, name="hub")
     await db.open()
@@ -153,7 +155,7 @@ def _retention(db: Database, settings: Settings) -> Retention:
 
 
 def _count_committed(metrics: Metrics, messages: Sequence[Message]) -> None:
-    """Counts what this process has committed: over all processes, that is everything once."""
+    """Counts the messages that this process has committed. Over all processes, each message is counted once."""
     events = [message.event for message in messages if message.kind is Kind.EVENT_RECORDED and message.event]
     passed = sum(event.success for event in events)
     if events:

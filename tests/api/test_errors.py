@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from xzepr.api import errors as api_errors
-from xzepr.api.errors import STATUS, Internal, MethodNotAllowed, described, headers_of, problem_response
+from xzepr.api.errors import STATUS, Internal, MethodNotAllowed, error_objects, headers_of, problem_response
 from xzepr.core.errors import (
     InvalidInput,
     InvalidToken,
@@ -42,16 +42,18 @@ def test_reference_lists_every_code_with_its_status() -> None:
 
 
 def test_described_problem_includes_its_details() -> None:
-    assert described(NotFound("event", "01X", field="id")) == [
+    assert error_objects(NotFound("event", "01X", field="id")) == [
         {"message": "there is no event '01X'", "extensions": {"code": "NOT_FOUND", "field": "id"}}
     ]
-    assert described(Overloaded("busy", retry_after=2)) == [
+    assert error_objects(Overloaded("busy", retry_after=2)) == [
         {"message": "busy", "extensions": {"code": "OVERLOADED", "retryAfter": 2}}
     ]
-    assert described(Internal("r1")) == [
+    assert error_objects(Internal("r1")) == [
         {"message": "internal error", "extensions": {"code": "INTERNAL", "requestId": "r1"}}
     ]
-    assert [error["extensions"] for error in described(InvalidInput((Violation("a", "x"), Violation("b/0", "y"))))] == [
+    assert [
+        error["extensions"] for error in error_objects(InvalidInput((Violation("a", "x"), Violation("b/0", "y"))))
+    ] == [
         {"code": "INVALID_INPUT", "field": "a"},
         {"code": "INVALID_INPUT", "field": "b/0"},
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from graphql import FieldDefinitionNode, ObjectTypeDefinitionNode, StringValueNode, parse
 
-from xzepr.api.graphql.schema import printed
+from xzepr.api.graphql.schema import sdl
 
 GUARDS = ("requires", "signedIn", "anyone")
 
@@ -38,7 +38,7 @@ def guards_of(node: FieldDefinitionNode | ObjectTypeDefinitionNode) -> list[tupl
 
 def guarded_fields() -> Iterator[GuardedField]:
     """Yields every field of the schema that has a guard."""
-    for definition in parse(printed()).definitions:
+    for definition in parse(sdl()).definitions:
         if isinstance(definition, ObjectTypeDefinitionNode):
             for field in definition.fields or ():
                 for guard, permission in guards_of(field):

@@ -15,17 +15,17 @@ from graphql import (
 )
 
 from tests.contract.guarded_fields import guards_of
-from xzepr.api.graphql.schema import printed
+from xzepr.api.graphql.schema import sdl
 from xzepr.core.actor import Permission, Role
 from xzepr.features.stream.kinds import KINDS, Kind
 
 SDL = Path(__file__).parents[2] / "schema.graphql"
-SCHEMA = build_schema(printed())
+SCHEMA = build_schema(sdl())
 ROOTS = ("Query", "Mutation", "Subscription")
 
 
 def test_schema_file_is_up_to_date() -> None:
-    assert SDL.read_text(encoding="utf-8") == printed(), "update it with `make schema` and review the difference"
+    assert SDL.read_text(encoding="utf-8") == sdl(), "update it with `make schema` and review the difference"
 
 
 def test_schema_command_prints_the_schema_file() -> None:

@@ -1,4 +1,4 @@
-"""Credentials as clients present them, in headers or in `connection_init`, never in an address."""
+"""Reads credentials from headers or from a `connection_init` payload; a URL never carries them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,57 +8,61 @@ from starlette.datastructures import Headers
 from xzepr.core.actor import ANONYMOUS, Actor
 from xzepr.core.errors import InvalidToken
 
+# Takes a token or an API key and returns its actor. Raises InvalidToken or TokenExpired.
 Authenticate = Callable[[str], Awaitable[Actor]]
-"""Takes a token or an API key; gives its actor or raises InvalidToken or TokenExpired."""
+
+# Where a `connection_init` payload may carry a credential: key in lower case, and the form of its value.
+_PAYLOAD_KEYS = {"authorization": "bearer", "x-api-key": "plain", "apikey": "plain", "token": "plain"}
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A token or an API key that was presented and not yet looked at."""
+    """A token or an API key that a client sent and that is not verified yet."""
 
     secret: str = field(repr=False)
 
 
-def credentials_of(headers: Headers) -> Credential | None:
-    """What `Authorization: Bearer …` and `X-API-Key: …` present; None without either.
+def credential_from_headers(headers: Headers) -> Credential | None:
+    """Returns the credential in `Authorization: Bearer …` or `X-API-Key: …`; None if there is neither.
 
-    Raises InvalidToken for another scheme, and when several are presented that differ.
+    Raises InvalidToken if the scheme is not Bearer, or if several credentials differ.
     """
     bearers = [_bearer(value) for value in headers.getlist("authorization") if value.strip()]
     keys = [value.strip() for value in headers.getlist("x-api-key") if value.strip()]
-    return _the_one(bearers + keys)
+    return _single_credential(bearers + keys)
 
 
-def credentials_in(payload: Mapping[str, object] | None) -> Credential | None:
-    """What a `connection_init` payload presents: `Authorization` (Bearer), `X-API-Key` or `apiKey`, or `token`."""
-    found: list[str] = []
+def credential_from_payload(payload: Mapping[str, object] | None) -> Credential | None:
+    """Returns the credential in a `connection_init` payload, or None.
+
+    Its keys are `Authorization` (with Bearer), `X-API-Key`, `apiKey` and `token`, in any case. Raises InvalidToken if a
+    value is not a text, or if several credentials differ.
+    """
+    secrets: list[str] = []
     for name, value in (payload or {}).items():
-        kind = _PAYLOAD_NAMES.get(name.lower())
+        kind = _PAYLOAD_KEYS.get(name.lower())
         if kind is None or value is None:
             continue
         if not isinstance(value, str) or not value.strip():
-            raise InvalidToken(f"{name} must be a text")
-        found.append(_bearer(value) if kind == "bearer" else value.strip())
-    return _the_one(found)
+            raise InvalidToken(f"{name} must be a non-empty string")
+        secrets.append(_bearer(value) if kind == "bearer" else value.strip())
+    return _single_credential(secrets)
 
 
 async def actor_of(credential: Credential | None, authenticate: Authenticate) -> Actor:
-    """Who presented it. Nobody presented anything: ANONYMOUS. Raises InvalidToken or TokenExpired."""
+    """Returns the actor of a credential; ANONYMOUS if it is None. Raises InvalidToken or TokenExpired."""
     return ANONYMOUS if credential is None else await authenticate(credential.secret)
-
-
-_PAYLOAD_NAMES = {"authorization": "bearer", "x-api-key": "plain", "apikey": "plain", "token": "plain"}
 
 
 def _bearer(value: str) -> str:
     scheme, _, secret = value.strip().partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise InvalidToken("Authorization must be 'Bearer' and a token or an API key")
+        raise InvalidToken("Authorization must be 'Bearer', followed by a token or an API key")
     return secret.strip()
 
 
-def _the_one(secrets: Iterable[str]) -> Credential | None:
+def _single_credential(secrets: Iterable[str]) -> Credential | None:
     distinct = set(secrets)
     if len(distinct) > 1:
-        raise InvalidToken("several credentials were presented, and they differ: send one")
+        raise InvalidToken("the request has several different credentials: send only one")
     return Credential(distinct.pop()) if distinct else None

@@ -1,25 +1,25 @@
-"""The end of one process, as its clients meet it: nothing new begins, what runs is finished, who follows leaves."""
+"""Graceful shutdown of a process: no new work begins, running work finishes, and subscribers reconnect elsewhere."""
 
 import asyncio
 
 
 class Drain:
-    """Whether this process is about to stop. Whatever serves clients asks, or waits, and sends them elsewhere."""
+    """The shutdown signal of this process. Code that serves clients checks or awaits it, then sends them elsewhere."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
         self.mutations: set[asyncio.Task[object]] = set()
-        """Those that run, also when their callers have gone: the process does not stop before they have ended."""
+        """Mutations that are running. The process does not stop before they end, even if their clients disconnected."""
 
     @property
     def begun(self) -> bool:
-        """Whether the process stops."""
+        """Whether the process is shutting down."""
         return self._begun.is_set()
 
     def begin(self) -> None:
-        """The process stops, from now on and for good."""
+        """Starts the shutdown. It cannot be reversed."""
         self._begun.set()
 
     async def wait(self) -> None:
-        """Returns once the process stops."""
+        """Waits until the shutdown starts."""
         await self._begun.wait()

@@ -1,4 +1,4 @@
-"""How a Problem is told to a client: its HTTP status, its headers, and the one shape of JSON that all answers have."""
+"""Translates a Problem for clients: its HTTP status, its headers, and the JSON that all error responses share."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
@@ -13,13 +13,13 @@ JsonObject = dict[str, object]
 
 
 class BadRequest(Problem):
-    """The request is not what the interface reads: not JSON, not an object, a parameter of the wrong type."""
+    """The request is malformed: not JSON, not an object, or a parameter of the wrong type."""
 
     code = "BAD_REQUEST"
 
 
 class MethodNotAllowed(Problem):
-    """The address does not answer to that method; `allow` names those it answers to."""
+    """The URL does not accept that HTTP method; `allow` lists the accepted ones."""
 
     code = "METHOD_NOT_ALLOWED"
 
@@ -29,135 +29,143 @@ class MethodNotAllowed(Problem):
 
 
 class NotAcceptable(Problem):
-    """The client accepts none of the types that the answer could have."""
+    """The client accepts none of the media types that the response could have."""
 
     code = "NOT_ACCEPTABLE"
 
 
 class UnsupportedMediaType(Problem):
-    """The body is of a type that the interface does not read."""
+    """The media type of the body is not supported."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class RequestTooSlow(Problem):
-    """The request did not arrive whole in time."""
+    """The complete request did not arrive in time."""
 
     code = "REQUEST_TIMEOUT"
 
 
 class HostNotAllowed(Problem):
-    """The request names a host that this hub does not answer for."""
+    """The `Host` of the request is not an allowed host."""
 
     code = "HOST_NOT_ALLOWED"
 
     def __init__(self) -> None:
-        super().__init__("this hub does not answer for that host name: add it to server.allowed_hosts")
+        super().__init__("this hub does not accept requests for that host name: add it to server.allowed_hosts")
 
 
 class OriginNotAllowed(Problem):
-    """A page of another site wants to open a WebSocket."""
+    """A page from another origin tried to open a WebSocket."""
 
     code = "ORIGIN_NOT_ALLOWED"
 
     def __init__(self) -> None:
-        super().__init__("pages of that origin may not connect: add it to security.cors.allowed_origins")
+        super().__init__("pages from that origin may not connect: add it to security.cors.allowed_origins")
 
 
-class Refused(Problem):
-    """A GraphQL request refused before anything ran, with errors that have messages and places of their own."""
+class RequestRejected(Problem):
+    """A GraphQL request that was rejected before execution. Each of its `errors` has its own message and location."""
 
     def __init__(self, errors: Sequence[JsonObject]) -> None:
         super().__init__(str(errors[0]["message"]))
         self.errors = list(errors)
 
 
-class DocumentNotParsed(Refused):
+class DocumentNotParsed(RequestRejected):
     """The GraphQL document has a syntax error."""
 
     code = "GRAPHQL_PARSE_FAILED"
 
 
-class DocumentNotValid(Refused):
-    """The GraphQL document does not fit the schema."""
+class DocumentNotValid(RequestRejected):
+    """The GraphQL document does not match the schema."""
 
     code = "GRAPHQL_VALIDATION_FAILED"
 
 
-class VariablesNotValid(Refused):
-    """The variables do not fit their types."""
+class VariablesNotValid(RequestRejected):
+    """The variables do not match their types."""
 
     code = InvalidInput.code
 
 
 class DocumentTooComplex(Problem):
-    """The GraphQL document is larger or deeper than the limits, which the message names."""
+    """The GraphQL document exceeds a limit on its size or depth, which the message names."""
 
     code = "DOCUMENT_TOO_COMPLEX"
 
 
 class OperationNotFound(Problem):
-    """It is not clear which operation of the document is meant."""
+    """The document has no operation, or has several and the request names none of them."""
 
     code = "OPERATION_RESOLUTION_FAILURE"
 
 
 class TooManyOperations(Problem):
-    """One connection runs as many operations as it may."""
+    """The connection already runs the maximum number of operations."""
 
     code = "TOO_MANY_OPERATIONS"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"at most {limit} operations run on one connection: end one, or open another connection")
+        super().__init__(f"this connection already runs {limit} operations: end one, or open another connection")
 
 
 class TooManySubscriptions(Problem):
-    """One user has as many subscriptions in this process as they may."""
+    """The user has reached the limit of subscriptions in this process."""
 
     code = "TOO_MANY_SUBSCRIPTIONS"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"you may have {limit} subscriptions on one server: end one", retry_after=10)
+        super().__init__(f"you already have {limit} subscriptions on this server: end one", retry_after=10)
 
 
 class TooManyConnections(Problem):
-    """One user has as many WebSockets and event streams in this process as they may."""
+    """The user has reached the limit of WebSockets and event streams in this process."""
 
     code = "TOO_MANY_CONNECTIONS"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"you may have {limit} open connections to one server: close one", retry_after=10)
+        super().__init__(f"you already have {limit} open connections to this server: close one", retry_after=10)
 
 
 class SubscriptionsFull(Problem):
-    """This process has as many subscriptions as it takes."""
+    """This process has reached its limit of subscriptions."""
 
     code = "SUBSCRIPTIONS_FULL"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"this server has the {limit} subscriptions that it takes", retry_after=10)
+        super().__init__(
+            f"this server has reached its limit of {limit} subscriptions: try again, or try another server",
+            retry_after=10,
+        )
 
 
 class ConnectionsFull(Problem):
-    """This process has as many WebSockets and event streams as it takes."""
+    """This process has reached its limit of WebSockets and event streams."""
 
     code = "CONNECTIONS_FULL"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"this server has the {limit} open connections that it takes", retry_after=10)
+        super().__init__(
+            f"this server has reached its limit of {limit} open connections: try again, or try another server",
+            retry_after=10,
+        )
 
 
 class Draining(Problem):
-    """This process is about to stop and begins nothing any more; nothing was done of what was asked."""
+    """This process is shutting down. It did nothing of the request."""
 
     code = "DRAINING"
 
     def __init__(self) -> None:
-        super().__init__("this server stops: nothing was done; connect again, to another one", retry_after=1)
+        super().__init__(
+            "this server is shutting down and did nothing: connect again, to another server", retry_after=1
+        )
 
 
 class Internal(Problem):
-    """Our own fault, masked: the log has the cause under the same request id."""
+    """A fault in the hub. The message hides the cause; the log has it under the same request id."""
 
     code: ClassVar[str] = "INTERNAL"
 
@@ -166,6 +174,7 @@ class Internal(Problem):
         self.request_id = request_id
 
 
+# The HTTP status of each code, for responses that consist of the problem alone.
 STATUS: Mapping[str, int] = {
     "BAD_REQUEST": 400,
     "CONFLICT": 409,
@@ -202,14 +211,14 @@ STATUS: Mapping[str, int] = {
     "UNAVAILABLE": 503,
     "UNSUPPORTED_MEDIA_TYPE": 415,
 }
-"""The HTTP status of every code, for answers that consist of the problem alone."""
 
-_ASKS_FOR_TOKEN = frozenset({"UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"})
+# Codes whose response carries WWW-Authenticate.
+_CHALLENGE_CODES = frozenset({"UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"})
 
 
-def described(problem: Problem) -> list[JsonObject]:
-    """The problem as GraphQL errors : one, or one for each violation of an input."""
-    if isinstance(problem, Refused):
+def error_objects(problem: Problem) -> list[JsonObject]:
+    """Returns a problem as GraphQL errors: one error, or one for each violation of an input."""
+    if isinstance(problem, RequestRejected):
         return problem.errors
     if isinstance(problem, InvalidInput):
         return [_error(v.message, problem.code, field=v.field) for v in problem.violations]
@@ -230,24 +239,24 @@ def _error(
     oldest_cursor: str | None = None,
 ) -> JsonObject:
     extensions: JsonObject = {"code": code}
-    given = {"field": field, "retryAfter": retry_after, "requestId": request_id, "oldestCursor": oldest_cursor}
-    for name, value in given.items():
+    details = {"field": field, "retryAfter": retry_after, "requestId": request_id, "oldestCursor": oldest_cursor}
+    for name, value in details.items():
         if value is not None:
             extensions[name] = value
     return {"message": message, "extensions": extensions}
 
 
 def status_of(problem: Problem) -> int:
-    """The HTTP status of an answer that consists of this problem alone."""
+    """Returns the HTTP status of a response that consists of this problem alone."""
     return STATUS.get(problem.code, 500)
 
 
 def headers_of(problem: Problem) -> dict[str, str]:
-    """The headers that go with the problem: which methods are allowed, how to sign in, when to come again."""
+    """Returns the headers of an error response, such as Allow, WWW-Authenticate and Retry-After."""
     headers = retry_header([problem.retry_after])
     if isinstance(problem, MethodNotAllowed):
         headers["Allow"] = problem.allow
-    if problem.code in _ASKS_FOR_TOKEN:
+    if problem.code in _CHALLENGE_CODES:
         headers["WWW-Authenticate"] = "Bearer" if problem.code == "UNAUTHENTICATED" else 'Bearer error="invalid_token"'
     if problem.code in ("TOO_LARGE", "REQUEST_TIMEOUT"):
         headers["Connection"] = "close"
@@ -255,12 +264,12 @@ def headers_of(problem: Problem) -> dict[str, str]:
 
 
 def retry_header(seconds: Iterable[float | None]) -> dict[str, str]:
-    """`Retry-After` with the longest of the waits in whole seconds; nothing when there is none."""
+    """Returns `Retry-After` with the longest wait, rounded up to whole seconds; empty if there is none."""
     waits = [wait for wait in seconds if wait is not None]
     return {"Retry-After": str(max(1, ceil(max(waits))))} if waits else {}
 
 
 def problem_response(problem: Problem, *, media_type: str = "application/json") -> Response:
-    """The whole answer to a request that was refused."""
-    body = orjson.dumps({"errors": described(problem)})
+    """Returns the complete response to a rejected request."""
+    body = orjson.dumps({"errors": error_objects(problem)})
     return Response(body, status_of(problem), headers_of(problem), media_type=media_type)

@@ -1,4 +1,4 @@
-"""How the hub is, for orchestrators and people: `/health`, `/health/live`, `/health/ready`, `/metrics`."""
+"""Health checks and metrics: `/health`, `/health/live`, `/health/ready` and `/metrics`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,34 +16,33 @@ from xzepr.infra.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
 class State(StrEnum):
-    """How something is. Degraded: it serves, and something beside it does not."""
+    """The health of the hub or of a component. DEGRADED: the hub serves, but a component does not work."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
     UNHEALTHY = "unhealthy"
 
 
-DRAINING = "draining"
-"""The status of a process that stops, whatever its parts are like: it is to be sent nothing more."""
+DRAINING = "draining"  # the status of a process that is shutting down, whatever the state of its components
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is asked when somebody asks how the hub is."""
+    """The checks behind the health routes."""
 
     database: Callable[[], Awaitable[object]]
-    """Returns when the database answers; raises, or takes longer than the time-out, when it does not."""
+    """Queries the database. Raises, or takes longer than `timeout_seconds`, if the database does not respond."""
     kafka: Callable[[], State | None]
-    """What the relay last saw of its brokers; None where no broker is named. Never waits."""
+    """Returns the last known state of the relay; None if no brokers are configured. Does not wait."""
     drain: Drain
-    has_room: Callable[[], bool] = lambda: True
-    """Whether the disk under the database takes what is written. Never waits."""
+    has_disk_space: Callable[[], bool] = lambda: True
+    """Returns whether the disk of the database accepts writes. Does not wait."""
     timeout_seconds: float = 2.0
 
     async def components(self) -> dict[str, State]:
-        """How each part is."""
+        """Returns the state of each component."""
         states = {"database": await self._database()}
-        if not self.has_room():
+        if not self.has_disk_space():
             states["storage"] = State.DEGRADED
         kafka = self.kafka()
         return states if kafka is None else states | {"kafka": kafka}
@@ -53,38 +52,38 @@ class Health:
             async with asyncio.timeout(self.timeout_seconds):
                 await self.database()
         except Exception:
-            # Whatever it was, whoever uses the database logs it; here only its being away counts.
+            # The code that uses the database logs the cause. Here only the failure matters.
             return State.UNHEALTHY
         return State.HEALTHY
 
 
-def overall(components: dict[str, State]) -> State:
-    """Without its database the hub can do nothing; without anything else it serves on."""
+def overall_state(components: dict[str, State]) -> State:
+    """Combines the states: UNHEALTHY without the database, DEGRADED if another component does not work."""
     if components["database"] is not State.HEALTHY:
         return State.UNHEALTHY
     return State.HEALTHY if set(components.values()) == {State.HEALTHY} else State.DEGRADED
 
 
 def health_routes(health: Health, metrics: Metrics | None) -> list[Route]:
-    """The routes, without `/metrics` when `metrics` is None."""
+    """Returns the routes; without `/metrics` if `metrics` is None."""
 
     async def show(_: Request) -> Response:
         if health.drain.begun:
-            return _answer({"status": DRAINING, "service": "xzepr", "version": xzepr.__version__}, serving=False)
+            return _response({"status": DRAINING, "service": "xzepr", "version": xzepr.__version__}, serving=False)
         components = await health.components()
-        state = overall(components)
+        state = overall_state(components)
         body = {"status": state, "service": "xzepr", "version": xzepr.__version__, "components": components}
-        return _answer(body, serving=state is not State.UNHEALTHY)
+        return _response(body, serving=state is not State.UNHEALTHY)
 
     async def live(_: Request) -> Response:
-        return _answer({"status": "alive"}, serving=True)
+        return _response({"status": "alive"}, serving=True)
 
     async def ready(_: Request) -> Response:
         if health.drain.begun:
-            return _answer({"status": DRAINING}, serving=False)
+            return _response({"status": DRAINING}, serving=False)
         components = await health.components()
-        serving = overall(components) is not State.UNHEALTHY
-        return _answer({"status": "ready" if serving else "not ready", "components": components}, serving=serving)
+        serving = overall_state(components) is not State.UNHEALTHY
+        return _response({"status": "ready" if serving else "not ready", "components": components}, serving=serving)
 
     routes = [Route("/health", show), Route("/health/live", live), Route("/health/ready", ready)]
     return routes if metrics is None else [*routes, _metrics_route(metrics)]
@@ -97,7 +96,7 @@ def _metrics_route(metrics: Metrics) -> Route:
     return Route("/metrics", show)
 
 
-def _answer(body: Mapping[str, object], *, serving: bool) -> Response:
+def _response(body: Mapping[str, object], *, serving: bool) -> Response:
     return Response(
         orjson.dumps(body),
         status_code=200 if serving else 503,

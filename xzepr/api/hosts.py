@@ -1,4 +1,4 @@
-"""Which names this hub answers to and whose pages may connect, against rebound DNS and pages of other sites."""
+"""Allowed hosts and origins: a defence against DNS rebinding and against pages from other sites."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -8,30 +8,33 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 class AllowedHosts:
-    """The host names that are ours. An address in digits always is: DNS rebinding needs a name."""
+    """The host names that this hub accepts. IP addresses are always accepted, because DNS rebinding needs a name."""
 
     def __init__(self, names: Iterable[str] = (), *, public_url: str | None = None) -> None:
-        """`names` without ports, or `*` for any; `public_url` adds the host of an address."""
-        ours = {_name_of(name) for name in names} | {"localhost"}
+        """`names` have no ports; `*` allows any host. The host of `public_url` is allowed, too."""
+        allowed = {_hostname(name) for name in names} | {"localhost"}
         if public_url is not None:
-            ours.add(_name_of(urlsplit(public_url).netloc))
-        self._names = frozenset(ours)
+            allowed.add(_hostname(urlsplit(public_url).netloc))
+        self._names = frozenset(allowed)
 
     def allow(self, host_header: str) -> bool:
-        """Whether a request with that `Host` may be answered."""
-        name = _name_of(host_header)
+        """Returns whether requests with this `Host` header are accepted."""
+        name = _hostname(host_header)
         return "*" in self._names or name in self._names or _is_address(name)
 
 
 class AllowedOrigins:
-    """The pages that may open a WebSocket: our own, and those of configured origins."""
+    """The origins whose pages may open a WebSocket: the hub's own, and the configured ones."""
 
     def __init__(self, origins: Iterable[str] = ()) -> None:
-        """`origins` as browsers send them, `https://console.example.org`, or `*` for any."""
+        """`origins` are written as browsers send them: `https://console.example.org`; `*` allows any."""
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
 
     def allow(self, origin: str | None, host_header: str) -> bool:
-        """Whether a page of that origin may connect to that host. No origin: not a browser, and welcome."""
+        """Returns whether a page from this origin may connect to this host.
+
+        Requests without an Origin header do not come from a browser and are allowed.
+        """
         if origin is None or "*" in self._origins:
             return True
         if origin.lower() in self._origins:
@@ -44,8 +47,8 @@ class AllowedOrigins:
         )
 
 
-def _name_of(host: str) -> str:
-    """The name without its port: `[::1]:80` is `::1`."""
+def _hostname(host: str) -> str:
+    """Returns the host without its port: `::1` for `[::1]:80`."""
     host = host.strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]

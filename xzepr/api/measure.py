@@ -1,4 +1,4 @@
-"""Counts and times every request, by the route that answered it."""
+"""Counts and times every request by the route that handled it."""
 
 import time
 
@@ -8,27 +8,28 @@ from xzepr.infra.telemetry.metrics import Metrics
 
 
 class MeasureRequests:
-    """Tells the metrics of each request once it is answered; goes outside whatever may refuse one."""
+    """Middleware that reports each request to the metrics. Outermost, so that rejected requests count, too."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI request."""
+        """Handles one ASGI request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        begun, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 500
 
-        async def noted(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, send_and_note_status)
         finally:
-            # Without a route it was refused on the way or asked for nothing of ours; what clients make up is no label.
+            # Without a route, a middleware rejected the request or no route matches. Clients invent paths, so a path is
+            # never a label.
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.request_answered(scope["method"], route, status, time.perf_counter() - begun)
+            self._metrics.request_answered(scope["method"], route, status, time.perf_counter() - started)

@@ -1,10 +1,10 @@
-"""`xzepr schema`: the GraphQL contract, printed from the code."""
+"""The command `xzepr schema`: prints the GraphQL schema generated from the code."""
 
 import typer
 
-from xzepr.api.graphql.schema import printed
+from xzepr.api.graphql.schema import sdl
 
 
 def schema() -> None:
     """Print the GraphQL schema (SDL)."""
-    typer.echo(printed(), nl=False)
+    typer.echo(sdl(), nl=False)

@@ -48,7 +48,7 @@ def plan_of(schema: GraphQLSchema, text: str) -> Plan:
 
 # Input: every input type of the schema, as a variable and within a literal.
 
-SLOW = public_schema.described()
+SLOW = public_schema.strawberry_schema()
 FAST = core_schema(public_schema.build())
 INPUTS = sorted(
     name for name, kind in FAST.type_map.items() if isinstance(kind, GraphQLInputObjectType) and name[0] != "_"

@@ -1,1 +1,1 @@
-"""Pages for people: what a browser shows of the hub."""
+"""The pages that a hub serves to browsers."""

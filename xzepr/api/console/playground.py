@@ -1,4 +1,4 @@
-"""The GraphQL playground: GraphiQL and all it needs, from the package, under a policy that allows nothing else."""
+"""The GraphQL playground: GraphiQL, served from the package with a policy that forbids all other sources."""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute, Route
 PAGE_PATH: Final = "/graphql/playground"
 STATIC: Final = Path(__file__).parent / "static"
 
-# Its editor writes style elements as it goes, hence 'unsafe-inline' for styles alone. 'self' in connect-src covers
-# the WebSocket of the same origin.
+# GraphiQL's editor inserts style elements, hence 'unsafe-inline' for styles only. 'self' in connect-src includes the
+# WebSocket of the same origin.
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
         "default-src 'none'",
@@ -38,7 +38,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-# Named here because the machine's own table of types may say otherwise, and nosniff makes that fatal.
+# Listed here because the system's own table may have other types, and with nosniff a wrong one breaks the page.
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -47,12 +47,12 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
     ".ttf": "font/ttf",
     ".txt": "text/plain; charset=utf-8",
 }
-# Asset names carry a hash of their content, except the two that people read.
-_CHANGING: Final = frozenset({"THIRD_PARTY.txt", "manifest.json"})
+# Files without a content hash in their name: they must be revalidated. All other names change with the content.
+_UNHASHED: Final = frozenset({"THIRD_PARTY.txt", "manifest.json"})
 
 
 def playground_routes() -> list[BaseRoute]:
-    """The page at `/graphql/playground` and its files below it; they ask nobody who they are."""
+    """Returns the routes of the page at `/graphql/playground` and of its files. They need no credentials."""
     compressed = [Middleware(GZipMiddleware, minimum_size=1024, compresslevel=6)]
     assets = _Assets(frozenset(_bundled_names()) | {"manifest.json"})
     return [
@@ -71,7 +71,7 @@ async def _page(_request: Request) -> Response:
 
 
 class _Assets:
-    """Serves the files that the manifest names, and by being a list of names no others."""
+    """Serves exactly the files that the manifest lists."""
 
     __slots__ = ("_names",)
 
@@ -79,11 +79,11 @@ class _Assets:
         self._names = names
 
     async def serve(self, request: Request) -> Response:
-        """The named file, or 404."""
+        """Returns the requested file, or 404."""
         name: str = request.path_params["name"]
         if name not in self._names:
             raise HTTPException(404)
-        return _file(name, "no-cache" if name in _CHANGING else "public, max-age=31536000, immutable")
+        return _file(name, "no-cache" if name in _UNHASHED else "public, max-age=31536000, immutable")
 
 
 def _file(name: str, cache_control: str) -> Response:

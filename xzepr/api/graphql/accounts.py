@@ -13,47 +13,49 @@ from xzepr.features.auth.model import NewApiKey, Session
 from xzepr.features.users.model import NewUser
 from xzepr.features.users.model import User as UserModel
 
-strawberry.enum(Permission, name="Permission", description="One thing that an actor may be allowed to do.")
+strawberry.enum(Permission, name="Permission", description="Something that a user or an API key may be allowed to do.")
 strawberry.enum(Role, name="Role", description="A named set of permissions.")
 
 
-@strawberry.type(description="Who is asking.")
+@strawberry.type(description="The caller.")
 class Me:
-    """The caller."""
+    """The user behind the credentials of the request."""
 
     id: strawberry.ID
     username: str
     permissions: list[Permission]
 
 
-@strawberry.type(description="Somebody who may log in.")
+@strawberry.type(description="A local account.")
 class User:
     """Resolved from `users.model.User`."""
 
     id: strawberry.ID
     username: str
     roles: list[Role]
-    enabled: bool
+    enabled: bool = strawberry.field(
+        description="Whether the user may log in, and whether their tokens and API keys are accepted."
+    )
     created_at: datetime
 
 
-@strawberry.type(description="A key that acts for its user. Its secret is told once, when it is created.")
+@strawberry.type(description="A key that acts for its user. Its secret is shown once, when the key is created.")
 class ApiKey:
     """Resolved from `auth.model.ApiKey`."""
 
     id: strawberry.ID
     name: str
     permissions: list[Permission] | None = strawberry.field(
-        description="What it is narrowed to; null: whatever its user may do."
+        description="The permissions that the key is limited to; null if it has all permissions of its user."
     )
     created_at: datetime
-    expires_at: datetime | None
+    expires_at: datetime | None = strawberry.field(description="Null if the key does not expire.")
     revoked_at: datetime | None
 
 
 @strawberry.input
 class LoginInput:
-    """Credentials of a local account."""
+    """The credentials of a local account."""
 
     username: str
     password: str
@@ -74,18 +76,18 @@ class LoginPayload:
 
 @strawberry.input
 class CreateApiKeyInput:
-    """A key that acts for the caller."""
+    """An API key to create, which acts for the caller."""
 
     name: str
     permissions: list[Permission] | None = strawberry.field(
-        default=None, description="Narrow it to these; null: whatever its user may do."
+        default=None, description="Limit the key to these permissions; null grants all permissions of its user."
     )
-    expires_at: datetime | None = None
+    expires_at: datetime | None = strawberry.field(default=None, description="Null if the key does not expire.")
 
 
 @strawberry.type
 class CreateApiKeyPayload:
-    """The key and its secret, which cannot be had again."""
+    """The key and its secret, which is not shown again."""
 
     api_key: ApiKey
     secret: str
@@ -93,21 +95,21 @@ class CreateApiKeyPayload:
 
 @strawberry.input
 class RevokeApiKeyInput:
-    """A key to be ended."""
+    """An API key to revoke."""
 
     id: strawberry.ID
 
 
 @strawberry.type
 class RevokeApiKeyPayload:
-    """The id of the key that is no longer accepted."""
+    """The id of the revoked key."""
 
     id: strawberry.ID
 
 
 @strawberry.input
 class CreateUserInput:
-    """A local account."""
+    """A local account to create."""
 
     username: str
     password: str
@@ -116,7 +118,7 @@ class CreateUserInput:
 
 @strawberry.input
 class SetUserEnabledInput:
-    """Whether a user may log in, and their tokens and keys are accepted."""
+    """Whether a user may log in, and whether their tokens and keys are accepted."""
 
     id: strawberry.ID
     enabled: bool
@@ -124,14 +126,14 @@ class SetUserEnabledInput:
 
 @strawberry.type
 class UserPayload:
-    """The user as they are after the mutation."""
+    """The user after the mutation."""
 
     user: User
 
 
 @strawberry.type
 class CreateStreamTicketPayload:
-    """What opens one event stream: GET it with `?ticket=…` before it expires."""
+    """A ticket that opens one event stream: send GET with `?ticket=…` before it expires."""
 
     ticket: str
     expires_at: datetime
@@ -139,9 +141,9 @@ class CreateStreamTicketPayload:
 
 @strawberry.type
 class AccountQueries:
-    """Root fields about the caller."""
+    """Queries for the caller and for users."""
 
-    @strawberry.field(description="Who the credentials say is asking.", directives=[SignedIn()])
+    @strawberry.field(description="The caller, according to the credentials.", directives=[SignedIn()])
     @staticmethod
     def me(info: Info) -> Me | None:
         actor = info.context.actor
@@ -149,7 +151,7 @@ class AccountQueries:
         return Me(id=strawberry.ID(actor.id), username=actor.name, permissions=sorted(actor.permissions))
 
     @strawberry.field(
-        graphql_type=list[ApiKey] | None, description="The caller's keys, newest first.", directives=[SignedIn()]
+        graphql_type=list[ApiKey] | None, description="The caller's API keys, newest first.", directives=[SignedIn()]
     )
     @staticmethod
     async def api_keys(info: Info) -> list[ApiKeyModel]:
@@ -157,7 +159,7 @@ class AccountQueries:
 
     @strawberry.field(
         graphql_type=list[User] | None,
-        description="Local accounts, by name; at most a thousand.",
+        description="Local accounts by name; at most 1,000.",
         directives=requires(Permission.USER_MANAGE),
     )
     @staticmethod
@@ -167,14 +169,17 @@ class AccountQueries:
 
 @strawberry.type
 class AccountMutations:
-    """Root fields that change who may ask."""
+    """Mutations of users, sessions and API keys."""
 
     @strawberry.mutation(graphql_type=LoginPayload | None, directives=[Anyone()])
     @staticmethod
     async def login(info: Info, input: LoginInput) -> Session:
         return await info.context.hub.auth.login(input.username, input.password)
 
-    @strawberry.mutation(description="Needs a login; a key cannot make keys.", directives=[SignedIn()])
+    @strawberry.mutation(
+        description="Creates an API key. The caller must have logged in: a key cannot create keys.",
+        directives=[SignedIn()],
+    )
     @staticmethod
     async def create_api_key(info: Info, input: CreateApiKeyInput) -> CreateApiKeyPayload | None:
         permissions = None if input.permissions is None else tuple(input.permissions)
@@ -183,15 +188,17 @@ class AccountMutations:
         key: ApiKey = created.key  # pyright: ignore[reportAssignmentType] resolved from the feature's ApiKey
         return CreateApiKeyPayload(api_key=key, secret=created.secret)
 
-    @strawberry.mutation(description="One's own key; with user:manage anybody's.", directives=[SignedIn()])
+    @strawberry.mutation(
+        description="Revokes an API key of the caller; with user:manage, of any user.", directives=[SignedIn()]
+    )
     @staticmethod
     async def revoke_api_key(info: Info, input: RevokeApiKeyInput) -> RevokeApiKeyPayload | None:
         await info.context.hub.auth.revoke_api_key(info.context.actor, input.id)
         return RevokeApiKeyPayload(id=input.id)
 
     @strawberry.mutation(
-        description="For clients that can send no header, such as EventSource: opens one event stream within 30 s, "
-        "with the rights and for as long as the credential that asked for it.",
+        description="For clients that cannot send headers, such as EventSource. The ticket opens one event stream "
+        "within 30 s. The stream has the rights of the credential that requested the ticket, and ends with it.",
         directives=[SignedIn()],
     )
     @staticmethod

@@ -1,4 +1,4 @@
-"""What a resolver knows of the operation that it works for."""
+"""The context of a GraphQL operation, which its resolvers share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from xzepr.hub import Hub
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One operation, or one message of a subscription."""
+    """The context of one operation, or of one message of a subscription."""
 
     hub: Hub
     actor: Actor
     request_id: str
     last_event_id: str | None
-    """The cursor from which an SSE client resumes; it outranks the argument `after`."""
+    """The cursor after which an SSE client resumes. It takes precedence over the argument `after`."""
     extensions: Mapping[str, object]
-    """What the client sent as the request's `extensions`, over whichever transport."""
+    """The `extensions` of the request, over any transport."""
     loaders: Loaders
 
     @classmethod
     def new(
         cls, hub: Hub, actor: Actor, request_id: str, extensions: Mapping[str, object], last_event_id: str | None
     ) -> "Context":
-        """A context with loaders of its own."""
+        """Creates a context with its own loaders."""
         return cls(hub, actor, request_id, last_event_id, extensions, Loaders(hub, actor))
 
 

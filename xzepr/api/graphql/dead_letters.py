@@ -1,4 +1,4 @@
-"""Dead letters in the schema: what Kafka refused and why, sending it again, and giving it up."""
+"""Dead letters in the schema: listing, retrying and dropping messages that Kafka rejected."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 import strawberry
 
 from xzepr.api.graphql.context import Info
-from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import Position
 from xzepr.core.actor import Permission
@@ -15,69 +15,77 @@ from xzepr.features.relay import dead_letters
 from xzepr.features.relay.dead_letters import DeadLetterState
 
 DeadLetterStateType = strawberry.enum(
-    DeadLetterState, name="DeadLetterState", description="What becomes of a message that Kafka refused."
+    DeadLetterState,
+    name="DeadLetterState",
+    description="What happens to a message that Kafka rejected. WAITING: an administrator must decide. RETRYING: the "
+    "relay is about to send it again. DROPPED: an administrator does not want it in Kafka.",
 )
 
 
-@strawberry.type(description="A message of the stream that the brokers of a route refused, and that was left out.")
+@strawberry.type(description="A message that the brokers of a route rejected and that the relay skipped.")
 class DeadLetter:
     """Resolved from `dead_letters.DeadLetter`."""
 
     route: str
-    position: Position = strawberry.field(description="Of the message in the stream, which keeps it.")
+    position: Position = strawberry.field(description="The message's position in the stream, which keeps the message.")
     message_id: strawberry.ID
-    reason: str = strawberry.field(description="Why it was refused last.")
-    attempts: int
-    refused_at: datetime = strawberry.field(description="When it was refused last.")
+    reason: str = strawberry.field(description="Why it was rejected most recently.")
+    attempts: int = strawberry.field(description="How often it has become a dead letter.")
+    refused_at: datetime = strawberry.field(description="When it was rejected most recently.")
     state: DeadLetterStateType  # pyright: ignore[reportInvalidTypeForm] an enum, as Strawberry wraps it
-    by: str | None = strawberry.field(description="Who dropped it or had it sent again.")
+    by: str | None = strawberry.field(
+        description="The name of the user that dropped or retried it; null if no one did."
+    )
 
 
-@strawberry.input(description="Dead letters to be sent again: give either `positions` or `all: true`.")
+@strawberry.input(description="The dead letters to send again: set either `positions` or `all: true`.")
 class RetryDeadLettersInput:
-    """Which of a route's dead letters to send again."""
+    """The dead letters of a route to send again."""
 
     route: str
-    positions: list[Position] | None = strawberry.field(default=None, description="1 to 1000 of them.")
-    all: bool = strawberry.field(default=False, description="All that were not dropped.")
+    positions: list[Position] | None = strawberry.field(default=None, description="1 to 1,000 positions.")
+    all: bool = strawberry.field(default=False, description="All dead letters except dropped ones.")
 
 
-@strawberry.type(description="The instruction is left for the relay, which follows it within a second or two.")
+@strawberry.type(description="The instruction is stored, and the relay applies it within a second or two.")
 class RetryDeadLettersPayload:
-    """How many will be sent."""
+    """The number of dead letters that will be sent."""
 
     count: int
 
 
-@strawberry.input(description="Dead letters to be given up: give either `positions` or `all: true`.")
+@strawberry.input(description="The dead letters to drop: set either `positions` or `all: true`.")
 class DropDeadLettersInput:
-    """Which of a route's dead letters to give up."""
+    """The dead letters of a route to drop."""
 
     route: str
-    positions: list[Position] | None = strawberry.field(default=None, description="1 to 1000 of them.")
-    all: bool = strawberry.field(default=False, description="All that are not about to be sent again.")
+    positions: list[Position] | None = strawberry.field(default=None, description="1 to 1,000 positions.")
+    all: bool = strawberry.field(
+        default=False, description="All dead letters except those that are about to be sent again."
+    )
 
 
-@strawberry.type(description="They are given up; the stream keeps them.")
+@strawberry.type(description="The dead letters were dropped. The stream keeps their messages.")
 class DropDeadLettersPayload:
-    """How many were given up."""
+    """The number of dead letters that were dropped."""
 
     count: int
 
 
 @strawberry.type
 class DeadLetterQueries:
-    """Root fields about dead letters."""
+    """Queries for dead letters."""
 
     @strawberry.field(
         graphql_type=Connection[DeadLetter] | None,
-        description="What a route left out: what is still open, or what was dropped. Newest first.",
+        description="The dead letters of a route, newest first. With `dropped: true`, only those that were dropped; "
+        "otherwise only the others.",
         directives=requires(Permission.STREAM_ADMIN),
     )
     @staticmethod
     async def dead_letters(
         info: Info, route: str, dropped: bool = False, first: int = 50, after: str | None = None
-    ) -> Listed[dead_letters.DeadLetter]:
+    ) -> ConnectionData[dead_letters.DeadLetter]:
         request = page_request(first, after)
         page = await dead_letters.page(info.context.hub.db, info.context.actor, route, request, dropped=dropped)
         return to_connection(page, lambda letter: letter.position, request)
@@ -85,32 +93,32 @@ class DeadLetterQueries:
 
 @strawberry.type
 class DeadLetterMutations:
-    """Root fields that decide what becomes of dead letters."""
+    """Mutations of dead letters."""
 
     @strawberry.mutation(
-        description="Have the relay send them again, dropped ones too, within a second or two: each once, behind what "
-        "was sent meanwhile.",
+        description="Makes the relay send dead letters again, including dropped ones, within a second or two. Each is "
+        "sent once, after everything that was sent in between.",
         directives=requires(Permission.STREAM_ADMIN),
     )
     @staticmethod
     async def retry_dead_letters(info: Info, input: RetryDeadLettersInput) -> RetryDeadLettersPayload | None:
         context = info.context
-        count = await dead_letters.retry(context.hub.db, context.actor, input.route, _chosen(input))
+        count = await dead_letters.retry(context.hub.db, context.actor, input.route, _positions(input))
         return RetryDeadLettersPayload(count=count)
 
     @strawberry.mutation(
-        description="Give them up. The stream keeps them, and they can still be sent again.",
+        description="Drops dead letters. The stream keeps their messages, and they can still be sent again.",
         directives=requires(Permission.STREAM_ADMIN),
     )
     @staticmethod
     async def drop_dead_letters(info: Info, input: DropDeadLettersInput) -> DropDeadLettersPayload | None:
         context = info.context
-        count = await dead_letters.drop(context.hub.db, context.actor, input.route, _chosen(input))
+        count = await dead_letters.drop(context.hub.db, context.actor, input.route, _positions(input))
         return DropDeadLettersPayload(count=count)
 
 
-def _chosen(input: RetryDeadLettersInput | DropDeadLettersInput) -> Sequence[int] | None:
-    """Their positions; None for all of them."""
+def _positions(input: RetryDeadLettersInput | DropDeadLettersInput) -> Sequence[int] | None:
+    """Returns the positions; None for all dead letters. Raises InvalidInput unless exactly one of the two is set."""
     if (input.positions is not None) == input.all:
         raise InvalidInput.one("positions", "give either positions or all: true")
     return input.positions

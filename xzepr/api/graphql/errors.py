@@ -1,13 +1,13 @@
-"""Problems in the schema's words: as errors beside a response, and as data in the results of a batch."""
+"""Problems in the schema: their field names as clients know them, and their form as data in batch results."""
 
 from typing import cast
 
 import strawberry
 
-from xzepr.api.errors import described
+from xzepr.api.errors import error_objects
 from xzepr.core.errors import Problem
 
-# The features speak of receivers and groups; the schema says which sort it means.
+# Features say "receiver" and "group"; the schema has longer names.
 _SCHEMA_NAMES = {
     "receiver_id": "event_receiver_id",
     "receiver_ids": "event_receiver_ids",
@@ -22,20 +22,20 @@ def schema_field_name(field: str) -> str:
     return first + "".join(word.capitalize() for word in others) + slash + rest
 
 
-@strawberry.type(name="Problem", description="Why something was refused; the codes are those of extensions.code.")
+@strawberry.type(name="Problem", description="Why a request was rejected. The codes are those of `extensions.code`.")
 class ProblemFacts:
-    """One problem."""
+    """A problem as data."""
 
     code: str
     message: str
-    field: str | None = strawberry.field(description="The input field, and below it a JSON pointer.")
+    field: str | None = strawberry.field(description="The input field, followed by a JSON pointer into it.")
     retry_after: float | None = strawberry.field(description="Seconds after which the same call may succeed.")
 
 
 def problem_facts(problem: Problem) -> list[ProblemFacts]:
-    """The problem, or each violation of an input."""
+    """Returns a problem as data: one entry, or one for each violation of an input."""
     facts: list[ProblemFacts] = []
-    for error in described(problem):
+    for error in error_objects(problem):
         extensions = cast(dict[str, str | float | None], error["extensions"])
         field = cast(str | None, extensions.get("field"))
         facts.append(

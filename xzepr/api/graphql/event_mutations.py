@@ -1,4 +1,4 @@
-"""Recording events, in the schema."""
+"""Mutations that record events."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ GateType = Annotated["Gate", strawberry.lazy("xzepr.api.graphql.groups")]
 
 @strawberry.input
 class CreateEventInput:
-    """An event as it is reported."""
+    """An event to record."""
 
     name: str
     version: str
@@ -34,23 +34,26 @@ class CreateEventInput:
     description: str
     payload: JSON | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Any JSON that the receiver's schema accepts; null is a value too. Required.",
+        description="Any JSON value that the receiver's schema accepts, including null. Required.",
     )
     success: bool
     event_receiver_id: strawberry.ID
     created_at: datetime | None = strawberry.field(
-        default=None, description="When it happened, not later than now; null means now."
+        default=None, description="When it happened. Must not be in the future; null means now."
     )
     idempotency_key: str | None = strawberry.field(
         default=None,
-        description="The same key with the same content is the same event, for at least 24 hours; with other content "
-        "it is a conflict.",
+        description="Makes retries safe: for at least 24 hours, the same key with the same content returns the first "
+        "event, and with different content CONFLICT.",
     )
 
-    def to_new_event(self, place: str = "") -> NewEvent:
-        """The feature's new event; raises InvalidInput without a payload. `place` goes before the field's name."""
+    def to_new_event(self, path_prefix: str = "") -> NewEvent:
+        """Returns the new event as the feature defines it. Raises InvalidInput if the payload is missing.
+
+        `path_prefix` is put before the field's name in the error.
+        """
         if self.payload is strawberry.UNSET:
-            raise InvalidInput.one(f"{place}payload", "payload is required; send null where null is meant")
+            raise InvalidInput.one(f"{path_prefix}payload", "payload is required: send null if it has no value")
         return NewEvent(
             name=self.name,
             version=self.version,
@@ -68,17 +71,17 @@ class CreateEventInput:
 
 @strawberry.input
 class CreateEventsInput:
-    """Many events, recorded in order."""
+    """A batch of events to record in order."""
 
     events: list[CreateEventInput]
 
 
-@strawberry.type(description="An event that is recorded: it is committed, and every gate it touches is known.")
+@strawberry.type(description="A recorded event. It is committed, and its effects on gates are known.")
 class CreateEventPayload:
     """Resolved from `events.model.Recorded`."""
 
     repeated: bool = strawberry.field(
-        description="The idempotency key had been used for this very event; nothing new was recorded."
+        description="True if the idempotency key was already used for this event; nothing new was recorded."
     )
 
     @strawberry.field(graphql_type=Event)
@@ -86,14 +89,14 @@ class CreateEventPayload:
     def event(root: strawberry.Parent[Recorded]) -> stream.Event:
         return root.event
 
-    @strawberry.field(description="Where it stands in the stream: subscribe after it, or wait for it.")
+    @strawberry.field(description="The event's position in the stream: subscribe after it, or wait for it.")
     @staticmethod
     def cursor(root: strawberry.Parent[Recorded]) -> str:
         return str(root.cursor)
 
     @strawberry.field(
         graphql_type=list[GateType] | None,
-        description="The gates of its receiver's enabled groups for its unit, as the event left them.",
+        description="The gates of the receiver's enabled groups for the event's unit, as this event left them.",
         directives=requires(Permission.GROUP_READ),
     )
     @staticmethod
@@ -102,9 +105,9 @@ class CreateEventPayload:
         return list(root.gates)
 
 
-@strawberry.type(description="What became of one event of many: either it is recorded, or there are problems.")
+@strawberry.type(description="The result for one event of a batch: either `recorded` or `problems`.")
 class CreateEventsResult:
-    """One item's answer."""
+    """The result for one event."""
 
     recorded: CreateEventPayload | None
     problems: list[ProblemFacts]
@@ -112,14 +115,14 @@ class CreateEventsResult:
 
 @strawberry.type
 class CreateEventsPayload:
-    """The answers, in the order of the input."""
+    """The results, in the order of the input."""
 
     results: list[CreateEventsResult]
 
 
 @strawberry.type
 class EventMutations:
-    """Root fields that record events."""
+    """Mutations that record events."""
 
     @strawberry.mutation(graphql_type=CreateEventPayload | None, directives=requires(Permission.EVENT_CREATE))
     @staticmethod
@@ -127,17 +130,17 @@ class EventMutations:
         return await info.context.hub.recorder.record(info.context.actor, input.to_new_event())
 
     @strawberry.mutation(
-        description="Records up to 1,000 events in order; each is answered by itself.",
+        description="Records up to 1,000 events in order, and returns a result for each.",
         directives=requires(Permission.EVENT_CREATE),
     )
     @staticmethod
     async def create_events(info: Info, input: CreateEventsInput) -> CreateEventsPayload | None:
-        news = [item.to_new_event(f"events/{index}/") for index, item in enumerate(input.events)]
-        answers = await info.context.hub.recorder.record_all(info.context.actor, news)
-        return CreateEventsPayload(results=[_result(answer) for answer in answers])
+        new_events = [item.to_new_event(f"events/{index}/") for index, item in enumerate(input.events)]
+        outcomes = await info.context.hub.recorder.record_all(info.context.actor, new_events)
+        return CreateEventsPayload(results=[_result(outcome) for outcome in outcomes])
 
 
-def _result(answer: Recorded | Problem) -> CreateEventsResult:
-    if isinstance(answer, Problem):
-        return CreateEventsResult(recorded=None, problems=problem_facts(answer))
-    return CreateEventsResult(recorded=answer, problems=[])  # pyright: ignore[reportArgumentType] resolved from Recorded
+def _result(outcome: Recorded | Problem) -> CreateEventsResult:
+    if isinstance(outcome, Problem):
+        return CreateEventsResult(recorded=None, problems=problem_facts(outcome))
+    return CreateEventsResult(recorded=outcome, problems=[])  # pyright: ignore[reportArgumentType] resolved from Recorded

@@ -1,4 +1,4 @@
-"""Events and units in the schema, as they are read."""
+"""Events and units in the schema: their types, filters and queries."""
 
 from dataclasses import fields
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 
 from xzepr.api.graphql.context import Info
-from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
@@ -28,7 +28,7 @@ EventReceiverType = Annotated["EventReceiver", strawberry.lazy("xzepr.api.graphq
 GateType = Annotated["Gate", strawberry.lazy("xzepr.api.graphql.groups")]
 
 
-@strawberry.type(description="Something that finished. Never changed, never deleted.")
+@strawberry.type(description="Something that finished. An event is never changed or deleted.")
 class Event:
     """Resolved from `stream.model.Event`."""
 
@@ -39,13 +39,17 @@ class Event:
     platform_id: str
     package: str
     description: str
-    payload: JSON | None = strawberry.field(description="What its receiver's schema accepted; null is a value too.")
+    payload: JSON | None = strawberry.field(
+        description="The JSON that the receiver's schema accepted; null is a valid value."
+    )
     success: bool
-    created_at: datetime = strawberry.field(description="When it happened, as its reporter says.")
-    recorded_at: datetime = strawberry.field(description="When the hub recorded it; never decreases along the stream.")
-    receiver_revision: int = strawberry.field(description="The revision of its receiver's schema that judged it.")
+    created_at: datetime = strawberry.field(description="When it happened, as reported by the client.")
+    recorded_at: datetime = strawberry.field(description="When the hub recorded it. Never decreases along the stream.")
+    receiver_revision: int = strawberry.field(
+        description="The revision of the receiver's schema that validated the payload."
+    )
 
-    @strawberry.field(description="What kind of event it is.", name="eventReceiverId")
+    @strawberry.field(description="The id of the receiver, which defines the kind of event.", name="eventReceiverId")
     @staticmethod
     def receiver_id(root: strawberry.Parent[stream.Event]) -> strawberry.ID:
         return strawberry.ID(root.receiver_id)
@@ -58,12 +62,12 @@ class Event:
             raise NotFound("event receiver", root.receiver_id)
         return receiver
 
-    @strawberry.field(graphql_type="Unit", description="What it is about.")
+    @strawberry.field(graphql_type="Unit", description="The artifact version that the event is about.")
     @staticmethod
     def unit(root: strawberry.Parent[stream.Event]) -> groups.Unit:
         return unit_of(root)
 
-    @strawberry.field(description="Where it stands in the stream.")
+    @strawberry.field(description="The event's position in the stream, as a cursor.")
     @staticmethod
     def cursor(root: strawberry.Parent[stream.Event]) -> str:
         return str(stream.Cursor.of(root.position, root.id))
@@ -79,27 +83,27 @@ class Unit:
     platform_id: str
     package: str
 
-    @strawberry.field(description="SHA-256 of the five strings; the key of its messages in Kafka.")
+    @strawberry.field(description="SHA-256 of the five strings; also the key of the unit's messages in Kafka.")
     @staticmethod
     def id(root: strawberry.Parent[groups.Unit]) -> strawberry.ID:
         return strawberry.ID(root.id.hex())
 
     @strawberry.field(
         graphql_type=Connection[Event] | None,
-        description="Its timeline, newest first.",
+        description="The unit's events, newest first.",
         directives=requires(Permission.EVENT_READ),
     )
     @staticmethod
     async def events(
         root: strawberry.Parent[groups.Unit], info: Info, first: int = 50, after: str | None = None
-    ) -> Listed[stream.Event]:
+    ) -> ConnectionData[stream.Event]:
         request = page_request(first, after)
         page = await info.context.loaders.events_of_unit.load((root.id, request))
         return to_connection(page or NOTHING, lambda event: event.position, request)
 
     @strawberry.field(
         graphql_type=list[GateType] | None,
-        description="The gates that any of its events counts for, enabled or not, oldest group first.",
+        description="The gates with a member that has reported on this unit, enabled or not, oldest group first.",
         directives=requires(Permission.GROUP_READ),
     )
     @staticmethod
@@ -107,7 +111,7 @@ class Unit:
         return await info.context.loaders.gates_of_unit.load(root) or []
 
 
-@strawberry.input(description="One exact artifact version: exactly these five strings.")
+@strawberry.input(description="One exact artifact version, identified by five strings that are compared exactly.")
 class UnitInput:
     """The key of a unit."""
 
@@ -118,14 +122,14 @@ class UnitInput:
     package: str
 
     def unit(self) -> groups.Unit:
-        """The unit that it names; InvalidInput for a text that no unit can have."""
+        """Returns the unit. Raises InvalidInput if a string is not valid in any unit."""
         must_be_askable({field.name: getattr(self, field.name) for field in fields(self)})
         return groups.Unit(self.name, self.version, self.release, self.platform_id, self.package)
 
 
-@strawberry.input(description="Every given field must match; null asks for nothing.")
+@strawberry.input(description="Every field that is set must match; null matches anything.")
 class EventFilterInput:
-    """Which events a list shows."""
+    """The filter of a list of events."""
 
     event_receiver_id: strawberry.ID | None = None
     unit: UnitInput | None = None
@@ -135,11 +139,11 @@ class EventFilterInput:
     platform_id: str | None = None
     package: str | None = None
     success: bool | None = None
-    recorded_from: datetime | None = strawberry.field(default=None, description="Recorded then or later.")
-    recorded_before: datetime | None = strawberry.field(default=None, description="Recorded before then.")
+    recorded_from: datetime | None = strawberry.field(default=None, description="Recorded at this time or later.")
+    recorded_before: datetime | None = strawberry.field(default=None, description="Recorded before this time.")
 
     def filter(self) -> EventFilter:
-        """The filter of the feature."""
+        """Returns the filter as the events feature defines it."""
         return EventFilter(
             receiver_id=self.event_receiver_id,
             name=self.name,
@@ -154,15 +158,15 @@ class EventFilterInput:
         )
 
 
-async def _listed(info: Info, wanted: EventFilter, first: int, after: str | None) -> Listed[stream.Event]:
+async def _page(info: Info, filter: EventFilter, first: int, after: str | None) -> ConnectionData[stream.Event]:
     request = page_request(first, after)
-    page = await info.context.hub.events.page(info.context.actor, wanted, request)
+    page = await info.context.hub.events.page(info.context.actor, filter, request)
     return to_connection(page, lambda event: event.position, request)
 
 
 @strawberry.type
 class EventQueries:
-    """Root fields about events and units."""
+    """Queries for events and units."""
 
     @strawberry.field(graphql_type=Event | None, directives=requires(Permission.EVENT_READ))
     @staticmethod
@@ -173,12 +177,12 @@ class EventQueries:
     @staticmethod
     async def events(
         info: Info, filter: EventFilterInput | None = None, first: int = 50, after: str | None = None
-    ) -> Listed[stream.Event]:
-        return await _listed(info, EventFilter() if filter is None else filter.filter(), first, after)
+    ) -> ConnectionData[stream.Event]:
+        return await _page(info, EventFilter() if filter is None else filter.filter(), first, after)
 
     @strawberry.field(
         graphql_type=Unit | None,
-        description="An artifact version, whether or not anything was reported on it.",
+        description="An artifact version, whether or not any event was reported on it.",
         directives=requires(Permission.EVENT_READ),
     )
     @staticmethod

@@ -1,4 +1,4 @@
-"""Event receiver groups and gates in the schema."""
+"""Receiver groups and gates in the schema."""
 
 import asyncio
 from datetime import datetime
@@ -7,7 +7,7 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.events import Event, Unit, UnitInput
-from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.receivers import EventReceiver
 from xzepr.core.actor import Permission
@@ -17,7 +17,9 @@ from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream import model as stream
 
 
-@strawberry.type(description="A named set of receivers. Enabled, it is a gate for every unit they report on.")
+@strawberry.type(
+    description="A named set of receivers. While it is enabled, it is a gate for every unit they report on."
+)
 class EventReceiverGroup:
     """Resolved from `groups.model.Group`."""
 
@@ -27,36 +29,38 @@ class EventReceiverGroup:
     version: str
     description: str
     enabled: bool
-    owner_id: strawberry.ID
-    resource_version: int = strawberry.field(description="Counts all changes; what expectedVersion guards.")
+    owner_id: strawberry.ID = strawberry.field(description="The id of the user that created it.")
+    resource_version: int = strawberry.field(
+        description="Counts all changes. Pass it as `expectedVersion` to detect concurrent changes."
+    )
     created_at: datetime
     updated_at: datetime
 
-    @strawberry.field(description="Its members in the order they were given.")
+    @strawberry.field(description="The ids of its members, in the order in which they were set.")
     @staticmethod
     def event_receiver_ids(root: strawberry.Parent[groups.Group]) -> list[strawberry.ID]:
         return [strawberry.ID(id) for id in root.receiver_ids]
 
     @strawberry.field(
         graphql_type=list[EventReceiver] | None,
-        description="Its members in the order they were given.",
+        description="Its members, in the order in which they were set.",
         directives=requires(Permission.RECEIVER_READ),
     )
     @staticmethod
     async def event_receivers(root: strawberry.Parent[groups.Group], info: Info) -> list[Receiver]:
         load = info.context.loaders.receivers.load
-        found = await asyncio.gather(*map(load, root.receiver_ids))
-        return [receiver for receiver in found if receiver is not None]
+        receivers = await asyncio.gather(*map(load, root.receiver_ids))
+        return [receiver for receiver in receivers if receiver is not None]
 
 
 strawberry.enum(
     groups.MemberState,
     name="GateMemberState",
-    description="PASSED: its latest event for the unit is a success. FAILED: it is a failure. MISSING: there is none.",
+    description="The receiver's latest event for the unit. PASSED: a success. FAILED: a failure. MISSING: none yet.",
 )
 
 
-@strawberry.type(description="One receiver's part in a gate.")
+@strawberry.type(description="A member of a gate: a receiver and its latest event for the unit.")
 class GateMember:
     """Resolved from `groups.model.GateMember`."""
 
@@ -70,14 +74,14 @@ class GateMember:
             raise NotFound("event receiver", root.receiver_id)
         return receiver
 
-    @strawberry.field(description="Its id.")
+    @strawberry.field(description="The id of the receiver.")
     @staticmethod
     def event_receiver_id(root: strawberry.Parent[groups.GateMember]) -> strawberry.ID:
         return strawberry.ID(root.receiver_id)
 
     @strawberry.field(
         graphql_type=Event | None,
-        description="Its latest event for the unit.",
+        description="The receiver's latest event for the unit; null if there is none.",
         directives=requires(Permission.EVENT_READ),
     )
     @staticmethod
@@ -87,13 +91,16 @@ class GateMember:
         return await info.context.loaders.events_at.load(root.event_position)
 
 
-@strawberry.type(description="What a group is for one unit: complete when every member's latest event is a success.")
+@strawberry.type(
+    description="A group's state for one unit. It is complete if every member's latest event is a success."
+)
 class Gate:
     """Resolved from `groups.model.Gate`."""
 
     complete: bool
     since: datetime | None = strawberry.field(
-        description="When the last of its members' present runs of successes began; null while it is not complete."
+        description="All members have passed since this time: the start of the current run of successes that began "
+        "last. Null while the gate is incomplete."
     )
 
     @strawberry.field(graphql_type=EventReceiverGroup)
@@ -112,24 +119,26 @@ class Gate:
         return list(root.members)
 
 
-@strawberry.input(description="Every given field must be equal; null asks for nothing.")
+@strawberry.input(description="Every field that is set must be equal; null matches anything.")
 class EventReceiverGroupFilterInput:
-    """Which groups a list shows."""
+    """The filter of a list of groups."""
 
     name: str | None = None
     type: str | None = None
     version: str | None = None
     enabled: bool | None = None
-    event_receiver_id: strawberry.ID | None = strawberry.field(default=None, description="Has this member.")
+    event_receiver_id: strawberry.ID | None = strawberry.field(
+        default=None, description="Groups that have this member."
+    )
 
     def filter(self) -> groups.GroupFilter:
-        """The filter of the feature."""
+        """Returns the filter as the groups feature defines it."""
         return groups.GroupFilter(self.name, self.type, self.version, self.enabled, self.event_receiver_id)
 
 
 @strawberry.input
 class CreateEventReceiverGroupInput:
-    """A new group."""
+    """A group to create."""
 
     name: str
     type: str
@@ -141,7 +150,7 @@ class CreateEventReceiverGroupInput:
 
 @strawberry.input
 class UpdateEventReceiverGroupInput:
-    """What is to be changed; what is left out stays as it is."""
+    """Changes to a group. Fields that are left out keep their values."""
 
     id: strawberry.ID
     name: str | None = None
@@ -151,37 +160,41 @@ class UpdateEventReceiverGroupInput:
     enabled: bool | None = None
     event_receiver_ids: list[strawberry.ID] | None = None
     expected_version: int | None = strawberry.field(
-        default=None, description="Refuse with CONFLICT unless the group's resourceVersion is this."
+        default=None, description="Reject the change with CONFLICT unless the group's resourceVersion equals this."
     )
 
 
 @strawberry.input
 class SetEventReceiverGroupEnabledInput:
-    """Whether a group is a gate."""
+    """Enables or disables a group."""
 
     id: strawberry.ID
     enabled: bool
-    expected_version: int | None = None
+    expected_version: int | None = strawberry.field(
+        default=None, description="Reject the change with CONFLICT unless the group's resourceVersion equals this."
+    )
 
 
 @strawberry.input
 class DeleteEventReceiverGroupInput:
-    """A group to be deleted."""
+    """A group to delete."""
 
     id: strawberry.ID
-    expected_version: int | None = None
+    expected_version: int | None = strawberry.field(
+        default=None, description="Reject the change with CONFLICT unless the group's resourceVersion equals this."
+    )
 
 
 @strawberry.type
 class EventReceiverGroupPayload:
-    """The group as it is after the mutation; after a deletion, as it was before."""
+    """The group after the mutation, or before it if the mutation deleted the group."""
 
     event_receiver_group: EventReceiverGroup
 
 
 @strawberry.type
 class GroupQueries:
-    """Root fields about groups and gates."""
+    """Queries for groups and gates."""
 
     @strawberry.field(graphql_type=EventReceiverGroup | None, directives=requires(Permission.GROUP_READ))
     @staticmethod
@@ -192,15 +205,15 @@ class GroupQueries:
     @staticmethod
     async def event_receiver_groups(
         info: Info, filter: EventReceiverGroupFilterInput | None = None, first: int = 50, after: str | None = None
-    ) -> Listed[groups.Group]:
-        wanted = groups.GroupFilter() if filter is None else filter.filter()
+    ) -> ConnectionData[groups.Group]:
+        group_filter = groups.GroupFilter() if filter is None else filter.filter()
         request = page_request(first, after)
-        page = await info.context.hub.groups.page(info.context.actor, wanted, request)
+        page = await info.context.hub.groups.page(info.context.actor, group_filter, request)
         return to_connection(page, lambda group: group.position, request)
 
     @strawberry.field(
         graphql_type=Gate | None,
-        description="May this version pass, and if not, what is missing?",
+        description="Whether an artifact version passes the gate of a group, and what is missing if it does not.",
         directives=requires(Permission.GROUP_READ),
     )
     @staticmethod
@@ -210,7 +223,7 @@ class GroupQueries:
 
 @strawberry.type
 class GroupMutations:
-    """Root fields that change groups. Each announces the change and evaluates no unit."""
+    """Mutations of groups. Each publishes the change; no gate is evaluated."""
 
     @strawberry.mutation(directives=requires(Permission.GROUP_CREATE))
     @staticmethod

@@ -1,4 +1,4 @@
-"""Relay connections over pages: the cursor of an edge is the position of its node."""
+"""Relay connections over pages. The cursor of an edge is the position of its node."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from xzepr.core.errors import InvalidInput
 T = TypeVar("T")
 
 
-@strawberry.type(description="Where a page begins and ends.")
+@strawberry.type(description="The cursors of a page's first and last entries, and whether more pages exist.")
 class PageInfo:
-    """Relay's PageInfo; pages are read forwards only."""
+    """Relay's PageInfo. Pages are read forwards only."""
 
     has_next_page: bool
     has_previous_page: bool
@@ -24,7 +24,7 @@ class PageInfo:
 
 @strawberry.type
 class Edge(Generic[T]):
-    """A node in its list."""
+    """A node of a list, and its cursor."""
 
     cursor: str
     node: T
@@ -40,30 +40,30 @@ class Connection(Generic[T]):
 
 
 def page_request(first: int, after: str | None) -> paging.PageRequest:
-    """What a connection's arguments ask for; raises InvalidInput."""
+    """Returns the page request for the arguments of a connection. Raises InvalidInput."""
     if after is None:
         return paging.PageRequest(first)
     if not (after.isascii() and after.isdigit() and len(after) <= 18):
-        raise InvalidInput.one("after", f"{after[:40]!r} is not the cursor of a list")
+        raise InvalidInput.one("after", f"{after[:40]!r} is not a list cursor")
     return paging.PageRequest(first, int(after))
 
 
 @dataclass(frozen=True, slots=True)
-class Listed(Generic[T]):
-    """A page as GraphQL shows it."""
+class ConnectionData(Generic[T]):
+    """The data that a Connection is resolved from."""
 
     edges: list[Edge[T]]
     nodes: list[T]
     page_info: PageInfo
 
 
-def to_connection(page: paging.Page[T], position: Callable[[T], int], asked: paging.PageRequest) -> Listed[T]:
-    """The connection of a page whose entries have these positions."""
+def to_connection(page: paging.Page[T], position: Callable[[T], int], request: paging.PageRequest) -> ConnectionData[T]:
+    """Returns the connection for a page; `position` returns the position of an entry."""
     edges = [Edge(cursor=str(position(item)), node=item) for item in page.items]
     info = PageInfo(
         has_next_page=page.has_next,
-        has_previous_page=asked.after is not None,
+        has_previous_page=request.after is not None,
         start_cursor=edges[0].cursor if edges else None,
         end_cursor=edges[-1].cursor if edges else None,
     )
-    return Listed(edges, list(page.items), info)
+    return ConnectionData(edges, list(page.items), info)

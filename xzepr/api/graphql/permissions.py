@@ -1,4 +1,7 @@
-"""Directives that say in the SDL who may use a field. Services enforce it; a test calls every field without it."""
+"""Schema directives that document the permission of each field.
+
+Services enforce the permissions; a test calls every field without its permission.
+"""
 
 import strawberry
 from strawberry.schema_directive import Location
@@ -7,26 +10,30 @@ from xzepr.core.actor import Permission
 
 
 @strawberry.schema_directive(
-    locations=[Location.FIELD_DEFINITION, Location.OBJECT], name="requires", description="Needs this permission."
+    locations=[Location.FIELD_DEFINITION, Location.OBJECT], name="requires", description="Requires this permission."
 )
 class Requires:
-    """Names the permission that a field, or the messages of a type, need."""
+    """The permission that a field, or every message of a type, requires."""
 
     permission: str
 
 
 @strawberry.schema_directive(
-    locations=[Location.FIELD_DEFINITION], name="signedIn", description="Needs credentials, whatever they allow."
+    locations=[Location.FIELD_DEFINITION],
+    name="signedIn",
+    description="Requires valid credentials, but no particular permission.",
 )
 class SignedIn:
-    """Any actor but an anonymous one."""
+    """The field is available to every authenticated actor."""
 
 
-@strawberry.schema_directive(locations=[Location.FIELD_DEFINITION], name="anyone", description="Needs no credentials.")
+@strawberry.schema_directive(
+    locations=[Location.FIELD_DEFINITION], name="anyone", description="Requires no credentials."
+)
 class Anyone:
-    """Open to the world."""
+    """The field is available without credentials."""
 
 
 def requires(permission: Permission) -> list[object]:
-    """The `directives` of a field that needs the permission."""
+    """Returns the `directives` of a field that requires a permission."""
     return [Requires(permission=permission.value)]

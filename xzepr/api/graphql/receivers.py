@@ -8,7 +8,7 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.events import Event
-from xzepr.api.graphql.paging import Connection, Listed, page_request, to_connection
+from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EventReceiverGroupType = Annotated["EventReceiverGroup", strawberry.lazy("xzepr.api.graphql.groups")]
 
 
-@strawberry.type(description="A kind of event, with the JSON Schema that its payloads must meet.")
+@strawberry.type(description="A kind of event, with the JSON Schema that its payloads must match.")
 class EventReceiver:
     """Resolved from `receivers.model.Receiver`."""
 
@@ -32,19 +32,23 @@ class EventReceiver:
     type: str
     version: str
     description: str
-    schema: JSON = strawberry.field(description="JSON Schema; draft 2020-12 unless it names another.")
-    schema_digest: str = strawberry.field(description="SHA-256 of the schema's compact text.")
-    revision: int = strawberry.field(description="Counts the changes of the schema.")
+    schema: JSON = strawberry.field(description="A JSON Schema; draft 2020-12 unless it names another.")
+    schema_digest: str = strawberry.field(description="SHA-256 of the schema as compact JSON.")
+    revision: int = strawberry.field(
+        description="The number of the schema's current revision, which each change of the schema increases."
+    )
     fingerprint: str = strawberry.field(description="SHA-256 of type, description, name and version.")
-    enabled: bool = strawberry.field(description="A disabled receiver refuses events.")
-    owner_id: strawberry.ID
-    resource_version: int = strawberry.field(description="Counts all changes; what expectedVersion guards.")
+    enabled: bool = strawberry.field(description="A disabled receiver rejects events.")
+    owner_id: strawberry.ID = strawberry.field(description="The id of the user that created it.")
+    resource_version: int = strawberry.field(
+        description="Counts all changes. Pass it as `expectedVersion` to detect concurrent changes."
+    )
     created_at: datetime
     updated_at: datetime
 
     @strawberry.field(
         graphql_type=list[EventReceiverGroupType] | None,
-        description="The groups that it is a member of, enabled or not.",
+        description="The groups that the receiver belongs to, enabled or not.",
         directives=requires(Permission.GROUP_READ),
     )
     @staticmethod
@@ -53,21 +57,21 @@ class EventReceiver:
 
     @strawberry.field(
         graphql_type=Connection[Event] | None,
-        description="Its events, newest first.",
+        description="The receiver's events, newest first.",
         directives=requires(Permission.EVENT_READ),
     )
     @staticmethod
     async def events(
         root: strawberry.Parent[Receiver], info: Info, first: int = 50, after: str | None = None
-    ) -> Listed[stream.Event]:
+    ) -> ConnectionData[stream.Event]:
         request = page_request(first, after)
         page = await info.context.loaders.events_of_receiver.load((root.id, request))
         return to_connection(page or NOTHING, lambda event: event.position, request)
 
 
-@strawberry.input(description="Every given field must be equal; null asks for nothing.")
+@strawberry.input(description="Every field that is set must be equal; null matches anything.")
 class EventReceiverFilterInput:
-    """Which receivers a list shows."""
+    """The filter of a list of receivers."""
 
     name: str | None = None
     type: str | None = None
@@ -76,7 +80,7 @@ class EventReceiverFilterInput:
 
 @strawberry.input
 class CreateEventReceiverInput:
-    """A new receiver."""
+    """A receiver to create."""
 
     name: str
     type: str
@@ -88,7 +92,7 @@ class CreateEventReceiverInput:
 
 @strawberry.input
 class UpdateEventReceiverInput:
-    """What is to be changed; what is left out stays as it is."""
+    """Changes to a receiver. Fields that are left out keep their values."""
 
     id: strawberry.ID
     name: str | None = None
@@ -98,28 +102,30 @@ class UpdateEventReceiverInput:
     schema: JSON | None = strawberry.UNSET
     enabled: bool | None = None
     expected_version: int | None = strawberry.field(
-        default=None, description="Refuse with CONFLICT unless the receiver's resourceVersion is this."
+        default=None, description="Reject the change with CONFLICT unless the receiver's resourceVersion equals this."
     )
 
 
 @strawberry.input
 class DeleteEventReceiverInput:
-    """A receiver to be deleted: only one that no event and no group refers to."""
+    """A receiver to delete. No event and no group may refer to it."""
 
     id: strawberry.ID
-    expected_version: int | None = None
+    expected_version: int | None = strawberry.field(
+        default=None, description="Reject the change with CONFLICT unless the receiver's resourceVersion equals this."
+    )
 
 
 @strawberry.type
 class EventReceiverPayload:
-    """The receiver as it is after the mutation; after a deletion, as it was before."""
+    """The receiver after the mutation, or before it if the mutation deleted the receiver."""
 
     event_receiver: EventReceiver
 
 
 @strawberry.type
 class ReceiverQueries:
-    """Root fields about receivers."""
+    """Queries for receivers."""
 
     @strawberry.field(graphql_type=EventReceiver | None, directives=requires(Permission.RECEIVER_READ))
     @staticmethod
@@ -130,16 +136,18 @@ class ReceiverQueries:
     @staticmethod
     async def event_receivers(
         info: Info, filter: EventReceiverFilterInput | None = None, first: int = 50, after: str | None = None
-    ) -> Listed[Receiver]:
-        wanted = ReceiverFilter() if filter is None else ReceiverFilter(filter.name, filter.type, filter.version)
+    ) -> ConnectionData[Receiver]:
+        receiver_filter = (
+            ReceiverFilter() if filter is None else ReceiverFilter(filter.name, filter.type, filter.version)
+        )
         request = page_request(first, after)
-        page = await info.context.hub.receivers.page(info.context.actor, wanted, request)
+        page = await info.context.hub.receivers.page(info.context.actor, receiver_filter, request)
         return to_connection(page, lambda receiver: receiver.position, request)
 
 
 @strawberry.type
 class ReceiverMutations:
-    """Root fields that change receivers."""
+    """Mutations of receivers."""
 
     @strawberry.mutation(directives=requires(Permission.RECEIVER_CREATE))
     @staticmethod

@@ -1,4 +1,4 @@
-"""Scalars of the schema: times and JSON, which orjson writes without anybody walking through them."""
+"""The scalars of the schema: JSON, Position and DateTime. orjson serialises their values without a walk in Python."""
 
 from datetime import UTC, datetime
 from typing import NewType, cast
@@ -19,17 +19,12 @@ from graphql import (
 )
 from strawberry.types.scalar import ScalarDefinition
 
-JSON = NewType("JSON", object)
-"""Any JSON value."""
+JSON = NewType("JSON", object)  # any JSON value
+Position = NewType("Position", int)  # a position in the stream; GraphQL's own Int ends at 2^31
 
-Position = NewType("Position", int)
-"""A number in the stream. GraphQL's own Int ends at 2^31."""
-
-
-_LONGEST_INTEGER = 20
-"""Characters of an integer that may be within 64 bits."""
-_BEYOND = 2**64
-"""Stands for any longer one: whoever writes the value refuses it at its place, and nobody converts its digits."""
+_MAX_INTEGER_CHARS = 20  # a longer integer literal exceeds 64 bits
+# Replaces longer integer literals, whose digits are never converted. Validation rejects it with its location.
+_OUT_OF_RANGE = 2**64
 
 
 def _write_json(value: object) -> object:
@@ -37,12 +32,15 @@ def _write_json(value: object) -> object:
 
 
 def _read_literal(node: ValueNode, variables: dict[str, object] | None = None) -> object:
-    """A JSON value written into the document itself. What JSON cannot hold is refused where it is written as text."""
+    """Returns the JSON value of a literal in the document.
+
+    Values that JSON cannot represent are rejected later, when the value is written as text.
+    """
     match node:
         case StringValueNode() | BooleanValueNode():
             return node.value
         case IntValueNode():
-            return int(node.value) if len(node.value) <= _LONGEST_INTEGER else _BEYOND
+            return int(node.value) if len(node.value) <= _MAX_INTEGER_CHARS else _OUT_OF_RANGE
         case FloatValueNode():
             return float(node.value)
         case NullValueNode():
@@ -54,16 +52,16 @@ def _read_literal(node: ValueNode, variables: dict[str, object] | None = None) -
         case VariableNode():
             return (variables or {}).get(node.name.value)
         case _:
-            raise GraphQLError("an enum value is not JSON: put it in quotes", node)
+            raise GraphQLError("an enum value is not JSON: write it as a string, in quotes", node)
 
 
 def _read_time(value: object) -> datetime:
     try:
         time = datetime.fromisoformat(cast(str, value))
     except (TypeError, ValueError):
-        raise GraphQLError(f"{value!r} is not a time; write it as 2026-11-20T21:15:27Z (RFC 3339)") from None
+        raise GraphQLError(f"{value!r} is not a time: write it as 2026-11-20T21:15:27Z (RFC 3339)") from None
     if time.tzinfo is None:
-        raise GraphQLError(f"{value!r} says no zone; end it with Z or an offset such as +01:00")
+        raise GraphQLError(f"{value!r} has no time zone: end it with Z or an offset such as +01:00")
     try:
         return time.astimezone(UTC)
     except OverflowError:
@@ -76,29 +74,31 @@ def _read_position(value: object) -> int:
     return value
 
 
-def _same(value: object) -> object:
+def _unchanged(value: object) -> object:
     return value
 
 
 SCALARS: dict[object, ScalarDefinition] = {
     JSON: strawberry.scalar(
         name="JSON",
-        description="Any JSON value. Integers up to 64 bits and texts come back exactly; other numbers are doubles.",
+        description="Any JSON value. Integers up to 64 bits and strings are returned exactly; other numbers are "
+        "doubles.",
         serialize=_write_json,
-        parse_value=_same,
+        parse_value=_unchanged,
         parse_literal=_read_literal,
     ),
     Position: strawberry.scalar(
         name="Position",
-        description="A number in the stream: 1, 2, 3 …, and 0 before the first. A whole number of up to 63 bits.",
-        serialize=_same,
+        description="A position in the stream: 1, 2, 3 …; 0 is before the first message. An integer of up to 63 bits.",
+        serialize=_unchanged,
         parse_value=_read_position,
     ),
     datetime: strawberry.scalar(
         name="DateTime",
-        description="A moment, as RFC 3339 in UTC with microseconds: 2026-11-20T21:15:27.170202Z.",
+        description="A time in RFC 3339. Output is in UTC with microseconds: 2026-11-20T21:15:27.170202Z. "
+        "Input must include the zone.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
-        serialize=_same,
+        serialize=_unchanged,
         parse_value=_read_time,
     ),
 }

@@ -1,4 +1,4 @@
-"""The schema: what every feature adds to its three roots."""
+"""The GraphQL schema: its three root types, assembled from the fields of each feature."""
 
 from functools import cache
 
@@ -17,38 +17,38 @@ from xzepr.api.graphql.stream import TYPES, Checkpoint, StreamQueries, StreamSub
 from xzepr.api.graphql_server.execution import core_schema
 from xzepr.api.graphql_server.resolvers import install
 
-PUBLIC_MUTATIONS = frozenset({"login"})  # open to clients without credentials
+PUBLIC_MUTATIONS = frozenset({"login"})  # need no credentials
 
 
 @strawberry.type
 class Query(
     AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries, RelayQueries, DeadLetterQueries
 ):
-    """Reads."""
+    """All queries."""
 
 
 @strawberry.type
 class Mutation(
     AccountMutations, EventMutations, ReceiverMutations, GroupMutations, RelayMutations, DeadLetterMutations
 ):
-    """Changes. Each takes one `input` and returns a payload."""
+    """All mutations. Each takes one `input` and returns a payload."""
 
 
 @strawberry.type
 class Subscription(StreamSubscription):
-    """Follows."""
+    """All subscriptions."""
 
 
 @cache
 def build() -> strawberry.Schema:
-    """The main schema, made to be executed fast; there is one in a process, and building it opens nothing."""
-    schema = described()
+    """Returns the schema, prepared for fast execution. There is one per process; building it opens no connection."""
+    schema = strawberry_schema()
     install(core_schema(schema))
     return schema
 
 
-def described() -> strawberry.Schema:
-    """The main schema as Strawberry makes it."""
+def strawberry_schema() -> strawberry.Schema:
+    """Returns the schema as Strawberry builds it."""
     return strawberry.Schema(
         query=Query,
         mutation=Mutation,
@@ -58,6 +58,6 @@ def described() -> strawberry.Schema:
     )
 
 
-def printed() -> str:
-    """The SDL as `schema.graphql` holds it."""
-    return described().as_str() + "\n"
+def sdl() -> str:
+    """Returns the schema as text, as in `schema.graphql`."""
+    return strawberry_schema().as_str() + "\n"

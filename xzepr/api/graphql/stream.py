@@ -1,4 +1,4 @@
-"""The stream in the schema: an interface for its messages, a type for each kind, and who follows or polls it."""
+"""The stream in the schema: a type for each kind of message, the polling query, and the subscription."""
 
 from collections.abc import AsyncGenerator, Callable, Hashable
 from datetime import datetime
@@ -19,68 +19,72 @@ from xzepr.features.stream import model
 from xzepr.features.stream.kinds import KINDS, Kind
 from xzepr.features.subscriptions.service import follow
 
-strawberry.enum(Kind, name="StreamKind", description="What a message says happened.")
-strawberry.enum(ActorKind, name="ActorKind", description="How an actor came to be known.")
+strawberry.enum(Kind, name="StreamKind", description="The kind of a message: what happened.")
+strawberry.enum(ActorKind, name="ActorKind", description="How an actor was authenticated. SYSTEM is the hub itself.")
 
 
-@strawberry.type(description="Who did it.")
+@strawberry.type(description="The author of a message: a user, an API key, or the hub itself.")
 class Actor:
     """The author of a message."""
 
     kind: ActorKind
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description="The id of the user, also for an API key.")
     name: str
 
 
-@strawberry.interface(description="Whatever a stream sends: messages, and checkpoints between them.")
+@strawberry.interface(description="An item that the subscription sends: a message or a checkpoint.")
 class StreamFrame:
-    """One frame."""
+    """What messages and checkpoints have in common."""
 
-    cursor: str = strawberry.field(description="Keep it: `after` it, the stream goes on without a gap or a repeat.")
+    cursor: str = strawberry.field(
+        description="Store this cursor: with it as `after`, the stream resumes without a gap or a repeat."
+    )
     time: datetime
 
 
-@strawberry.type(description="You have seen everything up to here. Comes first, and in silence.")
+@strawberry.type(
+    description="You have received everything up to this cursor. Sent first, and again whenever the stream is idle."
+)
 class Checkpoint(StreamFrame):
     """A cursor without a message."""
 
 
-@strawberry.interface(description="One entry of the stream.")
+@strawberry.interface(description="A message of the stream.")
 class StreamMessage(StreamFrame):
-    """What all messages have."""
+    """What all messages have in common."""
 
     id: strawberry.ID
     kind: Kind
     actor: Actor
 
 
-@strawberry.interface(description="A message about a receiver, with the receiver as it was then.")
+@strawberry.interface(description="A message about a receiver, with the receiver as it was at that time.")
 class ReceiverMessage(StreamMessage):
-    """Made from the snapshot in the message."""
+    """Built from the snapshot in the message."""
 
     event_receiver: EventReceiver
 
 
-@strawberry.interface(description="A message about a group, with the group as it was then.")
+@strawberry.interface(description="A message about a group, with the group as it was at that time.")
 class GroupMessage(StreamMessage):
-    """Made from the snapshot in the message."""
+    """Built from the snapshot in the message."""
 
     event_receiver_group: EventReceiverGroup
 
 
-@strawberry.interface(description="What an event did to a gate, with the group as it was then.")
+@strawberry.interface(description="An event's effect on a gate, with the group as it was at that time.")
 class GateMessage(StreamMessage):
-    """Made from the snapshot in the message and its event."""
+    """Built from the snapshot in the message and its event."""
 
     event_receiver_group: EventReceiverGroup
     event: Event
     transition: bool = strawberry.field(
-        description="The gate was not so just before, or had not been judged for this unit since the group changed."
+        description="True if this event changed the gate, or is the first one for the unit since the group changed."
     )
-    since: datetime | None = strawberry.field(description="Since when it is complete.")
+    since: datetime | None = strawberry.field(description="Since when the gate is complete; null if it is incomplete.")
 
 
-def _kind(kind: Kind) -> Callable[[type], type]:
+def _message_type(kind: Kind) -> Callable[[type], type]:
     facts = KINDS[kind]
     directives = [Requires(permission=facts.permission.value)]
     return strawberry.type(
@@ -88,51 +92,51 @@ def _kind(kind: Kind) -> Callable[[type], type]:
     )
 
 
-@_kind(Kind.EVENT_RECORDED)
+@_message_type(Kind.EVENT_RECORDED)
 class EventRecorded(StreamMessage):
     """An event was recorded."""
 
     event: Event
 
 
-@_kind(Kind.RECEIVER_CREATED)
+@_message_type(Kind.RECEIVER_CREATED)
 class ReceiverCreated(ReceiverMessage):
     """A receiver was created."""
 
 
-@_kind(Kind.RECEIVER_UPDATED)
+@_message_type(Kind.RECEIVER_UPDATED)
 class ReceiverUpdated(ReceiverMessage):
     """A receiver was changed."""
 
 
-@_kind(Kind.RECEIVER_DELETED)
+@_message_type(Kind.RECEIVER_DELETED)
 class ReceiverDeleted(ReceiverMessage):
     """A receiver was deleted."""
 
 
-@_kind(Kind.GROUP_CREATED)
+@_message_type(Kind.GROUP_CREATED)
 class GroupCreated(GroupMessage):
     """A group was created."""
 
 
-@_kind(Kind.GROUP_UPDATED)
+@_message_type(Kind.GROUP_UPDATED)
 class GroupUpdated(GroupMessage):
     """A group was changed."""
 
 
-@_kind(Kind.GROUP_DELETED)
+@_message_type(Kind.GROUP_DELETED)
 class GroupDeleted(GroupMessage):
     """A group was deleted."""
 
 
-@_kind(Kind.GATE_COMPLETED)
+@_message_type(Kind.GATE_COMPLETED)
 class GateCompleted(GateMessage):
-    """A gate is complete."""
+    """A gate is complete after a passing event."""
 
 
-@_kind(Kind.GATE_REGRESSED)
+@_message_type(Kind.GATE_REGRESSED)
 class GateRegressed(GateMessage):
-    """A gate is complete no longer."""
+    """A failing event made a complete gate incomplete."""
 
 
 TYPES: dict[Kind, type[StreamMessage]] = {
@@ -148,17 +152,17 @@ TYPES: dict[Kind, type[StreamMessage]] = {
 }
 
 
-def frame_of(said: model.Message | model.Checkpoint) -> StreamFrame:
-    """The frame that tells a message or a checkpoint."""
-    if isinstance(said, model.Checkpoint):
-        return Checkpoint(cursor=str(said.cursor), time=said.time)
-    return TYPES[said.kind](
-        cursor=str(said.cursor),
-        time=said.time,
-        id=strawberry.ID(said.id),
-        kind=said.kind,
-        actor=Actor(kind=said.actor_kind, id=strawberry.ID(said.actor_id), name=said.actor_name),
-        **_content(said),
+def frame_of(entry: model.Message | model.Checkpoint) -> StreamFrame:
+    """Returns the frame for a message or a checkpoint."""
+    if isinstance(entry, model.Checkpoint):
+        return Checkpoint(cursor=str(entry.cursor), time=entry.time)
+    return TYPES[entry.kind](
+        cursor=str(entry.cursor),
+        time=entry.time,
+        id=strawberry.ID(entry.id),
+        kind=entry.kind,
+        actor=Actor(kind=entry.actor_kind, id=strawberry.ID(entry.actor_id), name=entry.actor_name),
+        **_content(entry),
     )
 
 
@@ -167,12 +171,12 @@ def _content(message: model.Message) -> dict[str, object]:
     if message.kind is Kind.EVENT_RECORDED:
         return {"event": message.event}
     if message.kind in (Kind.GATE_COMPLETED, Kind.GATE_REGRESSED):
-        said = orjson.loads(data)
-        since = said["since"]
+        snapshot = orjson.loads(data)
+        since = snapshot["since"]
         return {
             "event": message.event,
-            "event_receiver_group": group_rules.from_snapshot(said["eventReceiverGroup"]),
-            "transition": said["transition"],
+            "event_receiver_group": group_rules.from_snapshot(snapshot["eventReceiverGroup"]),
+            "transition": snapshot["transition"],
             "since": None if since is None else datetime.fromisoformat(since),
         }
     if message.receiver_id is not None:
@@ -180,9 +184,9 @@ def _content(message: model.Message) -> dict[str, object]:
     return {"event_receiver_group": group_rules.from_snapshot(orjson.loads(data))}
 
 
-@strawberry.input(description="Every given field must match; null asks for nothing.")
+@strawberry.input(description="Every field that is set must match; null matches anything.")
 class StreamFilterInput:
-    """Which messages somebody wants. Fields of the unit, and success, are those of the message's event."""
+    """The filter of messages. The fields of the unit and `success` are compared with the message's event."""
 
     event_receiver_ids: list[strawberry.ID] | None = None
     event_receiver_group_ids: list[strawberry.ID] | None = None
@@ -195,12 +199,12 @@ class StreamFilterInput:
     success: bool | None = None
 
 
-def _wanted(kinds: list[Kind] | None, filter: StreamFilterInput | None) -> model.StreamFilter:
-    asked = frozenset(Kind) if kinds is None else frozenset(kinds)
+def _stream_filter(kinds: list[Kind] | None, filter: StreamFilterInput | None) -> model.StreamFilter:
+    selected = frozenset(Kind) if kinds is None else frozenset(kinds)
     if filter is None:
-        return model.StreamFilter(kinds=asked)
+        return model.StreamFilter(kinds=selected)
     return model.StreamFilter(
-        kinds=asked,
+        kinds=selected,
         receiver_ids=None if filter.event_receiver_ids is None else frozenset(filter.event_receiver_ids),
         group_ids=None if filter.event_receiver_group_ids is None else frozenset(filter.event_receiver_group_ids),
         unit_id=None if filter.unit is None else filter.unit.unit().id,
@@ -215,20 +219,22 @@ def _wanted(kinds: list[Kind] | None, filter: StreamFilterInput | None) -> model
 
 @strawberry.type(description="A page of the stream, oldest first.")
 class StreamPage:
-    """For those who poll."""
+    """A page for clients that poll."""
 
     messages: list[StreamMessage]
-    cursor: str = strawberry.field(description="Ask with it next; it has also seen what the filter left out.")
+    cursor: str = strawberry.field(
+        description="Pass it as `after` to get the next page. It is also past messages that the filter left out."
+    )
     has_next: bool
 
 
 @strawberry.type
 class StreamQueries:
-    """Root fields that read the stream."""
+    """Queries of the stream."""
 
     @strawberry.field(
-        description="Messages after a cursor (null: from the oldest there is), oldest first. Kinds that the caller may "
-        "not read are left out.",
+        description="Messages after a cursor, oldest first; null starts with the oldest message. Kinds that the caller "
+        "may not read are left out.",
         directives=[SignedIn()],
     )
     @staticmethod
@@ -240,9 +246,11 @@ class StreamQueries:
         first: int = 50,
     ) -> StreamPage | None:
         cursor = None if after is None else model.Cursor.parse(after)
-        page, seen = await info.context.hub.stream.page(info.context.actor, cursor, _wanted(kinds, filter), first)
+        page, next_cursor = await info.context.hub.stream.page(
+            info.context.actor, cursor, _stream_filter(kinds, filter), first
+        )
         messages = [frame for message in page.items if isinstance(frame := frame_of(message), StreamMessage)]
-        return StreamPage(messages=messages, cursor=str(seen), has_next=page.has_next)
+        return StreamPage(messages=messages, cursor=str(next_cursor), has_next=page.has_next)
 
 
 def shared_key(event: object) -> Hashable | None:
@@ -257,8 +265,9 @@ class StreamSubscription:
     @strawberry.subscription(
         graphql_type=StreamFrame,
         metadata={SHAPE: frame_of},
-        description="Every message after a cursor, then live, without a gap or a repeat. No cursor means from now: the "
-        "first frame, a Checkpoint, says where that is. Kinds that the caller may not read are left out.",
+        description="Sends every message after a cursor, then new messages as they are committed, without a gap or a "
+        "repeat. Without a cursor it starts now: the first frame is a Checkpoint with the current cursor. Kinds that "
+        "the caller may not read are left out.",
         directives=[SignedIn()],
     )
     @staticmethod
@@ -272,12 +281,12 @@ class StreamSubscription:
         resume = context.last_event_id or after
         cursor = None if resume is None else model.Cursor.parse(resume)
         hub = context.hub
-        async for said in follow(
+        async for entry in follow(
             hub.stream,
             hub.feed,
             context.actor,
             cursor,
-            _wanted(kinds, filter),
+            _stream_filter(kinds, filter),
             checkpoint_seconds=hub.settings.stream.checkpoint_seconds,
         ):
-            yield said
+            yield entry

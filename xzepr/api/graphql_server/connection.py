@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from xzepr.api.auth import Credential, credentials_in, credentials_of
-from xzepr.api.errors import Draining, JsonObject, TooManyOperations, described
+from xzepr.api.auth import Credential, credential_from_headers, credential_from_payload
+from xzepr.api.errors import Draining, JsonObject, TooManyOperations, error_objects
 from xzepr.api.graphql_server import protocol as messages
 from xzepr.api.graphql_server.errors import mask
 from xzepr.api.graphql_server.limits import ConnectionLimiter, SocketLimits
@@ -173,7 +173,7 @@ class WebSocketConnection:
             raise CloseSocket(messages.TOO_MANY_INITS, "connection_init was sent twice")
         self._initialised.set()
         try:
-            credential = credentials_in(init.payload) or credentials_of(self._socket.headers)
+            credential = credential_from_payload(init.payload) or credential_from_headers(self._socket.headers)
             session = self._resources.enter_context(self._sessions.open(await self._sessions.authenticate(credential)))
             self._resources.enter_context(self._capacity.actor_connection(session.actor))
         except InvalidToken as problem:
@@ -187,7 +187,7 @@ class WebSocketConnection:
     async def _handle_ping(self, payload: JsonObject | None) -> None:
         """Answer a ping: with its own payload, or where that held a credential, with whether it is now in force."""
         try:
-            credential = credentials_in(payload)
+            credential = credential_from_payload(payload)
             if credential is not None:
                 payload = {"renewed": await self._handle_reauthentication(credential)}
         except InvalidToken as problem:
@@ -288,7 +288,7 @@ class WebSocketConnection:
         await self._send(server_message("next", id, orjson.Fragment(answer.to_json())))
 
     async def _send_error(self, id: str, problem: Problem) -> None:
-        await self._send(server_message("error", id, described(problem)))
+        await self._send(server_message("error", id, error_objects(problem)))
 
 
 @contextmanager

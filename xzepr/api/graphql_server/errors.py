@@ -7,7 +7,7 @@ from typing import cast
 import structlog
 from graphql import GraphQLError
 
-from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, Internal, JsonObject, VariablesNotValid, described
+from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, Internal, JsonObject, VariablesNotValid, error_objects
 from xzepr.core.errors import InvalidInput, Problem, Violation
 
 MAX_ERRORS = 50  # of one document or its variables
@@ -46,13 +46,13 @@ def mask(error: BaseException, request_id: str, path: Sequence[str | int] = ()) 
     """What the client hears of our own fault: the id under which the log has it."""
     place = ".".join(str(step) for step in path)
     _log.error("internal error", request_id=request_id, path=place, exc_info=error)
-    return described(Internal(request_id))[0]
+    return error_objects(Internal(request_id))[0]
 
 
 def _field_error(error: GraphQLError, request_id: str, field_name: FieldName) -> list[JsonObject]:
     cause = _cause(error)
     if isinstance(cause, Problem):
-        return [_with_place(_renamed(one, field_name), error) for one in described(cause)]
+        return [_with_place(_renamed(one, field_name), error) for one in error_objects(cause)]
     if isinstance(cause, GraphQLError) and "code" in (cause.extensions or {}):
         return [_with_place({"message": cause.message, "extensions": dict(cause.extensions or {})}, error)]
     # graphql-core blames a part of the document for a bad argument, and none for a bad result of ours.
@@ -72,10 +72,10 @@ def _renamed(one: JsonObject, field_name: FieldName) -> JsonObject:
 def _input_error(error: GraphQLError) -> list[JsonObject]:
     cause = _cause(error)
     if isinstance(cause, Problem):
-        return [_with_place(one, error) for one in described(cause)]
+        return [_with_place(one, error) for one in error_objects(cause)]
     # What was found may hold a password beside the field that is missing.
     message = _WHAT_WAS_FOUND.sub("", error.message)
-    one = described(InvalidInput((Violation(_input_field(message), message),)))
+    one = error_objects(InvalidInput((Violation(_input_field(message), message),)))
     return [_with_place(one[0], error)]
 
 

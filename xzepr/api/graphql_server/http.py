@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xzepr.api.auth import actor_of, credentials_of
+from xzepr.api.auth import actor_of, credential_from_headers
 from xzepr.api.errors import (
     BadRequest,
     Internal,
@@ -69,7 +69,7 @@ class GraphQLOverHTTP:
         if request.method not in ("GET", "POST"):
             raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
         accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
-        credential = credentials_of(request.headers)
+        credential = credential_from_headers(request.headers)
         if (ticket := ticket_in(request.scope["query_string"])) is not None:
             return await self._ticketed(request, request_id, ticket, alone=credential is None, accepted=accepted)
         actor = await actor_of(credential, self.service.authenticate)

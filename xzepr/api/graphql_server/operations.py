@@ -13,7 +13,7 @@ from graphql.execution.async_iterables import aclosing
 
 from xzepr.api.auth import Authenticate
 from xzepr.api.drain import Drain
-from xzepr.api.errors import Internal, JsonObject, Refused, described
+from xzepr.api.errors import Internal, JsonObject, RequestRejected, error_objects
 from xzepr.api.graphql_server.documents import Document, Documents
 from xzepr.api.graphql_server.errors import FieldName, field_errors, mask, variable_error
 from xzepr.api.graphql_server.execution import Execution, execute, execute_event, prepare, subscribe
@@ -123,7 +123,7 @@ class GraphQLService:
             # Strangers could otherwise push everybody else's documents out of the memory.
             self.documents.validate(document, cache=not stranger)
         except Problem as problem:
-            self._observe("unknown", described(problem))
+            self._observe("unknown", error_objects(problem))
             raise
         return Operation(document, node, request)
 
@@ -172,7 +172,7 @@ class GraphQLService:
                         yield made if isinstance(made := make(), GraphQLResponse) else await made
         except Exception as error:
             problem = error if isinstance(error, Problem) else _internal(error, call)
-            errors = described(problem)
+            errors = error_objects(problem)
             raise problem from None
         finally:
             self._observe("subscription", errors, begun)
@@ -188,7 +188,7 @@ class GraphQLService:
         begun = prepare(operation.document.plan(self.schema, operation.node), context, operation.request.variables)
         if isinstance(begun, list):
             problem = variable_error(begun)
-            self._observe(operation.type, described(problem))
+            self._observe(operation.type, error_objects(problem))
             raise problem
         return begun
 
@@ -247,7 +247,7 @@ class GraphQLService:
         """Returns the source events of a subscription. Raises Refused if its resolver fails."""
         source = await subscribe(execution)
         if isinstance(source, ExecutionResult):
-            raise Refused(field_errors(source.errors or [], call.request_id, self.field_name))
+            raise RequestRejected(field_errors(source.errors or [], call.request_id, self.field_name))
         return source
 
 

@@ -12,7 +12,7 @@ from time import monotonic
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from xzepr.api.errors import Draining, described, problem_response
+from xzepr.api.errors import Draining, error_objects, problem_response
 from xzepr.api.graphql_server.errors import mask
 from xzepr.api.graphql_server.limits import ConnectionLimiter
 from xzepr.api.graphql_server.liveness import ClientLiveness
@@ -100,7 +100,7 @@ class EventStream:
         if not writing.cancelled() and writing.exception() is None:
             await self._end(send, b"")
         elif session.ended.done():
-            await self._end(send, frame(orjson.dumps({"errors": described(session.ended.result())})) + _COMPLETE)
+            await self._end(send, frame(orjson.dumps({"errors": error_objects(session.ended.result())})) + _COMPLETE)
         elif self._subscribes and self._drain.begun:
             await self._end(send, _come_back())
 
@@ -120,7 +120,7 @@ class EventStream:
                 async for answer in answers:
                     await self._send(send, frame(answer.to_json(), answer.cursor))
         except Problem as problem:
-            await self._send(send, frame(orjson.dumps({"errors": described(problem)})))
+            await self._send(send, frame(orjson.dumps({"errors": error_objects(problem)})))
         except Exception as error:
             await self._send(send, frame(orjson.dumps({"errors": [mask(error, self._call.request_id)]})))
         await self._send(send, _COMPLETE)  # once there is room for it: an answer may take its time over a slow link
