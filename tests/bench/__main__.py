@@ -1,4 +1,4 @@
-"""`make bench`: what the hub can do, beside endpoints that do the least. Medians of five rounds in one run."""
+"""`make bench`: measures the hub beside minimal endpoints. Prints medians of five rounds in one run."""
 
 import asyncio
 import os
@@ -11,54 +11,54 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import batches, create, history, latency, slow, stage
+from tests.bench import batches, create, environment, history, latency, slow
 from tests.support import kafka
 
 SECTIONS = ("create", "batches", "history", "latency", "slow")
 
 
-async def main(asked: Sequence[str]) -> None:
-    """Prints a table for each section that was asked for."""
-    unknown = set(asked) - set(SECTIONS)
+async def main(sections: Sequence[str]) -> None:
+    """Prints a table for each section; for all of them if none is named."""
+    unknown = set(sections) - set(SECTIONS)
     if unknown:
-        sys.exit(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        sys.exit(f"unknown section: {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}", flush=True)
-    async with stage.postgres() as server:
-        for section in asked or SECTIONS:
+    async with environment.postgres() as server:
+        for section in sections or SECTIONS:
             await _SECTIONS[section](server)
 
 
-async def _create(server: stage.EmbeddedPostgres) -> None:
+async def _create(server: environment.EmbeddedPostgres) -> None:
     rows = await asyncio.to_thread(create.measure, server)
     heads = ("64 connections", "requests/s", "p50 ms", "p99 ms", "hub / this", "failures")
-    _print("createEvent, one event a request", heads, rows)
+    _print("createEvent, one event per request", heads, rows)
 
 
-async def _batches(server: stage.EmbeddedPostgres) -> None:
+async def _batches(server: environment.EmbeddedPostgres) -> None:
     rows = await asyncio.to_thread(batches.measure, server)
     _print("createEvents of 500", ("", "events/s", "of COPY"), rows)
 
 
-async def _history(server: stage.EmbeddedPostgres) -> None:
+async def _history(server: environment.EmbeddedPostgres) -> None:
     rows = await history.measure(server)
-    _print("Create and gate, by history", ("", "rows read", "ms", "of the first"), rows)
+    _print("Create with a gate, by length of history", ("", "rows read", "ms", "of the first"), rows)
 
 
-async def _latency(server: stage.EmbeddedPostgres) -> None:
-    with ExitStack() as opened:
+async def _latency(server: environment.EmbeddedPostgres) -> None:
+    with ExitStack() as stack:
         broker = None
         try:
-            broker = opened.enter_context(kafka.running())
-        except kafka.NoBrokerError as why:
-            print(f"without Kafka: {why}")
+            broker = stack.enter_context(kafka.running())
+        except kafka.NoBrokerError as reason:
+            print(f"without Kafka: {reason}")
         rows = await asyncio.to_thread(latency.measure, server, broker)
-    _print("From COMMIT, at 200 events/s", ("", "p50 ms", "p99 ms"), rows)
+    _print("Latency after COMMIT, at 200 events/s", ("", "p50 ms", "p99 ms"), rows)
 
 
-async def _slow(server: stage.EmbeddedPostgres) -> None:
+async def _slow(server: environment.EmbeddedPostgres) -> None:
     rows = await asyncio.to_thread(slow.measure, server)
-    heads = ("createEvent beside subscribers", "p50 ms", "p99 ms", "p50 / quiet", "p99 / quiet", "MiB", "connections")
-    _print(f"{slow.CONNECTIONS} connections create, subscribers are at the beginning of the stream", heads, rows)
+    heads = ("createEvent beside subscribers", "p50 ms", "p99 ms", "p50 / idle", "p99 / idle", "MiB", "connections")
+    _print(f"{slow.CONNECTIONS} connections create, subscribers start at the beginning of the stream", heads, rows)
 
 
 _SECTIONS = {"create": _create, "batches": _batches, "history": _history, "latency": _latency, "slow": _slow}

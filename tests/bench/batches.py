@@ -1,4 +1,4 @@
-"""`createEvents` of 500 against COPY of the same rows into the same tables."""
+"""`createEvents` with 500 events, compared with COPY of the same rows into the same tables."""
 
 import tempfile
 import time
@@ -7,7 +7,7 @@ from statistics import median
 
 import psycopg
 
-from tests.bench import stage
+from tests.bench import environment
 from tests.bench.client import EVENT, Client
 from xzepr.infra.embedded import EmbeddedPostgres
 
@@ -17,21 +17,21 @@ _CREATE = "mutation($input:CreateEventsInput!){createEvents(input:$input){result
 
 
 def measure(server: EmbeddedPostgres) -> list[list[str]]:
-    """Rows of name, events/s, and the ratio to COPY."""
-    url, copied = stage.new_database(server, "batches"), stage.new_database(server, "batches_copy")
+    """Returns rows of name, events/s, and the ratio to COPY."""
+    url, copied = environment.new_database(server, "batches"), environment.new_database(server, "batches_copy")
     folder = Path(tempfile.mkdtemp(prefix="xzepr-bench-hub-"))
     created: list[float] = []
     copies: list[float] = []
-    with stage.hub(url, folder) as port, psycopg.connect(copied, autocommit=True) as target:
+    with environment.hub(url, folder) as port, psycopg.connect(copied, autocommit=True) as target:
         client = Client(port)
         receiver = client.gate()[0]
-        for number in range(stage.ROUNDS):
+        for number in range(environment.ROUNDS):
             created.append(_create(client, receiver, number))
             copies.append(_copy(url, target))
-    ours, theirs = median(created), median(copies)
+    hub, copy = median(created), median(copies)
     return [
-        ["createEvents of 500, one caller", f"{ours:,.0f}", f"{ours / theirs:.2f}"],
-        ["COPY of the same rows, 500 a transaction", f"{theirs:,.0f}", "1.00"],
+        ["createEvents of 500, one client", f"{hub:,.0f}", f"{hub / copy:.2f}"],
+        ["COPY of the same rows, 500 per transaction", f"{copy:,.0f}", "1.00"],
     ]
 
 
@@ -46,7 +46,7 @@ def _create(client: Client, receiver: str, number: int) -> float:
 
 
 def _copy(url: str, target: "psycopg.Connection[tuple[object, ...]]") -> float:
-    """Copies the newest events with their messages and states, as the hub wrote them."""
+    """Copies the newest events with their messages and states, as the hub wrote them. Returns events per second."""
     tables = ("events", "messages", "unit_status")
     rows: dict[str, list[tuple[object, ...]]] = {}
     with psycopg.connect(url) as source:

@@ -1,4 +1,4 @@
-"""`createEvent`, one event a request, 64 connections: the hub against endpoints that do less."""
+"""`createEvent` with one event per request on 64 connections, compared with endpoints that do less."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from statistics import median
 
 import orjson
 
-from tests.bench import stage
+from tests.bench import environment
 from tests.bench.client import CREATE, EVENT, Client
 from tests.bench.load import Measured, Target, press
 from tests.support.kafka import free_ports
@@ -17,17 +17,17 @@ SECONDS = 4.0
 
 
 def measure(server: EmbeddedPostgres) -> list[list[str]]:
-    """Rows of name, requests/s, p50, p99, and the ratio of requests/s to the hub's."""
-    url, plain = stage.new_database(server, "create"), stage.new_database(server, "create_plain")
-    bare = stage.new_database(server, "create_bare")
+    """Returns rows of name, requests/s, p50, p99, the ratio of the hub's requests/s to these, and failures."""
+    url, plain = environment.new_database(server, "create"), environment.new_database(server, "create_plain")
+    bare = environment.new_database(server, "create_bare")
     folder = Path(tempfile.mkdtemp(prefix="xzepr-bench-hub-"))
-    with stage.hub(bare, folder) as port:
+    with environment.hub(bare, folder) as port:
         receiver = Client(port).gate()[0]
     ports = free_ports(2)
     with (
-        stage.hub(url, folder) as hub_port,
-        stage.child(["tests.bench.rivals", "insert", str(ports[0]), plain, "r"], ports[0], "/", {}),
-        stage.child(["tests.bench.rivals", "recorder", str(ports[1]), bare, receiver], ports[1], "/", {}),
+        environment.hub(url, folder) as hub_port,
+        environment.child(["tests.bench.baselines", "insert", str(ports[0]), plain, "r"], ports[0], "/", {}),
+        environment.child(["tests.bench.baselines", "recorder", str(ports[1]), bare, receiver], ports[1], "/", {}),
     ):
         client = Client(hub_port)
         event = EVENT | {"eventReceiverId": client.gate()[0]}
@@ -37,29 +37,29 @@ def measure(server: EmbeddedPostgres) -> list[list[str]]:
             "createEvent through /graphql": Target(
                 hub_port, "/graphql", graphql, headers | {"Authorization": f"Bearer {client.token}"}
             ),
-            "hand-written, one INSERT a request": Target(ports[0], "/events", orjson.dumps(EVENT), headers),
+            "hand-written, one INSERT per request": Target(ports[0], "/events", orjson.dumps(EVENT), headers),
             "hand-written, the same recorder": Target(ports[1], "/events", orjson.dumps(EVENT), headers),
         }
         rounds: dict[str, list[Measured]] = {name: [] for name in targets}
-        for _ in range(stage.ROUNDS):
+        for _ in range(environment.ROUNDS):
             for name, target in targets.items():
                 rounds[name].append(press(target, CONNECTIONS, SECONDS))
     return _rows(rounds)
 
 
 def _rows(rounds: dict[str, list[Measured]]) -> list[list[str]]:
-    rates = {name: median(one.rate for one in many) for name, many in rounds.items()}
-    first = next(iter(rates.values()))
+    rates = {name: median(result.rate for result in results) for name, results in rounds.items()}
+    hub = next(iter(rates.values()))
     rows: list[list[str]] = []
-    for name, many in rounds.items():
-        failures = sum(one.failures for one in many)
+    for name, results in rounds.items():
+        failures = sum(result.failures for result in results)
         rows.append(
             [
                 name,
                 f"{rates[name]:,.0f}",
-                f"{median(one.percentile(50) for one in many):.1f}",
-                f"{median(one.percentile(99) for one in many):.1f}",
-                f"{first / rates[name]:.2f}",
+                f"{median(result.percentile(50) for result in results):.1f}",
+                f"{median(result.percentile(99) for result in results):.1f}",
+                f"{hub / rates[name]:.2f}",
                 str(failures),
             ]
         )

@@ -1,4 +1,4 @@
-"""Create and gate with 10,000 and with 1,000,000 earlier events: the same rows are read, in about the same time."""
+"""A create with a gate after 10,000 and 1,000,000 earlier events. It reads the same rows in about the same time."""
 
 import time
 from contextlib import AsyncExitStack
@@ -7,7 +7,7 @@ from statistics import median
 
 import psycopg
 
-from tests.bench import stage
+from tests.bench import environment
 from tests.support.accounts import key_pair
 from xzepr.core.actor import SYSTEM
 from xzepr.features.events.model import NewEvent
@@ -15,13 +15,13 @@ from xzepr.features.groups.model import NewGroup
 from xzepr.features.receivers.model import NewReceiver
 from xzepr.hub import Hub
 from xzepr.infra.embedded import EmbeddedPostgres
-from xzepr.processes import running
+from xzepr.server.loops import serving_loops
 from xzepr.settings import Settings
 
 SIZES = (10_000, 1_000_000)
 CREATES = 300
 
-# Every second earlier event is about the very unit that is measured; the others are about one unit each.
+# Every second earlier event is about the measured unit; each other one is about its own unit.
 _FILL = """
 WITH filled AS (
     SELECT p AS position, CASE WHEN p %% 2 = 0 THEN %(unit)s::bytea ELSE sha256(p::text::bytea) END AS unit_id,
@@ -47,15 +47,15 @@ FROM pg_stat_user_tables
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """One hub with so many earlier events."""
+class _Case:
+    """A hub with a number of earlier events."""
 
     hub: Hub
     url: str
     event: NewEvent
 
-    async def creates(self) -> float:
-        """Median seconds of a create, one after another."""
+    async def create_seconds(self) -> float:
+        """Creates events one after another and returns the median time in seconds."""
         times: list[float] = []
         for _ in range(CREATES):
             began = time.perf_counter()
@@ -64,12 +64,12 @@ class _Side:
         return median(times)
 
     async def rows_read(self) -> float:
-        """Rows that PostgreSQL reads for one create, by its own counters."""
-        before = self._counted()
-        await self.creates()
-        return (self._counted() - before) / CREATES
+        """Returns the rows that PostgreSQL reads for one create, by its own counters."""
+        before = self._rows_counted()
+        await self.create_seconds()
+        return (self._rows_counted() - before) / CREATES
 
-    def _counted(self) -> int:
+    def _rows_counted(self) -> int:
         with psycopg.connect(self.url) as connection:
             time.sleep(1.1)  # a backend reports its counters at most once a second
             row = connection.execute(_ROWS_READ).fetchone()
@@ -78,21 +78,21 @@ class _Side:
 
 
 async def measure(server: EmbeddedPostgres) -> list[list[str]]:
-    """Rows of earlier events, rows read for a create, milliseconds, and the ratio to the smallest history."""
-    async with AsyncExitStack() as opened:
-        sides = [await _side(server, size, opened) for size in SIZES]
-        rounds = [[await side.creates() for side in sides] for _ in range(stage.ROUNDS)]
-        read = [await side.rows_read() for side in sides]
-    times = [median(one) for one in zip(*rounds, strict=True)]
+    """Returns rows of earlier events, rows read for a create, milliseconds, and the ratio to the smallest history."""
+    async with AsyncExitStack() as stack:
+        cases = [await _case(server, size, stack) for size in SIZES]
+        rounds = [[await case.create_seconds() for case in cases] for _ in range(environment.ROUNDS)]
+        read = [await case.rows_read() for case in cases]
+    times = [median(seconds) for seconds in zip(*rounds, strict=True)]
     return [
         [f"{size:,} earlier events", f"{rows:.1f}", f"{seconds * 1000:.2f}", f"{seconds / times[0]:.2f}"]
         for size, rows, seconds in zip(SIZES, read, times, strict=True)
     ]
 
 
-async def _side(server: EmbeddedPostgres, size: int, opened: AsyncExitStack) -> _Side:
-    url = stage.new_database(server, f"history_{size}")
-    hub = await opened.enter_async_context(Hub.open(Settings(), url, key_pair()))
+async def _case(server: EmbeddedPostgres, size: int, stack: AsyncExitStack) -> _Case:
+    url = environment.new_database(server, f"history_{size}")
+    hub = await stack.enter_async_context(Hub.open(Settings(), url, key_pair()))
     receivers = [
         await hub.receivers.create(SYSTEM, NewReceiver(name, f"ci.{name}", "1", "bench", {})) for name in ("a", "b")
     ]
@@ -101,8 +101,8 @@ async def _side(server: EmbeddedPostgres, size: int, opened: AsyncExitStack) -> 
     event = NewEvent("app", "1", "1", "linux", "oci", "bench", {"a": 1}, True, ids[0])
     with psycopg.connect(url, autocommit=True) as connection:
         first = group.position + 1
-        given = {"unit": event.unit.id, "receivers": list(ids), "first": first, "last": first + size - 1}
-        connection.execute(_FILL, given)
+        values = {"unit": event.unit.id, "receivers": list(ids), "first": first, "last": first + size - 1}
+        connection.execute(_FILL, values)
         connection.execute("VACUUM (ANALYZE)")
-    await opened.enter_async_context(running(hub))
-    return _Side(hub, url, event)
+    await stack.enter_async_context(serving_loops(hub))
+    return _Case(hub, url, event)

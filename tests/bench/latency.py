@@ -1,6 +1,6 @@
-"""From COMMIT to a subscriber and to a `read_committed` consumer, at 200 events a second.
+"""The latency from COMMIT to a subscriber and to a `read_committed` consumer, at 200 events per second.
 
-The clock starts at `recordedAt`, which the database takes under the lock just before COMMIT, on this machine's clock.
+The time starts at `recordedAt`, which the database sets under the lock just before COMMIT, on this machine's clock.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from confluent_kafka import Consumer
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.bench import stage
+from tests.bench import environment
 from tests.bench.client import CREATE, EVENT, Client
 from tests.bench.load import percentile
 from tests.support.kafka import Broker
@@ -28,19 +28,19 @@ SECONDS = 10.0
 
 
 def measure(server: EmbeddedPostgres, broker: Broker | None) -> list[list[str]]:
-    """Rows of consumer, p50 and p99 in milliseconds; medians over the rounds."""
-    url = stage.new_database(server, "latency")
+    """Returns rows of consumer, p50 and p99 in milliseconds, as medians of the rounds."""
+    url = environment.new_database(server, "latency")
     folder = Path(tempfile.mkdtemp(prefix="xzepr-bench-hub-"))
     brokers = {} if broker is None else {"XZEPR__KAFKA__BROKERS": broker.bootstrap}
-    with stage.hub(url, folder, **brokers) as port:
+    with environment.hub(url, folder, **brokers) as port:
         client = Client(port)
         receiver = client.gate()[0]
-        rounds = [asyncio.run(_round(port, client, receiver, number, broker)) for number in range(stage.ROUNDS)]
+        rounds = [asyncio.run(_round(port, client, receiver, number, broker)) for number in range(environment.ROUNDS)]
     rows: list[list[str]] = []
     for index, name in enumerate(("WebSocket subscriber", "read_committed consumer")):
-        many = [one[index] for one in rounds if one[index]]
-        if many:
-            rows.append([name, *(f"{median(percentile(one, p) for one in many):.1f}" for p in (50, 99))])
+        latencies = [result[index] for result in rounds if result[index]]
+        if latencies:
+            rows.append([name, *(f"{median(percentile(times, p) for times in latencies):.1f}" for p in (50, 99))])
     return rows
 
 
@@ -48,7 +48,7 @@ async def _round(
     port: int, client: Client, receiver: str, number: int, broker: Broker | None
 ) -> tuple[list[float], list[float]]:
     count = int(RATE * SECONDS)
-    consumer = None if broker is None else _Reader(broker.bootstrap, count)
+    consumer = None if broker is None else _TopicReader(broker.bootstrap, count)
     subscribed = asyncio.Event()
     subscriber = asyncio.create_task(_subscribe(port, client.token, count, subscribed))
     await subscribed.wait()
@@ -68,14 +68,14 @@ async def _round(
 
 async def _subscribe(port: int, token: str, count: int, subscribed: asyncio.Event) -> list[float]:
     query = "subscription{stream(kinds:[EVENT_RECORDED]){__typename ... on EventRecorded{event{recordedAt}}}}"
-    found: list[float] = []
+    latencies: list[float] = []
     protocols = [Subprotocol("graphql-transport-ws")]
     async with connect(f"ws://127.0.0.1:{port}/graphql", subprotocols=protocols, compression=None) as socket:
         await socket.send(orjson.dumps({"type": "connection_init", "payload": {"token": token}}).decode())
         await socket.recv()
         subscribe = {"id": "1", "type": "subscribe", "payload": {"query": query}}
         await socket.send(orjson.dumps(subscribe).decode())
-        while len(found) < count:
+        while len(latencies) < count:
             message: dict[str, Any] = orjson.loads(await socket.recv())
             arrived = time.time()
             if message["type"] == "ping":
@@ -85,25 +85,25 @@ async def _subscribe(port: int, token: str, count: int, subscribed: asyncio.Even
             if frame["__typename"] == "Checkpoint":
                 subscribed.set()
             else:
-                found.append(arrived - datetime.fromisoformat(frame["event"]["recordedAt"]).timestamp())
-    return sorted(found)
+                latencies.append(arrived - datetime.fromisoformat(frame["event"]["recordedAt"]).timestamp())
+    return sorted(latencies)
 
 
-class _Reader:
-    """A consumer in a thread, from the end of the topic on."""
+class _TopicReader:
+    """A consumer in a thread that starts at the end of the topic."""
 
     def __init__(self, bootstrap: str, count: int) -> None:
         self.ready = threading.Event()
         self._count = count
-        self._found: list[float] = []
+        self._latencies: list[float] = []
         self._bootstrap = bootstrap
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def latencies(self) -> list[float]:
-        """Waits for all of them."""
+        """Waits for all messages and returns their latencies in seconds, sorted."""
         self._thread.join(60)
-        return sorted(self._found)
+        return sorted(self._latencies)
 
     def _read(self) -> None:
         settings = {
@@ -116,11 +116,11 @@ class _Reader:
         consumer = Consumer(settings)
         consumer.subscribe(["xzepr.events"], on_assign=lambda _consumer, _partitions: self.ready.set())
         deadline = time.monotonic() + 60
-        while len(self._found) < self._count and time.monotonic() < deadline:
+        while len(self._latencies) < self._count and time.monotonic() < deadline:
             message = consumer.poll(0.5)
             if message is None or message.error():
                 continue
-            arrived, said = time.time(), orjson.loads(message.value() or b"{}")
-            if said["type"] == "io.xzepr.event.recorded":
-                self._found.append(arrived - datetime.fromisoformat(said["time"]).timestamp())
+            arrived, cloudevent = time.time(), orjson.loads(message.value() or b"{}")
+            if cloudevent["type"] == "io.xzepr.event.recorded":
+                self._latencies.append(arrived - datetime.fromisoformat(cloudevent["time"]).timestamp())
         consumer.close()

@@ -1,4 +1,4 @@
-"""A closed-loop HTTP/1.1 load generator: connections with one request under way each, in a process of their own."""
+"""A closed-loop HTTP/1.1 load generator in a separate process: each connection has one request in flight."""
 
 import asyncio
 import multiprocessing
@@ -9,13 +9,12 @@ from typing import cast
 
 import uvloop
 
-COUNTER = b"0000000000"
-"""Where it stands in a body, the number of the request is put in its place."""
+COUNTER = b"0000000000"  # replaced in a body by the number of the request
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked of whom."""
+    """A request and the server that it is sent to."""
 
     port: int
     path: str
@@ -25,7 +24,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of it; latencies are in seconds, sorted."""
+    """The result of a measurement. Latencies are in seconds, sorted."""
 
     seconds: float
     latencies: list[float]
@@ -33,21 +32,21 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds."""
+        """Returns a percentile of the latencies in milliseconds."""
         return percentile(self.latencies, percent)
 
 
 def percentile(latencies: list[float], percent: float) -> float:
-    """Of sorted seconds, in milliseconds."""
+    """Returns a percentile of sorted seconds in milliseconds."""
     return latencies[min(len(latencies) - 1, int(len(latencies) * percent / 100))] * 1000
 
 
 def press(target: Target, connections: int, seconds: float) -> Measured:
-    """Asks for `seconds`, after half a second that does not count."""
+    """Sends requests for `seconds`, after a warm-up of half a second."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_press, (target, connections, seconds))
 
@@ -60,7 +59,7 @@ async def _run(target: Target, connections: int, seconds: float) -> Measured:
     clients = [_Client(target, number) for number in range(connections)]
     loop = asyncio.get_running_loop()
     for client in clients:
-        await loop.create_connection(partial(_same, client), "127.0.0.1", target.port)
+        await loop.create_connection(partial(_identity, client), "127.0.0.1", target.port)
     await asyncio.sleep(0.5)
     for client in clients:
         client.latencies.clear()
@@ -73,12 +72,12 @@ async def _run(target: Target, connections: int, seconds: float) -> Measured:
     return Measured(took, latencies, sum(client.failures for client in clients))
 
 
-def _same(client: "_Client") -> "_Client":
+def _identity(client: "_Client") -> "_Client":
     return client
 
 
 class _Client(asyncio.Protocol):
-    """One connection: asks, waits for the whole answer, asks again."""
+    """A connection that sends a request, waits for the whole response and sends the next."""
 
     def __init__(self, target: Target, number: int) -> None:
         head = f"POST {target.path} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\nContent-Length: {len(target.body)}\r\n"
@@ -86,38 +85,38 @@ class _Client(asyncio.Protocol):
         self._head = head.encode() + b"\r\n"
         self._parts = target.body.split(COUNTER)
         self._number = number * 10_000_000
-        self._answer = b""
-        self._asked = 0.0
+        self._response = b""
+        self._sent_at = 0.0
         self._transport: asyncio.Transport | None = None
         self.latencies: list[float] = []
         self.failures = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._ask()
+        self._send()
 
     def data_received(self, data: bytes) -> None:
-        self._answer += data
-        head, found, body = self._answer.partition(b"\r\n\r\n")
-        if not found or len(body) < _length(head):
+        self._response += data
+        head, separator, body = self._response.partition(b"\r\n\r\n")
+        if not separator or len(body) < _length(head):
             return
-        self.latencies.append(time.perf_counter() - self._asked)
+        self.latencies.append(time.perf_counter() - self._sent_at)
         if not head.startswith(b"HTTP/1.1 200") or b'"errors"' in body:
             self.failures += 1
-        self._ask()
+        self._send()
 
     def stop(self) -> None:
-        """Asks no more."""
+        """Stops sending and closes the connection."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         if self._transport is None:
             return
         self._number += 1
-        self._answer = b""
-        self._asked = time.perf_counter()
+        self._response = b""
+        self._sent_at = time.perf_counter()
         self._transport.write(self._head + (b"%010d" % self._number).join(self._parts))
 
 

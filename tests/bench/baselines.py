@@ -1,6 +1,6 @@
-"""What the hub is measured against: hand-written endpoints that do the least, served as the hub is.
+"""Baselines for the hub: minimal hand-written endpoints, served in the same way.
 
-`python -m tests.bench.rivals insert|recorder PORT DATABASE_URL RECEIVER_ID` serves one of them.
+`python -m tests.bench.baselines insert|recorder PORT DATABASE_URL RECEIVER_ID` serves one of them.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from xzepr.core.actor import SYSTEM
 from xzepr.core.ids import new_id
 from xzepr.features.events.model import NewEvent
 from xzepr.hub import Hub
-from xzepr.processes import running
+from xzepr.server.loops import serving_loops
 from xzepr.settings import Settings
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -35,7 +35,7 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
 
 
 async def insert(port: int, url: str, receiver_id: str) -> None:
-    """One durable INSERT a request, on a pool of ten connections."""
+    """Serves one durable INSERT per request, on a pool of ten connections."""
     async with AsyncConnectionPool(url, min_size=10, max_size=10, kwargs={"autocommit": True}) as pool:
         async with pool.connection() as connection:
             await connection.execute(
@@ -44,21 +44,21 @@ async def insert(port: int, url: str, receiver_id: str) -> None:
             )
 
         async def create(request: Request) -> Response:
-            said: dict[str, Any] = orjson.loads(await request.body())
+            input: dict[str, Any] = orjson.loads(await request.body())
             id = new_id()
             async with pool.connection() as connection:
                 await connection.execute(
                     "INSERT INTO plain VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                     (
                         id,
-                        said["name"],
-                        said["version"],
-                        said["release"],
-                        said["platformId"],
-                        said["package"],
-                        said["description"],
-                        orjson.dumps(said["payload"]).decode(),
-                        said["success"],
+                        input["name"],
+                        input["version"],
+                        input["release"],
+                        input["platformId"],
+                        input["package"],
+                        input["description"],
+                        orjson.dumps(input["payload"]).decode(),
+                        input["success"],
                         receiver_id,
                     ),
                 )
@@ -68,20 +68,20 @@ async def insert(port: int, url: str, receiver_id: str) -> None:
 
 
 async def recorder(port: int, url: str, receiver_id: str) -> None:
-    """The hub's own recorder behind an endpoint that does nothing else: no GraphQL, no credentials, no middleware."""
-    async with Hub.open(Settings(), url, key_pair()) as hub, running(hub):
+    """Serves the hub's recorder without GraphQL, credentials and middleware."""
+    async with Hub.open(Settings(), url, key_pair()) as hub, serving_loops(hub):
 
         async def create(request: Request) -> Response:
-            said: dict[str, Any] = orjson.loads(await request.body())
+            input: dict[str, Any] = orjson.loads(await request.body())
             new = NewEvent(
-                name=said["name"],
-                version=said["version"],
-                release=said["release"],
-                platform_id=said["platformId"],
-                package=said["package"],
-                description=said["description"],
-                payload=said["payload"],
-                success=said["success"],
+                name=input["name"],
+                version=input["version"],
+                release=input["release"],
+                platform_id=input["platformId"],
+                package=input["package"],
+                description=input["description"],
+                payload=input["payload"],
+                success=input["success"],
                 receiver_id=receiver_id,
             )
             recorded = await hub.recorder.record(SYSTEM, new)
@@ -91,10 +91,10 @@ async def recorder(port: int, url: str, receiver_id: str) -> None:
 
 
 def main() -> None:
-    """Serves the rival that the command line names."""
+    """Serves the baseline that is named on the command line."""
     name, port, url, receiver_id = sys.argv[1:]
-    rival = {"insert": insert, "recorder": recorder}[name]
-    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(rival(int(port), url, receiver_id))
+    baseline = {"insert": insert, "recorder": recorder}[name]
+    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(baseline(int(port), url, receiver_id))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the measurements stand on: a durable PostgreSQL, databases in it, and servers as children."""
+"""The environment of the measurements: a durable PostgreSQL, its databases, and servers as child processes."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ ROUNDS = 5
 
 @asynccontextmanager
 async def postgres() -> AsyncGenerator[EmbeddedPostgres]:
-    """An embedded PostgreSQL as `xzepr serve` starts it: fsync on."""
+    """Runs an embedded PostgreSQL with the settings of `xzepr serve`: fsync is on."""
     with temporary_folder(on_disk=True) as folder:
         server = await EmbeddedPostgres.start(folder / "data", say=lambda _: None)
         try:
@@ -36,7 +36,7 @@ async def postgres() -> AsyncGenerator[EmbeddedPostgres]:
 
 
 def new_database(server: EmbeddedPostgres, name: str) -> str:
-    """The URL of a new, migrated database."""
+    """Creates and migrates a database and returns its URL."""
     with psycopg.connect(server.url_of("postgres", "postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER xzepr").format(sql.Identifier(name)))
     url = server.url_of("xzepr", name)
@@ -45,23 +45,23 @@ def new_database(server: EmbeddedPostgres, name: str) -> str:
 
 
 @contextmanager
-def child(arguments: Sequence[str], port: int, path: str, environment: dict[str, str]) -> Generator[None]:
-    """A server as a child; it answers at the path when the body begins, and is ended with SIGTERM."""
+def child(arguments: Sequence[str], port: int, path: str, variables: dict[str, str]) -> Generator[None]:
+    """Runs a server as a child process. The block begins when it answers at `path`; SIGTERM ends it."""
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments],
-        env=os.environ | environment,
+        env=os.environ | variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        _await_answer(process, f"http://127.0.0.1:{port}{path}")
+        _wait_for_response(process, f"http://127.0.0.1:{port}{path}")
         yield
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
 
 
-def _await_answer(process: "subprocess.Popen[bytes]", url: str) -> None:
+def _wait_for_response(process: "subprocess.Popen[bytes]", url: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -79,17 +79,17 @@ def _await_answer(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 @contextmanager
 def hub(url: str, data_dir: Path, **settings: str) -> Generator[int]:
-    """`xzepr serve` on a database; yields its port."""
+    """Runs `xzepr serve` on a database and yields its port."""
     port = free_port()
     private, public = data_dir / "private.pem", data_dir / "public.pem"
     private.write_text(key_pair().private_pem)
     public.write_text(key_pair().public_pem)
-    environment = {
+    variables = {
         "XZEPR__DATABASE__URL": url,
         "XZEPR__AUTH__ADMIN_PASSWORD": PASSWORD,
         "XZEPR__JWT__PRIVATE_KEY_PATH": str(private),
         "XZEPR__JWT__PUBLIC_KEY_PATH": str(public),
         **settings,
     }
-    with child(["xzepr", "serve", "--port", str(port), "--data-dir", str(data_dir)], port, "/health/live", environment):
+    with child(["xzepr", "serve", "--port", str(port), "--data-dir", str(data_dir)], port, "/health/live", variables):
         yield port
