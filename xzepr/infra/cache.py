@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from xzepr.core.errors import Unavailable
+from xzepr.core.lru_cache import LRUCache
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -16,7 +16,7 @@ _SILENT_SECONDS = 2.5
 
 
 class TTLCache(Generic[K, V]):
-    """Answers of `look_up`, each used for `seconds` after its asking began; the oldest go when there are `size`.
+    """Answers of `look_up`, each used for `seconds` after its asking began; those used last are kept, at most `size`.
 
     Callers that ask for the same key at the same moment share one look-up. An answer of None, and an error, reach
     those who wait and are not kept: keys that nobody has would push out those that somebody uses.
@@ -32,9 +32,8 @@ class TTLCache(Generic[K, V]):
     ) -> None:
         self._look_up = look_up
         self._seconds = seconds
-        self._size = size
         self._clock = clock
-        self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._kept = LRUCache[K, tuple[float, V]](size)
         self._asking: dict[K, asyncio.Task[V | None]] = {}
 
     async def get(self, key: K) -> V | None:
@@ -51,7 +50,7 @@ class TTLCache(Generic[K, V]):
 
     def forget(self, key: K) -> None:
         """The next asking looks the key up again, also when a look-up is under way now."""
-        self._kept.pop(key, None)
+        self._kept.pop(key)
         self._asking.pop(key, None)
 
     async def _ask(self, key: K, until: float) -> V | None:
@@ -59,17 +58,11 @@ class TTLCache(Generic[K, V]):
         try:
             value = await self._look_up(key)
             if value is not None and self._asking.get(key) is me:
-                self._keep(key, until, value)
+                self._kept.put(key, (until, value))
             return value
         finally:
             if self._asking.get(key) is me:
                 del self._asking[key]
-
-    def _keep(self, key: K, until: float, value: V) -> None:
-        self._kept[key] = (until, value)
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._size:
-            self._kept.popitem(last=False)
 
 
 class BatchLoader(Generic[K, V]):

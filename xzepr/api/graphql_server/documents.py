@@ -1,6 +1,5 @@
 """GraphQL documents: text to parsed, bounded and validated, kept by their text."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from graphql import (
@@ -23,7 +22,9 @@ from xzepr.api.errors import DocumentTooComplex, OperationNotFound
 from xzepr.api.graphql_server.complexity import DocumentLimits, check_limits
 from xzepr.api.graphql_server.errors import MAX_ERRORS, parse_error, validation_error
 from xzepr.api.graphql_server.plan import Plan
+from xzepr.core.lru_cache import LRUCache
 
+_CACHED_CHARS = 2000  # per cached document, on average
 _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 
@@ -75,24 +76,23 @@ class Document:
 
 
 class Documents:
-    """Documents that were found valid for one schema, least recently used first out.
+    """Parses and validates documents for one schema, and caches the valid ones.
 
-    At most `cache_size` of them and `cache_size` times 2,000 characters, so that long ones cannot fill the memory.
+    The cache holds at most `cache_size` documents and `cache_size` times 2,000 characters, so that long documents
+    cannot fill the memory.
     """
 
     def __init__(self, schema: GraphQLSchema, limits: DocumentLimits, cache_size: int = 1000) -> None:
         self._schema = schema
         self._limits = limits
-        self._valid: OrderedDict[str, Document] = OrderedDict()
-        self._cache_size = cache_size
-        self._max_chars = cache_size * 2000
-        self._chars = 0
+        self._valid = LRUCache[str, Document](
+            cache_size, max_size=cache_size * _CACHED_CHARS, size_of=lambda document: len(document.text)
+        )
 
     def parse(self, text: str) -> Document:
-        """The document of a text. Raises DocumentTooComplex or DocumentNotParsed."""
-        if (known := self._valid.get(text)) is not None:
-            self._valid.move_to_end(text)
-            return known
+        """Returns the document of a text. Raises DocumentTooComplex or DocumentNotParsed."""
+        if (cached := self._valid.get(text)) is not None:
+            return cached
         if len(text) > self._limits.max_chars:
             raise DocumentTooComplex(f"the document is longer than {self._limits.max_chars} characters")
         document = _parse(text, self._limits)
@@ -100,21 +100,14 @@ class Documents:
         return document
 
     def validate(self, document: Document, *, cache: bool = True) -> None:
-        """Raises DocumentNotValid unless the document fits the schema; remembers one that does, if it shall."""
+        """Raises DocumentNotValid unless the document fits the schema. A valid document is cached if `cache` is set."""
         if document.text in self._valid:
             return
         errors = validate(self._schema, document.node, _RULES, max_errors=MAX_ERRORS)
         if errors:
             raise validation_error(errors)
         if cache:
-            self._remember(document)
-
-    def _remember(self, document: Document) -> None:
-        self._valid[document.text] = document
-        self._chars += len(document.text)
-        while len(self._valid) > self._cache_size or self._chars > self._max_chars:
-            text, _ = self._valid.popitem(last=False)
-            self._chars -= len(text)
+            self._valid.put(document.text, document)
 
 
 def _parse(text: str, limits: DocumentLimits) -> Document:

@@ -2,13 +2,13 @@
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from xzepr.core.errors import Overloaded, RateLimited
 from xzepr.core.ids import new_id
+from xzepr.core.lru_cache import LRUCache
 from xzepr.features.auth import store
 from xzepr.infra.db import Database
 
@@ -35,7 +35,7 @@ class LoginLimit:
         self._max_failures = failures_per_minute
         # Those who wait for one name's lock must leave the pool's other connections to other work.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
-        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._refused = LRUCache[bytes, float](_REMEMBERED)
 
     @asynccontextmanager
     async def attempt(self, folded_name: str) -> AsyncGenerator[Attempt]:
@@ -70,7 +70,7 @@ class LoginLimit:
             await store.lock_name(connection, name_digest)
             seen = await store.count_attempts(connection, name_digest)
             if seen.failed >= self._max_failures:
-                self._remember_refusal(name_digest, seen.frees_in)
+                self._refused.put(name_digest, _now() + seen.frees_in)
                 raise _refusal(seen.frees_in)
             if seen.failed + seen.under_way >= self._max_failures:
                 return None
@@ -79,18 +79,12 @@ class LoginLimit:
             await store.sweep_attempts(connection)
             return attempt
 
-    def _remember_refusal(self, name_digest: bytes, seconds: float) -> None:
-        self._refused[name_digest] = _now() + seconds
-        self._refused.move_to_end(name_digest)
-        while len(self._refused) > _REMEMBERED:
-            self._refused.popitem(last=False)
-
     def _refuse_again(self, name_digest: bytes) -> None:
         # A flood of guesses for one name costs the database nothing once it has said no.
-        left = self._refused.get(name_digest, 0.0) - _now()
+        left = (self._refused.get(name_digest) or 0.0) - _now()
         if left > 0:
             raise _refusal(left)
-        self._refused.pop(name_digest, None)
+        self._refused.pop(name_digest)
 
 
 def _refusal(seconds: float) -> RateLimited:

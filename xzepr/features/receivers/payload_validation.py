@@ -5,10 +5,10 @@ What is remembered can only be too old. So it may admit, because the recorder co
 never refuses: before a refusal the receiver is read again.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
 from xzepr.core.errors import Conflict, InvalidInput, NotFound
+from xzepr.core.lru_cache import LRUCache
 from xzepr.features.receivers import schemas, store
 from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream.model import Message
@@ -25,7 +25,7 @@ class PayloadValidation:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._validators = schemas.Validators()
-        self._receivers: OrderedDict[str, Receiver] = OrderedDict()
+        self._receivers = LRUCache[str, Receiver](_REMEMBERED)
 
     async def admit(self, receiver_id: str, payload: object) -> int:
         """The revision of the schema that accepts the payload. Raises NotFound, Conflict (disabled), or InvalidInput
@@ -54,7 +54,7 @@ class PayloadValidation:
         """Forgets receivers that the stream says were changed, in whatever process."""
         for message in messages:
             if message.event is None and message.receiver_id is not None:
-                self._receivers.pop(message.receiver_id, None)
+                self._receivers.pop(message.receiver_id)
 
     def forget_all(self) -> None:
         """Forgets every receiver: the database was restored, and may hold other revisions under the same numbers."""
@@ -70,12 +70,9 @@ class PayloadValidation:
     async def _read(self, connection: Connection, receiver_id: str) -> Receiver:
         found = await store.by_ids(connection, [receiver_id])
         if not found:
-            self._receivers.pop(receiver_id, None)
+            self._receivers.pop(receiver_id)
             raise NotFound("event receiver", receiver_id, field=FIELD)
-        self._receivers[receiver_id] = found[0]
-        self._receivers.move_to_end(receiver_id)
-        if len(self._receivers) > _REMEMBERED:
-            self._receivers.popitem(last=False)
+        self._receivers.put(receiver_id, found[0])
         return found[0]
 
 

@@ -1,7 +1,6 @@
 """The JSON Schemas of receivers: which are accepted, their compiled validators, and what a payload violates."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from jsonschema_rs import ValidationErrorKind, Validator
 
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.exact_json import dumps, pointer
+from xzepr.core.lru_cache import LRUCache
 from xzepr.features.receivers import expansion
 from xzepr.features.receivers.references import Dialect, Document, Schema, is_object, subschemas
 
@@ -123,21 +123,17 @@ def digest(schema: bytes) -> str:
 
 
 class Validators:
-    """Compiled validators by the digest of their schemas; the one used longest ago makes room."""
+    """A cache of compiled validators by the digest of their schemas."""
 
     def __init__(self, limit: int = 1_000) -> None:
-        self._limit = limit
-        self._compiled: OrderedDict[str, Validator] = OrderedDict()
+        self._compiled = LRUCache[str, Validator](limit)
 
     def get(self, digest: str, schema: bytes) -> Validator:
-        """The validator of the schema with that digest, compiled if it is not at hand."""
+        """Returns the validator of the schema with that digest, compiled if it is not cached."""
         validator = self._compiled.get(digest)
         if validator is None:
-            validator = self._compiled[digest] = compile(schema)
-            if len(self._compiled) > self._limit:
-                self._compiled.popitem(last=False)
-        else:
-            self._compiled.move_to_end(digest)
+            validator = compile(schema)
+            self._compiled.put(digest, validator)
         return validator
 
 
