@@ -38,7 +38,7 @@ async def test_at_least_once_delivery_is_reported(kafka: str, database_url: str)
                 assert "at least once" in relay.status.detail
                 [status] = await routes.statuses(stream.db, SYSTEM)
                 assert "at least once" in status.detail
-    assert [line["log_level"] for line in lines if line["event"] == "relay.promise"] == ["warning"]
+    assert [line["log_level"] for line in lines if line["event"] == "relay.guarantee"] == ["warning"]
     received = await asyncio.to_thread(consume, kafka, settings.topic, "read_uncommitted")
     assert_exactly_once(received, 300)
 

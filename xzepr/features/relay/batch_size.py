@@ -1,48 +1,46 @@
-"""How many messages the relay's next transaction takes: more while they are small, half of what did not go through."""
+"""The relay's batch size: it doubles while batches are small and succeed, and halves after a failure."""
 
 from collections.abc import Sequence
 
 from xzepr.features.stream.model import Message
 
-_INITIAL_SIZE = 100
-_TARGET_BYTES = 8 * 1024 * 1024
-"""About how much one transaction holds."""
+_INITIAL_SIZE = 100  # messages
+_TARGET_BYTES = 8 * 1024 * 1024  # about the size of one transaction
 
 
 class AdaptiveBatchSize:
-    """The size of the next portion, from what became of earlier ones."""
+    """The size of the next batch, derived from the outcome of earlier ones."""
 
     def __init__(self, max_size: int) -> None:
-        """`most` is the largest portion."""
+        """`max_size` is the largest batch, in messages."""
         self._max_size = max_size
         self._last_suspect = 0
         self.size = min(_INITIAL_SIZE, max_size)
         """Messages to read for the next transaction."""
 
     def succeeded(self, messages: Sequence[Message]) -> None:
-        """They were read and are done: reads more at once while it is little, and less when payloads are large."""
+        """The batch was published or skipped: grows after a small full batch, shrinks after one that was too large."""
         size = sum(message.size for message in messages)
         if size > _TARGET_BYTES:
             self.size = max(1, self.size // 2)
         elif messages[-1].position < self._last_suspect:
-            return  # the culprit is still ahead: a larger portion would only meet it again
+            return  # the rejected message is still ahead: a larger batch would only be rejected with it
         elif len(messages) >= self.size and size * 2 <= _TARGET_BYTES:
             self.size = min(self.size * 2, self._max_size)
 
     def is_full(self, messages: Sequence[Message]) -> bool:
-        """Whether one transaction holds no more than these."""
+        """Whether these messages fill one transaction."""
         return len(messages) >= self.size or sum(message.size for message in messages) >= _TARGET_BYTES
 
     def failed(self) -> None:
-        """It did not arrive, or not in time: the next portion is half of this one. Brokers that are merely away get
-        all that waits all the same, but slow ones might never take so much in time."""
+        """The batch failed or timed out: halves the size, since slow brokers might never accept as much in time."""
         self.size = max(1, self.size // 2)
 
     def rejected(self, messages: Sequence[Message]) -> None:
-        """One or more of them, which were sent together, will never be accepted: the next portion is half of them."""
+        """At least one message of this batch will never be accepted: the next batch is half of this one."""
         self.size = max(1, len(messages) // 2)
         self._last_suspect = messages[-1].position
 
     def isolated(self) -> None:
-        """The culprit is known."""
+        """The rejected message was found: batches may grow again."""
         self._last_suspect = 0

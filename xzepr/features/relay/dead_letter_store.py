@@ -1,4 +1,4 @@
-"""SQL of dead letters: what a route leaves out, and what administrators say is to become of it."""
+"""SQL of dead letters: the messages that a route skips, and the decisions of administrators about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from xzepr.infra.db import Connection
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRow:
-    """A message that a route leaves out."""
+    """A message that a route skips."""
 
     route: str
     position: int
@@ -26,7 +26,7 @@ class DeadLetterRow:
 
 @dataclass(frozen=True, slots=True)
 class DueRetry:
-    """A dead letter that is to be sent again."""
+    """A dead letter that an administrator wants to retry."""
 
     position: int
     message_id: str
@@ -34,7 +34,7 @@ class DueRetry:
 
 
 async def record(connection: Connection, route: str, position: int, message_id: str, reason: str) -> None:
-    """Notes that a message was refused, or refused again; what an administrator had said of it has been done."""
+    """Records that a message was rejected, or rejected again; clears the decision of an administrator."""
     await connection.execute(
         """
         INSERT INTO dead_letters AS d (route, position, message_id, reason) VALUES (%s, %s, %s, %s)
@@ -47,7 +47,7 @@ async def record(connection: Connection, route: str, position: int, message_id: 
 
 
 async def positions_after(connection: Connection, route: str, position: int) -> set[int]:
-    """What the route leaves out after a position, whatever was said of it since."""
+    """Returns the positions of all dead letters after a position, dropped ones and pending retries included."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         "SELECT position FROM dead_letters WHERE route = %s AND position > %s", (route, position)
     )
@@ -55,7 +55,7 @@ async def positions_after(connection: Connection, route: str, position: int) -> 
 
 
 async def next_retry(connection: Connection, route: str, published: int) -> DueRetry | None:
-    """The first of those that the route is to send again, at or before a position."""
+    """Returns the first pending retry at or before the published position; None if there is none."""
     cursor = await connection.cursor(row_factory=class_row(DueRetry)).execute(
         """
         SELECT position, message_id, retry_id FROM dead_letters
@@ -68,14 +68,14 @@ async def next_retry(connection: Connection, route: str, published: int) -> DueR
 
 
 async def delete_retried(connection: Connection, retry_id: str) -> None:
-    """Forgets the message that this instruction was about: it is in Kafka."""
+    """Deletes the dead letter of this retry, because it is in Kafka."""
     await connection.execute("DELETE FROM dead_letters WHERE retry_id = %s", (retry_id,))
 
 
 async def page(
     connection: Connection, route: str, dropped: bool, before: int | None, limit: int
 ) -> list[DeadLetterRow]:
-    """A route's dead letters before a position, newest first."""
+    """Returns a route's dead letters before a position, newest first."""
     cursor = await connection.cursor(row_factory=class_row(DeadLetterRow)).execute(
         """
         SELECT route, position, message_id, reason, attempts, refused_at, retry_by, dropped_at, dropped_by
@@ -92,7 +92,7 @@ async def page(
 async def request_retry(
     connection: Connection, route: str, positions: Sequence[int] | None, retry_prefix: str, by: str
 ) -> list[int]:
-    """Tells the relay to send these again, or with None all that were not dropped; returns those that are there."""
+    """Requests a retry of these positions, or of all that are not dropped if None. Returns the positions found."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         """
         UPDATE dead_letters SET retry_id = coalesce(retry_id, %(prefix)s || '-' || position), retry_by = %(by)s,
@@ -107,7 +107,7 @@ async def request_retry(
 
 
 async def drop(connection: Connection, route: str, positions: Sequence[int] | None, by: str) -> list[int]:
-    """Gives these up, or with None all that are not about to be sent; returns those that are given up now."""
+    """Drops these positions, or all if None, except pending retries. Returns the positions that are dropped now."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         """
         UPDATE dead_letters SET dropped_at = clock_timestamp(), dropped_by = %(by)s

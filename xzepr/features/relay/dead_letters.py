@@ -1,4 +1,4 @@
-"""Dead letters as administrators see them: what was left out of Kafka and why; send it again, or give it up."""
+"""The service of dead letters: administrators list the messages that Kafka rejected, and retry or drop them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,42 +14,44 @@ from xzepr.features.relay import store as relay_store
 from xzepr.features.relay.dead_letter_store import DeadLetterRow
 from xzepr.infra.db import Connection, Database
 
-_MAX_POSITIONS = 1000
+_MAX_POSITIONS = 1000  # of one request
 
 
 class DeadLetterState(StrEnum):
-    """What becomes of a message that was refused."""
+    """The state of a message that was rejected."""
 
     WAITING = "waiting"
-    """For an administrator."""
+    """No administrator has decided yet."""
     RETRYING = "retrying"
-    """An administrator has said so, and the relay will send it within a second or two."""
+    """An administrator requested a retry; the relay sends the message within a second or two."""
     DROPPED = "dropped"
-    """An administrator gave it up."""
+    """An administrator decided that Kafka does not need the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message of the stream that its route's brokers refused."""
+    """A message of the stream that the route's brokers rejected."""
 
     route: str
     position: int
     message_id: str
     reason: str
-    """The last one, in words for an operator."""
+    """Why the brokers rejected it last, for an operator."""
     attempts: int
     refused_at: datetime
-    """When it was refused last."""
+    """When it was last rejected."""
     state: DeadLetterState
     by: str | None
-    """Who dropped it or had it sent again."""
+    """Name of the administrator who dropped it or requested the retry."""
 
 
 async def page(
     db: Database, actor: Actor, route: str, request: PageRequest, *, dropped: bool = False
 ) -> Page[DeadLetter]:
-    """A route's dead letters, newest position first: those that are open, or those that were dropped. Raises NotFound.
-    Needs stream:admin."""
+    """Returns a route's open or dropped dead letters, newest position first.
+
+    Raises NotFound if the route is unknown. Needs stream:admin.
+    """
     actor.must(Permission.STREAM_ADMIN)
     async with db.read() as connection:
         await _must_exist(connection, route)
@@ -58,8 +60,11 @@ async def page(
 
 
 async def retry(db: Database, actor: Actor, route: str, positions: Sequence[int] | None) -> int:
-    """Has the relay send these again, dropped ones too, or with None all that are open; returns how many. Each is sent
-    once, behind what has been sent meanwhile. Raises NotFound, and then tells nothing. Needs stream:admin."""
+    """Requests a retry of these positions (dropped ones too), or of all open ones if None. Returns their number.
+
+    Each is sent once, after the messages that are in Kafka by then. Raises NotFound if the route or a position is
+    unknown; then nothing is retried. Needs stream:admin.
+    """
     actor.must(Permission.STREAM_ADMIN)
     _check_count(positions)
     async with db.write() as connection:
@@ -69,8 +74,11 @@ async def retry(db: Database, actor: Actor, route: str, positions: Sequence[int]
 
 
 async def drop(db: Database, actor: Actor, route: str, positions: Sequence[int] | None) -> int:
-    """Gives these up, or with None all that are open and not about to be sent; returns how many. The stream keeps them.
-    Raises NotFound, and then drops nothing. Needs stream:admin."""
+    """Drops these positions, or all open ones if None, except pending retries. Returns their number.
+
+    The stream keeps the messages. Raises NotFound if the route is unknown, or a position is unknown or not open; then
+    nothing is dropped. Needs stream:admin.
+    """
     actor.must(Permission.STREAM_ADMIN)
     _check_count(positions)
     async with db.write() as connection:
@@ -86,14 +94,15 @@ async def _must_exist(connection: Connection, route: str) -> None:
 
 def _check_count(positions: Sequence[int] | None) -> None:
     if positions is not None and not 1 <= len(positions) <= _MAX_POSITIONS:
-        raise InvalidInput.one("positions", f"name 1 to {_MAX_POSITIONS} positions, or ask for all")
+        raise InvalidInput.one("positions", f"give 1 to {_MAX_POSITIONS} positions, or request all")
 
 
-def _require_all(positions: Sequence[int] | None, done: Sequence[int]) -> int:
-    absent = sorted(set(positions or ()) - set(done))
+def _require_all(positions: Sequence[int] | None, changed: Sequence[int]) -> int:
+    """Returns the number of changed dead letters. Raises NotFound if one of the positions is missing."""
+    absent = sorted(set(positions or ()) - set(changed))
     if absent:
         raise NotFound("dead letter", ", ".join(map(str, absent[:10])), field="positions")
-    return len(done)
+    return len(changed)
 
 
 def _dead_letter(row: DeadLetterRow) -> DeadLetter:

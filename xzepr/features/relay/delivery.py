@@ -1,5 +1,4 @@
-"""Delivering messages to brokers that refuse some of them for what they are: which one it is, how all others go on
-without it, and how it is sent again."""
+"""Delivery to brokers that reject some messages: isolates a rejected message, skips it, and retries it on request."""
 
 import math
 import time
@@ -23,11 +22,13 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Delivery:
-    """What a route's leader knows of the messages that brokers refuse, and how much it sends at once."""
+    """Publishes a route's messages in batches, and turns messages that brokers never accept into dead letters."""
 
     def __init__(self, route: str, max_messages: int, *, max_rejected: int, poll_seconds: float) -> None:
-        """At most so many messages are sent at once; after so many dead letters in a row the topic is at fault. What
-        administrators ask for is looked up every `poll_seconds`, and later after something was refused again."""
+        """`max_messages` limits a batch. After `max_rejected` dead letters in a row, the topic is at fault.
+
+        Retries are looked up every `poll_seconds`, and less often after one was rejected again.
+        """
         self._route = route
         self._max_rejected = max_rejected
         self._poll_seconds = poll_seconds
@@ -40,28 +41,30 @@ class Delivery:
         self._backoff = Backoff(poll_seconds, _LONGEST_PAUSE_SECONDS)
         self._retries_succeed = False
         self.skipped: set[int] = set()
-        """Positions that are passed over."""
+        """Positions of dead letters ahead, which are skipped."""
 
     @property
     def batch_size(self) -> int:
-        """How many messages the next portion may have."""
+        """The maximum number of messages in the next batch."""
         return self._batch_size.size
 
     def is_full(self, messages: Sequence[Message]) -> bool:
-        """Whether the next portion takes no more than these."""
+        """Whether these messages fill the next batch."""
         return self._batch_size.is_full(messages)
 
     async def send(self, writer: RouteWriter, messages: Sequence[Message], after: Published) -> None:
-        """Moves a portion of the stream, but for what is left out. Raises what `Passage.publish` raises."""
-        await self._publish(writer, [one for one in messages if one.position not in self.skipped], after)
+        """Publishes a batch without its dead letters. Raises what `RouteWriter.publish` raises."""
+        await self._publish(writer, [message for message in messages if message.position not in self.skipped], after)
         self._batch_size.succeeded(messages)
 
     async def retry_dead_letter(
         self, leader: Leadership, writer: RouteWriter, read_limits: Callable[[], Awaitable[TopicLimits]]
     ) -> bool:
-        """Sends one dead letter again, if an administrator has asked for it; whether there was one. One at a time: the
-        newest instruction in Kafka is then the only one that may be done there and not yet forgotten here. Whatever
-        becomes of it, the stream goes on before the next one is tried."""
+        """Publishes one dead letter that an administrator wants to retry. Returns whether there was one.
+
+        Only one at a time: then the newest retry in Kafka is the only one that may be published but not yet deleted
+        from the database. Whatever the outcome, new messages are published before the next retry.
+        """
         if time.monotonic() < self._next_retry_at:
             return False
         retry = await leader.run(dead_letter_store.next_retry, leader.route, writer.published_so_far.position)
@@ -71,12 +74,12 @@ class Delivery:
             return False
         message = await leader.read(StreamReader.message, retry.position)
         if message is None or message.id != retry.message_id:
-            reason = "the stream no longer holds it"
+            reason = "the stream no longer has this message"
             await leader.run(dead_letter_store.record, leader.route, retry.position, retry.message_id, reason)
             return True
         succeeding = self._retries_succeed
         self._schedule_retry(self._backoff.next())
-        if not succeeding:  # whoever asks has perhaps mended the topic, and the message now fits with its data
+        if not succeeding:  # the topic may have been fixed, and the message may now fit with its data
             writer.use_limits(await read_limits())
         await self._publish(writer, [message], replace(writer.published_so_far, retry_id=retry.retry_id), is_retry=True)
         await leader.run(dead_letter_store.delete_retried, retry.retry_id)
@@ -104,17 +107,19 @@ class Delivery:
             self._rejected_in_a_row = 0
 
     async def isolate_rejected(self, leader: Leadership, reason: str) -> None:
-        """Of what was refused together, sends less next time; a message that is refused alone, twice, becomes a dead
-        letter. It is written down before the position passes it, so that a successor leaves out the same."""
+        """Halves a rejected batch; records a message that was rejected alone, twice, as a dead letter.
+
+        The record precedes the position in Kafka, so that the next leader skips the same message. Raises RelayStopped
+        after too many dead letters in a row.
+        """
         if len(self._sent) > 1:
             self._batch_size.rejected(self._sent)
             return
         [culprit] = self._sent
         if not self._is_retry:
             if culprit.position != self._suspect_position:
-                self._suspect_position = (
-                    culprit.position
-                )  # the topic's limit may be new: it is read again before the second try
+                # The topic's limits may have changed: they are read again before the second attempt.
+                self._suspect_position = culprit.position
                 return
             if self._rejected_in_a_row >= self._max_rejected:
                 raise everything_rejected(self._route, self._rejected_in_a_row, reason)

@@ -16,7 +16,7 @@ _STATEMENT_SECONDS = 10.0  # a database that does not answer for this long is do
 # network is gone. That process may still believe that it leads; Kafka fences it.
 _IDLE_SECONDS = 10.0
 _KEEP_ALIVE_SECONDS = 2.5
-_CLOSE_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0  # how long closing the connection may take
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def leadership(db: Database, route: str) -> AsyncGenerator["Leadership"]:
-    """Opens a connection that can acquire the lead of a route; closing it gives the lead up.
+    """Opens a connection that can acquire the lead of a route; the end of the block closes it and gives up the lead.
 
-    Inside the block a lost connection raises Unavailable; the lead is then lost, too.
+    Inside the block, a lost connection raises Unavailable; the lead is then lost, too.
     """
     async with translate_errors():
         connection = await db.connect("relay", idle_seconds=_IDLE_SECONDS)
-        leadership = Leadership(connection, route)
-        keep_alive = asyncio.create_task(_keep_alive(leadership))
+        leader = Leadership(connection, route)
+        keep_alive = asyncio.create_task(_keep_alive(leader))
         try:
-            yield leadership
+            yield leader
         finally:
             keep_alive.cancel()
             try:
@@ -43,13 +43,13 @@ async def leadership(db: Database, route: str) -> AsyncGenerator["Leadership"]:
                 await connection.close()
 
 
-async def _keep_alive(leadership: "Leadership") -> None:
-    """Keeps the connection alive while the leader waits for brokers. The leader itself notices when it is lost."""
-    while not leadership.is_closed:
+async def _keep_alive(leader: "Leadership") -> None:
+    """Keeps the connection alive while the leader waits for brokers. The leader itself notices a lost connection."""
+    while not leader.is_closed:
         await asyncio.sleep(_KEEP_ALIVE_SECONDS)
         with suppress(Problem, StatementError):
             async with translate_errors():
-                await leadership.check()
+                await leader.check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,6 @@ class Leadership:
     async def read(
         self, query: Callable[Concatenate[StreamReader, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Asks the stream over the leader's connection: `await leader.read(StreamReader.head)`."""
+        """Queries the stream over the leader's connection: `await leader.read(StreamReader.head)`."""
         with hang_up_after(self._connection, _STATEMENT_SECONDS):
             return await query(StreamReader(self._connection), *args, **kwargs)

@@ -1,8 +1,8 @@
-"""The relay: one loop a hub that copies the stream to Kafka, exactly once for consumers that read committed.
+"""The relay: the loop that publishes the stream to Kafka, exactly once for consumers that read committed.
 
-Each transaction also writes its position to a compacted topic (as Kafka Connect does it, KIP-618). A relay that starts
-first fences its predecessor, then reads that position: whatever the predecessor had under way is decided by then. Only
-the process that holds a lock in the database runs it; fencing covers a holder that was cut off without noticing.
+Each transaction also writes the published position to a compacted topic, as Kafka Connect does (KIP-618). A new leader
+first fences its predecessor, which decides the predecessor's last transaction, and only then reads that position. The
+leader is the process that holds a lock in the database; fencing covers one that lost this lock without noticing.
 """
 
 import asyncio
@@ -41,22 +41,17 @@ from xzepr.infra.kafka.cluster import BrokerError, CompetingProducerError, Rejec
 from xzepr.infra.kafka.producer import Producer
 from xzepr.settings import KafkaSettings
 
-_RECHECK_SECONDS = 10.0
-"""How often a stopped relay looks whether the reason is gone."""
-_PROBE_SECONDS = 5.0
-"""How often an idle relay asks whether there still are brokers."""
-_MAX_REJECTED = 100
-"""Dead letters in a row after which the topic is at fault, and no longer the messages."""
-_MAX_READ = 200
-"""Messages of one read: at 512 KiB a payload they are 100 MiB, however small those before them were."""
-_STABLE_LEAD_SECONDS = 60.0
-"""A relay that has led for so long had no rival then."""
+_RECHECK_SECONDS = 10.0  # how often a stopped relay checks whether the cause is fixed
+_PROBE_SECONDS = 5.0  # how often an idle relay checks that brokers respond
+_MAX_REJECTED = 100  # dead letters in a row; after that, the topic is at fault and not the messages
+_MAX_READ = 200  # messages of one read: with payloads of 512 KiB, up to 100 MiB, however small earlier ones were
+_STABLE_LEAD_SECONDS = 60.0  # a relay that led for this long had no competing relay
 _PAUSE_SECONDS = (0.2, 10.0)  # between tries: the first pause and the longest
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class Relay:
-    """Copies the stream to Kafka while this process leads the route."""
+    """Publishes the stream to Kafka while this process leads the route."""
 
     def __init__(
         self,
@@ -68,8 +63,10 @@ class Relay:
         max_rejected: int = _MAX_REJECTED,
         open_producer: OpenProducer = Producer.open,
     ) -> None:
-        """`wait_beyond` returns once there may be something after a position; called anew every `poll_seconds`. After
-        `most_refused` dead letters in a row the relay stops."""
+        """`wait_beyond` returns once there may be messages after a position; it is cancelled after `poll_seconds`.
+
+        The relay stops after `max_rejected` dead letters in a row.
+        """
         self._stream = stream
         self._route = Route(settings, stream.hub_id)
         self._wait_beyond = wait_beyond
@@ -85,10 +82,10 @@ class Relay:
         self._saved_at = -math.inf
         self._brokers_answered_at = -math.inf
         self.status = RelayStatus(self._route.name, RelayState.STANDBY, "starting", now(), None)
-        """What it is doing now."""
+        """What this relay is doing now."""
 
     async def run(self) -> None:
-        """Relays until cancelled. Nothing that happens to brokers or database ends it."""
+        """Relays until cancelled. No failure of brokers or database ends it."""
         if not self._route.settings.enabled:
             self._set_status(RelayState.STANDBY, "kafka.enabled is off: this process never relays")
             await asyncio.Event().wait()
@@ -96,27 +93,27 @@ class Relay:
             self._set_status(RelayState.WAITING_FOR_BROKERS, "kafka.brokers is not set: history follows once it is")
             await asyncio.Event().wait()
         if self._guarantee:
-            _log.warning("relay.promise", route=self._route.name, detail=self._guarantee)
-        pause, yielding = Backoff(*_PAUSE_SECONDS, jitter=0.5), Backoff(*_PAUSE_SECONDS, jitter=0.5)
+            _log.warning("relay.guarantee", route=self._route.name, detail=self._guarantee)
+        backoff, competing_backoff = Backoff(*_PAUSE_SECONDS, jitter=0.5), Backoff(*_PAUSE_SECONDS, jitter=0.5)
         while True:
             leading_since = time.monotonic()
             try:
                 async with leadership(self._stream.db, self._route.name) as leader:
                     await self._wait_for_leadership(leader)
-                    pause.reset()
+                    backoff.reset()
                     leading_since = time.monotonic()
                     await self._lead(leader)
             except CompetingProducerError:
                 self._set_status(RelayState.STANDBY, split_brain(self._route.name))
                 if time.monotonic() - leading_since > _STABLE_LEAD_SECONDS:
-                    yielding.reset()
-                await yielding.sleep()
+                    competing_backoff.reset()
+                await competing_backoff.sleep()
             except Problem as problem:
                 self._set_status(RelayState.STANDBY, problem.message)
             except Exception as error:
                 self._set_status(RelayState.STANDBY, f"{type(error).__name__}: {error}")
                 _log.exception("relay.failed", route=self._route.name)
-            await pause.sleep()
+            await backoff.sleep()
 
     async def _wait_for_leadership(self, leader: Leadership) -> None:
         while not await leader.try_acquire():
@@ -124,42 +121,45 @@ class Relay:
             await asyncio.sleep(self._poll_seconds)
 
     async def _lead(self, leader: Leadership) -> None:
-        """Holds the seat and relays, until the seat is lost."""
+        """Relays until the lead is lost, or another relay takes over."""
         await self._save_status(leader, RelayState.WAITING_FOR_BROKERS, "connecting")
         self.status = replace(self.status, leads=True)
-        pause = Backoff(*_PAUSE_SECONDS, jitter=0.5)
+        backoff = Backoff(*_PAUSE_SECONDS, jitter=0.5)
         while True:
             try:
-                # Also after being fenced: that may only mean that a transaction took too long. The seat decides.
+                # Also after FencedError: a transaction may only have taken too long. The database decides who leads.
                 await leader.check()
                 try:
-                    await self._follow(leader, pause)
-                except RejectedError as refusal:
-                    await self._delivery.isolate_rejected(leader, refusal.reason)
+                    await self._follow(leader, backoff)
+                except RejectedError as rejection:
+                    await self._delivery.isolate_rejected(leader, rejection.reason)
             except CompetingProducerError:
                 await self._save_status(leader, RelayState.WAITING_FOR_BROKERS, split_brain(self._route.name))
                 raise
             except BrokerError as error:
                 await self._save_status(leader, RelayState.WAITING_FOR_BROKERS, str(error))
-                await pause.sleep()
+                await backoff.sleep()
             except (RelayStopped, TopicError) as error:
                 self.status = replace(self.status, position=None)
-                first = (await leader.read(StreamReader.origin)).position + 1
-                detail = error.with_choices(first) if isinstance(error, RelayStopped) else str(error)
+                oldest = (await leader.read(StreamReader.origin)).position + 1
+                detail = error.with_choices(oldest) if isinstance(error, RelayStopped) else str(error)
                 await self._save_status(leader, RelayState.STOPPED, detail)
                 await self._wait_for_resume(leader)
 
     async def _wait_for_resume(self, leader: Leadership) -> None:
-        """Returns for one that was not tried yet, or when it is time to see whether the reason is gone."""
+        """Returns on a new resume instruction, or when it is time to check whether the cause is fixed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_RECHECK_SECONDS):
                 while True:
-                    if (await self._route_row(leader)).resume_id not in (None, self._attempted_resume_id):
+                    if await self._has_new_resume(leader):
                         return
                     await asyncio.sleep(self._poll_seconds)
 
-    async def _follow(self, leader: Leadership, pause: Backoff) -> None:
-        """Opens the route and moves messages for as long as that works."""
+    async def _has_new_resume(self, leader: Leadership) -> bool:
+        return (await self._route_row(leader)).resume_id not in (None, self._attempted_resume_id)
+
+    async def _follow(self, leader: Leadership, backoff: Backoff) -> None:
+        """Opens the route and publishes messages until an error; returns if a new resume instruction has arrived."""
         self.status = replace(self.status, position=None)
         row = await self._route_row(leader)
         self._attempted_resume_id = row.resume_id
@@ -167,28 +167,19 @@ class Relay:
         try:
             await self._find_position(leader, writer, row)
             await self._save_status(leader, RelayState.FOLLOWING, self._guarantee)
-            if (await self._route_row(leader)).resume_id not in (None, self._attempted_resume_id):
-                return  # it came while the route was stopped, and is obeyed now or would be much later
+            if await self._has_new_resume(leader):
+                return  # it arrived while the route was stopped: apply it now, not after the next error
             while True:
                 await self._publish_next(leader, writer)
-                pause.reset()
+                backoff.reset()
         finally:
             await writer.close()
 
-    async def _route_row(self, leader: Leadership) -> RouteRow:
-        row = await leader.run(store.row, leader.route)
-        assert row is not None, "the leader describes its route first"
-        return row
-
-    async def _topic_limits(self, row: RouteRow) -> TopicLimits:
-        """What the topic takes. It must be there if anything was published, unless that is to be done again."""
-        return await self._route.prepare(row.published_position if row.resume_id is None else 0)
-
-    async def _reload_limits(self, leader: Leadership) -> TopicLimits:
-        return await self._topic_limits(await self._route_row(leader))
-
     async def _find_position(self, leader: Leadership, writer: RouteWriter, row: RouteRow) -> None:
-        """Finds where to go on: as instructed, else where Kafka says, if the database agrees. Raises StoppedError."""
+        """Finds the position after which to continue: that of a resume instruction, else the one in Kafka.
+
+        Raises RelayStopped if there is none, or if Kafka and the database disagree.
+        """
         published = writer.published
         if published is not None and published.retry_id is not None:
             await leader.run(dead_letter_store.delete_retried, published.retry_id)
@@ -209,38 +200,35 @@ class Relay:
         self.status = replace(self.status, position=published.position)
         await self._save_published(leader, published)
         if row.resume_id is not None:
-            # Not earlier: retention must be able to see from where messages are published again.
+            # Not earlier: until the position is saved, the instruction keeps retention from removing what follows it.
             await leader.run(store.acknowledge_resume, leader.route, row.resume_id)
 
     async def _apply_resume(self, leader: Leadership, writer: RouteWriter, resume_id: str, after: int) -> None:
         id = await leader.read(StreamReader.id_at, after)
         if id is None:
             raise messages_removed(self._route.name, after + 1)
-        # With the instruction's id: should we die before the database forgets it, it is not obeyed again.
+        # The state has the instruction's id: if this process dies before it is acknowledged, it is not applied again.
         await writer.publish((), Published(after, id, resume_id))
         _log.warning("relay.resumed", route=self._route.name, after=after)
 
     async def _verify_stream(self, leader: Leadership, published: Published) -> None:
+        """Raises RelayStopped unless the database has the last published message."""
         stream_id = await leader.read(StreamReader.id_at, published.position)
         if stream_id != published.id:
-            head, recorded_position = (
-                await leader.read(StreamReader.head),
-                (await self._route_row(leader)).published_position,
-            )
+            head = await leader.read(StreamReader.head)
+            recorded_position = (await self._route_row(leader)).published_position
             if stream_id is None and published.position < head.position:
                 raise messages_removed(self._route.name, published.position + 1)
             raise stream_diverged(self._route.name, published, head.position, stream_id, recorded_position)
 
     async def _publish_next(self, leader: Leadership, writer: RouteWriter) -> None:
-        """Publishes what there is, or waits until there may be something."""
+        """Publishes the next batch, or waits until there may be one."""
         retried = await self._delivery.retry_dead_letter(leader, writer, lambda: self._reload_limits(leader))
         published = writer.published_so_far
         messages = await self._read_batch(leader, published.cursor)
-        if not messages and not retried:
-            await self._verify_stream(leader, published)
-            await self._check_idle(leader, writer, published)
-            await self._wait_for_messages(published.position)
         if not messages:
+            if not retried:
+                await self._idle(leader, writer, published)
             return
         self._empty_reads = 0
         last = messages[-1]
@@ -250,18 +238,8 @@ class Relay:
         if not published.position or time.monotonic() - self._saved_at > self._poll_seconds:
             await self._save_published(leader, writer.published_so_far)
 
-    async def _wait_for_messages(self, position: int) -> None:
-        """Returns when there may be something after a position. Where there is said to be, again and again, and is not,
-        it waits all the same: the feed may not know yet that the database was restored."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_seconds):
-                await self._wait_beyond(position)
-                self._empty_reads += 1
-                if self._empty_reads > 1:
-                    await asyncio.sleep(self._poll_seconds)
-
     async def _read_batch(self, leader: Leadership, after: Cursor) -> Sequence[Message]:
-        """The next portion. It is read in parts, since the messages to come may be larger than those before."""
+        """Reads the next batch, in chunks, because its messages may be larger than those of earlier batches."""
         messages = await leader.read(StreamReader.after_cursor, after, min(self._delivery.batch_size, _MAX_READ))
         chunk = messages
         while len(chunk) == _MAX_READ and not self._delivery.is_full(messages):
@@ -270,12 +248,38 @@ class Relay:
             messages += chunk
         return messages
 
-    async def _check_idle(self, leader: Leadership, writer: RouteWriter, published: Published) -> None:
-        """While there is nothing to move: notices that the seat is lost or the brokers are gone."""
+    async def _idle(self, leader: Leadership, writer: RouteWriter, published: Published) -> None:
+        """Checks the database, the lead and the brokers while there is nothing to publish; then waits for messages."""
+        await self._verify_stream(leader, published)
         await (leader.check() if self._saved == published else self._save_published(leader, published))
         if time.monotonic() - self._brokers_answered_at > _PROBE_SECONDS:
             await writer.check()
             self._brokers_answered_at = time.monotonic()
+        await self._wait_for_messages(published.position)
+
+    async def _wait_for_messages(self, position: int) -> None:
+        """Waits until there may be messages after a position.
+
+        Waits `poll_seconds` if there repeatedly were none: the feed may not know yet that the database was restored.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_seconds):
+                await self._wait_beyond(position)
+                self._empty_reads += 1
+                if self._empty_reads > 1:
+                    await asyncio.sleep(self._poll_seconds)
+
+    async def _route_row(self, leader: Leadership) -> RouteRow:
+        row = await leader.run(store.row, leader.route)
+        assert row is not None, "the leader saves its status first"
+        return row
+
+    async def _topic_limits(self, row: RouteRow) -> TopicLimits:
+        """Returns the topic's limits. The topic must exist if the route was published, unless it is resumed."""
+        return await self._route.prepare(row.published_position if row.resume_id is None else 0)
+
+    async def _reload_limits(self, leader: Leadership) -> TopicLimits:
+        return await self._topic_limits(await self._route_row(leader))
 
     async def _save_published(self, leader: Leadership, published: Published) -> None:
         await leader.run(store.save_published, leader.route, published.position, published.id)

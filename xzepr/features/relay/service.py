@@ -1,4 +1,4 @@
-"""The relay's routes as administrators see them: how far each is, and telling a stopped one how to go on."""
+"""The service of routes: administrators see how far each route is, and resume a stopped one."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,34 +17,36 @@ _NEVER_LED = "no process has led it yet: `xzepr work` does, or a server without 
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """A route as its leader last described it to the database, which may be a second ago."""
+    """A route as its leader last reported it to the database, up to a second ago."""
 
     route: str
     state: RelayState
     detail: str
     since: datetime
     published: int
-    """Everything up to this position is in Kafka, or a dead letter."""
+    """Everything up to this position is in Kafka or a dead letter."""
     lag: int
-    """Messages after it."""
+    """Number of messages after the published position."""
     lag_seconds: float
-    """Age of the oldest of them, by the database's clock; 0 when there is none."""
+    """Age of the oldest message after the published position, by the database's clock; 0 if there is none."""
     updated_at: datetime
     led: bool
-    """Whether some process leads the route now; if none does, the rest is history."""
+    """Whether a process leads the route now; if not, the other fields are the last that were reported."""
     leader: str | None
-    """That process's id, where it has described itself lately."""
+    """Id of the process that leads the route; None if it has not reported lately."""
     dead_letters: int
-    """Messages that the brokers refused and nobody has dropped."""
+    """Messages that the brokers rejected and that were not dropped."""
 
 
 async def statuses(db: Database, actor: Actor) -> list[RouteStatus]:
-    """Every route that a relay ever led, and those that processes have brokers for and none has led yet (standby), by
-    name. Needs stream:admin."""
+    """Returns all routes, by name: those that a process ever led, and as standby those that wait for a first leader.
+
+    A route waits for a leader if a process has brokers for it. Needs stream:admin.
+    """
     actor.must(Permission.STREAM_ADMIN)
     async with db.read() as connection:
         routes = await lags(connection)
-        rows = {one.route: one for one in await store.rows(connection)}
+        rows = {row.route: row for row in await store.rows(connection)}
     return [_never_led(lag) if (row := rows.get(lag.route)) is None else _status(row, lag) for lag in routes]
 
 
@@ -88,9 +90,12 @@ def _never_led(lag: RouteLag) -> RouteStatus:
 async def resume(
     db: Database, actor: Actor, route: str, *, at: int | None = None, republish_from: int | None = None
 ) -> int:
-    """Tells a stopped route to go on: after position `at`, which with all before it counts as published, or by
-    publishing again from `republish_from`. Returns the position it goes on after; it does so within a second or two.
-    Raises InvalidInput, NotFound, or Conflict when the route is not stopped. Needs stream:admin."""
+    """Requests that a stopped route resumes; its leader does so within a second or two.
+
+    `at` treats everything up to that position as published. `republish_from` publishes everything from that position
+    again. Returns the position after which the route continues. Raises InvalidInput unless exactly one of them is
+    given and the stream has it, NotFound if the route is unknown, Conflict if it is not stopped. Needs stream:admin.
+    """
     actor.must(Permission.STREAM_ADMIN)
     if (at is None) == (republish_from is None):
         raise InvalidInput.one("at", "give either at or republishFrom")
@@ -101,10 +106,10 @@ async def resume(
         if not origin.position <= after <= head.position:
             raise InvalidInput.one(
                 "at" if at is not None else "republishFrom",
-                f"the stream has positions {origin.position + 1} to {head.position}, and this goes on after {after}",
+                f"the stream has positions {origin.position + 1} to {head.position}; this would continue after {after}",
             )
         if await store.row(connection, route) is None:
             raise NotFound("route", route, field="route")
         if not await store.request_resume(connection, route, new_id(), after, actor.name):
-            raise Conflict(f"the route {route} is not stopped: it goes on by itself", field="route")
+            raise Conflict(f"the route {route} is not stopped: it continues by itself", field="route")
     return after

@@ -1,4 +1,4 @@
-"""SQL of the relay: which process leads a route, what the route's row remembers, and instructions to it."""
+"""SQL of the relay: the lock of a route's leader, the route's status and lag, and resume instructions."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,11 +21,11 @@ class RouteRow:
     published_id: str
     updated_at: datetime
     led: bool
-    """Whether a process leads it now."""
+    """Whether a process leads the route now."""
     resume_id: str | None
     resume_after: int | None
     dead_letters: int
-    """Messages that were refused and not dropped."""
+    """Messages that were rejected and not dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +34,44 @@ class RouteLag:
 
     route: str
     awaited_since: datetime | None
-    """Since when a process has had brokers for it; None once one has led it."""
+    """When the first process with brokers for this route started; None once a process has led it."""
     leader: str | None
-    """Which process leads it, where one has said so lately."""
+    """Id of the process that leads the route; None if none has reported lately."""
     position: int
     time: datetime
-    """When it was there."""
+    """When `position` and `lag` were measured."""
     lag: int
     lag_seconds: float
     dead_letters: int
-    """Messages that were refused and not dropped."""
+    """Messages that were rejected and not dropped."""
 
 
-# A process that waits for brokers and does not lead has none named. The oldest message, unless it is the first, is the
-# mark that retention has left: a route that begins follows on it.
+# A process that waits for brokers without leading has none configured, so its route does not count. If the oldest
+# message is not the first one, it is the mark that retention left, and a new route begins after it.
 _ROUTE_POSITIONS: LiteralString = """
-    WITH heard AS (
+    WITH live_processes AS (
         SELECT * FROM processes WHERE seen_at > clock_timestamp() - %(seconds)s::float * interval '1 second'
     ), stream AS (
         SELECT coalesce((SELECT position FROM messages ORDER BY position DESC LIMIT 1), 0) AS head,
                coalesce(nullif((SELECT position FROM messages ORDER BY position LIMIT 1), 1), 0) AS origin
-    ), named AS (
+    ), routes AS (
         SELECT route, published_position, NULL::timestamptz AS awaited_since FROM relay_routes
         UNION ALL
-        SELECT relay_route, 0, min(started_at) FROM heard
+        SELECT relay_route, 0, min(started_at) FROM live_processes
         WHERE (relay_leads OR relay_state <> 'waiting_for_brokers')
           AND NOT EXISTS (SELECT FROM relay_routes WHERE route = relay_route)
         GROUP BY relay_route
-    ), known AS (
+    ), route_positions AS (
         SELECT route, awaited_since, head, position, greatest(position, origin) AS after
-        FROM stream, named, LATERAL (
+        FROM stream, routes, LATERAL (
             SELECT CASE WHEN published_position <= head THEN published_position ELSE 0 END AS position
-        ) AS remembered
+        ) AS recorded
     )
 """
 
 
 async def try_acquire_lead(connection: Connection, route: str) -> bool:
-    """Whether this connection now leads the route; it does until it ends."""
+    """Tries to acquire the route's lock until this connection closes. Returns whether it succeeded."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         "SELECT pg_try_advisory_lock(hashtextextended('xzepr relay ' || %s, 0))", (route,)
     )
@@ -79,12 +79,12 @@ async def try_acquire_lead(connection: Connection, route: str) -> bool:
 
 
 async def check(connection: Connection) -> None:
-    """Raises when the connection, and with it the lead, is lost."""
+    """Raises an error if the connection, and with it the lead, is lost."""
     await connection.execute("SELECT 1")
 
 
 async def row(connection: Connection, route: str) -> RouteRow | None:
-    """What is remembered of a route, for its leader; None before its first relay."""
+    """Returns the status of a route for its leader; None before a process has led it."""
     cursor = await connection.cursor(row_factory=class_row(RouteRow)).execute(
         """
         SELECT route, state, detail, since, published_position, published_id, updated_at, true AS led,
@@ -98,7 +98,7 @@ async def row(connection: Connection, route: str) -> RouteRow | None:
 
 
 async def rows(connection: Connection) -> list[RouteRow]:
-    """All routes that a relay ever led, by name."""
+    """Returns all routes that a process ever led, by name."""
     cursor = await connection.cursor(row_factory=class_row(RouteRow)).execute(
         """
         SELECT route, state, detail, since, published_position, published_id, updated_at,
@@ -116,29 +116,33 @@ async def rows(connection: Connection) -> list[RouteRow]:
 
 
 async def lags(connection: Connection, silent_seconds: float) -> list[RouteLag]:
-    """How far each route is behind, by name: as its leader measured it where one has spoken within so many seconds,
-    else by what the route remembers, which may be a second old, or from the stream's beginning where none ever led it.
-    A position past the stream's end is of a stream that a restore has replaced, and counts for nothing."""
+    """Returns how far each route is behind the stream, by name.
+
+    A leader that reported within `silent_seconds` has measured the lag. Otherwise the lag is derived from the recorded
+    position, which may be a second old, or from the stream's beginning if no process ever led the route. A position
+    after the stream's end belongs to a stream that a restore has replaced, and is ignored.
+    """
     cursor = await connection.cursor(row_factory=class_row(RouteLag)).execute(
         _ROUTE_POSITIONS
         + """
-        SELECT k.route, k.awaited_since, leader.id AS leader, at.position, at.time, at.head - at.after AS lag,
+        SELECT r.route, r.awaited_since, leader.id AS leader, at.position, at.time, at.head - at.after AS lag,
                greatest(0, coalesce(extract(epoch FROM at.time - at.waiting_since), 0))::float AS lag_seconds,
-               (SELECT count(*) FROM dead_letters AS d WHERE d.route = k.route AND d.dropped_at IS NULL) AS dead_letters
-        FROM known AS k
+               (SELECT count(*) FROM dead_letters AS d WHERE d.route = r.route AND d.dropped_at IS NULL) AS dead_letters
+        FROM route_positions AS r
         LEFT JOIN LATERAL (
-            SELECT * FROM heard AS p WHERE p.relay_route = k.route AND p.relay_leads ORDER BY p.seen_at DESC LIMIT 1
+            SELECT * FROM live_processes AS p WHERE p.relay_route = r.route AND p.relay_leads
+            ORDER BY p.seen_at DESC LIMIT 1
         ) AS leader ON true
         CROSS JOIN LATERAL (
             SELECT leader.relay_position AS position, leader.relay_position AS after, leader.head_position AS head,
                    leader.seen_at AS time, leader.relay_waiting_since AS waiting_since
             WHERE leader.relay_position <= leader.head_position
             UNION ALL
-            SELECT k.position, k.after, k.head, clock_timestamp(),
-                   (SELECT m.time FROM messages AS m WHERE m.position > k.after ORDER BY m.position LIMIT 1)
+            SELECT r.position, r.after, r.head, clock_timestamp(),
+                   (SELECT m.time FROM messages AS m WHERE m.position > r.after ORDER BY m.position LIMIT 1)
             WHERE (leader.relay_position <= leader.head_position) IS NOT TRUE
         ) AS at
-        ORDER BY k.route
+        ORDER BY r.route
         """,
         {"seconds": silent_seconds},
     )
@@ -146,7 +150,7 @@ async def lags(connection: Connection, silent_seconds: float) -> list[RouteLag]:
 
 
 async def save_status(connection: Connection, route: str, state: str, detail: str) -> None:
-    """Writes what the route's leader is doing."""
+    """Saves the state of the route's leader and the reason for it."""
     await connection.execute(
         """
         INSERT INTO relay_routes AS r (route, state, detail) VALUES (%(route)s, %(state)s, %(detail)s)
@@ -159,7 +163,7 @@ async def save_status(connection: Connection, route: str, state: str, detail: st
 
 
 async def save_published(connection: Connection, route: str, position: int, id: str) -> None:
-    """Notes how far the route has published. Kafka knows better; this is to notice that Kafka has forgotten."""
+    """Records the published position. Kafka has the current one; this record reveals that Kafka lost its data."""
     await connection.execute(
         """
         UPDATE relay_routes SET published_position = %s, published_id = %s, updated_at = clock_timestamp()
@@ -170,7 +174,7 @@ async def save_published(connection: Connection, route: str, position: int, id: 
 
 
 async def request_resume(connection: Connection, route: str, resume_id: str, after: int, by: str) -> bool:
-    """Leaves an instruction for a stopped route; whether it was stopped."""
+    """Stores a resume instruction if the route is stopped. Returns whether it is."""
     cursor = await connection.execute(
         """
         UPDATE relay_routes SET resume_id = %s, resume_after = %s, resume_by = %s
@@ -182,7 +186,7 @@ async def request_resume(connection: Connection, route: str, resume_id: str, aft
 
 
 async def acknowledge_resume(connection: Connection, route: str, resume_id: str) -> None:
-    """Removes the instruction."""
+    """Removes a resume instruction, because it was applied."""
     await connection.execute(
         """
         UPDATE relay_routes SET resume_id = NULL, resume_after = NULL, resume_by = NULL
