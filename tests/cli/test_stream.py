@@ -87,13 +87,13 @@ def test_status_shows_the_head_with_each_route(operator: CommandLineUser, databa
     assert (route["led"], route["leader"]) == (False, None)
     assert 0 < route["lagSeconds"] < 60
     reached, why = cells_of(TOPIC, operator("stream", "status").out)
-    assert (reached[:4], reached[6]) == ([TOPIC, "stopped", "0", "1"], "nobody")
+    assert (reached[:4], reached[6]) == ([TOPIC, "stopped", "0", "1"], "none")
     assert why[2] == "Kafka was wiped"
 
 
 def test_status_reports_missing_brokers(operator: CommandLineUser) -> None:
     told = operator("stream", "status")
-    assert "no process that is heard of has kafka.brokers: history waits for them" in told.err
+    assert "no running process has kafka.brokers: once it is set, a relay publishes the whole history" in told.err
     assert "\tserve\t" in told.out
 
 
@@ -103,7 +103,7 @@ def test_status_shows_a_route_that_was_never_led(database_url: str, anonymous: C
         receiver(person)
         told = person("stream", "status")
     reached, why = cells_of(TOPIC, told.out)
-    assert (reached[:4], reached[6]) == ([TOPIC, "standby", "0", "1"], "nobody")
+    assert (reached[:4], reached[6]) == ([TOPIC, "standby", "0", "1"], "none")
     assert why[2] == "no process has led it yet: `xzepr work` does, or a server without --no-relay"
     assert told.err == ""
 
@@ -112,7 +112,7 @@ def test_resume_stores_the_instruction_of_a_stopped_route(operator: CommandLineU
     receiver(operator)
     stop_a_route(database_url)
     done = operator("stream", "resume", "--at", "1")
-    assert (done.code, done.out) == (0, f"Route {TOPIC} goes on after position 1 within a second or two.\n")
+    assert (done.code, done.out) == (0, f"Route {TOPIC} resumes after position 1 within a second or two.\n")
     assert instructions(database_url) == [(TOPIC, 1)]
     assert operator("stream", "resume", "--republish-from", "1", "--route", TOPIC, "--json").json["after"] == 0
     assert instructions(database_url) == [(TOPIC, 0)]

@@ -1,4 +1,4 @@
-"""The command line: the table of command families, of which only the one that was asked for is imported."""
+"""The command line: a table of command families, of which only the requested one is imported."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -11,68 +11,72 @@ from xzepr import __version__
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """One word after `xzepr`. `where` is `module:name` of a typer app, or of one function that is the command."""
+class CommandFamily:
+    """A first word after `xzepr`: a command, or a group of commands."""
 
     name: str
-    where: str
+    target: str
+    """`module:name` of a typer app, or of a function that is the command."""
     help: str
 
 
 FAMILIES = (
-    Family("serve", "xzepr.cli.serve:serve", "Serve the hub, with a PostgreSQL of its own unless one is named."),
-    Family("work", "xzepr.cli.work:work", "Relay into Kafka and keep house, beside servers that leave this to others."),
-    Family("schema", "xzepr.cli.schema:schema", "Print the GraphQL schema."),
-    Family(
+    CommandFamily("serve", "xzepr.cli.serve:serve", "Serve the hub."),
+    CommandFamily("work", "xzepr.cli.work:work", "Relay into Kafka, in a process that serves no clients."),
+    CommandFamily("schema", "xzepr.cli.schema:schema", "Print the GraphQL schema."),
+    CommandFamily(
         "migrate", "xzepr.cli.migrate:migrate", "Bring the database's schema up to date, or show what would change."
     ),
-    Family("config", "xzepr.cli.config:config", "Show the settings in force and where each came from."),
-    Family("keys", "xzepr.cli.keys:app", "Make the keys that sign access tokens."),
-    Family("login", "xzepr.cli.login:login", "Log in to a hub; the commands below need it, or an API key."),
-    Family("users", "xzepr.cli.users:app", "Create users."),
-    Family("apply", "xzepr.cli.apply:apply", "Bring receivers and groups to what a file says."),
-    Family("events", "xzepr.cli.events:app", "Record, list and follow events."),
-    Family("gates", "xzepr.cli.gates:app", "Show what a version has passed, and wait until it has."),
-    Family("stream", "xzepr.cli.stream:app", "Look after the stream and its relay into Kafka."),
-    Family("demo", "xzepr.cli.demo:demo", "Play a release pipeline against a throw-away hub."),
+    CommandFamily("config", "xzepr.cli.config:config", "Show the settings in effect and where each came from."),
+    CommandFamily("keys", "xzepr.cli.keys:app", "Create the keys that sign access tokens."),
+    CommandFamily("login", "xzepr.cli.login:login", "Log in to a hub. The commands below need a login or an API key."),
+    CommandFamily("users", "xzepr.cli.users:app", "Create users."),
+    CommandFamily("apply", "xzepr.cli.apply:apply", "Make the receivers and groups of a hub match a file."),
+    CommandFamily("events", "xzepr.cli.events:app", "Record, list and follow events."),
+    CommandFamily("gates", "xzepr.cli.gates:app", "Show which gates of a unit are complete, and wait for one."),
+    CommandFamily("stream", "xzepr.cli.stream:app", "Show the status of the stream, and manage its relay into Kafka."),
+    CommandFamily("demo", "xzepr.cli.demo:demo", "Run a release pipeline against a temporary hub."),
 )
 
 
 def assemble(arguments: Sequence[str]) -> typer.Typer:
-    """The typer app for a command line: the family it names is imported, the others are there for the help alone."""
+    """Returns the typer app for a command line.
+
+    Only the family that the arguments name is imported. The others are listed in the help but cannot run.
+    """
     app = typer.Typer(
         name="xzepr",
         help="An event hub for the software supply chain.",
         no_args_is_help=True,
         add_completion=False,
-        # Their tracebacks show local variables, and with them secrets.
+        # Typer's tracebacks show local variables, which may contain secrets.
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    requested = next((argument for argument in arguments if not argument.startswith("-")), None)
     for family in FAMILIES:
-        if family.name == wanted:
+        if family.name == requested:
             _add(app, family)
         else:
             app.command(family.name, help=family.help)(_not_imported)
     return app
 
 
-def _add(app: typer.Typer, family: Family) -> None:
-    module, _, name = family.where.partition(":")
-    found: typer.Typer | Callable[..., Any] = getattr(importlib.import_module(module), name)
-    if isinstance(found, typer.Typer):
-        app.add_typer(found, name=family.name, help=family.help)
+def _add(app: typer.Typer, family: CommandFamily) -> None:
+    module, _, name = family.target.partition(":")
+    command: typer.Typer | Callable[..., Any] = getattr(importlib.import_module(module), name)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=family.name, help=family.help)
     else:
-        app.command(family.name)(found)
+        app.command(family.name)(command)
 
 
 def _not_imported() -> None:
-    raise AssertionError("the family that the command line names is imported before it is run")
+    raise AssertionError("the family named on the command line was not imported")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"xzepr {__version__}")
         raise typer.Exit
 
@@ -82,4 +86,4 @@ def _root(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Options before the command's name; `--version` has done its work when this is called."""
+    """Accepts the options before the command's name. `--version` is handled by its callback."""

@@ -1,4 +1,4 @@
-"""`xzepr apply`: bring a hub's receivers and groups to what a file says."""
+"""The command `xzepr apply`: makes the receivers and groups of a hub match a file."""
 
 import difflib
 from collections.abc import Iterator
@@ -9,78 +9,79 @@ import orjson
 import typer
 
 from xzepr.cli import hub_file
-from xzepr.cli.apply_plan import Action, Apply, Change
-from xzepr.cli.client.http import DEFAULT_HUB, HubUrl, Refused, connected
-from xzepr.cli.output import AsJson, print_json, print_line, visible
+from xzepr.cli.apply_plan import Action, ApplyRun, Change
+from xzepr.cli.client.http import DEFAULT_HUB, HubUrl, RequestRejected, open_client
+from xzepr.cli.output import AsJson, print_json, print_line, printable
 from xzepr.core.errors import CannotStart
 
 _SIGNS = {Action.CREATE: ("+", "green"), Action.UPDATE: ("~", "yellow"), Action.KEEP: ("=", "dim")}
-_DONE = {Action.CREATE: "created", Action.UPDATE: "updated", Action.KEEP: "unchanged"}
+_SUMMARY_WORDS = {Action.CREATE: "created", Action.UPDATE: "updated", Action.KEEP: "unchanged"}
 
 
 def apply(
     file: Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="The receivers and groups, in YAML.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the differences and change nothing.")] = False,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Create and update the receivers and groups of a file; what is as the file says stays untouched, and what the file
-    does not name is left alone."""
-    wanted = hub_file.read(file)
-    done: list[Change] = []
-    with connected(hub) as client:
+    """Create the receivers and groups of a file that the hub lacks, and update those that differ. Receivers and groups
+    that the file does not name are left alone."""
+    declared = hub_file.read(file)
+    changes: list[Change] = []
+    with open_client(hub) as client:
         try:
-            for change in Apply(client, wanted, dry_run).changes():
-                done.append(change)
+            for change in ApplyRun(client, declared, dry_run).changes():
+                changes.append(change)
                 if not as_json:
                     _print(change)
-        except Refused as refusal:
-            raise CannotStart(f"{refusal}{_so_far(done, dry_run)}") from refusal
+        except RequestRejected as error:
+            raise CannotStart(f"{error}{_progress_note(changes, dry_run)}") from error
     if as_json:
-        print_json([change.as_json() for change in done])
+        print_json([change.as_json() for change in changes])
     else:
-        print_line(_summary(done, dry_run))
+        print_line(_summary(changes, dry_run))
 
 
 def _print(change: Change) -> None:
     sign, style = _SIGNS[change.action]
-    print_line(f"{sign} {change.noun} {visible(change.key)}", style)
+    print_line(f"{sign} {change.noun} {printable(change.key)}", style)
     if change.action is not Action.UPDATE:
         return
     for difference in change.differences:
         if difference.field == "schema":
             print_line("    schema:")
-            for line in _unified(difference.before, difference.after):
-                print_line(f"      {visible(line)}", {"+": "green", "-": "red"}.get(line[:1], ""))
+            for line in _diff_lines(difference.before, difference.after):
+                print_line(f"      {printable(line)}", {"+": "green", "-": "red"}.get(line[:1], ""))
         else:
-            print_line(f"    {difference.field}: {_shown(difference.before)} → {_shown(difference.after)}")
+            print_line(f"    {difference.field}: {_display(difference.before)} → {_display(difference.after)}")
 
 
-def _unified(before: Any, after: Any) -> Iterator[str]:
-    old, new = _indented(before).splitlines(), _indented(after).splitlines()
-    # The two lines before the first `@@` name files.
+def _diff_lines(before: Any, after: Any) -> Iterator[str]:
+    old, new = _indented_json(before).splitlines(), _indented_json(after).splitlines()
+    # The first two lines are the names of the compared files.
     for index, line in enumerate(difflib.unified_diff(old, new, lineterm="", n=2)):
         if index >= 2:
             yield line
 
 
-def _indented(value: Any) -> str:
+def _indented_json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     if isinstance(value, list):
-        return "[" + ", ".join(visible(item) for item in cast("list[Any]", value)) + "]"
+        return "[" + ", ".join(printable(item) for item in cast("list[Any]", value)) + "]"
     return orjson.dumps(value).decode()
 
 
-def _summary(done: list[Change], dry_run: bool) -> str:
-    counts = [f"{sum(one.action is action for one in done)} {word}" for action, word in _DONE.items()]
+def _summary(changes: list[Change], dry_run: bool) -> str:
+    counts = [f"{sum(change.action is action for change in changes)} {word}" for action, word in _SUMMARY_WORDS.items()]
     return f"{'Would be: ' if dry_run else ''}{', '.join(counts)}."
 
 
-def _so_far(done: list[Change], dry_run: bool) -> str:
-    changed = sum(one.action is not Action.KEEP for one in done)
-    if dry_run or changed == 0:
+def _progress_note(changes: list[Change], dry_run: bool) -> str:
+    """Returns what to do after an error when some changes have already been made."""
+    count = sum(change.action is not Action.KEEP for change in changes)
+    if dry_run or count == 0:
         return ""
-    return f" ({changed} changed before it; run it again when that is mended, and it goes on)"
+    return f" ({count} changed before this error: fix its cause and run the command again to apply the rest)"

@@ -1,4 +1,4 @@
-"""What it takes to bring a hub to a file: the differences, and making them."""
+"""Compares a hub with a hub file, and creates or updates what differs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from xzepr.cli.client.http import Client, JsonObject, Refused
-from xzepr.cli.client.lookup import GROUP, RECEIVER, Noun, described, listed, named
-from xzepr.cli.hub_file import HubFile, Key, Member, WantedGroup, WantedReceiver
+from xzepr.cli.client.http import HubClient, JsonObject, RequestRejected
+from xzepr.cli.client.lookup import GROUP, RECEIVER, EntityType, find_by_name, label, list_matches
+from xzepr.cli.hub_file import DeclaredGroup, DeclaredReceiver, EntityKey, HubFile, MemberReference
 from xzepr.core.errors import CannotStart
 
 _MUTATIONS = {
@@ -21,7 +21,7 @@ _MUTATIONS = {
 
 
 class Action(StrEnum):
-    """What is done about one receiver or group."""
+    """The action for one receiver or group."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -30,7 +30,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field that the hub has otherwise than the file; before is None where it does not exist yet."""
+    """A field whose value differs between the hub and the file; `before` is None for a new receiver or group."""
 
     field: str
     before: Any
@@ -39,124 +39,138 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One receiver or group of the file, and what is done about it."""
+    """A receiver or group of the file, and the action for it."""
 
     action: Action
     noun: str
-    key: Key
+    key: EntityKey
     id: str | None
-    """None where it does not exist and, in a dry run, is not created."""
+    """None for a new receiver or group in a dry run."""
     differences: tuple[Difference, ...]
 
     def as_json(self) -> JsonObject:
-        """The change as `--json` prints it."""
-        fields = [{"field": one.field, "before": one.before, "after": one.after} for one in self.differences]
+        """Returns the change as `--json` prints it."""
+        differences = [
+            {"field": difference.field, "before": difference.before, "after": difference.after}
+            for difference in self.differences
+        ]
         key = {"name": self.key.name, "type": self.key.type, "version": self.key.version}
-        return {"action": self.action, "noun": self.noun, **key, "id": self.id, "differences": fields}
+        return {"action": self.action, "noun": self.noun, **key, "id": self.id, "differences": differences}
 
 
-class Apply:
+class ApplyRun:
     """One run over a file: receivers first, then groups."""
 
-    def __init__(self, client: Client, wanted: HubFile, dry_run: bool) -> None:
-        """Asks nothing yet."""
+    def __init__(self, client: HubClient, file: HubFile, dry_run: bool) -> None:
+        """Prepares a run without sending a request."""
         self._client = client
-        self._wanted = wanted
+        self._file = file
         self._dry_run = dry_run
-        self._receiver_ids: dict[Key, str | None] = {}
-        self._names: dict[str, str] = {}
+        self._receiver_ids: dict[EntityKey, str | None] = {}
+        self._receiver_names: dict[str, str] = {}
 
     def changes(self) -> Iterator[Change]:
-        """Each thing of the file once it is as the file says, or in a dry run once that is known. Members are looked up
-        before anything changes. Raises Refused and CannotStart."""
-        keys = [receiver.key for receiver in self._wanted.receivers]
-        members = [[self._key_or_id(member, keys) for member in group.members] for group in self._wanted.groups]
-        for receiver in self._wanted.receivers:
-            change = self._receiver(receiver)
+        """Yields the change for each entry, after making it unless this is a dry run.
+
+        All members are looked up before the first change. Raises RequestRejected or CannotStart.
+        """
+        keys = [receiver.key for receiver in self._file.receivers]
+        groups = [(group, [self._resolve(member, keys) for member in group.members]) for group in self._file.groups]
+        for receiver in self._file.receivers:
+            change = self._apply_receiver(receiver)
             self._receiver_ids[receiver.key] = change.id
             if change.id is not None:
-                self._names[change.id] = str(receiver.key)
+                self._receiver_names[change.id] = str(receiver.key)
             yield change
-        for group, meant in zip(self._wanted.groups, members, strict=True):
-            yield self._group(group, meant)
+        for group, members in groups:
+            yield self._apply_group(group, members)
 
-    def _receiver(self, wanted: WantedReceiver) -> Change:
-        fields = {"description": wanted.description, "schema": wanted.schema, "enabled": wanted.enabled}
-        return self._change(RECEIVER, "EventReceiver", wanted.key, fields)
+    def _apply_receiver(self, receiver: DeclaredReceiver) -> Change:
+        fields = {"description": receiver.description, "schema": receiver.schema, "enabled": receiver.enabled}
+        return self._apply(RECEIVER, "EventReceiver", receiver.key, fields)
 
-    def _group(self, wanted: WantedGroup, meant: list[Key | str]) -> Change:
-        # In a dry run a receiver that does not exist yet has no id; its key stands for it.
-        ids = [(self._receiver_ids[one] or str(one)) if isinstance(one, Key) else one for one in meant]
-        fields = {"description": wanted.description, "enabled": wanted.enabled, "eventReceiverIds": ids}
-        return self._change(GROUP, "EventReceiverGroup", wanted.key, fields)
+    def _apply_group(self, group: DeclaredGroup, members: list[EntityKey | str]) -> Change:
+        # In a dry run a new receiver has no id, so its key is used instead.
+        ids = [
+            (self._receiver_ids[member] or str(member)) if isinstance(member, EntityKey) else member
+            for member in members
+        ]
+        fields = {"description": group.description, "enabled": group.enabled, "eventReceiverIds": ids}
+        return self._apply(GROUP, "EventReceiverGroup", group.key, fields)
 
-    def _change(self, noun: Noun, type: str, key: Key, fields: JsonObject) -> Change:
-        present = self._only(noun, key)
-        if present is None:
-            differences = tuple(Difference(name, None, self._told(name, value)) for name, value in fields.items())
-            id = self._mutate(f"create{type}", noun, key, {**_identity(key), **fields})
-            return Change(Action.CREATE, noun.word, key, id, differences)
-        differing = {name: value for name, value in fields.items() if not _same(present[name], value)}
-        id = str(present["id"])
-        if not differing:
-            return Change(Action.KEEP, noun.word, key, id, ())
+    def _apply(self, entity: EntityType, type: str, key: EntityKey, fields: JsonObject) -> Change:
+        current = self._find(entity, key)
+        if current is None:
+            differences = tuple(Difference(name, None, self._readable(name, value)) for name, value in fields.items())
+            id = self._mutate(f"create{type}", entity, key, {**_identity(key), **fields})
+            return Change(Action.CREATE, entity.noun, key, id, differences)
+        changed = {name: value for name, value in fields.items() if not _equal_json(current[name], value)}
+        id = str(current["id"])
+        if not changed:
+            return Change(Action.KEEP, entity.noun, key, id, ())
         differences = tuple(
-            Difference(name, self._told(name, present[name]), self._told(name, value))
-            for name, value in differing.items()
+            Difference(name, self._readable(name, current[name]), self._readable(name, value))
+            for name, value in changed.items()
         )
-        guard = {"id": id, "expectedVersion": present["resourceVersion"]}
-        self._mutate(f"update{type}", noun, key, {**guard, **differing})
-        return Change(Action.UPDATE, noun.word, key, id, differences)
+        guard = {"id": id, "expectedVersion": current["resourceVersion"]}
+        self._mutate(f"update{type}", entity, key, {**guard, **changed})
+        return Change(Action.UPDATE, entity.noun, key, id, differences)
 
-    def _mutate(self, field: str, noun: Noun, key: Key, given: JsonObject) -> str | None:
+    def _mutate(self, field: str, entity: EntityType, key: EntityKey, input: JsonObject) -> str | None:
+        """Runs a mutation and returns the object's id; in a dry run, sends nothing and returns None."""
         if self._dry_run:
             return None
-        payload = "eventReceiver" if noun is RECEIVER else "eventReceiverGroup"
+        payload = "eventReceiver" if entity is RECEIVER else "eventReceiverGroup"
         document = f"mutation ($input: {_MUTATIONS[field]}!) {{ {field}(input: $input) {{ {payload} {{ id }} }} }}"
         try:
-            return str(self._client.ask(document, input=given)[field][payload]["id"])
-        except Refused as refusal:
-            raise Refused(f"{noun.word} {key}: {refusal}", refusal.complaints) from refusal
+            return str(self._client.execute(document, input=input)[field][payload]["id"])
+        except RequestRejected as error:
+            raise RequestRejected(f"{entity.noun} {key}: {error}", error.errors) from error
 
-    def _only(self, noun: Noun, key: Key) -> JsonObject | None:
-        found = named(self._client, noun, key.name, key.type, key.version)
-        if len(found) > 1:
+    def _find(self, entity: EntityType, key: EntityKey) -> JsonObject | None:
+        """Returns the object on the hub, or None. Raises CannotStart if several have the key."""
+        matches = find_by_name(self._client, entity, key.name, key.type, key.version)
+        if len(matches) > 1:
             raise CannotStart(
-                f"the hub has {len(found)} {noun.word}s {key}, and the file cannot say which it means: rename or "
-                f"delete all but one ({listed(found)})"
+                f"the hub has {len(matches)} {entity.noun}s {key}, and the file cannot distinguish them: rename or "
+                f"delete all but one ({list_matches(matches)})"
             )
-        return found[0] if found else None
+        return matches[0] if matches else None
 
-    def _key_or_id(self, member: Member, keys: list[Key]) -> Key | str:
-        """The receiver of the file, else of the hub, that a member of a group means."""
-        what = described(member.name, member.type, member.version)
-        of_file = [key for key in keys if member.means(key)]
-        if len(of_file) > 1:
+    def _resolve(self, member: MemberReference, keys: list[EntityKey]) -> EntityKey | str:
+        """Returns the key of a receiver in the file or else the id of one on the hub.
+
+        Raises CannotStart if no receiver or more than one matches.
+        """
+        reference = label(member.name, member.type, member.version)
+        in_file = [key for key in keys if member.matches(key)]
+        if len(in_file) > 1:
             raise CannotStart(
-                f"{member.where}: the file has {len(of_file)} receivers {what}: give type and version too"
+                f"{member.location}: the file has {len(in_file)} receivers {reference}: give type and version too"
             )
-        if of_file:
-            return of_file[0]
-        found = named(self._client, RECEIVER, member.name, member.type, member.version)
-        if len(found) != 1:
-            number = f"{len(found)} receivers" if found else "no receiver"
-            hint = f": give type and version too ({listed(found)})" if found else ", and the file has none"
-            raise CannotStart(f"{member.where}: the hub has {number} {what}{hint}")
-        id = str(found[0]["id"])
-        self._names[id] = str(Key(found[0]["name"], found[0]["type"], found[0]["version"]))
+        if in_file:
+            return in_file[0]
+        matches = find_by_name(self._client, RECEIVER, member.name, member.type, member.version)
+        if len(matches) != 1:
+            number = f"{len(matches)} receivers" if matches else "no receiver"
+            hint = f": give type and version too ({list_matches(matches)})" if matches else ", and the file has none"
+            raise CannotStart(f"{member.location}: the hub has {number} {reference}{hint}")
+        receiver = matches[0]
+        id = str(receiver["id"])
+        self._receiver_names[id] = str(EntityKey(receiver["name"], receiver["type"], receiver["version"]))
         return id
 
-    def _told(self, field: str, value: Any) -> Any:
-        """The value as people read it: receivers by what they are called, as far as that is known here."""
+    def _readable(self, field: str, value: Any) -> Any:
+        """Returns the value to show: the ids of known receivers are replaced by their names."""
         if field != "eventReceiverIds":
             return value
-        return [self._names.get(id, id) for id in value]
+        return [self._receiver_names.get(id, id) for id in value]
 
 
-def _identity(key: Key) -> JsonObject:
+def _identity(key: EntityKey) -> JsonObject:
     return {"name": key.name, "type": key.type, "version": key.version}
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two JSON values say the same. The order of keys says nothing, and true is not 1."""
-    return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
+def _equal_json(left: Any, right: Any) -> bool:
+    """Returns whether two JSON values are equal. The order of keys is ignored; `true` and `1` differ."""
+    return orjson.dumps(left, option=orjson.OPT_SORT_KEYS) == orjson.dumps(right, option=orjson.OPT_SORT_KEYS)

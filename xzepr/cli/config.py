@@ -1,4 +1,4 @@
-"""`xzepr config`: the settings in force, where each came from, and no secret."""
+"""The command `xzepr config`: prints the settings in effect and their origins, with secrets masked."""
 
 import sys
 from dataclasses import asdict
@@ -13,8 +13,8 @@ from rich.text import Text
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.cli.output import AsJson
 from xzepr.settings.load import DEFAULT
-from xzepr.settings.reference import reference
 from xzepr.settings.masking import Shown, shown
+from xzepr.settings.reference import reference
 
 
 def config(
@@ -23,7 +23,7 @@ def config(
     as_json: AsJson = False,
     as_reference: Annotated[bool, typer.Option("--reference", hidden=True)] = False,
 ) -> None:
-    """Show the settings in force and where each came from; secrets are masked."""
+    """Show the settings in effect and where each came from. Secrets are masked."""
     if as_reference:
         typer.echo(reference(), nl=False)
         return
@@ -40,7 +40,7 @@ def config(
 def _table(lines: list[Shown]) -> Table:
     table = Table("key", "value", "from", box=None, pad_edge=False)
     for line in lines:
-        # As Text: a list of values would otherwise be read as rich's own markup.
+        # As Text: rich would otherwise parse a list in square brackets as markup.
         table.add_row(line.key, Text(_text(line)), Text(_origin(line)), style="dim" if line.origin == DEFAULT else None)
     return table
 

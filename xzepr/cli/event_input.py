@@ -1,4 +1,4 @@
-"""An event as it is reported on the command line: options, a JSON file, and a payload of its own."""
+"""Builds the input of an event from command-line options, a JSON file and a payload file."""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any, cast
 
 from xzepr.cli.client.http import JsonObject
-from xzepr.cli.yaml_reader import unknown_key
+from xzepr.cli.yaml_reader import unknown_key_message
 from xzepr.core import exact_json
 from xzepr.core.errors import CannotStart, InvalidInput
 
 _STDIN = Path("-")
-_RECEIVER = ("receiver", "receiver_type", "receiver_version")
-_OPTIONAL = ("createdAt", "idempotencyKey")
-_REQUIRED = ("name", "version", "release", "platformId", "package", "description", "success")
-_KNOWN = (*_REQUIRED, "payload", *_OPTIONAL, "receiver", "eventReceiverId")
+_RECEIVER_OPTIONS = ("receiver", "receiver_type", "receiver_version")
+_RECEIVER_KEYS = ("receiver", "eventReceiverId")
+_OPTIONAL_KEYS = ("createdAt", "idempotencyKey")
+_REQUIRED_KEYS = ("name", "version", "release", "platformId", "package", "description", "success")
+_ALLOWED_KEYS = (*_REQUIRED_KEYS, "payload", *_OPTIONAL_KEYS, *_RECEIVER_KEYS)
 
-Called = tuple[str, str | None, str | None]
-"""A receiver: id or name, type, version."""
+# Id or name, type and version of a receiver.
+ReceiverReference = tuple[str, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the options say, under the names of CreateEventInput; None where one was not given."""
+class EventOptions:
+    """The options of `events create`, named like the fields of CreateEventInput; None if not given."""
 
     receiver: str | None
     receiver_type: str | None
@@ -38,69 +39,77 @@ class Report:
     idempotencyKey: str | None  # noqa: N815
 
 
-def event_input(given: Report, file: Path | None, payload: Path | None) -> tuple[JsonObject, Called]:
-    """CreateEventInput without its receiver's id, and how the receiver is called. Raises CannotStart for what cannot be
-    read, is unknown or is missing."""
+def event_input(options: EventOptions, file: Path | None, payload: Path | None) -> tuple[JsonObject, ReceiverReference]:
+    """Returns CreateEventInput without the receiver's id, and a reference to the receiver.
+
+    Options override the file. Raises CannotStart if an input cannot be read, or a key is unknown or missing.
+    """
     if file == _STDIN and payload == _STDIN:
         raise CannotStart("standard input can be the event or its payload, not both")
-    content = {} if file is None else _object(file)
-    options = {name: value for name, value in asdict(given).items() if value is not None and name not in _RECEIVER}
+    content = {} if file is None else _read_event(file)
+    overrides = {
+        name: value for name, value in asdict(options).items() if value is not None and name not in _RECEIVER_OPTIONS
+    }
     if payload is not None:
-        options["payload"] = read_json(payload)
-    called = _receiver(given, content)
-    content = {name: value for name, value in content.items() if name not in ("receiver", "eventReceiverId")} | options
-    missing = [_option(name) for name in _REQUIRED if name not in content]
+        overrides["payload"] = read_json(payload)
+    receiver = _receiver(options, content)
+    content = {name: value for name, value in content.items() if name not in _RECEIVER_KEYS} | overrides
+    missing = [_option(name) for name in _REQUIRED_KEYS if name not in content]
     missing += [] if "payload" in content else ["--payload FILE"]
-    missing += [] if called[0] else ["--receiver"]
+    missing += [] if receiver[0] else ["--receiver"]
     if missing:
         raise CannotStart(f"an event needs {', '.join(missing)} (or a file with all of it: -f event.json)")
-    return content, called
+    return content, receiver
 
 
 def read_json(path: Path) -> object:
-    """The value in a JSON file, or standard input for `-`. Raises CannotStart for what would not be kept as it is."""
-    what = "standard input" if path == _STDIN else str(path)
+    """Returns the value in a JSON file, or in standard input for `-`.
+
+    Raises CannotStart if it cannot be read, is not JSON, or has values that cannot be stored exactly.
+    """
+    source = "standard input" if path == _STDIN else str(path)
     try:
         return exact_json.loads(sys.stdin.buffer.read() if path == _STDIN else path.read_bytes())
     except OSError as error:
-        raise CannotStart(f"{what} cannot be read: {error.strerror}") from error
-    except InvalidInput as refusal:
-        faults = "; ".join(f"at {one.field}: {one.message}" for one in refusal.violations)
-        raise CannotStart(f"{what} holds what would not be kept as it is: {faults}") from refusal
+        raise CannotStart(f"{source} cannot be read: {error.strerror}") from error
+    except InvalidInput as error:
+        causes = "; ".join(f"at {violation.field}: {violation.message}" for violation in error.violations)
+        raise CannotStart(f"{source} has values that cannot be stored exactly: {causes}") from error
     except ValueError as error:
-        raise CannotStart(f"{what} is not JSON: {error}") from error
+        raise CannotStart(f"{source} is not JSON: {error}") from error
 
 
-def _object(file: Path) -> JsonObject:
+def _read_event(file: Path) -> JsonObject:
     value = read_json(file)
     if not isinstance(value, dict):
-        raise CannotStart(f"{file} must hold one event, a JSON object")
+        raise CannotStart(f"{file} must contain one event, a JSON object")
     content = cast(JsonObject, value)
     for key in content:
-        if key not in _KNOWN:
-            raise CannotStart(f"{file}: {unknown_key(key, _KNOWN)}")
+        if key not in _ALLOWED_KEYS:
+            raise CannotStart(f"{file}: {unknown_key_message(key, _ALLOWED_KEYS)}")
     return content
 
 
-def _receiver(given: Report, content: JsonObject) -> Called:
-    if given.receiver is not None:
-        return given.receiver, given.receiver_type, given.receiver_version
+def _receiver(options: EventOptions, content: JsonObject) -> ReceiverReference:
+    """Returns the reference from the options or else the file; its first item is empty if there is none."""
+    if options.receiver is not None:
+        return options.receiver, options.receiver_type, options.receiver_version
     match content:
         case {"receiver": _, "eventReceiverId": _}:
-            raise CannotStart("the event names its receiver twice: by receiver and by eventReceiverId")
+            raise CannotStart("the event names its receiver twice: remove receiver or eventReceiverId")
         case {"eventReceiverId": str(id)}:
             return id, None, None
         case {"receiver": str(name)}:
-            return name, given.receiver_type, given.receiver_version
-        case {"receiver": {"name": str(name), **rest}} if _texts(rest):
+            return name, options.receiver_type, options.receiver_version
+        case {"receiver": {"name": str(name), **rest}} if _is_type_and_version(rest):
             return name, rest.get("type"), rest.get("version")
         case {"receiver": _} | {"eventReceiverId": _}:
-            raise CannotStart("receiver must be a name, or an object of the texts name, type and version")
+            raise CannotStart("receiver must be a name, or an object of the strings name, type and version")
         case _:
             return "", None, None
 
 
-def _texts(rest: dict[Any, Any]) -> bool:
+def _is_type_and_version(rest: dict[Any, Any]) -> bool:
     return rest.keys() <= {"type", "version"} and all(isinstance(value, str) for value in rest.values())
 
 

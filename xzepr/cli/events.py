@@ -1,22 +1,22 @@
-"""`xzepr events`: record one, list them, follow them."""
+"""The commands `xzepr events`: record, list and follow events."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, connected
-from xzepr.cli.client.lookup import RECEIVER, id_of
-from xzepr.cli.client.units import UNIT_FIELDS, Unit
-from xzepr.cli.event_input import Report, event_input
-from xzepr.cli.output import AsJson, print_json, print_line, print_table, visible
+from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, open_client
+from xzepr.cli.client.lookup import RECEIVER, resolve_id
+from xzepr.cli.client.units import UNIT_FIELDS, UnitKey
+from xzepr.cli.event_input import EventOptions, event_input
+from xzepr.cli.output import AsJson, print_json, print_line, print_table, printable
 from xzepr.cli.tail import tail
 from xzepr.core.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(tail)
 
-_PAGE = 100
+_PAGE_SIZE = 100
 _CREATE = f"""
 mutation ($input: CreateEventInput!, $gates: Boolean!) {{
   createEvent(input: $input) {{
@@ -40,8 +40,8 @@ query ($filter: EventFilterInput, $first: Int!, $after: String, $receivers: Bool
 ReceiverOption = Annotated[
     str | None, typer.Option("--receiver", metavar="RECEIVER", help="The receiver, by id or name.")
 ]
-ReceiverType = Annotated[str | None, typer.Option(help="Its type, where the name does not tell it.")]
-ReceiverVersion = Annotated[str | None, typer.Option(help="Its version, where the name does not tell it.")]
+ReceiverTypeOption = Annotated[str | None, typer.Option(help="The receiver's type, if the name is not unique.")]
+ReceiverVersionOption = Annotated[str | None, typer.Option(help="The receiver's version, if the name is not unique.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="The unit's name.")]
 VersionOption = Annotated[str | None, typer.Option("--version", help="The unit's version.")]
 ReleaseOption = Annotated[str | None, typer.Option("--release", help="The unit's release.")]
@@ -59,33 +59,35 @@ def create(
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", "-f", metavar="FILE", help="The event in JSON, `-` for standard input; options go before it."
+            "--file", "-f", metavar="FILE", help="The event as JSON, `-` for standard input. Options override it."
         ),
     ] = None,
     receiver: ReceiverOption = None,
-    receiver_type: ReceiverType = None,
-    receiver_version: ReceiverVersion = None,
+    receiver_type: ReceiverTypeOption = None,
+    receiver_version: ReceiverVersionOption = None,
     name: NameOption = None,
     version: VersionOption = None,
     release: ReleaseOption = None,
     platform_id: PlatformOption = None,
     package: PackageOption = None,
-    description: Annotated[str | None, typer.Option(help="What happened, for people.")] = None,
-    success: Annotated[bool | None, typer.Option("--success/--failure", help="How it ended.")] = None,
+    description: Annotated[str | None, typer.Option(help="What happened, as text for people.")] = None,
+    success: Annotated[bool | None, typer.Option("--success/--failure", help="The outcome of the event.")] = None,
     payload: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The payload in JSON, `-` for standard input.")
+        Path | None, typer.Option(metavar="FILE", help="The payload as JSON, `-` for standard input.")
     ] = None,
     created_at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="When it happened, as 2026-11-20T21:15:27Z; now if not given.")
+        str | None,
+        typer.Option(metavar="TIME", help="When it happened, like 2026-11-20T21:15:27Z; now by default."),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key with the same content is the same event, for at least 24 hours.")
+        str | None,
+        typer.Option(help="A repeat with this key and the same content is ignored for at least 24 hours."),
     ] = None,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Record an event. When the command ends, it is committed and every gate it touches is known."""
-    given = Report(
+    """Record an event. When the command ends, the event is committed. The gates that it affects are printed."""
+    options = EventOptions(
         receiver=receiver,
         receiver_type=receiver_type,
         receiver_version=receiver_version,
@@ -99,23 +101,23 @@ def create(
         createdAt=created_at,
         idempotencyKey=idempotency_key,
     )
-    content, named_receiver = event_input(given, file, payload)
-    with connected(hub) as client:
-        content["eventReceiverId"] = id_of(client, RECEIVER, *named_receiver)
+    content, reference = event_input(options, file, payload)
+    with open_client(hub) as client:
+        content["eventReceiverId"] = resolve_id(client, RECEIVER, *reference)
         gates = "GROUP_READ" in client.permissions()
-        done = client.ask(_CREATE, input=content, gates=gates)["createEvent"]
+        result = client.execute(_CREATE, input=content, gates=gates)["createEvent"]
     if as_json:
-        print_json(done)
+        print_json(result)
     else:
-        _print_created(done)
+        _print_created(result)
 
 
-def _print_created(done: dict[str, Any]) -> None:
-    event = done["event"]
-    verb = "Was already recorded" if done["repeated"] else "Recorded"
-    print_line(f"{verb}: event {event['id']} at {done['cursor']}, {_outcome(event)}, for {Unit.of(event)}.")
-    for gate in done.get("gates", []):
-        group = visible(gate["group"]["name"])
+def _print_created(result: dict[str, Any]) -> None:
+    event = result["event"]
+    verb = "Was already recorded" if result["repeated"] else "Recorded"
+    print_line(f"{verb}: event {event['id']} at {result['cursor']}, {_outcome(event)}, for {UnitKey.from_json(event)}.")
+    for gate in result.get("gates", []):
+        group = printable(gate["group"]["name"])
         passed = sum(member["state"] == "PASSED" for member in gate["members"])
         state = "complete" if gate["complete"] else f"{passed} of {len(gate['members'])} passed"
         print_line(f"  gate {group}: {state}", "green" if gate["complete"] else "")
@@ -124,23 +126,25 @@ def _print_created(done: dict[str, Any]) -> None:
 @app.command("list")
 def list_events(
     receiver: ReceiverOption = None,
-    receiver_type: ReceiverType = None,
-    receiver_version: ReceiverVersion = None,
+    receiver_type: ReceiverTypeOption = None,
+    receiver_version: ReceiverVersionOption = None,
     name: NameOption = None,
     version: VersionOption = None,
     release: ReleaseOption = None,
     platform_id: PlatformOption = None,
     package: PackageOption = None,
-    success: Annotated[bool | None, typer.Option("--success/--failure", help="Only those that ended so.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Recorded then or later.")] = None,
-    before: Annotated[str | None, typer.Option(metavar="TIME", help="Recorded before then.")] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    success: Annotated[bool | None, typer.Option("--success/--failure", help="Only events with this outcome.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only events recorded at or after this time.")
+    ] = None,
+    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only events recorded before this time.")] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The maximum number of events.")] = 50,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """List events, newest first. Every given option must match."""
-    with connected(hub) as client:
-        wanted = {
+    """List the events that match all options, newest first."""
+    with open_client(hub) as client:
+        filter = {
             "eventReceiverId": _receiver_id(client, receiver, receiver_type, receiver_version),
             "name": name,
             "version": version,
@@ -151,41 +155,41 @@ def list_events(
             "recordedFrom": since,
             "recordedBefore": before,
         }
-        found = _pages(client, wanted, limit)
+        events = _query_events(client, filter, limit)
     if as_json:
-        print_json(found)
+        print_json(events)
         return
     columns = ("recorded", "outcome", "receiver", "name", "version", "release", "platform", "package", "description")
-    print_table(columns, [_row(event) for event in found])
+    print_table(columns, [_row(event) for event in events])
 
 
-def _receiver_id(client: Client, receiver: str | None, type: str | None, version: str | None) -> str | None:
+def _receiver_id(client: HubClient, receiver: str | None, type: str | None, version: str | None) -> str | None:
     if receiver is not None:
-        return id_of(client, RECEIVER, receiver, type, version)
+        return resolve_id(client, RECEIVER, receiver, type, version)
     if type is not None or version is not None:
         raise CannotStart("--receiver-type and --receiver-version need --receiver NAME")
     return None
 
 
-def _pages(client: Client, wanted: dict[str, Any], limit: int) -> list[Any]:
+def _query_events(client: HubClient, filter: dict[str, Any], limit: int) -> list[Any]:
     receivers = "RECEIVER_READ" in client.permissions()
-    found: list[Any] = []
+    events: list[Any] = []
     after: str | None = None
-    while len(found) < limit:
-        first = min(_PAGE, limit - len(found))
-        page = client.ask(_LIST, filter=wanted, first=first, after=after, receivers=receivers)["events"]
-        found += page["nodes"]
+    while len(events) < limit:
+        first = min(_PAGE_SIZE, limit - len(events))
+        page = client.execute(_LIST, filter=filter, first=first, after=after, receivers=receivers)["events"]
+        events += page["nodes"]
         after = page["pageInfo"]["endCursor"]
         if not page["pageInfo"]["hasNextPage"]:
             break
-    return found
+    return events
 
 
 def _row(event: dict[str, Any]) -> tuple[object, ...]:
     receiver = event.get("eventReceiver")
-    called = receiver["name"] if receiver else event["eventReceiverId"]
+    receiver_name = receiver["name"] if receiver else event["eventReceiverId"]
     unit = (event["name"], event["version"], event["release"], event["platformId"], event["package"])
-    return (event["recordedAt"], _outcome(event).upper(), called, *unit, event["description"])
+    return (event["recordedAt"], _outcome(event).upper(), receiver_name, *unit, event["description"])
 
 
 def _outcome(event: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`xzepr gates`: what a unit has passed, and waiting until a gate is complete for it."""
+"""The commands `xzepr gates`: show the gates of a unit, and wait until one is complete."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -7,33 +7,43 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, JsonObject, connected
-from xzepr.cli.client.lookup import GROUP, id_of
-from xzepr.cli.client.units import UNIT_FIELDS, Name, Near, Package, Platform, Release, Unit, Version, near
-from xzepr.cli.client.waiting import GATE_FIELDS, Outcome, Waiting
-from xzepr.cli.output import AsJson, print_json, print_line, print_table, visible
+from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, JsonObject, open_client
+from xzepr.cli.client.lookup import GROUP, resolve_id
+from xzepr.cli.client.units import (
+    UNIT_FIELDS,
+    NameArgument,
+    PackageArgument,
+    PlatformArgument,
+    ReleaseArgument,
+    SimilarUnit,
+    UnitKey,
+    VersionArgument,
+    similar_units,
+)
+from xzepr.cli.client.waiting import GATE_FIELDS, GateWait
+from xzepr.cli.output import AsJson, print_json, print_line, print_table, printable
 from xzepr.core.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)
 
-_OF_UNIT = f"""
+_UNIT_GATES = f"""
 query ($unit: UnitInput!) {{
   unit(key: $unit) {{ id {UNIT_FIELDS} events(first: 1) {{ nodes {{ id }} }} gates {{ {GATE_FIELDS} }} }}
 }}
 """
-_OF_GROUP = f"""
+_GROUP_GATE = f"""
 query ($group: ID!, $unit: UnitInput!) {{
   unit(key: $unit) {{ id {UNIT_FIELDS} events(first: 1) {{ nodes {{ id }} }} }}
   gate(groupId: $group, unit: $unit) {{ {GATE_FIELDS} }}
 }}
 """
 
-GroupType = Annotated[str | None, typer.Option(help="The group's type, where its name does not tell it.")]
-GroupVersion = Annotated[str | None, typer.Option(help="The group's version, where its name does not tell it.")]
+GroupTypeOption = Annotated[str | None, typer.Option(help="The group's type, if the name is not unique.")]
+GroupVersionOption = Annotated[str | None, typer.Option(help="The group's version, if the name is not unique.")]
 
 
-class Exit(IntEnum):
-    """How `gates wait` ends."""
+class WaitExitCode(IntEnum):
+    """Exit codes of `gates wait`."""
 
     COMPLETE = 0
     FAILED = 1
@@ -42,131 +52,126 @@ class Exit(IntEnum):
 
 
 class _WaitCommand(TyperCommand):
-    """`gates wait`, whose exit code 2 means something: what cannot be parsed is 3, the hub was never asked."""
+    """The command `gates wait`: a usage error exits with 3 instead of 2, which here means a missing event."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Parses the command line."""
+        """Parses the command line. A usage error gets the exit code 3."""
         try:
             return super().make_context(info_name, args, parent, **extra)
         except typer.TyperException as error:
-            error.exit_code = Exit.UNKNOWN
+            error.exit_code = WaitExitCode.UNKNOWN
             raise
 
 
 @app.callback()
 def _gates() -> None:  # pyright: ignore[reportUnusedFunction] - typer calls it, for the help
-    """Show what a version has passed, and wait until it has."""
+    """Show which gates of a unit are complete, and wait for one."""
 
 
 @app.command()
 def show(
-    name: Name,
-    version: Version,
-    release: Release,
-    platform: Platform,
-    package: Package,
+    name: NameArgument,
+    version: VersionArgument,
+    release: ReleaseArgument,
+    platform: PlatformArgument,
+    package: PackageArgument,
     group: Annotated[
         str | None,
-        typer.Option(metavar="GROUP", help="Only this group, by id or name, also where nothing was reported."),
+        typer.Option(metavar="GROUP", help="Only this group, by id or name. Shown even if the unit has no events."),
     ] = None,
-    group_type: GroupType = None,
-    group_version: GroupVersion = None,
+    group_type: GroupTypeOption = None,
+    group_version: GroupVersionOption = None,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Show every gate that the unit's events count for, and what each member says. When nothing was reported on the
-    unit, units that differ from it in one field are listed: it may be mistyped."""
-    unit = Unit(name, version, release, platform, package)
-    with connected(hub) as client:
-        gates, reported = _gates_of(client, unit, group, group_type, group_version)
-        others = [] if reported else near(client, unit)
+    """Show the gates that the unit's events count for, with the state of each member. If the unit has no events, units
+    that differ from it in one field are listed, because the unit may be mistyped."""
+    unit = UnitKey(name, version, release, platform, package)
+    with open_client(hub) as client:
+        gates, reported = _query_gates(client, unit, group, group_type, group_version)
+        similar = [] if reported else similar_units(client, unit)
     if as_json:
-        print_json(
-            {"unit": unit.as_input(), "reported": reported, "gates": gates, "near": [o.as_json() for o in others]}
-        )
+        near = [other.as_json() for other in similar]
+        print_json({"unit": unit.as_input(), "reported": reported, "gates": gates, "near": near})
         return
     for gate in gates:
         print_gate(gate)
     if not reported:
-        _print_near(unit, others)
+        _print_similar_units(unit, similar)
     elif not gates:
-        print_line(f"Events were reported on {unit}, and no group has their receivers.")
+        print_line(f"Events were reported on {unit}, but their receivers belong to no group.")
 
 
-def _gates_of(
-    client: Client, unit: Unit, group: str | None, type: str | None, version: str | None
+def _query_gates(
+    client: HubClient, unit: UnitKey, group: str | None, type: str | None, version: str | None
 ) -> tuple[list[JsonObject], bool]:
-    """The gates, and whether anything was reported on the unit."""
+    """Returns the gates, and whether the unit has events."""
     if group is None:
-        answer = client.ask(_OF_UNIT, unit=unit.as_input())
-        gates = answer["unit"]["gates"]
+        data = client.execute(_UNIT_GATES, unit=unit.as_input())
+        gates = data["unit"]["gates"]
     else:
-        answer = client.ask(_OF_GROUP, unit=unit.as_input(), group=id_of(client, GROUP, group, type, version))
-        gates = [answer["gate"]]
-    return gates, bool(answer["unit"]["events"]["nodes"])
+        data = client.execute(_GROUP_GATE, unit=unit.as_input(), group=resolve_id(client, GROUP, group, type, version))
+        gates = [data["gate"]]
+    return gates, bool(data["unit"]["events"]["nodes"])
 
 
 def print_gate(gate: JsonObject) -> None:
     """Prints a gate and its members."""
     group = gate["group"]
-    title = f"{visible(group['name'])} ({visible(group['type'])} {visible(group['version'])})"
-    off = "" if group["enabled"] else ", disabled"
+    title = f"{printable(group['name'])} ({printable(group['type'])} {printable(group['version'])})"
+    suffix = "" if group["enabled"] else ", disabled"
     if gate["complete"]:
-        print_line(f"{title}: complete since {gate['since']}{off}", "bold green")
+        print_line(f"{title}: complete since {gate['since']}{suffix}", "bold green")
     else:
-        print_line(f"{title}: not complete{off}", "bold yellow")
-    print_table(("member", "receiver", "event", "reported", "description"), [_row(one) for one in gate["members"]])
+        print_line(f"{title}: incomplete{suffix}", "bold yellow")
+    columns = ("member", "receiver", "event", "reported", "description")
+    print_table(columns, [_row(member) for member in gate["members"]])
 
 
 def _row(member: JsonObject) -> Sequence[object]:
     receiver: JsonObject = member["eventReceiver"]
     event: JsonObject = member["event"] or {}
-    called = f"{receiver['name']} ({receiver['type']} {receiver['version']})"
-    return (member["state"], called, event.get("id"), event.get("recordedAt"), event.get("description"))
+    label = f"{receiver['name']} ({receiver['type']} {receiver['version']})"
+    return (member["state"], label, event.get("id"), event.get("recordedAt"), event.get("description"))
 
 
-def _print_near(unit: Unit, others: list[Near]) -> None:
+def _print_similar_units(unit: UnitKey, similar: list[SimilarUnit]) -> None:
     print_line(f"Nothing was reported on {unit}.")
-    if others:
+    if similar:
         print_line("Units that differ from it in one field:")
-        print_table(
-            ("unit", "differs in"), [(str(other.unit), f"{other.field} {visible(other.value)}") for other in others]
-        )
+        rows = [(str(other.unit), f"{other.field} {printable(other.value)}") for other in similar]
+        print_table(("unit", "differs in"), rows)
 
 
 @app.command(cls=_WaitCommand)
 def wait(
     group: Annotated[str, typer.Argument(metavar="GROUP", help="The group's id or name.")],
-    name: Name,
-    version: Version,
-    release: Release,
-    platform: Platform,
-    package: Package,
-    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait; 0 asks once.")],
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at once when a member failed.")] = False,
-    group_type: GroupType = None,
-    group_version: GroupVersion = None,
+    name: NameArgument,
+    version: VersionArgument,
+    release: ReleaseArgument,
+    platform: PlatformArgument,
+    package: PackageArgument,
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time to wait; 0 checks once.")],
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End as soon as a member fails.")] = False,
+    group_type: GroupTypeOption = None,
+    group_version: GroupVersionOption = None,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Wait until a gate is complete for a unit. Exit code 0: it is. At the time-out 1: a member failed; 2: none failed,
-    and one is missing. With --fail-fast 1 as soon as a member failed. 3: the hub cannot say."""
-    unit = Unit(name, version, release, platform, package)
+    """Wait until a gate is complete for a unit. Exit codes: 0 if it is complete. At the time-out, 1 if a member failed;
+    2 if none failed but one has no event. 3 if the state is unknown. With --fail-fast, 1 as soon as a member fails."""
+    unit = UnitKey(name, version, release, platform, package)
     try:
-        with connected(hub) as client:
-            group_id = id_of(client, GROUP, group, group_type, group_version)
-            outcome = Waiting(client, group_id, unit, timeout, fail_fast=fail_fast).until_decided()
+        with open_client(hub) as client:
+            group_id = resolve_id(client, GROUP, group, group_type, group_version)
+            result = GateWait(client, group_id, unit, timeout, fail_fast=fail_fast).run()
     except CannotStart as error:
         typer.echo(f"xzepr: {error}", err=True)
-        raise typer.Exit(Exit.UNKNOWN) from error
+        raise typer.Exit(WaitExitCode.UNKNOWN) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if as_json:
-        print_json({"outcome": outcome.name, "gate": outcome.gate})
+        print_json({"outcome": result.name, "gate": result.gate})
     else:
-        print_gate(outcome.gate)
-    raise typer.Exit(_exit(outcome))
-
-
-def _exit(outcome: Outcome) -> Exit:
-    return Exit[outcome.name]
+        print_gate(result.gate)
+    raise typer.Exit(WaitExitCode[result.name])

@@ -1,4 +1,4 @@
-"""The file that `xzepr apply` reads: which receivers and groups a hub should have."""
+"""The file that `xzepr apply` reads: the receivers and groups that a hub should have."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from xzepr.cli.yaml_reader import Reader
+from xzepr.cli.yaml_reader import YamlReader
 from xzepr.core import exact_json
 from xzepr.core.errors import CannotStart, InvalidInput
 
@@ -14,8 +14,8 @@ _IDENTITY = ("name", "type", "version")
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """What tells receivers, and groups, of a file apart."""
+class EntityKey:
+    """The three strings that identify a receiver or a group."""
 
     name: str
     type: str
@@ -26,129 +26,139 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedReceiver:
-    """A receiver as the file has it."""
+class DeclaredReceiver:
+    """A receiver as the file declares it."""
 
-    key: Key
+    key: EntityKey
     description: str
     schema: Any
     enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A receiver as a group of the file calls it; type and version only as far as they are given."""
+class MemberReference:
+    """A group's reference to a receiver. `type` and `version` are None if the file omits them."""
 
     name: str
     type: str | None
     version: str | None
-    where: str
-    """`hub.yaml:12`, for messages."""
+    location: str
+    """File and line for messages: `hub.yaml:12`."""
 
-    def means(self, key: Key) -> bool:
-        """Whether it may mean the receiver with this key."""
+    def matches(self, key: EntityKey) -> bool:
+        """Returns whether the reference fits the receiver with this key."""
         return self.name == key.name and self.type in (None, key.type) and self.version in (None, key.version)
 
 
 @dataclass(frozen=True, slots=True)
-class WantedGroup:
-    """A group as the file has it."""
+class DeclaredGroup:
+    """A group as the file declares it."""
 
-    key: Key
+    key: EntityKey
     description: str
-    members: tuple[Member, ...]
+    members: tuple[MemberReference, ...]
     enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """All that the file asks for, in its order."""
+    """The receivers and groups of a file, in its order."""
 
-    receivers: tuple[WantedReceiver, ...]
-    groups: tuple[WantedGroup, ...]
+    receivers: tuple[DeclaredReceiver, ...]
+    groups: tuple[DeclaredGroup, ...]
 
 
 def read(path: Path) -> HubFile:
-    """The file's content. Raises CannotStart with every mistake in it, each with its line."""
-    reader = Reader(path)
-    parts = reader.mapping(reader.root(), "", ("receivers", "groups"))
-    receivers = [_receiver(reader, node, at) for node, at in reader.items(parts.get("receivers"), "receivers")]
-    groups = [_group(reader, node, at) for node, at in reader.items(parts.get("groups"), "groups")]
-    reader.finish()
+    """Returns the content of a file. Raises CannotStart with every mistake in it, each with its line.
+
+    Duplicate entries are checked after that; the first one raises CannotStart.
+    """
+    reader = YamlReader(path)
+    nodes = reader.mapping(reader.root(), "", ("receivers", "groups"))
+    receivers = [
+        _receiver(reader, node, key_path) for node, key_path in reader.items(nodes.get("receivers"), "receivers")
+    ]
+    groups = [_group(reader, node, key_path) for node, key_path in reader.items(nodes.get("groups"), "groups")]
+    reader.raise_mistakes()
     return HubFile(tuple(_distinct(path, "receiver", receivers)), tuple(_distinct(path, "group", groups)))
 
 
-def _receiver(reader: Reader, node: yaml.Node, at: str) -> WantedReceiver:
-    known = (*_IDENTITY, "description", "schema", "schemaFile", "enabled")
-    parts = reader.mapping(node, at, known, required=(*_IDENTITY, "description"))
-    return WantedReceiver(
-        key=_key(reader, parts, at),
-        description=reader.text(parts.get("description"), f"{at}.description"),
-        schema=_schema(reader, node, parts, at),
-        enabled=reader.flag(parts.get("enabled"), f"{at}.enabled", default=True),
+def _receiver(reader: YamlReader, node: yaml.Node, key_path: str) -> DeclaredReceiver:
+    allowed = (*_IDENTITY, "description", "schema", "schemaFile", "enabled")
+    nodes = reader.mapping(node, key_path, allowed, required=(*_IDENTITY, "description"))
+    return DeclaredReceiver(
+        key=_key(reader, nodes, key_path),
+        description=reader.text(nodes.get("description"), f"{key_path}.description"),
+        schema=_schema(reader, node, nodes, key_path),
+        enabled=reader.flag(nodes.get("enabled"), f"{key_path}.enabled", default=True),
     )
 
 
-def _group(reader: Reader, node: yaml.Node, at: str) -> WantedGroup:
-    known = (*_IDENTITY, "description", "receivers", "enabled")
-    parts = reader.mapping(node, at, known, required=(*_IDENTITY, "description", "receivers"))
-    members = [_member(reader, item, place) for item, place in reader.items(parts.get("receivers"), f"{at}.receivers")]
-    return WantedGroup(
-        key=_key(reader, parts, at),
-        description=reader.text(parts.get("description"), f"{at}.description"),
+def _group(reader: YamlReader, node: yaml.Node, key_path: str) -> DeclaredGroup:
+    allowed = (*_IDENTITY, "description", "receivers", "enabled")
+    nodes = reader.mapping(node, key_path, allowed, required=(*_IDENTITY, "description", "receivers"))
+    items = reader.items(nodes.get("receivers"), f"{key_path}.receivers")
+    members = [_member(reader, item, item_path) for item, item_path in items]
+    return DeclaredGroup(
+        key=_key(reader, nodes, key_path),
+        description=reader.text(nodes.get("description"), f"{key_path}.description"),
         members=tuple(members),
-        enabled=reader.flag(parts.get("enabled"), f"{at}.enabled", default=True),
+        enabled=reader.flag(nodes.get("enabled"), f"{key_path}.enabled", default=True),
     )
 
 
-def _key(reader: Reader, parts: dict[str, yaml.Node], at: str) -> Key:
-    return Key(*(reader.text(parts.get(part), f"{at}.{part}") for part in _IDENTITY))
+def _key(reader: YamlReader, nodes: dict[str, yaml.Node], key_path: str) -> EntityKey:
+    return EntityKey(*(reader.text(nodes.get(part), f"{key_path}.{part}") for part in _IDENTITY))
 
 
-def _member(reader: Reader, node: yaml.Node, at: str) -> Member:
-    where = f"{reader.path}:{node.start_mark.line + 1}"
+def _member(reader: YamlReader, node: yaml.Node, key_path: str) -> MemberReference:
+    location = f"{reader.path}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.ScalarNode):
-        return Member(reader.text(node, at), None, None, where)
-    parts = reader.mapping(node, at, _IDENTITY, required=("name",))
-    name, type, version = (reader.text(parts[part], f"{at}.{part}") if part in parts else None for part in _IDENTITY)
-    return Member(name or "", type, version, where)
+        return MemberReference(reader.text(node, key_path), None, None, location)
+    nodes = reader.mapping(node, key_path, _IDENTITY, required=("name",))
+    name, type, version = (
+        reader.text(nodes[part], f"{key_path}.{part}") if part in nodes else None for part in _IDENTITY
+    )
+    return MemberReference(name or "", type, version, location)
 
 
-def _schema(reader: Reader, node: yaml.Node, parts: dict[str, yaml.Node], at: str) -> Any:
-    if ("schema" in parts) == ("schemaFile" in parts):
+def _schema(reader: YamlReader, node: yaml.Node, nodes: dict[str, yaml.Node], key_path: str) -> Any:
+    if ("schema" in nodes) == ("schemaFile" in nodes):
         if node.tag.endswith(":map"):
-            reader.fault(node, at, "give either schema or schemaFile")
+            reader.add_mistake(node, key_path, "give either schema or schemaFile")
         return None
-    if "schemaFile" in parts:
-        place = parts["schemaFile"]
-        return _schema_of_file(reader, place, reader.text(place, f"{at}.schemaFile"), f"{at}.schemaFile")
-    found = len(reader.faults)
-    schema = reader.value(parts["schema"], f"{at}.schema")
-    if len(reader.faults) == found:
+    if "schemaFile" in nodes:
+        name_node, name_path = nodes["schemaFile"], f"{key_path}.schemaFile"
+        return _schema_from_file(reader, name_node, reader.text(name_node, name_path), name_path)
+    mistakes_before = len(reader.mistakes)
+    schema_path = f"{key_path}.schema"
+    schema = reader.value(nodes["schema"], schema_path)
+    if len(reader.mistakes) == mistakes_before:
         try:
             exact_json.dumps(schema)
-        except InvalidInput as refusal:
-            for violation in refusal.violations:
-                reader.fault(parts["schema"], f"{at}.schema", f"{violation.field}: {violation.message}".lstrip(": "))
+        except InvalidInput as error:
+            for violation in error.violations:
+                message = f"{violation.field}: {violation.message}".lstrip(": ")
+                reader.add_mistake(nodes["schema"], schema_path, message)
     return schema
 
 
-def _schema_of_file(reader: Reader, node: yaml.Node, name: str, at: str) -> Any:
+def _schema_from_file(reader: YamlReader, node: yaml.Node, name: str, key_path: str) -> Any:
     if not name:
         return None
     path = reader.path.parent / name
     try:
         return exact_json.loads(path.read_bytes())
     except OSError as error:
-        reader.fault(node, at, f"{path} cannot be read: {error.strerror}")
+        reader.add_mistake(node, key_path, f"{path} cannot be read: {error.strerror}")
     except (InvalidInput, ValueError) as error:
-        reader.fault(node, at, f"{path} does not hold JSON that can be kept: {error}")
+        reader.add_mistake(node, key_path, f"{path} is not JSON that can be stored exactly: {error}")
     return None
 
 
-def _distinct(path: Path, noun: str, wanted: list[Any]) -> list[Any]:
-    keys = [one.key for one in wanted]
+def _distinct(path: Path, noun: str, entries: list[Any]) -> list[Any]:
+    keys = [entry.key for entry in entries]
     for index, key in enumerate(keys):
         if key in keys[:index]:
-            raise CannotStart(f"{path} has the {noun} {key} twice: name, type and version tell them apart")
-    return wanted
+            raise CannotStart(f"{path} has the {noun} {key} twice: change its name, type or version in one place")
+    return entries

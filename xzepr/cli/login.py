@@ -1,4 +1,4 @@
-"""`xzepr login`: change a password for a token, and keep it for the commands that follow."""
+"""The command `xzepr login`: exchanges a password for a token and stores it for later commands."""
 
 import os
 import sys
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from xzepr.cli.client import credentials as session
-from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, address
-from xzepr.cli.output import AsJson, print_json, visible
+from xzepr.cli.client.credentials import API_KEY, SavedLogin, save_login
+from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, normalise_address
+from xzepr.cli.output import AsJson, print_json, print_notice, printable
 from xzepr.core.errors import CannotStart
 
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -20,48 +20,52 @@ mutation ($input: LoginInput!) { login(input: $input) { token expiresAt user { u
 
 
 def login(
-    username: Annotated[str | None, typer.Option(help="Who logs in; asked for on a terminal.")] = None,
+    username: Annotated[str | None, typer.Option(help="The user name. Prompted for on a terminal.")] = None,
     password_stdin: PasswordStdin = False,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Log in to a hub. The token is kept in your configuration folder, readable by you alone, until it expires."""
-    hub = address(hub)
-    name = username or _ask_for_name()
-    made = sign_in(hub, name, read_password(password_stdin))
-    session.save(hub, made)
+    """Log in to a hub. The token is stored in your configuration folder, readable only by you, until it expires."""
+    hub = normalise_address(hub)
+    name = username or _prompt_for_username()
+    saved_login = request_login(hub, name, read_password(password_stdin))
+    save_login(hub, saved_login)
     if as_json:
-        print_json({"hub": hub, "username": made.username, "expiresAt": made.expires_at})
+        print_json({"hub": hub, "username": saved_login.username, "expiresAt": saved_login.expires_at})
     else:
-        typer.echo(f"Logged in to {hub} as {visible(made.username)} until {made.expires_at.astimezone():%H:%M:%S}.")
-    if os.environ.get(session.API_KEY, "").strip():
-        typer.echo(f"xzepr: {session.API_KEY} is set and goes before this login.", err=True)
+        expires_at = saved_login.expires_at.astimezone()
+        typer.echo(f"Logged in to {hub} as {printable(saved_login.username)} until {expires_at:%H:%M:%S}.")
+    if os.environ.get(API_KEY, "").strip():
+        print_notice(f"{API_KEY} is set and takes precedence over this login")
 
 
-def sign_in(hub: str, username: str, password: str) -> session.Login:
-    """A token of the hub for the user. Raises Refused for a wrong password, and Unreachable."""
-    client = Client(hub, None)
+def request_login(hub: str, username: str, password: str) -> SavedLogin:
+    """Requests a token for the user. Raises RequestRejected if the password is wrong, or HubUnreachable."""
+    client = HubClient(hub, None)
     try:
-        answer = client.ask(_LOGIN, input={"username": username, "password": password})["login"]
+        response = client.execute(_LOGIN, input={"username": username, "password": password})["login"]
     finally:
         client.close()
-    return session.Login(answer["user"]["username"], answer["token"], datetime.fromisoformat(answer["expiresAt"]))
+    expires_at = datetime.fromisoformat(response["expiresAt"])
+    return SavedLogin(response["user"]["username"], response["token"], expires_at)
 
 
 def read_password(from_stdin: bool, *, confirm: bool = False) -> str:
-    """A password from standard input (its first line) or from a person at a terminal, unseen. Raises CannotStart when
-    there is neither."""
+    """Returns a password: the first line of standard input, or a hidden entry at a terminal.
+
+    Raises CannotStart if standard input is empty or there is no terminal.
+    """
     if from_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
         if not password:
-            raise CannotStart("standard input holds no password")
+            raise CannotStart("standard input contains no password")
         return password
     if not sys.stdin.isatty():
         raise CannotStart("there is no terminal to ask for the password: pass it with --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
-def _ask_for_name() -> str:
+def _prompt_for_username() -> str:
     if not sys.stdin.isatty():
-        raise CannotStart("there is no terminal to ask who logs in: name the user with --username")
+        raise CannotStart("there is no terminal to ask for the user name: pass it with --username")
     return str(typer.prompt("User name", default="admin", err=True))

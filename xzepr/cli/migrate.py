@@ -1,4 +1,4 @@
-"""`xzepr migrate`: bring the database's schema up to date, or show what that would do."""
+"""The command `xzepr migrate`: applies database migrations, or lists what it would apply."""
 
 from typing import Annotated
 
@@ -12,26 +12,26 @@ from xzepr.infra import migrate as migrations
 def migrate(
     config: ConfigFile = None,
     data_dir: DataDir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be applied, and change nothing.")] = False,
-    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL that would run, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be applied and change nothing.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL that would run and change nothing.")] = False,
 ) -> None:
-    """Bring the schema of `database.url` up to date. The embedded database does so when `xzepr serve` starts."""
+    """Migrate the database at `database.url`. The embedded database is migrated when `xzepr serve` starts."""
     if dry_run and sql:
-        raise CannotStart("--dry-run and --sql are two answers to one question: choose one")
+        raise CannotStart("--dry-run and --sql exclude each other: choose one")
     secret = load_settings(config, data_dir).settings.database.url
     url = secret.get_secret_value() if secret else None
     if sql:
         typer.echo(migrations.script(url))
     elif url is None:
-        typer.echo("database.url is not set: the embedded database migrates itself when `xzepr serve` starts.")
+        typer.echo("database.url is not set: the embedded database is migrated when `xzepr serve` starts.")
     elif dry_run:
-        _list("to apply", migrations.pending(url))
+        _print_revisions("to apply", migrations.pending(url))
     else:
-        _list("applied", migrations.migrate(url, say=typer.echo))
+        _print_revisions("applied", migrations.migrate(url, say=typer.echo))
 
 
-def _list(what: str, revisions: list[str]) -> None:
+def _print_revisions(label: str, revisions: list[str]) -> None:
     for revision in revisions:
-        typer.echo(f"{what}: {revision}")
+        typer.echo(f"{label}: {revision}")
     if not revisions:
         typer.echo("The schema is up to date.")

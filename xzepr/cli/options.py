@@ -1,4 +1,4 @@
-"""The options of commands that read the settings, and the reading."""
+"""Options of the commands that read the settings, and the function that loads them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,17 +9,17 @@ import typer
 from xzepr.settings import Loaded, load
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings that override those in config/.")
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings file that overrides those in config/.")
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Folder of all local state: data_dir of the settings."),
+    typer.Option("--data-dir", metavar="DIR", help="Folder of all local state (setting: data_dir)."),
 ]
 
 
 def load_settings(config: Path | None, data_dir: Path | None, flags: Mapping[str, Any] | None = None) -> Loaded:
-    """The settings of this command; `flags` holds further options by dotted key, None where one was not given.
+    """Loads the settings. `flags` maps dotted setting keys to further options, with None for an option not given.
 
-    Raises CannotStart with a message that lists everything wrong.
+    Raises CannotStart with a message that lists every mistake.
     """
     return load(config_file=config, flags={"data_dir": data_dir, **(flags or {})})

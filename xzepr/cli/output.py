@@ -1,4 +1,4 @@
-"""How commands print: JSON when asked, a table on a terminal, otherwise lines with tabs that other programs can cut."""
+"""Prints the results of commands: JSON, a table on a terminal, or lines with tabs for other programs."""
 
 import re
 import sys
@@ -13,14 +13,15 @@ from rich.text import Text
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# What a terminal obeys instead of showing: C0, DEL and C1. Names and descriptions come from whoever reports events.
+# Control characters that a terminal would interpret: C0, DEL and C1. Names and descriptions come from reporters of
+# events and are not trusted.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def visible(value: object) -> str:
-    """The value as one line of text in which nothing commands a terminal; `-` for None and the empty text."""
+def printable(value: object) -> str:
+    """Returns the value as one line without control characters; `-` for None and the empty string."""
     text = "" if value is None else str(value)
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text) or "-"
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text) or "-"
 
 
 def print_json(value: object) -> None:
@@ -29,49 +30,49 @@ def print_json(value: object) -> None:
 
 
 def print_json_line(value: object) -> None:
-    """Prints the value as JSON in one line, at once."""
+    """Prints the value as one line of JSON."""
     typer.echo(orjson.dumps(value))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table with a heading on a terminal, and otherwise the rows alone with tabs between their cells."""
+    """Prints a table with headings on a terminal; elsewhere, only the rows, with tabs between the cells."""
     if not sys.stdout.isatty():
         for row in rows:
-            typer.echo("\t".join(visible(cell) for cell in row))
+            typer.echo("\t".join(printable(cell) for cell in row))
         return
-    Console().print(table_of(columns, rows))
+    Console().print(rich_table(columns, rows))
 
 
-def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table as a terminal shows it."""
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Returns a table for a terminal."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")  # an id that ends in an ellipsis cannot be copied
+        table.add_column(column, overflow="fold")  # a truncated id could not be copied
     for row in rows:
-        # As Text: a name in square brackets would otherwise be read as rich's own markup.
-        table.add_row(*(Text(visible(cell), style=STYLES.get(str(cell), "")) for cell in row))
+        # As Text: rich would otherwise parse a name in square brackets as markup.
+        table.add_row(*(Text(printable(cell), style=_STYLES.get(str(cell), "")) for cell in row))
     return table
 
 
-STYLES = {
+# The colours of table cells with these texts.
+_STYLES = {
     "PASSED": "green",
     "FAILED": "red",
     "MISSING": "yellow",
     "stopped": "red",
     "following": "green",
-    "nobody": "red",
+    "none": "red",
 }
-"""The colour of words that a table says often."""
 
 
 def print_line(text: str, style: str = "") -> None:
-    """Prints one line, in colour on a terminal, at once."""
+    """Prints one line, styled on a terminal."""
     if sys.stdout.isatty():
         Console(soft_wrap=True).print(Text(text, style=style))
     else:
         typer.echo(text)
 
 
-def say(text: str) -> None:
-    """Tells the person at the terminal something that is not the command's answer."""
+def print_notice(text: str) -> None:
+    """Prints a notice for the user on standard error, apart from the command's output."""
     typer.echo(f"xzepr: {text}", err=True)

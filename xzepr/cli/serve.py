@@ -1,4 +1,4 @@
-"""`xzepr serve`: the hub, with an embedded PostgreSQL unless a database is named, in one process or in several."""
+"""The command `xzepr serve`: serves the hub in one process or several."""
 
 import asyncio
 from typing import Annotated
@@ -17,16 +17,20 @@ _log = structlog.stdlib.get_logger(__name__)
 def serve(
     config: ConfigFile = None,
     data_dir: DataDir = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on: server.host.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for any: server.port.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (setting: server.host).")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 for a free one (setting: server.port).")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes that serve on that port: server.workers.")
+        int | None,
+        typer.Option(metavar="N", help="Number of processes that serve the port (setting: server.workers)."),
     ] = None,
     no_relay: Annotated[
-        bool, typer.Option("--no-relay", help="Leave Kafka to others, such as `xzepr work`: kafka.enabled.")
+        bool,
+        typer.Option("--no-relay", help="Leave Kafka to another process: `xzepr work` (setting: kafka.enabled)."),
     ] = False,
     database_url: Annotated[
-        str | None, typer.Option(help="PostgreSQL to use instead of the embedded one: database.url.")
+        str | None, typer.Option(help="PostgreSQL to use instead of the embedded one (setting: database.url).")
     ] = None,
 ) -> None:
     """Serve the hub until Ctrl-C."""
@@ -38,13 +42,13 @@ def serve(
         "database.url": database_url,
     }
     loaded = load_settings(config, data_dir, flags)
-    prepare(loaded)
+    configure_logging(loaded)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(loaded.settings))
 
 
-def prepare(loaded: Loaded) -> None:
-    """Begins the log of a process with these settings."""
+def configure_logging(loaded: Loaded) -> None:
+    """Configures logging, and warns about settings that are not in effect yet."""
     telemetry = loaded.settings.telemetry
     logs.configure(telemetry.log_level, telemetry.json_logs)
     for key in loaded.not_in_effect:

@@ -1,11 +1,11 @@
-"""`xzepr stream`: how far the stream and its relay into Kafka are, how a stopped route goes on, and dead letters."""
+"""The commands `xzepr stream`: show the status, resume a stopped route, and manage dead letters."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, connected
+from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, open_client
 from xzepr.cli.output import AsJson, print_json, print_table
 from xzepr.cli.stream_status import status
 from xzepr.core.errors import CannotStart
@@ -16,7 +16,7 @@ _ROUTES = "{ streamStatus { routes { route state } } }"
 _RESUME = """
 mutation ($input: ResumeRelayInput!) { resumeRelay(input: $input) { route after } }
 """
-_DEAD = """
+_DEAD_LETTERS = """
 query ($route: String!, $dropped: Boolean!, $after: String) {
   deadLetters(route: $route, dropped: $dropped, first: 100, after: $after) {
     nodes { route position messageId reason attempts refusedAt state by }
@@ -27,16 +27,16 @@ query ($route: String!, $dropped: Boolean!, $after: String) {
 _RETRY = "mutation ($input: RetryDeadLettersInput!) { retryDeadLetters(input: $input) { count } }"
 _DROP = "mutation ($input: DropDeadLettersInput!) { dropDeadLetters(input: $input) { count } }"
 
-Route = Annotated[str | None, typer.Option(metavar="TOPIC", help="Which route; not needed where there is only one.")]
-Positions = Annotated[
-    list[int] | None, typer.Argument(metavar="[POSITION]...", help="Positions that `xzepr stream dead` shows.")
+RouteOption = Annotated[str | None, typer.Option(metavar="TOPIC", help="The route. Not needed if there is only one.")]
+PositionArguments = Annotated[
+    list[int] | None, typer.Argument(metavar="[POSITION]...", help="Positions shown by `xzepr stream dead`.")
 ]
-All = Annotated[bool, typer.Option("--all", help="All that wait for a decision.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All dead letters that are waiting for a decision.")]
 
 
 @app.callback()
 def _stream() -> None:  # pyright: ignore[reportUnusedFunction] - typer calls it, for the help
-    """Look after the stream and its relay. Needs stream:admin."""
+    """Show the status of the stream, and manage its relay into Kafka. Needs stream:admin."""
 
 
 app.command()(status)
@@ -45,116 +45,120 @@ app.command()(status)
 @app.command()
 def resume(
     at: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Go on after N: it and all before it count as published.")
+        int | None, typer.Option(min=0, metavar="N", help="Resume after N: messages up to N count as published.")
     ] = None,
     republish_from: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Publish again from N on; consumers may see messages twice.")
+        int | None, typer.Option(min=1, metavar="N", help="Publish again from N on. Consumers may see duplicates.")
     ] = None,
     route: Annotated[
-        str | None, typer.Option(metavar="TOPIC", help="Which route; not needed where only one is stopped.")
+        str | None, typer.Option(metavar="TOPIC", help="The route. Not needed if only one is stopped.")
     ] = None,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Tell a stopped route how to go on. `xzepr stream status` says why it stopped and what to choose."""
+    """Resume a stopped route. `xzepr stream status` shows why it stopped and which option to choose."""
     if (at is None) == (republish_from is None):
-        raise CannotStart("give either --at N or --republish-from N: `xzepr stream status` says which to choose")
-    with connected(hub) as client:
-        asked = {"route": route or _stopped(client), "at": at, "republishFrom": republish_from}
-        done = client.ask(_RESUME, input=asked)["resumeRelay"]
+        raise CannotStart("give either --at N or --republish-from N: `xzepr stream status` shows which to choose")
+    with open_client(hub) as client:
+        input = {"route": route or _stopped_route(client), "at": at, "republishFrom": republish_from}
+        resumed = client.execute(_RESUME, input=input)["resumeRelay"]
     if as_json:
-        print_json(done)
+        print_json(resumed)
     else:
-        typer.echo(f"Route {done['route']} goes on after position {done['after']} within a second or two.")
+        typer.echo(f"Route {resumed['route']} resumes after position {resumed['after']} within a second or two.")
 
 
 @app.command()
 def dead(
-    route: Route = None,
-    dropped: Annotated[bool, typer.Option("--dropped", help="Show those that were dropped.")] = False,
+    route: RouteOption = None,
+    dropped: Annotated[bool, typer.Option("--dropped", help="Show the dropped ones instead.")] = False,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Show the messages that Kafka refused and the relay left out, newest first, and why."""
-    with connected(hub) as client:
-        found = list(_dead_letters(client, route or _only_route(client), dropped))
+    """Show the messages that Kafka rejected and the relay skipped, newest first, with the reasons."""
+    with open_client(hub) as client:
+        dead_letters = list(_dead_letters(client, route or _only_route(client), dropped))
     if as_json:
-        print_json(found)
+        print_json(dead_letters)
         return
     rows = [
-        (one["position"], str(one["state"]).lower(), one["attempts"], one["refusedAt"], one["reason"]) for one in found
+        (letter["position"], str(letter["state"]).lower(), letter["attempts"], letter["refusedAt"], letter["reason"])
+        for letter in dead_letters
     ]
-    print_table(("position", "state", "attempts", "refused", "reason"), rows)
+    print_table(("position", "state", "attempts", "rejected", "reason"), rows)
 
 
 @app.command()
 def retry(
-    positions: Positions = None,
-    all: All = False,
-    route: Route = None,
+    positions: PositionArguments = None,
+    all: AllOption = False,
+    route: RouteOption = None,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Have the relay send dead letters again, dropped ones too: each once, behind what was sent meanwhile."""
-    count = _decide("retryDeadLetters", _RETRY, positions, all, route, hub, as_json)
+    """Have the relay publish dead letters again, once each and after the messages already published. Dropped ones can
+    be retried too."""
+    count = _change_dead_letters("retryDeadLetters", _RETRY, positions, all, route, hub, as_json)
     if not as_json:
         typer.echo(
-            f"{count} will be sent again within a second or two: `xzepr stream dead` shows what is refused again."
+            f"{count} will be published again within a second or two. `xzepr stream dead` lists those rejected again."
         )
 
 
 @app.command()
 def drop(
-    positions: Positions = None,
-    all: All = False,
-    route: Route = None,
+    positions: PositionArguments = None,
+    all: AllOption = False,
+    route: RouteOption = None,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Give dead letters up. The stream keeps them, and `xzepr stream retry` can still send them."""
-    count = _decide("dropDeadLetters", _DROP, positions, all, route, hub, as_json)
+    """Drop dead letters. They stay in the stream, and `xzepr stream retry` can still publish them."""
+    count = _change_dead_letters("dropDeadLetters", _DROP, positions, all, route, hub, as_json)
     if not as_json:
         typer.echo(f"{count} dropped.")
 
 
-def _decide(
+def _change_dead_letters(
     field: str, document: str, positions: list[int] | None, all: bool, route: str | None, hub: str, as_json: bool
 ) -> int:
     if bool(positions) == all:
-        raise CannotStart("give either positions or --all: `xzepr stream dead` shows what there is")
-    with connected(hub) as client:
-        asked = {"route": route or _only_route(client), "positions": positions or None, "all": all}
-        done = client.ask(document, input=asked)[field]
+        raise CannotStart("give either positions or --all: `xzepr stream dead` lists them")
+    with open_client(hub) as client:
+        input = {"route": route or _only_route(client), "positions": positions or None, "all": all}
+        result = client.execute(document, input=input)[field]
     if as_json:
-        print_json(done)
-    return int(done["count"])
+        print_json(result)
+    return int(result["count"])
 
 
-def _dead_letters(client: Client, route: str, dropped: bool) -> Iterator[dict[str, Any]]:
+def _dead_letters(client: HubClient, route: str, dropped: bool) -> Iterator[dict[str, Any]]:
     after: str | None = None
     while True:
-        page = client.ask(_DEAD, route=route, dropped=dropped, after=after)["deadLetters"]
+        page = client.execute(_DEAD_LETTERS, route=route, dropped=dropped, after=after)["deadLetters"]
         yield from page["nodes"]
         if not page["pageInfo"]["hasNextPage"]:
             return
         after = page["pageInfo"]["endCursor"]
 
 
-def _only_route(client: Client) -> str:
-    found = client.ask(_ROUTES)["streamStatus"]["routes"]
-    routes = [str(one["route"]) for one in found if one["state"] != "STANDBY"]  # which none has led yet
-    if len(routes) == 1:
-        return routes[0]
-    if routes:
-        raise CannotStart(f"there are several routes: choose one with --route ({', '.join(routes)})")
-    raise CannotStart("no relay has led a route yet, and so nothing was refused")
+def _only_route(client: HubClient) -> str:
+    """Returns the name of the only route that a relay has led. Raises CannotStart if there is none or more than one."""
+    routes = client.execute(_ROUTES)["streamStatus"]["routes"]
+    names = [str(route["route"]) for route in routes if route["state"] != "STANDBY"]  # STANDBY: never led
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise CannotStart(f"there are several routes: choose one with --route ({', '.join(names)})")
+    raise CannotStart("no relay has led a route yet, so there are no dead letters")
 
 
-def _stopped(client: Client) -> str:
-    routes = client.ask(_ROUTES)["streamStatus"]["routes"]
-    stopped = [str(one["route"]) for one in routes if one["state"] == "STOPPED"]
+def _stopped_route(client: HubClient) -> str:
+    """Returns the name of the only stopped route. Raises CannotStart if there is none or more than one."""
+    routes = client.execute(_ROUTES)["streamStatus"]["routes"]
+    stopped = [str(route["route"]) for route in routes if route["state"] == "STOPPED"]
     if len(stopped) == 1:
         return stopped[0]
     if stopped:
         raise CannotStart(f"several routes are stopped: choose one with --route ({', '.join(stopped)})")
-    raise CannotStart("no route is stopped: each goes on by itself")
+    raise CannotStart("no route is stopped, so there is nothing to resume")

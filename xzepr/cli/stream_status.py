@@ -1,4 +1,4 @@
-"""`xzepr stream status`: the stream's ends, its routes into Kafka and the hub's processes; once, or live."""
+"""The command `xzepr stream status`: shows the stream, its routes into Kafka and the hub's processes, once or live."""
 
 import sys
 import time
@@ -11,8 +11,16 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, JsonObject, Refused, Unreachable, connected
-from xzepr.cli.output import AsJson, print_json, print_json_line, print_table, say, table_of
+from xzepr.cli.client.http import (
+    DEFAULT_HUB,
+    HubClient,
+    HubUnreachable,
+    HubUrl,
+    JsonObject,
+    RequestRejected,
+    open_client,
+)
+from xzepr.cli.output import AsJson, print_json, print_json_line, print_notice, print_table, rich_table
 
 STATUS = """
 fragment Progress on StreamProgress { position lag lagSeconds }
@@ -29,98 +37,101 @@ fragment Progress on StreamProgress { position lag lagSeconds }
   }
 }
 """
-_ROUND_SECONDS = 1.0
-_ANSWER_SECONDS = 5.0
-_NO_ROUTE = "no relay has led a route yet, and no process that is heard of has kafka.brokers: history waits for them"
+_REFRESH_SECONDS = 1.0
+_RESPONSE_TIMEOUT_SECONDS = 5.0
+_NO_ROUTE = (
+    "no relay has led a route yet, and no running process has kafka.brokers: "
+    "once it is set, a relay publishes the whole history"
+)
 
-Sheet = tuple[tuple[str, ...], list[tuple[object, ...]]]
-"""The headings and the rows of a table."""
+# The headings and the rows of a table.
+TableData = tuple[tuple[str, ...], list[tuple[object, ...]]]
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C.")] = False,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Show the ends of the stream, how far its relay has carried it, and the hub's processes: how far the feed and the
-    slowest subscriber of each are, and who is connected. `--watch --json` prints one line a second."""
-    with connected(hub) as client:
-        found = client.ask(STATUS)["streamStatus"]
+    """Show the stream's head and oldest position, the progress of its relay, and the hub's processes. For each process,
+    show the progress of its feed and slowest subscriber, and its clients. `--watch --json` prints one line a second."""
+    with open_client(hub) as client:
+        snapshot = client.execute(STATUS)["streamStatus"]
         if watch:
-            _watch(client, found, as_json=as_json)
+            _watch(client, snapshot, as_json=as_json)
     if as_json:
-        print_json(found)
+        print_json(snapshot)
         return
-    for columns, rows in sheets(found):
+    for columns, rows in status_tables(snapshot):
         print_table(columns, rows)
-    if not found["routes"]:
-        say(_NO_ROUTE)
+    if not snapshot["routes"]:
+        print_notice(_NO_ROUTE)
 
 
-def _watch(client: Client, found: JsonObject, *, as_json: bool) -> None:
-    """Shows what was found, and asks again, until interrupted. A hub that is away is waited for."""
-    view = _Lines(as_json=as_json) if as_json or not sys.stdout.isatty() else _Screen()
+def _watch(client: HubClient, snapshot: JsonObject, *, as_json: bool) -> None:
+    """Shows the status and refreshes it until Ctrl-C. While the hub is unreachable, retries."""
+    view = _LineView(as_json=as_json) if as_json or not sys.stdout.isatty() else _TerminalView()
     try:
-        view.show(found)
+        view.show(snapshot)
         while True:
-            time.sleep(_ROUND_SECONDS)
+            time.sleep(_REFRESH_SECONDS)
             try:
-                found = client.ask_within(_ANSWER_SECONDS, STATUS, {})["streamStatus"]
-            except (Unreachable, Refused) as error:
-                if isinstance(error, Refused) and not error.passing:
+                snapshot = client.execute_within(_RESPONSE_TIMEOUT_SECONDS, STATUS, {})["streamStatus"]
+            except (HubUnreachable, RequestRejected) as error:
+                if isinstance(error, RequestRejected) and not error.temporary:
                     raise
-                view.complain(f"{error}; trying again")
+                view.show_error(f"{error}; trying again")
             else:
-                view.show(found)
+                view.show(snapshot)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     finally:
         view.close()
 
 
-class _Lines:
-    """Every round as lines, for programs."""
+class _LineView:
+    """Prints every refresh as lines, for programs. Consecutive errors are printed once."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._complained = False
+        self._showed_error = False
 
-    def show(self, found: JsonObject) -> None:
-        self._complained = False
+    def show(self, snapshot: JsonObject) -> None:
+        self._showed_error = False
         if self._as_json:
-            print_json_line(found)
+            print_json_line(snapshot)
             return
-        for columns, rows in sheets(found):
+        for columns, rows in status_tables(snapshot):
             print_table(columns, rows)
 
-    def complain(self, text: str) -> None:
-        if not self._complained:
-            say(text)
-        self._complained = True
+    def show_error(self, text: str) -> None:
+        if not self._showed_error:
+            print_notice(text)
+        self._showed_error = True
 
     def close(self) -> None:
         sys.stdout.flush()
 
 
-class _Screen:
-    """One picture on a terminal, drawn anew in its place; what was seen last stays there."""
+class _TerminalView:
+    """Redraws the tables in place on a terminal. The last ones stay visible at the end."""
 
     def __init__(self) -> None:
-        self._found: JsonObject = {}
-        self._shown_at = ""
+        self._snapshot: JsonObject = {}
+        self._updated_at = ""
         self._live = Live(console=Console(), auto_refresh=False)
         self._live.start()
 
-    def show(self, found: JsonObject) -> None:
-        self._found = found
-        self._shown_at = time.strftime("%H:%M:%S")
-        self._draw(Text(f"as of {self._shown_at}", style="dim"))
+    def show(self, snapshot: JsonObject) -> None:
+        self._snapshot = snapshot
+        self._updated_at = time.strftime("%H:%M:%S")
+        self._draw(Text(f"as of {self._updated_at}", style="dim"))
 
-    def complain(self, text: str) -> None:
-        self._draw(Text(f"as of {self._shown_at}: {text}", style="yellow"))
+    def show_error(self, text: str) -> None:
+        self._draw(Text(f"as of {self._updated_at}: {text}", style="yellow"))
 
     def _draw(self, heading: Text) -> None:
-        tables = [table_of(columns, rows) for columns, rows in sheets(self._found) if rows]
+        tables = [rich_table(columns, rows) for columns, rows in status_tables(self._snapshot) if rows]
         parts = [part for table in tables for part in (table, Text())]
         self._live.update(Group(heading, Text(), *parts), refresh=True)
 
@@ -128,53 +139,68 @@ class _Screen:
         self._live.stop()
 
 
-def sheets(found: JsonObject) -> Iterator[Sheet]:
-    """The status as tables that fit a terminal of 80 columns: the stream, its routes, the processes."""
-    oldest = found["oldestCursor"]
+def status_tables(snapshot: JsonObject) -> Iterator[TableData]:
+    """Yields the tables of a status, each at most 80 columns wide: the stream, its routes, the processes."""
+    oldest = snapshot["oldestCursor"]
     yield (
         ("stream", "position", "cursor", "time"),
         [
-            ("head", found["position"], found["cursor"], _second(found["time"])),
+            ("head", snapshot["position"], snapshot["cursor"], _truncate_to_second(snapshot["time"])),
             ("oldest", oldest.partition("-")[0], oldest, None),
         ],
     )
-    leaders = {one["leader"] for one in found["routes"]}
-    names = {one["id"]: _name(one) for one in found["processes"]}
-    routes, running = found["routes"], found["processes"]
+    routes, processes = snapshot["routes"], snapshot["processes"]
+    leaders = {route["leader"] for route in routes}
+    names = {process["id"]: _name(process) for process in processes}
     yield (
         ("route", "state", "published", "lag", "behind", "dead", "leader"),
-        [_route(one, names) for one in routes],
+        [_route_row(route, names) for route in routes],
     )
-    yield ("route", "since", "detail"), [(one["route"], _second(one["since"]), one["detail"]) for one in routes]
-    yield ("process", "role", "up", "seen", "queue", "relay"), [_process(one, leaders) for one in running]
+    details: list[tuple[object, ...]] = [
+        (route["route"], _truncate_to_second(route["since"]), route["detail"]) for route in routes
+    ]
+    yield ("route", "since", "detail"), details
+    yield (
+        ("process", "role", "up", "seen", "queue", "relay"),
+        [_process_row(process, leaders) for process in processes],
+    )
     yield (
         ("process", "feed", "lag", "behind", "ws", "sse", "subs", "slowest", "behind"),
-        [_followers(one) for one in running],
+        [_subscribers_row(process) for process in processes],
     )
 
 
-def _route(one: JsonObject, names: dict[str, str]) -> tuple[object, ...]:
-    leader = names.get(one["leader"], "silent") if one["led"] else "nobody"
-    behind = duration(one["lagSeconds"])
-    return one["route"], _words(one["state"]), one["published"], one["lag"], behind, one["deadLetters"], leader
-
-
-def _process(one: JsonObject, leaders: set[str | None]) -> tuple[object, ...]:
-    up, relay = datetime.fromisoformat(one["seenAt"]) - datetime.fromisoformat(one["startedAt"]), one["relay"]
+def _route_row(route: JsonObject, names: dict[str, str]) -> tuple[object, ...]:
+    leader = names.get(route["leader"], "silent") if route["led"] else "none"
     return (
-        _name(one),
-        one["role"],
-        duration(up.total_seconds() + one["silentSeconds"]),
-        f"{duration(one['silentSeconds'])} ago",
-        one["recorderQueue"],
-        "leads" if one["id"] in leaders else (relay and not relay["leads"] and _words(relay["state"])) or None,
+        route["route"],
+        _state_text(route["state"]),
+        route["published"],
+        route["lag"],
+        duration(route["lagSeconds"]),
+        route["deadLetters"],
+        leader,
     )
 
 
-def _followers(one: JsonObject) -> tuple[object, ...]:
-    feed, slowest, clients = one["feed"], one["slowestSubscriber"], one["clients"]
+def _process_row(process: JsonObject, leaders: set[str | None]) -> tuple[object, ...]:
+    relay, silent_seconds = process["relay"], process["silentSeconds"]
+    up_when_seen = datetime.fromisoformat(process["seenAt"]) - datetime.fromisoformat(process["startedAt"])
+    relay_state = relay and not relay["leads"] and _state_text(relay["state"])
     return (
-        _name(one),
+        _name(process),
+        process["role"],
+        duration(up_when_seen.total_seconds() + silent_seconds),
+        f"{duration(silent_seconds)} ago",
+        process["recorderQueue"],
+        "leads" if process["id"] in leaders else relay_state or None,
+    )
+
+
+def _subscribers_row(process: JsonObject) -> tuple[object, ...]:
+    feed, slowest, clients = process["feed"], process["slowestSubscriber"], process["clients"]
+    return (
+        _name(process),
         feed and feed["position"],
         feed and feed["lag"],
         feed and duration(feed["lagSeconds"]),
@@ -190,20 +216,20 @@ def _name(process: JsonObject) -> str:
     return f"{process['host']}:{process['pid']}"
 
 
-def _words(state: str) -> str:
-    """`waiting for brokers` of `WAITING_FOR_BROKERS`."""
+def _state_text(state: str) -> str:
+    """Returns `waiting for brokers` for `WAITING_FOR_BROKERS`."""
     return state.lower().replace("_", " ")
 
 
-def _second(time: str | None) -> str | None:
-    """`2026-03-01T12:00:00Z` of a time with microseconds."""
+def _truncate_to_second(time: str | None) -> str | None:
+    """Returns `2026-03-01T12:00:00Z` for a time with microseconds."""
     return None if time is None else f"{time[:19]}Z"
 
 
 def duration(seconds: float) -> str:
-    """In the unit that a person would choose: `0.4 s`, `45 s`, `12 min`, `5 h`, `3 d`."""
-    for unit, size, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
-        if seconds < most * size:
+    """Returns a duration in a readable unit: `0.4 s`, `45 s`, `12 min`, `5 h`, `3 d`."""
+    for unit, size, limit in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < limit * size:
             number = seconds / size
             return f"{number:.1f} {unit}" if 0.05 <= number < 10 and unit == "s" else f"{number:.0f} {unit}"
     return f"{seconds / 86400:.0f} d"

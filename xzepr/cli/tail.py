@@ -1,51 +1,53 @@
-"""`xzepr events tail`: the stream as it happens, resumed after every lost connection."""
+"""The command `xzepr events tail`: prints the stream live, and resumes after a lost connection."""
 
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client.http import DEFAULT_HUB, Client, HubUrl, Refused, connected
-from xzepr.cli.client.lookup import RECEIVER, id_of
-from xzepr.cli.client.subscription import Follower, Frame
-from xzepr.cli.client.units import UNIT_FIELDS, Unit
-from xzepr.cli.output import print_json_line, print_line, say, visible
-from xzepr.cli.yaml_reader import unknown_key
+from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, RequestRejected, open_client
+from xzepr.cli.client.lookup import RECEIVER, resolve_id
+from xzepr.cli.client.subscription import Frame, ResumingSubscription
+from xzepr.cli.client.units import UNIT_FIELDS, UnitKey
+from xzepr.cli.output import print_json_line, print_line, print_notice, printable
+from xzepr.cli.yaml_reader import unknown_key_message
 from xzepr.core.errors import CannotStart
 from xzepr.features.stream.kinds import Kind
 
 FRAME = """
   __typename cursor time
   ... on StreamMessage { id kind actor { kind id name } }
-  ... on EventRecorded { event { ...Told } }
+  ... on EventRecorded { event { ...EventFields } }
   ... on ReceiverMessage { eventReceiver { id name type version revision enabled resourceVersion } }
-  ... on GroupMessage { eventReceiverGroup { ...Group } }
-  ... on GateMessage { transition since event { ...Told } eventReceiverGroup { ...Group } }
+  ... on GroupMessage { eventReceiverGroup { ...GroupFields } }
+  ... on GateMessage { transition since event { ...EventFields } eventReceiverGroup { ...GroupFields } }
 """
 FRAGMENTS = f"""
-fragment Told on Event {{
+fragment EventFields on Event {{
   id {UNIT_FIELDS} description success payload createdAt recordedAt eventReceiverId
   eventReceiver @include(if: $receivers) {{ name type version }}
 }}
-fragment Group on EventReceiverGroup {{ id name type version enabled resourceVersion eventReceiverIds }}
+fragment GroupFields on EventReceiverGroup {{ id name type version enabled resourceVersion eventReceiverIds }}
 """
-_DECLARED = "$after: String, $kinds: [StreamKind!], $filter: StreamFilterInput, $receivers: Boolean!"
+_VARIABLES = "$after: String, $kinds: [StreamKind!], $filter: StreamFilterInput, $receivers: Boolean!"
 SUBSCRIBE = (
-    f"subscription ({_DECLARED}) {{ stream(after: $after, kinds: $kinds, filter: $filter) {{ {FRAME} }} }} {FRAGMENTS}"
+    f"subscription ({_VARIABLES}) {{ stream(after: $after, kinds: $kinds, filter: $filter) {{ {FRAME} }} }} {FRAGMENTS}"
 )
-_READ = (
-    f"query ({_DECLARED}) {{ stream(after: $after, kinds: $kinds, filter: $filter, first: 100) "
+_READ_PAGE = (
+    f"query ({_VARIABLES}) {{ stream(after: $after, kinds: $kinds, filter: $filter, first: 100) "
     f"{{ messages {{ {FRAME} }} cursor hasNext }} }} {FRAGMENTS}"
 )
 
 
 def tail(
     after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Begin after it; from now on if not given.")
+        str | None,
+        typer.Option(metavar="CURSOR", help="Start after this cursor. By default, only new messages are shown."),
     ] = None,
-    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the first message there is.")] = False,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Start with the oldest message.")] = False,
     kind: Annotated[
-        list[str] | None, typer.Option(metavar="KIND", help="Only this kind (event.recorded); several are possible.")
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Only this kind, such as event.recorded. May be given several times."),
     ] = None,
     receiver: Annotated[
         str | None, typer.Option(metavar="RECEIVER", help="Only of this receiver, by id or name.")
@@ -55,20 +57,22 @@ def tail(
     release: Annotated[str | None, typer.Option(help="Only of units with this release.")] = None,
     platform_id: Annotated[str | None, typer.Option(help="Only of units with this platform id.")] = None,
     package: Annotated[str | None, typer.Option(help="Only of units with this package.")] = None,
-    success: Annotated[bool | None, typer.Option("--success/--failure", help="Only of events that ended so.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many messages.")] = None,
+    success: Annotated[
+        bool | None, typer.Option("--success/--failure", help="Only of events with this outcome.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after N messages.")] = None,
     hub: HubUrl = DEFAULT_HUB,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Follow the stream until Ctrl-C: messages of every kind that you may read. A lost connection is made again, and
-    goes on after the last message without a gap or a repeat; a hub that has no room is waited for. It ends with its
-    credential: a login lasts some minutes, so to follow for longer, put an API key into XZEPR_API_KEY."""
+    """Follow the stream until Ctrl-C: messages of every kind that you may read. After a lost connection, the command
+    reconnects and resumes without a gap or a repeat. If the hub has no free slot, the command waits for one. It ends
+    when the credential expires. A login lasts some minutes; to follow for longer, put an API key into XZEPR_API_KEY."""
     if after is not None and from_start:
-        raise CannotStart("--after and --from-start are two answers to one question: choose one")
-    kinds = [_kind(one) for one in kind] if kind else None
-    with connected(hub) as client:
-        wanted = {
-            "eventReceiverIds": None if receiver is None else [id_of(client, RECEIVER, receiver)],
+        raise CannotStart("--after and --from-start exclude each other: choose one")
+    kinds = [_parse_kind(text) for text in kind] if kind else None
+    with open_client(hub) as client:
+        filter = {
+            "eventReceiverIds": None if receiver is None else [resolve_id(client, RECEIVER, receiver)],
             "name": name,
             "version": version,
             "release": release,
@@ -77,79 +81,80 @@ def tail(
             "success": success,
         }
         receivers = "RECEIVER_READ" in client.permissions()
-        variables = {"kinds": kinds, "filter": wanted, "receivers": receivers}
+        variables = {"kinds": kinds, "filter": filter, "receivers": receivers}
         _Tail(client, variables, after, as_json=as_json, limit=limit).run(from_start=from_start)
 
 
-def _kind(text: str) -> str:
-    known = {kind.value: kind.name for kind in Kind}
-    found = known.get(text.strip().lower().replace("_", "."))
-    if found is None:
-        raise CannotStart(f"--kind: {unknown_key(text, list(known))}")
-    return found
+def _parse_kind(text: str) -> str:
+    names = {kind.value: kind.name for kind in Kind}
+    name = names.get(text.strip().lower().replace("_", "."))
+    if name is None:
+        raise CannotStart(f"--kind: {unknown_key_message(text, list(names))}")
+    return name
 
 
 class _Tail:
-    """Prints messages until it has printed enough or is interrupted."""
+    """Prints messages until the limit is reached or the user interrupts."""
 
     def __init__(
-        self, client: Client, variables: dict[str, Any], after: str | None, *, as_json: bool, limit: int | None
+        self, client: HubClient, variables: dict[str, Any], after: str | None, *, as_json: bool, limit: int | None
     ) -> None:
         self._client = client
         self._variables = variables
         self._as_json = as_json
-        self._left = limit
-        self._follower = Follower(client, SUBSCRIBE, variables, after=after, notice=say)
+        self._remaining = limit
+        self._subscription = ResumingSubscription(client, SUBSCRIBE, variables, after=after, notify=print_notice)
 
     def run(self, *, from_start: bool) -> None:
         try:
-            if not (from_start and self._history()):
+            if not (from_start and self._print_history()):
                 self._follow()
         except KeyboardInterrupt:
-            self._tell_where()
+            self._print_resume_hint()
             raise typer.Exit(130) from None
-        except Refused as refusal:
-            where = self._follower.cursor
-            expired = any(one.code == "CURSOR_EXPIRED" for one in refusal.complaints)
-            ways = ". `--after` takes that cursor, and `--from-start` shows all that is left" if expired else ""
-            raise CannotStart(f"{refusal}{ways}{f' (seen up to {where})' if where else ''}") from refusal
+        except RequestRejected as error:
+            cursor = self._subscription.cursor
+            expired = any(item.code == "CURSOR_EXPIRED" for item in error.errors)
+            hint = ". Pass that cursor to `--after`, or use `--from-start` to read all that is left" if expired else ""
+            raise CannotStart(f"{error}{hint}{f' (read up to {cursor})' if cursor else ''}") from error
         finally:
-            self._follower.close()
+            self._subscription.close()
 
-    def _history(self) -> bool:
-        """Prints what there is, a page at a time; whether that was enough."""
-        more = True
-        while more:
-            page = self._client.ask(_READ, after=self._follower.cursor, **self._variables)["stream"]
+    def _print_history(self) -> bool:
+        """Prints the history page by page. Returns whether the limit was reached."""
+        has_next = True
+        while has_next:
+            page = self._client.execute(_READ_PAGE, after=self._subscription.cursor, **self._variables)["stream"]
             for message in page["messages"]:
                 if self._print(message):
                     return True
-            self._follower.cursor = page["cursor"]
-            more = page["hasNext"]
+            self._subscription.cursor = page["cursor"]
+            has_next = page["hasNext"]
         return False
 
     def _follow(self) -> None:
-        for frame in self._follower.frames():
+        for frame in self._subscription.frames():
             if frame is not None and frame["__typename"] != "Checkpoint" and self._print(frame):
                 return
 
     def _print(self, frame: Frame) -> bool:
+        """Prints a message. Returns whether the limit was reached."""
         if self._as_json:
             print_json_line(frame)
         else:
-            text, style = told(frame)
+            text, style = format_frame(frame)
             print_line(text, style)
-        if self._left is not None:
-            self._left -= 1
-        return self._left == 0
+        if self._remaining is not None:
+            self._remaining -= 1
+        return self._remaining == 0
 
-    def _tell_where(self) -> None:
-        if self._follower.cursor is not None:
-            say(f"go on from here with --after {self._follower.cursor}")
+    def _print_resume_hint(self) -> None:
+        if self._subscription.cursor is not None:
+            print_notice(f"to resume from here, pass --after {self._subscription.cursor}")
 
 
-def told(frame: Frame) -> tuple[str, str]:
-    """A message in one line, and its colour."""
+def format_frame(frame: Frame) -> tuple[str, str]:
+    """Returns a message as one line of text, and its style."""
     kind = str(frame["kind"]).lower().replace("_", ".", 1)
     time = datetime.fromisoformat(frame["time"]).astimezone()
     style = {"gate.completed": "bold green", "gate.regressed": "bold red"}.get(kind, "")
@@ -158,13 +163,13 @@ def told(frame: Frame) -> tuple[str, str]:
 
 def _content(frame: Frame) -> str:
     event = frame.get("event")
-    unit = "" if event is None else str(Unit.of(event))
+    unit = "" if event is None else str(UnitKey.from_json(event))
     if (group := frame.get("eventReceiverGroup")) is not None:
-        return f"{visible(group['name'])}  {unit}".rstrip()
+        return f"{printable(group['name'])}  {unit}".rstrip()
     if (receiver := frame.get("eventReceiver")) is not None:
-        return visible(receiver["name"])
+        return printable(receiver["name"])
     if event is None:
         return ""
     receiver = event.get("eventReceiver")
-    called = visible(receiver["name"] if receiver else event["eventReceiverId"])
-    return f"{called} {'passed' if event['success'] else 'FAILED'}  {unit}"
+    receiver_name = printable(receiver["name"] if receiver else event["eventReceiverId"])
+    return f"{receiver_name} {'passed' if event['success'] else 'FAILED'}  {unit}"

@@ -1,75 +1,80 @@
-"""A live subscription in a thread of its own: it prints what it hears, and others wait for what they expect."""
+"""A subscription in a thread: prints every message as it arrives, and lets the caller wait for expected messages."""
 
 from threading import Condition, Thread
 
-from xzepr.cli.client.http import Client
-from xzepr.cli.client.subscription import Frame, Lost, Subscription
+from xzepr.cli.client.http import HubClient
+from xzepr.cli.client.subscription import Frame, HubSubscription, SubscriptionLost
 from xzepr.cli.output import print_json_line, print_line
-from xzepr.cli.tail import SUBSCRIBE, told
+from xzepr.cli.tail import SUBSCRIBE, format_frame
 from xzepr.core.errors import CannotStart
 
-_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
-class Watch:
-    """Everything that happens from now on, in order."""
+class StreamWatch:
+    """Prints every message of the stream from now on, and checks their order."""
 
-    def __init__(self, client: Client, *, as_json: bool) -> None:
-        """Listens once this returns: the first frame says from where."""
+    def __init__(self, client: HubClient, *, as_json: bool) -> None:
+        """Subscribes, and waits for the first frame, which fixes the starting position. Raises CannotStart."""
         variables = {"after": None, "kinds": None, "filter": None, "receivers": True}
-        self._subscription = Subscription(client, SUBSCRIBE, variables, open_seconds=_SECONDS)
-        first = self._subscription.receive(_SECONDS)
+        self._subscription = HubSubscription(client, SUBSCRIBE, variables, open_seconds=_TIMEOUT_SECONDS)
+        first = self._subscription.receive(_TIMEOUT_SECONDS)
         if first is None:
             self._subscription.close()
-            raise CannotStart("the hub does not begin the subscription")
+            raise CannotStart(f"the hub did not start the subscription within {_TIMEOUT_SECONDS:.0f} s")
         self._as_json = as_json
-        self._heard: list[Frame] = []
-        self._ended: str | None = None
-        self._news = Condition()
-        self._thread = Thread(target=self._listen, name="subscription", daemon=True)
+        self._pending: list[Frame] = []
+        self._end_reason: str | None = None
+        self._changed = Condition()
+        self._thread = Thread(target=self._receive_all, name="subscription", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Ends the subscription."""
         self._subscription.close()
-        self._thread.join(_SECONDS)
+        self._thread.join(_TIMEOUT_SECONDS)
 
     def expect(self, kind: str, name: str) -> None:
-        """Waits for the next message, which must be of this kind (`event.recorded`) and about the receiver or group of
-        this name. Raises CannotStart for another and for none."""
-        with self._news:
-            if not self._news.wait_for(lambda: self._heard or self._ended, _SECONDS) or not self._heard:
-                raise CannotStart(f"the subscription did not tell of {kind} {name}: {self._ended or 'it is silent'}")
-            frame = self._heard.pop(0)
+        """Waits for the next message and checks its kind (`event.recorded`) and its receiver's or group's name.
+
+        Raises CannotStart for a different message, or if none arrives within 10 s.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._pending or self._end_reason, _TIMEOUT_SECONDS) or (
+                not self._pending
+            ):
+                reason = self._end_reason or f"no message arrived for {_TIMEOUT_SECONDS:.0f} s"
+                raise CannotStart(f"the subscription did not deliver {kind} {name}: {reason}")
+            frame = self._pending.pop(0)
         if (_kind(frame), _name(frame)) != (kind, name):
-            raise CannotStart(f"the subscription told of {_kind(frame)} {_name(frame)}, and {kind} {name} was due")
+            raise CannotStart(f"the subscription delivered {_kind(frame)} {_name(frame)} instead of {kind} {name}")
 
     def finish(self) -> None:
-        """Raises CannotStart when it told of more than was expected."""
-        with self._news:
-            if self._heard:
-                raise CannotStart(f"the subscription told of {_kind(self._heard[0])} too, and nothing was due")
+        """Raises CannotStart if an unexpected message has arrived."""
+        with self._changed:
+            if self._pending:
+                raise CannotStart(f"the subscription delivered an unexpected {_kind(self._pending[0])}")
 
-    def _listen(self) -> None:
+    def _receive_all(self) -> None:
         try:
             while True:
                 frame = self._subscription.receive(None)
                 if frame is not None and frame["__typename"] != "Checkpoint":
-                    self._tell(frame)
-        except (Lost, CannotStart) as error:
-            with self._news:
-                self._ended = str(error)
-                self._news.notify_all()
+                    self._handle(frame)
+        except (SubscriptionLost, CannotStart) as error:
+            with self._changed:
+                self._end_reason = str(error)
+                self._changed.notify_all()
 
-    def _tell(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         if self._as_json:
             print_json_line(frame)
         else:
-            text, style = told(frame)
+            text, style = format_frame(frame)
             print_line(f"      ◂ {text}", style or "cyan")
-        with self._news:
-            self._heard.append(frame)
-            self._news.notify_all()
+        with self._changed:
+            self._pending.append(frame)
+            self._changed.notify_all()
 
 
 def _kind(frame: Frame) -> str:
@@ -77,5 +82,5 @@ def _kind(frame: Frame) -> str:
 
 
 def _name(frame: Frame) -> str:
-    about = frame.get("eventReceiverGroup") or frame.get("eventReceiver") or frame["event"]["eventReceiver"]
-    return str(about["name"])
+    subject = frame.get("eventReceiverGroup") or frame.get("eventReceiver") or frame["event"]["eventReceiver"]
+    return str(subject["name"])

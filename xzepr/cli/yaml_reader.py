@@ -1,6 +1,6 @@
-"""YAML with places: a file's values as JSON knows them, and every mistake with its line and its key path.
+"""Reads YAML as JSON values, and collects every mistake with its line and key path.
 
-YAML's core schema (1.2) is read: only `true` and `false` are booleans, and a date is a text.
+The file is read with YAML 1.2's core schema: only `true` and `false` are booleans, and dates are strings.
 """
 
 import difflib
@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
-from xzepr.cli.output import visible
+from xzepr.cli.output import printable
 from xzepr.core.errors import CannotStart
 
 _TAG = "tag:yaml.org,2002:"
+# Name, pattern and possible first characters of each scalar type that is not a string.
 _SCALARS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -25,31 +26,34 @@ _SCALARS = (
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """The tags of plain scalars by their first character, as PyYAML looks them up."""
-    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    for name, pattern, first in _SCALARS:
-        for character in first:
-            found.setdefault(character, []).append((_TAG + name, re.compile(f"^(?:{pattern})$")))
-    return found
+    """Returns the tags and patterns of plain scalars by their first character, as PyYAML expects them."""
+    resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for name, pattern, first_characters in _SCALARS:
+        for character in first_characters:
+            resolvers.setdefault(character, []).append((_TAG + name, re.compile(f"^(?:{pattern})$")))
+    return resolvers
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """Composes nodes whose tags are those of the core schema."""
+    """Composes nodes with the tags of the core schema."""
 
     yaml_implicit_resolvers = _resolvers()
 
 
 @dataclass(slots=True)
-class Reader:
-    """Reads nodes of one file and gathers what is wrong with them."""
+class YamlReader:
+    """Reads the nodes of one file and collects the mistakes in them.
+
+    `key_path` is the path of a node's key, such as `receivers[1].name`; it is shown in messages.
+    """
 
     path: Path
-    faults: list[str] = field(default_factory=list[str])
+    mistakes: list[str] = field(default_factory=list[str])
 
     def root(self) -> yaml.Node:
-        """The whole file. Raises CannotStart when it cannot be read or is not YAML."""
+        """Returns the root node. Raises CannotStart if the file cannot be read, is empty or is not YAML."""
         try:
-            node = _composed(self.path.read_text(encoding="utf-8"))
+            node = _compose(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise CannotStart(f"{self.path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -63,75 +67,78 @@ class Reader:
             raise CannotStart(f"{self.path} is empty")
         return node
 
-    def fault(self, node: yaml.Node, place: str, message: str) -> None:
-        """Notes a mistake at a node; `place` is its key path."""
-        self.faults.append(f"{self.path}:{node.start_mark.line + 1}: {place + ': ' if place else ''}{message}")
+    def add_mistake(self, node: yaml.Node, key_path: str, message: str) -> None:
+        """Records a mistake at a node."""
+        prefix = f"{key_path}: " if key_path else ""
+        self.mistakes.append(f"{self.path}:{node.start_mark.line + 1}: {prefix}{message}")
 
-    def finish(self) -> None:
-        """Raises CannotStart with every mistake, if there is one."""
-        if len(self.faults) == 1:
-            raise CannotStart(self.faults[0])
-        if self.faults:
-            raise CannotStart("\n  ".join([f"{self.path} has {len(self.faults)} mistakes:", *self.faults]))
+    def raise_mistakes(self) -> None:
+        """Raises CannotStart with every recorded mistake, if there are any."""
+        if len(self.mistakes) == 1:
+            raise CannotStart(self.mistakes[0])
+        if self.mistakes:
+            raise CannotStart("\n  ".join([f"{self.path} has {len(self.mistakes)} mistakes:", *self.mistakes]))
 
     def mapping(
-        self, node: yaml.Node, place: str, known: Sequence[str], required: Iterable[str] = ()
+        self, node: yaml.Node, key_path: str, allowed: Sequence[str], required: Iterable[str] = ()
     ) -> dict[str, yaml.Node]:
-        """The nodes below a mapping by their keys; unknown, repeated and missing keys are mistakes."""
+        """Returns the nodes of a mapping by key. Unknown, duplicate and missing keys are mistakes."""
         if not isinstance(node, yaml.MappingNode):
-            self.fault(node, place, f"this must be a mapping of {', '.join(known)}")
+            self.add_mistake(node, key_path, f"this must be a mapping of {', '.join(allowed)}")
             return {}
-        found: dict[str, yaml.Node] = {}
-        for key, value in self._pairs(node, place):
-            if key in known:
-                found[key] = value
+        nodes: dict[str, yaml.Node] = {}
+        for key, value in self._pairs(node, key_path):
+            if key in allowed:
+                nodes[key] = value
             else:
-                self.fault(value, _below(place, key), unknown_key(key, known))
+                self.add_mistake(value, _child_path(key_path, key), unknown_key_message(key, allowed))
         for key in required:
-            if key not in found:
-                self.fault(node, place, f"{key} is missing")
-        return found
+            if key not in nodes:
+                self.add_mistake(node, key_path, f"{key} is missing")
+        return nodes
 
-    def items(self, node: yaml.Node | None, place: str) -> list[tuple[yaml.Node, str]]:
-        """The nodes of a list, each with its place; none for an absent or empty one."""
+    def items(self, node: yaml.Node | None, key_path: str) -> list[tuple[yaml.Node, str]]:
+        """Returns the nodes of a list with their key paths; empty if the list is absent or null."""
         if node is None or _is_null(node):
             return []
         if not isinstance(node, yaml.SequenceNode):
-            self.fault(node, place, "this must be a list")
+            self.add_mistake(node, key_path, "this must be a list")
             return []
-        return [(item, f"{place}[{index}]") for index, item in enumerate(node.value)]
+        return [(item, f"{key_path}[{index}]") for index, item in enumerate(node.value)]
 
-    def text(self, node: yaml.Node | None, place: str) -> str:
-        """A text; empty where it is absent or a mistake."""
+    def text(self, node: yaml.Node | None, key_path: str) -> str:
+        """Returns a string; empty if it is absent or a mistake."""
         if node is None:
             return ""
         if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
             return str(node.value)
         if isinstance(node, yaml.ScalarNode) and not _is_null(node):
-            self.fault(node, place, f'this must be a text: put it in quotes ("{visible(node.value)}")')
+            message = f'this must be a string: put it in quotes ("{printable(node.value)}")'
+            self.add_mistake(node, key_path, message)
         else:
-            self.fault(node, place, "this must be a text")
+            self.add_mistake(node, key_path, "this must be a string")
         return ""
 
-    def flag(self, node: yaml.Node | None, place: str, *, default: bool) -> bool:
-        """true or false."""
+    def flag(self, node: yaml.Node | None, key_path: str, *, default: bool) -> bool:
+        """Returns a boolean; the default if it is absent or a mistake."""
         if node is None:
             return default
         if node.tag != _TAG + "bool":
-            self.fault(node, place, "this must be true or false")
+            self.add_mistake(node, key_path, "this must be true or false")
             return default
         return str(node.value).lower() == "true"
 
-    def value(self, node: yaml.Node, place: str, above: tuple[yaml.Node, ...] = ()) -> Any:
-        """Any JSON value; None where it is a mistake."""
-        if node in above:
-            self.fault(node, place, "this contains itself")
+    def value(self, node: yaml.Node, key_path: str, ancestors: tuple[yaml.Node, ...] = ()) -> Any:
+        """Returns any JSON value; None in place of a mistake."""
+        if node in ancestors:
+            self.add_mistake(node, key_path, "this contains itself")
             return None
-        within = (*above, node)
+        chain = (*ancestors, node)
         if isinstance(node, yaml.MappingNode):
-            return {key: self.value(below, _below(place, key), within) for key, below in self._pairs(node, place)}
+            pairs = self._pairs(node, key_path)
+            return {key: self.value(child, _child_path(key_path, key), chain) for key, child in pairs}
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, at, within) for item, at in self.items(node, place)]
+            return [self.value(item, item_path, chain) for item, item_path in self.items(node, key_path)]
         match node.tag.removeprefix(_TAG):
             case "str":
                 return str(node.value)
@@ -140,44 +147,44 @@ class Reader:
             case "bool":
                 return str(node.value).lower() == "true"
             case "int" | "float":
-                return self._number(node, place)
+                return self._number(node, key_path)
             case _:
-                self.fault(node, place, f"{node.tag} is nothing that JSON knows")
+                self.add_mistake(node, key_path, f"JSON has no value of the type {node.tag}")
                 return None
 
-    def _number(self, node: yaml.Node, place: str) -> int | float:
+    def _number(self, node: yaml.Node, key_path: str) -> int | float:
         try:
             return int(node.value) if node.tag == _TAG + "int" else float(node.value)
-        except ValueError:  # Python reads no integer of thousands of digits
-            self.fault(node, place, "this number is too long")
+        except ValueError:  # Python does not convert an integer of thousands of digits
+            self.add_mistake(node, key_path, "this number is too long")
             return 0
 
-    def _pairs(self, node: yaml.MappingNode, place: str) -> list[tuple[str, yaml.Node]]:
+    def _pairs(self, node: yaml.MappingNode, key_path: str) -> list[tuple[str, yaml.Node]]:
         pairs: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self.fault(key_node, place, "a key must be a text")
+                self.add_mistake(key_node, key_path, "a key must be a string")
                 continue
             key = str(key_node.value)
             if key in pairs:
-                self.fault(key_node, _below(place, key), "this key is given twice")
+                self.add_mistake(key_node, _child_path(key_path, key), "this key is given twice")
             pairs[key] = value
         return list(pairs.items())
 
 
-def _composed(text: str) -> yaml.Node | None:
+def _compose(text: str) -> yaml.Node | None:
     return _CoreLoader(text).get_single_node()
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """What is wrong with a key, and which one it looks like."""
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"{visible(key)!r} is not known here: {hint}"
+def unknown_key_message(key: str, allowed: Sequence[str]) -> str:
+    """Returns a message about an unknown key, with the most similar allowed key or else all of them."""
+    similar = difflib.get_close_matches(key, allowed, n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"use one of {', '.join(allowed)}"
+    return f"{printable(key)!r} is not known here: {hint}"
 
 
-def _below(place: str, key: str) -> str:
-    return f"{place}.{visible(key)}" if place else visible(key)
+def _child_path(key_path: str, key: str) -> str:
+    return f"{key_path}.{printable(key)}" if key_path else printable(key)
 
 
 def _is_null(node: yaml.Node) -> bool:

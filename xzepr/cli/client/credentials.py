@@ -1,4 +1,4 @@
-"""Who this person is to which hub: the tokens that `xzepr login` keeps in the user's folder, and the API key."""
+"""The user's credentials for each hub: tokens stored by `xzepr login`, or an API key from the environment."""
 
 import os
 import tempfile
@@ -18,8 +18,8 @@ API_KEY = "XZEPR_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """A token that one hub gave to one user."""
+class SavedLogin:
+    """A token that one hub issued to one user."""
 
     username: str
     token: str = field(repr=False)
@@ -27,54 +27,57 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """What is presented to a hub, and what to do when the hub does not take it."""
+class HubCredential:
+    """The secret sent to a hub, and what the user can do if the hub rejects it."""
 
     secret: str = field(repr=False)
     remedy: str
 
 
-def sessions_file() -> Path:
-    """The file of saved logins, whether or not it exists."""
+def saved_logins_file() -> Path:
+    """Returns the path of the file of saved logins; the file may not exist."""
     return user_config_path("xzepr") / "sessions.json"
 
 
-def save(hub: str, login: Login) -> None:
-    """Keeps a login for later commands, readable by its user alone."""
-    path = sessions_file()
+def save_login(hub: str, login: SavedLogin) -> None:
+    """Stores a login for later commands, readable only by the user. Raises CannotStart if it cannot be written."""
+    path = saved_logins_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _replace(path, orjson.dumps({**_read(path), hub: asdict(login)}, option=orjson.OPT_INDENT_2))
+        _replace_file(path, orjson.dumps({**_read_logins(path), hub: asdict(login)}, option=orjson.OPT_INDENT_2))
     except OSError as error:
-        raise CannotStart(f"the login cannot be kept in {path}: {error.strerror}") from error
+        raise CannotStart(f"the login cannot be stored in {path}: {error.strerror}") from error
 
 
-def credential(hub: str) -> Credential:
-    """The API key of the environment, else the login saved for this hub. Raises CannotStart, with what to do, when
-    there is none or it has expired."""
+def credential_for(hub: str) -> HubCredential:
+    """Returns the API key from the environment, or else the login saved for this hub.
+
+    Raises CannotStart, with what to do, if there is neither or the login has expired.
+    """
     if key := os.environ.get(API_KEY, "").strip():
-        return Credential(key, f"check {API_KEY}")
-    again = f"run `xzepr login --hub {hub}`"
-    login = _login(_read(sessions_file()).get(hub))
+        return HubCredential(key, f"check {API_KEY}")
+    log_in = f"run `xzepr login --hub {hub}`"
+    login = _parse_login(_read_logins(saved_logins_file()).get(hub))
     if login is None:
-        raise CannotStart(f"you are not logged in to {hub}: {again}, or put an API key into {API_KEY}")
+        raise CannotStart(f"you are not logged in to {hub}: {log_in}, or put an API key into {API_KEY}")
     if login.expires_at <= now():
-        raise CannotStart(f"the login of {login.username} to {hub} has expired: {again}")
-    return Credential(login.token, f"{again}, or put an API key into {API_KEY}, which outlasts a login")
+        raise CannotStart(f"the login of {login.username} to {hub} has expired: {log_in}")
+    return HubCredential(login.token, f"{log_in}, or put an API key into {API_KEY}, which outlasts a login")
 
 
-def _login(saved: object) -> Login | None:
+def _parse_login(saved: object) -> SavedLogin | None:
+    """Returns a login from its JSON object, or None if it is malformed."""
     match saved:
         case {"username": str(username), "token": str(token), "expires_at": str(expires_at)}:
             with suppress(ValueError):
                 time = datetime.fromisoformat(expires_at)
-                return None if time.tzinfo is None else Login(username, token, time)
+                return None if time.tzinfo is None else SavedLogin(username, token, time)
         case _:
             pass
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_logins(path: Path) -> dict[str, Any]:
     try:
         saved = orjson.loads(path.read_bytes())
     except FileNotFoundError:
@@ -82,15 +85,17 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CannotStart(f"the saved logins in {path} cannot be read: {error.strerror}") from error
     except orjson.JSONDecodeError as error:
-        raise CannotStart(f"{path} does not hold saved logins ({error}): delete it, and log in again") from error
+        raise CannotStart(
+            f"{path} is not a valid file of saved logins ({error}): delete it and log in again"
+        ) from error
     return cast(dict[str, Any], saved) if isinstance(saved, dict) else {}
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Writes the file anew under a name of its own, so that nobody reads half of it; `mkstemp` makes it 0600."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+def _replace_file(path: Path, content: bytes) -> None:
+    """Replaces the file atomically: a reader sees the old content or the new. `mkstemp` sets the mode to 0600."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(number, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         Path(name).replace(path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""A hub as the command line reaches it: GraphQL over HTTP, and what goes wrong as one sentence."""
+"""An HTTP client for a hub: sends GraphQL operations and turns each failure into one sentence for the user."""
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from xzepr import __version__
-from xzepr.cli.client.credentials import Credential, credential
+from xzepr.cli.client.credentials import HubCredential, credential_for
 from xzepr.core.errors import CannotStart
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -19,163 +19,166 @@ JsonObject: TypeAlias = dict[str, Any]
 DEFAULT_HUB = "http://127.0.0.1:8042"
 HubUrl = Annotated[str, typer.Option("--hub", envvar="XZEPR_HUB", metavar="URL", help="Address of the hub.")]
 
-_SECONDS = 60.0
-_NOT_TAKEN = frozenset({"UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"})
-_NO_SUCH_PAGE = 404  # never the status of a GraphQL answer
-_PASSING = frozenset({"TIMEOUT", "REQUEST_TIMEOUT"})
-"""What passes although the hub cannot say when."""
+_TIMEOUT_SECONDS = 60.0
+_CREDENTIAL_ERRORS = frozenset({"UNAUTHENTICATED", "INVALID_TOKEN", "TOKEN_EXPIRED"})
+_NOT_FOUND = 404  # never the status of a GraphQL response
+# Errors that are worth retrying although they do not carry `retryAfter`.
+_TEMPORARY_ERRORS = frozenset({"TIMEOUT", "REQUEST_TIMEOUT"})
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """One error of an answer."""
+class ResponseError:
+    """One error of a GraphQL response."""
 
     code: str
     message: str
     field: str | None
-    retry_after: float | None = None
-    """Seconds after which the same call may succeed; None where waiting does not help."""
+    retry_after_seconds: float | None = None
+    """Seconds after which the same request may succeed; None if retrying does not help."""
 
     def __str__(self) -> str:
-        """The message, with the field before it unless the message names it."""
+        """Returns the message, preceded by the field unless the message starts with it."""
         if self.field is None or self.message.startswith(self.field):
             return self.message
         return f"{self.field}: {self.message}"
 
 
-class Refused(CannotStart):
-    """The hub answered, and the answer is no."""
+class RequestRejected(CannotStart):
+    """The hub responded with errors."""
 
-    def __init__(self, message: str, complaints: tuple[Complaint, ...]) -> None:
+    def __init__(self, message: str, errors: tuple[ResponseError, ...]) -> None:
         super().__init__(message)
-        self.complaints = complaints
+        self.errors = errors
 
     @property
-    def passing(self) -> bool:
-        """Whether the same call may succeed in a while."""
-        return all(one.retry_after is not None or one.code in _PASSING for one in self.complaints)
+    def temporary(self) -> bool:
+        """Whether the same request may succeed later."""
+        return all(error.retry_after_seconds is not None or error.code in _TEMPORARY_ERRORS for error in self.errors)
 
     @property
-    def retry_after(self) -> float:
-        """Seconds after which it may; 0 where the hub does not say."""
-        return max((one.retry_after or 0.0 for one in self.complaints), default=0.0)
+    def retry_after_seconds(self) -> float:
+        """Seconds to wait before a retry: the longest `retryAfter` of the errors, or 0 if none has one."""
+        return max((error.retry_after_seconds or 0.0 for error in self.errors), default=0.0)
 
 
-class Unreachable(CannotStart):
-    """No hub answers at the address, or not now."""
+class HubUnreachable(CannotStart):
+    """The hub cannot be reached, did not respond in time, or the address does not belong to a hub."""
 
 
-class Client:
-    """One hub and one actor. Use it in `with`, from one thread."""
+class HubClient:
+    """Sends requests to one hub with one credential. Close it after use; not thread-safe."""
 
-    def __init__(self, hub: str, presented: Credential | None) -> None:
-        """`hub` as `address` gives it; nothing is sent before the first question."""
+    def __init__(self, hub: str, credential: HubCredential | None) -> None:
+        """Prepares a client without connecting; `hub` is an address returned by `normalise_address`."""
         self.hub = hub
-        self.presented = presented
+        self.credential = credential
         headers = {
             "accept": "application/graphql-response+json, application/json",
             "content-type": "application/json",
             "user-agent": f"xzepr/{__version__}",
         }
-        if presented is not None:
-            headers["authorization"] = f"Bearer {presented.secret}"
-        # A proxy knows nothing of this machine's own addresses.
-        self._http = httpx2.Client(headers=headers, timeout=_SECONDS, trust_env=not is_local(hub))
+        if credential is not None:
+            headers["authorization"] = f"Bearer {credential.secret}"
+        # A proxy cannot reach this machine's loopback addresses, so its settings are ignored for them.
+        self._http = httpx2.Client(headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=not is_local(hub))
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         self._http.close()
 
-    def ask(self, document: str, **variables: object) -> JsonObject:
-        """The data of a query or mutation. Raises Refused or Unreachable."""
-        return self.ask_within(_SECONDS, document, variables)
+    def execute(self, document: str, **variables: object) -> JsonObject:
+        """Returns the data of a query or mutation. Raises RequestRejected or HubUnreachable."""
+        return self.execute_within(_TIMEOUT_SECONDS, document, variables)
 
-    def ask_within(self, seconds: float, document: str, variables: JsonObject) -> JsonObject:
-        """As `ask`, and Unreachable when nothing comes for so long."""
+    def execute_within(self, seconds: float, document: str, variables: JsonObject) -> JsonObject:
+        """Works like `execute`, but raises HubUnreachable if no data arrives for `seconds`."""
         body = orjson.dumps({"query": document, "variables": variables})
         try:
             response = self._http.post(f"{self.hub}/graphql", content=body, timeout=max(seconds, 0.1))
         except httpx2.TimeoutException as error:
-            raise Unreachable(f"the hub at {self.hub} did not answer in time") from error
+            raise HubUnreachable(f"the hub at {self.hub} did not respond in time") from error
         except httpx2.HTTPError as error:
-            raise Unreachable(f"the hub at {self.hub} cannot be reached: {error}") from error
+            raise HubUnreachable(f"the hub at {self.hub} cannot be reached: {error}") from error
         return self._data(response)
 
     def permissions(self) -> frozenset[str]:
-        """What the actor may do, as GraphQL names it (`EVENT_READ`); raises also when the credential is not taken."""
-        return frozenset(self.ask("{ me { permissions } }")["me"]["permissions"])
+        """Returns the caller's permissions by their GraphQL names (`EVENT_READ`). Raises the errors of `execute`."""
+        return frozenset(self.execute("{ me { permissions } }")["me"]["permissions"])
 
-    def refusal(self, errors: object) -> Refused:
-        """GraphQL errors as one exception."""
-        complaints = tuple(_complaints(errors))
-        if self.presented is not None and any(one.code in _NOT_TAKEN for one in complaints):
-            text = f"the hub at {self.hub} says that {complaints[0].message}: {self.presented.remedy}"
+    def rejection(self, errors: object) -> RequestRejected:
+        """Returns one exception for the GraphQL errors of a response."""
+        parsed = tuple(_parse_errors(errors))
+        if self.credential is not None and any(error.code in _CREDENTIAL_ERRORS for error in parsed):
+            text = f"the hub at {self.hub} rejected the credential ({parsed[0].message}): {self.credential.remedy}"
         else:
-            text = "; ".join(str(one) for one in complaints)
-        return Refused(text, complaints)
+            text = "; ".join(str(error) for error in parsed)
+        return RequestRejected(text, parsed)
 
     def _data(self, response: httpx2.Response) -> JsonObject:
         try:
-            answer = orjson.loads(response.content)
+            body = orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            answer = None
-        match answer:
-            case {"errors": [_, *_] as errors} if response.status_code != _NO_SUCH_PAGE:
-                raise self.refusal(cast(object, errors))
+            body = None
+        match body:
+            case {"errors": [_, *_] as errors} if response.status_code != _NOT_FOUND:
+                raise self.rejection(cast(object, errors))
             case {"data": dict()}:
-                return cast(JsonObject, answer["data"])
+                return cast(JsonObject, body["data"])
             case _:
-                raise Unreachable(
-                    f"{self.hub} does not answer as a hub of XZepr does (HTTP {response.status_code}): "
+                raise HubUnreachable(
+                    f"{self.hub} did not respond like an XZepr hub (HTTP {response.status_code}): "
                     "check --hub or XZEPR_HUB"
                 )
 
 
-def _complaints(errors: object) -> Iterable[Complaint]:
+def _parse_errors(errors: object) -> Iterable[ResponseError]:
     for error in cast("list[Any]", errors):
         match error:
-            case {"message": str(message), "extensions": {"code": str(code)} as more}:
-                field, seconds = more.get("field"), more.get("retryAfter")
-                yield Complaint(
+            case {"message": str(message), "extensions": {"code": str(code)} as extensions}:
+                field, seconds = extensions.get("field"), extensions.get("retryAfter")
+                yield ResponseError(
                     code,
                     message,
                     field if isinstance(field, str) and field else None,
                     float(seconds) if isinstance(seconds, int | float) else None,
                 )
             case _:
-                yield Complaint("INTERNAL", "the hub gave an error without a message", None)
+                yield ResponseError("INTERNAL", "the hub responded with an error without a message", None)
 
 
 @contextmanager
-def connected(hub: str) -> Generator[Client]:
-    """A client with this person's credential for the hub. Raises CannotStart when there is none."""
-    hub = address(hub)
-    client = Client(hub, credential(hub))
+def open_client(hub: str) -> Generator[HubClient]:
+    """Opens a client with the user's credential for the hub. Raises CannotStart if there is none."""
+    hub = normalise_address(hub)
+    client = HubClient(hub, credential_for(hub))
     try:
         yield client
     finally:
         client.close()
 
 
-def address(text: str) -> str:
-    """The address in the one form under which logins are kept: lower-case host, no slash at the end."""
+def normalise_address(text: str) -> str:
+    """Returns the form of the address under which logins are stored: lower-case host, no trailing slash.
+
+    Raises CannotStart if it is not an HTTP address, or contains a user, a query or a fragment.
+    """
     try:
         parts = urlsplit(text.strip())
         port = parts.port
     except ValueError:
-        raise _no_address(text) from None
-    known = parts.scheme in ("http", "https") and parts.hostname
-    if not known or parts.username is not None or parts.query or parts.fragment:
-        raise _no_address(text)
+        raise _invalid_address(text) from None
+    is_http = parts.scheme in ("http", "https") and parts.hostname
+    if not is_http or parts.username is not None or parts.query or parts.fragment:
+        raise _invalid_address(text)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
 
 
-def _no_address(text: str) -> CannotStart:
+def _invalid_address(text: str) -> CannotStart:
     return CannotStart(f"{text!r} is not the address of a hub: write it as {DEFAULT_HUB} (--hub or XZEPR_HUB)")
 
 
 def is_local(hub: str) -> bool:
-    """Whether the address is this machine's own."""
+    """Returns whether the address is a loopback address of this machine."""
     host = urlsplit(hub).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")

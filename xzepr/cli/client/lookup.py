@@ -1,40 +1,41 @@
-"""Finding receivers and groups on a hub by what people call them: an id, or a name with as much as it takes."""
+"""Finds receivers and groups on a hub by id, or by name and as much of type and version as makes it unique."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from xzepr.cli.client.http import Client, JsonObject
-from xzepr.cli.output import visible
+from xzepr.cli.client.http import HubClient, JsonObject
+from xzepr.cli.output import printable
 from xzepr.core.errors import CannotStart
 from xzepr.core.ids import is_id
 
-_MOST = 100
+_MAX_MATCHES = 100
+_MAX_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Noun:
-    """Something that is found by name, type and version."""
+class EntityType:
+    """A GraphQL type whose objects have a name, a type and a version: receivers or groups."""
 
-    word: str
-    list: str
-    filter: str
+    noun: str
+    list_field: str
+    filter_type: str
     fields: str
 
-    def document(self) -> str:
-        """The query for all of a name."""
+    def query(self) -> str:
+        """Returns the query that lists the objects matching a filter."""
         return (
-            f"query ($filter: {self.filter}!) {{ {self.list}(filter: $filter, first: {_MOST}) "
+            f"query ($filter: {self.filter_type}!) {{ {self.list_field}(filter: $filter, first: {_MAX_MATCHES}) "
             f"{{ nodes {{ {self.fields} }} }} }}"
         )
 
 
-RECEIVER = Noun(
+RECEIVER = EntityType(
     "receiver",
     "eventReceivers",
     "EventReceiverFilterInput",
     "id name type version description schema enabled resourceVersion",
 )
-GROUP = Noun(
+GROUP = EntityType(
     "group",
     "eventReceiverGroups",
     "EventReceiverGroupFilterInput",
@@ -42,37 +43,44 @@ GROUP = Noun(
 )
 
 
-def named(
-    client: Client, noun: Noun, name: str, type: str | None = None, version: str | None = None
+def find_by_name(
+    client: HubClient, entity: EntityType, name: str, type: str | None = None, version: str | None = None
 ) -> list[JsonObject]:
-    """All that have the name, and the type and version where they are given; newest first, at most 100."""
-    wanted = {"name": name, "type": type, "version": version}
-    found: list[Any] = client.ask(noun.document(), filter=wanted)[noun.list]["nodes"]
-    return found
+    """Returns the objects with the name, and the type and version if given: newest first, at most 100."""
+    filter = {"name": name, "type": type, "version": version}
+    nodes: list[Any] = client.execute(entity.query(), filter=filter)[entity.list_field]["nodes"]
+    return nodes
 
 
-def id_of(client: Client, noun: Noun, called: str, type: str | None = None, version: str | None = None) -> str:
-    """The id of the one that is meant; an id is taken as it is. Raises CannotStart for none and for several."""
-    if is_id(called):
-        return called
-    found = named(client, noun, called, type, version)
-    if not found:
-        raise CannotStart(f"the hub at {client.hub} has no {noun.word} {described(called, type, version)}")
-    if len(found) > 1:
+def resolve_id(
+    client: HubClient, entity: EntityType, id_or_name: str, type: str | None = None, version: str | None = None
+) -> str:
+    """Returns the id of the named object; an id is returned unchanged, without a request.
+
+    Raises CannotStart if no object or more than one matches.
+    """
+    if is_id(id_or_name):
+        return id_or_name
+    matches = find_by_name(client, entity, id_or_name, type, version)
+    if not matches:
+        raise CannotStart(f"the hub at {client.hub} has no {entity.noun} {label(id_or_name, type, version)}")
+    if len(matches) > 1:
         raise CannotStart(
-            f"the hub has {len(found)} {noun.word}s {described(called, type, version)}: name one by its id, or by "
-            f"--{noun.word}-type and --{noun.word}-version ({listed(found)})"
+            f"the hub has {len(matches)} {entity.noun}s {label(id_or_name, type, version)}: use the id, or add "
+            f"--{entity.noun}-type and --{entity.noun}-version ({list_matches(matches)})"
         )
-    return str(found[0]["id"])
+    return str(matches[0]["id"])
 
 
-def described(name: str, type: str | None, version: str | None) -> str:
-    """What was asked for, as messages say it: 'build' (stage 1)."""
-    rest = " ".join(visible(part) for part in (type, version) if part is not None)
-    return f"{visible(name)!r}{f' ({rest})' if rest else ''}"
+def label(name: str, type: str | None, version: str | None) -> str:
+    """Returns the name, type and version as messages show them: `'build' (stage 1)`."""
+    details = " ".join(printable(part) for part in (type, version) if part is not None)
+    return f"{printable(name)!r}{f' ({details})' if details else ''}"
 
 
-def listed(found: list[JsonObject]) -> str:
-    """Several of a name, told apart."""
-    shown = [f"{one['id']} is {visible(one['type'])} {visible(one['version'])}" for one in found[:5]]
-    return "; ".join([*shown, "…"] if len(found) > 5 else shown)
+def list_matches(matches: list[JsonObject]) -> str:
+    """Returns the id, type and version of each match, for a message that asks the user to choose; at most 5."""
+    listed = [
+        f"{match['id']} is {printable(match['type'])} {printable(match['version'])}" for match in matches[:_MAX_LISTED]
+    ]
+    return "; ".join([*listed, "…"] if len(matches) > _MAX_LISTED else listed)

@@ -1,4 +1,4 @@
-"""A unit on the command line: always the five strings NAME VERSION RELEASE PLATFORM PACKAGE, in this order."""
+"""Units on the command line: always five arguments, NAME VERSION RELEASE PLATFORM PACKAGE, in this order."""
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
@@ -6,23 +6,23 @@ from typing import Annotated
 
 import typer
 
-from xzepr.cli.client.http import Client, JsonObject
-from xzepr.cli.output import visible
+from xzepr.cli.client.http import HubClient, JsonObject
+from xzepr.cli.output import printable
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The unit's name.")]
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="Its version.")]
-Release = Annotated[str, typer.Argument(metavar="RELEASE", help="Its release.")]
-Platform = Annotated[str, typer.Argument(metavar="PLATFORM", help="Its platform id.")]
-Package = Annotated[str, typer.Argument(metavar="PACKAGE", help="Its package.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The unit's name.")]
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="The unit's version.")]
+ReleaseArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="The unit's release.")]
+PlatformArgument = Annotated[str, typer.Argument(metavar="PLATFORM", help="The unit's platform id.")]
+PackageArgument = Annotated[str, typer.Argument(metavar="PACKAGE", help="The unit's package.")]
 
 UNIT_FIELDS = "name version release platformId package"
-_GRAPHQL = ("name", "version", "release", "platformId", "package")
-_LOOKED_AT = 50
+_GRAPHQL_FIELDS = ("name", "version", "release", "platformId", "package")
+_EVENTS_PER_FIELD = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """What events are about: exactly these five strings."""
+class UnitKey:
+    """The five strings that identify a unit."""
 
     name: str
     version: str
@@ -31,51 +31,53 @@ class Unit:
     package: str
 
     @classmethod
-    def of(cls, found: JsonObject) -> "Unit":
-        """The unit of an object with UNIT_FIELDS."""
-        return cls(*(str(found[name]) for name in _GRAPHQL))
+    def from_json(cls, node: JsonObject) -> "UnitKey":
+        """Returns the unit of a GraphQL object with UNIT_FIELDS."""
+        return cls(*(str(node[name]) for name in _GRAPHQL_FIELDS))
 
     def as_input(self) -> JsonObject:
-        """It as GraphQL takes it."""
-        return dict(zip(_GRAPHQL, astuple(self), strict=True))
+        """Returns the unit as a GraphQL `UnitInput`."""
+        return dict(zip(_GRAPHQL_FIELDS, astuple(self), strict=True))
 
     def __str__(self) -> str:
-        return " ".join(visible(part) for part in astuple(self))
+        return " ".join(printable(part) for part in astuple(self))
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """A unit that somebody reported on and that differs in one field."""
+class SimilarUnit:
+    """A unit with events that differs from another one in a single field."""
 
-    unit: Unit
+    unit: UnitKey
     field: str
     value: str
 
     def as_json(self) -> JsonObject:
-        """It as `--json` prints it."""
+        """Returns the unit as `--json` prints it."""
         return {"unit": self.unit.as_input(), "differsIn": self.field}
 
 
-def near(client: Client, unit: Unit) -> list[Near]:
-    """Units with events that equal this one in all fields but one: what a typing mistake looks like. Of each field,
-    those among its 50 newest events."""
-    whole = unit.as_input()
+def similar_units(client: HubClient, unit: UnitKey) -> list[SimilarUnit]:
+    """Returns units that equal `unit` in all fields but one, to find a typing mistake.
+
+    For each field, only the 50 newest events that match the other four fields are searched.
+    """
+    unit_input = unit.as_input()
     lists = " ".join(
-        f"f{index}: events(filter: $f{index}, first: {_LOOKED_AT}) {{ nodes {{ {UNIT_FIELDS} }} }}"
-        for index in range(len(_GRAPHQL))
+        f"f{index}: events(filter: $f{index}, first: {_EVENTS_PER_FIELD}) {{ nodes {{ {UNIT_FIELDS} }} }}"
+        for index in range(len(_GRAPHQL_FIELDS))
     )
-    declared = ", ".join(f"$f{index}: EventFilterInput" for index in range(len(_GRAPHQL)))
+    declarations = ", ".join(f"$f{index}: EventFilterInput" for index in range(len(_GRAPHQL_FIELDS)))
     variables = {
-        f"f{index}": {name: value for name, value in whole.items() if name != left_out}
-        for index, left_out in enumerate(_GRAPHQL)
+        f"f{index}": {name: value for name, value in unit_input.items() if name != omitted}
+        for index, omitted in enumerate(_GRAPHQL_FIELDS)
     }
-    answer = client.ask(f"query ({declared}) {{ {lists} }}", **variables)
-    return list(dict.fromkeys(_differing(unit, answer)))
+    data = client.execute(f"query ({declarations}) {{ {lists} }}", **variables)
+    return list(dict.fromkeys(_differing(unit, data)))
 
 
-def _differing(unit: Unit, answer: JsonObject) -> Iterator[Near]:
-    for index, field in enumerate(fields(Unit)):
-        for node in answer[f"f{index}"]["nodes"]:
-            other = Unit.of(node)
+def _differing(unit: UnitKey, data: JsonObject) -> Iterator[SimilarUnit]:
+    for index, field in enumerate(fields(UnitKey)):
+        for node in data[f"f{index}"]["nodes"]:
+            other = UnitKey.from_json(node)
             if other != unit:
-                yield Near(other, field.name, str(getattr(other, field.name)))
+                yield SimilarUnit(other, field.name, str(getattr(other, field.name)))

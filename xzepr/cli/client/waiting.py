@@ -1,13 +1,13 @@
-"""Waiting for a gate: asked whenever the stream says that something happened to its unit, and now and then as a net."""
+"""Waits for a gate: queries it whenever the stream reports an event for its unit, and every few seconds."""
 
 import time
 from dataclasses import dataclass
 from enum import StrEnum
 
-from xzepr.cli.client.http import Client, JsonObject, Refused, Unreachable
-from xzepr.cli.client.subscription import Follower
-from xzepr.cli.client.units import Unit
-from xzepr.cli.output import say
+from xzepr.cli.client.http import HubClient, HubUnreachable, JsonObject, RequestRejected
+from xzepr.cli.client.subscription import ResumingSubscription
+from xzepr.cli.client.units import UnitKey
+from xzepr.cli.output import print_notice
 
 GATE_FIELDS = """
   complete since group { id name type version enabled }
@@ -20,13 +20,13 @@ subscription ($after: String, $filter: StreamFilterInput) {
 }
 """
 _POLL_SECONDS = 5.0
-_ANSWER_SECONDS = 10.0
-_LEAST_ANSWER_SECONDS = 5.0
-"""That the hub is given however little time is left: one that is merely slow can say."""
+_RESPONSE_TIMEOUT_SECONDS = 10.0
+# Granted to the hub even if less time remains, so that a slow hub can still respond.
+_MIN_RESPONSE_TIMEOUT_SECONDS = 5.0
 
 
-class Verdict(StrEnum):
-    """How a gate is, in the order in which it decides."""
+class GateOutcome(StrEnum):
+    """The result of a wait; a gate with failed and missing members is FAILED."""
 
     COMPLETE = "complete"
     FAILED = "failed"
@@ -34,78 +34,82 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The gate as it was last seen, and what that means."""
+class GateResult:
+    """The last state of the gate that was queried, and the outcome that follows from it."""
 
-    verdict: Verdict
+    outcome: GateOutcome
     gate: JsonObject
 
     @property
     def name(self) -> str:
-        """The verdict's name."""
-        return self.verdict.name
+        """The name of the outcome: `COMPLETE`, `FAILED` or `MISSING`."""
+        return self.outcome.name
 
     @classmethod
-    def of(cls, gate: JsonObject) -> "Outcome":
-        """What a gate means."""
+    def from_gate(cls, gate: JsonObject) -> "GateResult":
+        """Returns the result for a gate queried with GATE_FIELDS."""
         states = {str(member["state"]) for member in gate["members"]}
         if gate["complete"]:
-            return cls(Verdict.COMPLETE, gate)
-        return cls(Verdict.FAILED if "FAILED" in states else Verdict.MISSING, gate)
+            return cls(GateOutcome.COMPLETE, gate)
+        return cls(GateOutcome.FAILED if "FAILED" in states else GateOutcome.MISSING, gate)
 
 
-class Waiting:
+class GateWait:
     """One wait for one group and one unit."""
 
-    def __init__(self, client: Client, group_id: str, unit: Unit, timeout: float, *, fail_fast: bool) -> None:
-        """The time runs from now; `timeout` is in seconds."""
+    def __init__(self, client: HubClient, group_id: str, unit: UnitKey, timeout: float, *, fail_fast: bool) -> None:
+        """Starts the clock; `timeout` is in seconds."""
         self._client = client
-        self._asked = {"group": group_id, "unit": unit.as_input()}
+        self._variables = {"group": group_id, "unit": unit.as_input()}
         self._deadline = time.monotonic() + timeout
         self._fail_fast = fail_fast
-        self._asked_at = 0.0
+        self._queried_at = 0.0
 
-    def until_decided(self) -> Outcome:
-        """What the gate is once it is complete or the time is over, or with fail_fast once a member failed. A hub that
-        has answered once may be away meanwhile; raises Unreachable or Refused when it is at the end, or at first."""
-        outcome = self._look()
-        if self._decided(outcome) or self._left() <= 0:
-            return outcome
-        follower = Follower(self._client, _EVENTS, {"filter": {"unit": self._asked["unit"]}}, notice=say)
+    def run(self) -> GateResult:
+        """Returns the result once the gate is complete or the time is up, or with `fail_fast` once a member failed.
+
+        After the first response, an unreachable hub is retried until the time is up. Raises HubUnreachable or
+        RequestRejected if the first query or the last one fails, or for an error that retrying cannot fix.
+        """
+        result = self._query_gate()
+        if self._is_final(result) or self._remaining_seconds() <= 0:
+            return result
+        filter = {"unit": self._variables["unit"]}
+        subscription = ResumingSubscription(self._client, _EVENTS, {"filter": filter}, notify=print_notice)
         try:
-            return self._follow(follower)
+            return self._follow(subscription)
         finally:
-            follower.close()
+            subscription.close()
 
-    def _follow(self, follower: Follower) -> Outcome:
-        seen: Outcome | Unreachable | Refused | None = None
-        for frame in follower.frames(self._patience):
-            over = self._left() <= 0
-            if frame is not None or over or time.monotonic() - self._asked_at >= _POLL_SECONDS:
+    def _follow(self, subscription: ResumingSubscription) -> GateResult:
+        latest: GateResult | HubUnreachable | RequestRejected | None = None
+        for frame in subscription.frames(self._frame_timeout):
+            timed_out = self._remaining_seconds() <= 0
+            if frame is not None or timed_out or time.monotonic() - self._queried_at >= _POLL_SECONDS:
                 try:
-                    seen = self._look()
-                except (Unreachable, Refused) as error:
-                    if isinstance(error, Refused) and not error.passing:
+                    latest = self._query_gate()
+                except (HubUnreachable, RequestRejected) as error:
+                    if isinstance(error, RequestRejected) and not error.temporary:
                         raise
-                    seen = error
-            if isinstance(seen, Outcome) and self._decided(seen):
-                return seen
-            if over and seen is not None:
+                    latest = error
+            if isinstance(latest, GateResult) and self._is_final(latest):
+                return latest
+            if timed_out and latest is not None:
                 break
-        if isinstance(seen, Outcome):
-            return seen
-        raise seen or Unreachable("the hub did not say in time")
+        if isinstance(latest, GateResult):
+            return latest
+        raise latest or HubUnreachable("the hub did not respond in time")
 
-    def _look(self) -> Outcome:
-        self._asked_at = time.monotonic()
-        seconds = min(max(self._left(), _LEAST_ANSWER_SECONDS), _ANSWER_SECONDS)
-        return Outcome.of(self._client.ask_within(seconds, _GATE, self._asked)["gate"])
+    def _query_gate(self) -> GateResult:
+        self._queried_at = time.monotonic()
+        seconds = min(max(self._remaining_seconds(), _MIN_RESPONSE_TIMEOUT_SECONDS), _RESPONSE_TIMEOUT_SECONDS)
+        return GateResult.from_gate(self._client.execute_within(seconds, _GATE, self._variables)["gate"])
 
-    def _decided(self, outcome: Outcome) -> bool:
-        return outcome.verdict is Verdict.COMPLETE or (self._fail_fast and outcome.verdict is Verdict.FAILED)
+    def _is_final(self, result: GateResult) -> bool:
+        return result.outcome is GateOutcome.COMPLETE or (self._fail_fast and result.outcome is GateOutcome.FAILED)
 
-    def _left(self) -> float:
+    def _remaining_seconds(self) -> float:
         return self._deadline - time.monotonic()
 
-    def _patience(self) -> float:
-        return max(min(self._left(), _POLL_SECONDS), 0.0)
+    def _frame_timeout(self) -> float:
+        return max(min(self._remaining_seconds(), _POLL_SECONDS), 0.0)
