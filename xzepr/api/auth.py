@@ -1,4 +1,4 @@
-"""Reads credentials from headers or from a `connection_init` payload; a URL never carries them."""
+"""Reads credentials from headers or from a `connection_init` payload, never from a URL."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ def credential_from_payload(payload: Mapping[str, object] | None) -> Credential 
     """Returns the credential in a `connection_init` payload, or None.
 
     Its keys are `Authorization` (with Bearer), `X-API-Key`, `apiKey` and `token`, in any case. Raises InvalidToken if a
-    value is not a text, or if several credentials differ.
+    value is not a string, or if several credentials differ.
     """
     secrets: list[str] = []
     for name, value in (payload or {}).items():

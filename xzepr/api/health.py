@@ -33,7 +33,7 @@ class Health:
     database: Callable[[], Awaitable[object]]
     """Queries the database. Raises, or takes longer than `timeout_seconds`, if the database does not respond."""
     kafka: Callable[[], State | None]
-    """Returns the last known state of the relay; None if no brokers are configured. Does not wait."""
+    """Returns the state of Kafka as the relay last saw it; None if no brokers are configured. Does not wait."""
     drain: Drain
     has_disk_space: Callable[[], bool] = lambda: True
     """Returns whether the disk of the database accepts writes. Does not wait."""

@@ -36,8 +36,8 @@ class RequestId:
         """Handles one ASGI request."""
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
-        client_id = Headers(scope=scope).get("x-request-id", "")
-        request_id = scope[_REQUEST_ID_KEY] = client_id if _REQUEST_ID_PATTERN.fullmatch(client_id) else new_id()
+        requested_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = scope[_REQUEST_ID_KEY] = requested_id if _REQUEST_ID_PATTERN.fullmatch(requested_id) else new_id()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):

@@ -7,7 +7,7 @@ import strawberry
 from xzepr.api.errors import error_objects
 from xzepr.core.errors import Problem
 
-# Features say "receiver" and "group"; the schema has longer names.
+# The features use short names for receivers and groups; the schema uses these.
 _SCHEMA_NAMES = {
     "receiver_id": "event_receiver_id",
     "receiver_ids": "event_receiver_ids",

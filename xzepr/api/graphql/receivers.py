@@ -35,7 +35,7 @@ class EventReceiver:
     schema: JSON = strawberry.field(description="A JSON Schema; draft 2020-12 unless it names another.")
     schema_digest: str = strawberry.field(description="SHA-256 of the schema as compact JSON.")
     revision: int = strawberry.field(
-        description="The number of the schema's current revision, which each change of the schema increases."
+        description="The revision of the schema: 1 at first, and one higher after each change."
     )
     fingerprint: str = strawberry.field(description="SHA-256 of type, description, name and version.")
     enabled: bool = strawberry.field(description="A disabled receiver rejects events.")

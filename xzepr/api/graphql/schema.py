@@ -13,7 +13,7 @@ from xzepr.api.graphql.groups import GroupMutations, GroupQueries
 from xzepr.api.graphql.receivers import ReceiverMutations, ReceiverQueries
 from xzepr.api.graphql.scalars import SCALARS
 from xzepr.api.graphql.status import RelayMutations, RelayQueries
-from xzepr.api.graphql.stream import TYPES, Checkpoint, StreamQueries, StreamSubscription
+from xzepr.api.graphql.stream import MESSAGE_TYPES, Checkpoint, StreamQueries, StreamSubscription
 from xzepr.api.graphql_server.execution import core_schema
 from xzepr.api.graphql_server.resolvers import install
 
@@ -53,7 +53,7 @@ def strawberry_schema() -> strawberry.Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[Checkpoint, *TYPES.values()],
+        types=[Checkpoint, *MESSAGE_TYPES.values()],
         config=StrawberryConfig(scalar_map=SCALARS),
     )
 

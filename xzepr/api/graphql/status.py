@@ -16,7 +16,7 @@ RelayStateType = strawberry.enum(
     RelayState,
     name="RelayState",
     description="The state of a relay. WAITING_FOR_BROKERS: no usable brokers; it keeps trying. FOLLOWING: it copies "
-    "messages to Kafka. STANDBY: it does not lead, or the database is down. STOPPED: an administrator must resume it.",
+    "messages to Kafka. STANDBY: it does not lead, or the database is down. STOPPED: see the detail of its route.",
 )
 
 
@@ -64,7 +64,7 @@ class HubProcess:
     started_at: datetime
     seen_at: datetime = strawberry.field(description="When the process last wrote its status.")
     silent_seconds: float = strawberry.field(
-        description="Seconds since then. After ten seconds the process counts as gone."
+        description="Seconds since `seenAt`. After ten seconds the process counts as gone."
     )
     feed: StreamProgress | None = strawberry.field(
         description="How far the process has read the stream; null until it has begun."
@@ -88,7 +88,7 @@ class RelayRoute:
     published: Position = strawberry.field(
         description="Everything up to this position is in Kafka or is a dead letter."
     )
-    lag: Position = strawberry.field(description="The number of messages after this position.")
+    lag: Position = strawberry.field(description="The number of messages after `published`.")
     lag_seconds: float = strawberry.field(
         description="Age of the oldest of these messages by the database's clock; 0 if there is none."
     )
@@ -108,7 +108,7 @@ class StreamStatus:
 
     position: Position = strawberry.field(description="The position of the newest message; 0 if there is none.")
     cursor: str = strawberry.field(
-        description="The cursor after the newest message: a subscription after it receives only new messages."
+        description="The end of the stream as a cursor: a subscription after it receives only later messages."
     )
     oldest_cursor: str = strawberry.field(
         description="The oldest cursor to resume from: no message after it was removed. Older ones have expired."

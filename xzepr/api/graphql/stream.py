@@ -79,7 +79,8 @@ class GateMessage(StreamMessage):
     event_receiver_group: EventReceiverGroup
     event: Event
     transition: bool = strawberry.field(
-        description="True if this event changed the gate, or is the first one for the unit since the group changed."
+        description="True if this event made the gate complete or incomplete, or is the first one for the unit since "
+        "the group changed."
     )
     since: datetime | None = strawberry.field(description="Since when the gate is complete; null if it is incomplete.")
 
@@ -139,7 +140,7 @@ class GateRegressed(GateMessage):
     """A failing event made a complete gate incomplete."""
 
 
-TYPES: dict[Kind, type[StreamMessage]] = {
+MESSAGE_TYPES: dict[Kind, type[StreamMessage]] = {
     Kind.EVENT_RECORDED: EventRecorded,
     Kind.RECEIVER_CREATED: ReceiverCreated,
     Kind.RECEIVER_UPDATED: ReceiverUpdated,
@@ -156,7 +157,7 @@ def frame_of(entry: model.Message | model.Checkpoint) -> StreamFrame:
     """Returns the frame for a message or a checkpoint."""
     if isinstance(entry, model.Checkpoint):
         return Checkpoint(cursor=str(entry.cursor), time=entry.time)
-    return TYPES[entry.kind](
+    return MESSAGE_TYPES[entry.kind](
         cursor=str(entry.cursor),
         time=entry.time,
         id=strawberry.ID(entry.id),
