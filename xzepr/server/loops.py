@@ -84,7 +84,7 @@ async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
     try:
         while True:
             with suppress(Problem, TimeoutError):
-                await hub.process.describe(
+                await hub.process.report(
                     hub.db,
                     role,
                     feed=hub.feed.head.position,
@@ -97,7 +97,7 @@ async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
             await asyncio.sleep(_REPORT_SECONDS)
     finally:
         with suppress(Problem, TimeoutError):
-            await hub.process.leave(hub.db)
+            await hub.process.remove_report(hub.db)
 
 
 def _relay(hub: Core) -> RelayStatus | None:

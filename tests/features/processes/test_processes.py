@@ -26,7 +26,7 @@ from xzepr.features.subscriptions.feed import Feed
 from xzepr.features.subscriptions.scheduler import FairScheduler
 from xzepr.features.subscriptions.service import follow
 from xzepr.infra.db import Database
-from xzepr.server.loops import running
+from xzepr.server.loops import serving_loops
 from xzepr.settings import Settings
 
 ROUTE = "somewhere.else"
@@ -54,7 +54,7 @@ async def report(
     relay: RelayStatus | None = IDLE,
 ) -> ThisProcess:
     """Writes the process's status and returns the process."""
-    await process.describe(db, processes.SERVE, feed=feed, slowest=slowest, relay=relay, queue=0)
+    await process.report(db, processes.SERVE, feed=feed, slowest=slowest, relay=relay, queue=0)
     return process
 
 
@@ -69,7 +69,7 @@ async def age(database_url: str, seconds: int) -> None:
 
 
 async def test_processes_list_each_other_until_they_end(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_LEAVE_TIMEOUT_SECONDS", 20.0)
+    monkeypatch.setattr(processes, "_REMOVE_TIMEOUT_SECONDS", 20.0)
     async with running_hub(database_url) as first:
         await until_listed(first.db)  # processes are listed in the order of their start
         async with running_hub(database_url) as second:
@@ -91,7 +91,7 @@ async def test_processes_list_each_other_until_they_end(database_url: str, monke
 async def test_process_reports_the_role_of_its_command(database_url: str) -> None:
     async with running_hub(database_url) as hub:
         worker = replace(hub, process=ThisProcess())
-        async with running(worker, role=processes.WORK):
+        async with serving_loops(worker, role=processes.WORK):
             roles = {
                 status.id: status.role for status in await until_listed(hub.db, lambda statuses: len(statuses) == 2)
             }
@@ -122,7 +122,7 @@ async def test_silent_process_is_hidden_then_removed(database_url: str, monkeypa
 async def test_lost_process_row_is_recreated_with_its_start(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with hub_on(Settings(), database_url) as hub:
         monkeypatch.setattr(hub.process, "_started_at", time.monotonic() - 3600)
-        async with running(hub):
+        async with serving_loops(hub):
             [before] = await until_listed(hub.db)
             await execute(database_url, "TRUNCATE processes")
             [after] = await until_listed(hub.db)
@@ -133,7 +133,7 @@ async def test_lost_process_row_is_recreated_with_its_start(database_url: str, m
 
 
 async def test_blocked_process_report_delays_nothing_else(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_DESCRIBE_TIMEOUT_SECONDS", 60.0)
+    monkeypatch.setattr(processes, "_REPORT_TIMEOUT_SECONDS", 60.0)
     patient = {"lock_timeout_seconds": 60, "statement_timeout_seconds": 60}
     async with running_hub(database_url, database=patient) as hub:
         receiver = await new_receiver(hub)
@@ -303,7 +303,7 @@ async def test_never_led_route_ends_with_its_last_process(database_url: str) -> 
         first, second = ThisProcess(), ThisProcess()
         for process in (first, second):
             await report(stream.db, process)
-        await first.leave(stream.db)
+        await first.remove_report(stream.db)
         assert [route.route for route in await routes.statuses(stream.db, SYSTEM)] == [ROUTE]
         await execute(database_url, "UPDATE processes SET seen_at = seen_at - interval '11 s'")
         assert await routes.statuses(stream.db, SYSTEM) == []

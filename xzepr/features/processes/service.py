@@ -1,4 +1,4 @@
-"""The processes of a hub as administrators see them: each describes itself in the database once a second."""
+"""The hub's processes: each reports its status to the database once a second, and administrators list them."""
 
 import asyncio
 import os
@@ -17,32 +17,30 @@ from xzepr.features.relay import service as routes
 from xzepr.features.relay.model import LEADER_SILENT_SECONDS, RelayState, RelayStatus
 from xzepr.infra.db import Database
 
-SERVE = "serve"
-"""The role of a process that serves, and is the only one of its command."""
-WORKER = "worker"
-"""One of several that serve on one port."""
-WORK = "work"
-"""One that relays and serves nothing."""
+# Roles of processes.
+SERVE = "serve"  # the only serving process of its command
+WORKER = "worker"  # one of several processes that serve on one port
+WORK = "work"  # relays, and serves no requests
 
-_REMOVE_AFTER_SECONDS = 60.0
-_DESCRIBE_TIMEOUT_SECONDS = 5.0
-_LEAVE_TIMEOUT_SECONDS = 1.0
+_REMOVE_AFTER_SECONDS = 60.0  # without a report
+_REPORT_TIMEOUT_SECONDS = 5.0
+_REMOVE_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far somebody who follows the stream is."""
+    """How far a consumer of the stream has got."""
 
     position: int
     lag: int
-    """Messages after it."""
+    """Number of messages after that position."""
     lag_seconds: float
-    """Age of the oldest of them; 0 when there is none."""
+    """Age of the oldest message after that position; 0 if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Who is connected to a process."""
+    """Counts of the clients that are connected to a process."""
 
     websockets: int = 0
     event_streams: int = 0
@@ -51,17 +49,17 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRelay:
-    """What a process's relay is doing."""
+    """The state of a process's relay."""
 
     route: str
     state: RelayState
     leads: bool
-    """Whether it is the one that relays now."""
+    """Whether this process is the route's leader."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """A process as it last described itself."""
+    """A process according to its last report."""
 
     id: str
     host: str
@@ -71,46 +69,49 @@ class ProcessStatus:
     started_at: datetime
     seen_at: datetime
     silent_seconds: float
-    """How long ago that was."""
+    """Seconds since the last report."""
     feed: Progress | None
-    """None while it does not know the stream yet."""
+    """None until the process knows the head of the stream."""
     slowest_subscriber: Progress | None
     clients: Clients
     recorder_queue: int
-    """Events that wait for their turn."""
+    """Events that wait to be recorded."""
     relay: ProcessRelay | None
 
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """How far behind things are, as one process measured it."""
+    """How far consumers are behind the stream, as one process measured it."""
 
     feed: Progress | None = None
     slowest_subscriber: Progress | None = None
     relay: Progress | None = None
-    """Of the route that this process would lead, whoever leads it; None while none ever did and none has brokers."""
+    """Lag of the route that this process would lead; None if no process ever led it and none has brokers."""
     dead_letters: int = 0
-    """Messages of that route that the brokers refused and nobody has dropped."""
+    """Messages of that route that the brokers rejected and that were not dropped."""
 
 
 class ThisProcess:
-    """The process that this is: what it is called, and what it last measured."""
+    """This process: its id, and the lags that it last measured."""
 
     def __init__(self) -> None:
         self.id = new_id()
         self.clients: Callable[[], Clients] = Clients
-        """Who is connected now; whoever takes connections says so."""
+        """Returns the current counts of clients; the application replaces it."""
         self.lags = Lags()
-        """As they were when it last described itself."""
+        """The lags at the time of the last report."""
         self._started_at = time.monotonic()
 
-    async def describe(
+    async def report(
         self, db: Database, role: str, *, feed: int | None, slowest: int | None, relay: RelayStatus | None, queue: int
     ) -> None:
-        """Writes how things are here, and measures `lags`; positions are None where there is none, and `relay` is where
-        this process neither relays nor knows brokers. Raises Problem or TimeoutError when the database does not take it
-        within a few seconds: nothing depends on it."""
-        async with asyncio.timeout(_DESCRIBE_TIMEOUT_SECONDS), db.read() as connection:
+        """Writes a report of this process to the database and refreshes `lags`.
+
+        `feed` and `slowest` (subscriber) are positions, None if there is none. `relay` is None if this process neither
+        relays nor has brokers. Raises Problem or TimeoutError if the database does not accept the report within 5
+        seconds; nothing depends on a single report.
+        """
+        async with asyncio.timeout(_REPORT_TIMEOUT_SECONDS), db.read() as connection:
             clients = self.clients()
             report = ProcessReport(
                 id=self.id,
@@ -118,7 +119,7 @@ class ThisProcess:
                 pid=os.getpid(),
                 role=role,
                 version=__version__,
-                up_seconds=time.monotonic() - self._started_at,  # now: waiting for a connection is no part of it
+                up_seconds=time.monotonic() - self._started_at,  # measured now, after waiting for a connection
                 feed_position=feed,
                 slowest_position=slowest,
                 relay_route=relay and relay.route,
@@ -130,23 +131,23 @@ class ThisProcess:
                 subscriptions=clients.subscriptions,
                 recorder_queue=queue,
             )
-            row = await process_store.describe(connection, report)
+            row = await process_store.save_report(connection, report)
             lags = await routes.lags(connection)
-        ours = next((one for one in lags if one.route == report.relay_route), None)
-        if ours is None:
+        lag = next((lag for lag in lags if lag.route == report.relay_route), None)
+        if lag is None:
             self.lags = Lags(_feed(row), _slowest(row))
         else:
-            progress = Progress(ours.position, ours.lag, ours.lag_seconds)
-            self.lags = Lags(_feed(row), _slowest(row), progress, ours.dead_letters)
+            progress = Progress(lag.position, lag.lag, lag.lag_seconds)
+            self.lags = Lags(_feed(row), _slowest(row), progress, lag.dead_letters)
 
-    async def leave(self, db: Database) -> None:
-        """Removes what was written, because this process ends. Raises as `describe` does."""
-        async with asyncio.timeout(_LEAVE_TIMEOUT_SECONDS), db.read() as connection:
+    async def remove_report(self, db: Database) -> None:
+        """Removes the report, because this process ends. Raises Problem or TimeoutError, as `report` does."""
+        async with asyncio.timeout(_REMOVE_TIMEOUT_SECONDS), db.read() as connection:
             await process_store.remove(connection, self.id)
 
 
 async def statuses(db: Database, actor: Actor) -> list[ProcessStatus]:
-    """The processes of the hub that run, oldest first. Needs stream:admin."""
+    """Returns the running processes of the hub, oldest first. Needs stream:admin."""
     actor.must(Permission.STREAM_ADMIN)
     async with db.read() as connection:
         rows = await process_store.rows(connection, LEADER_SILENT_SECONDS)
@@ -154,7 +155,7 @@ async def statuses(db: Database, actor: Actor) -> list[ProcessStatus]:
 
 
 async def remove_silent(db: Database) -> None:
-    """Removes what processes have left that ended without saying so."""
+    """Removes the reports of processes that ended without doing so themselves."""
     async with db.read() as connection:
         await process_store.remove_silent(connection, _REMOVE_AFTER_SECONDS)
 

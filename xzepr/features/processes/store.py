@@ -1,4 +1,4 @@
-"""SQL of the table of processes, in which each describes itself."""
+"""SQL of the table of processes, to which each reports its status."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from xzepr.infra.db import Connection
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """A process as it last described itself."""
+    """A process according to its last report."""
 
     id: str
     host: str
@@ -34,12 +34,12 @@ class ProcessRow:
     subscriptions: int
     recorder_queue: int
     silent_seconds: float
-    """How long ago that was, by the database's clock."""
+    """Seconds since the last report, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessReport:
-    """What a process says of itself."""
+    """A process's report about itself."""
 
     id: str
     host: str
@@ -47,7 +47,7 @@ class ProcessReport:
     role: str
     version: str
     up_seconds: float
-    """How long it has been running: whenever the row has to be made anew, it began at the same time."""
+    """Seconds since the process started; a row that has to be recreated thus gets the same start."""
     feed_position: int | None
     slowest_position: int | None
     relay_route: str | None
@@ -60,9 +60,11 @@ class ProcessReport:
     recorder_queue: int
 
 
-async def describe(connection: Connection, report: ProcessReport) -> ProcessRow:
-    """Writes it, with the stream as it is in the same moment: its head, and since when there is something to read
-    after each position. One row of the stream's primary key is read for each."""
+async def save_report(connection: Connection, report: ProcessReport) -> ProcessRow:
+    """Writes the report together with the stream's current head and the time of the message after each position.
+
+    Reads one row by the stream's primary key for each position. Returns the row as it was written.
+    """
     cursor = await connection.cursor(row_factory=class_row(ProcessRow)).execute(
         """
         INSERT INTO processes AS p (
@@ -98,12 +100,12 @@ async def describe(connection: Connection, report: ProcessReport) -> ProcessRow:
         asdict(report),
     )
     row = await cursor.fetchone()
-    assert row is not None, "an upsert gives its row"
+    assert row is not None, "an upsert returns its row"
     return row
 
 
 async def rows(connection: Connection, seconds: float) -> list[ProcessRow]:
-    """The processes that have described themselves within so many seconds, oldest first."""
+    """Returns the processes that reported within the last `seconds`, oldest first."""
     cursor = await connection.cursor(row_factory=class_row(ProcessRow)).execute(
         """
         SELECT p.*, greatest(0, extract(epoch FROM clock_timestamp() - seen_at))::float AS silent_seconds
@@ -122,7 +124,7 @@ async def remove(connection: Connection, id: str) -> None:
 
 
 async def remove_silent(connection: Connection, seconds: float) -> None:
-    """Removes the rows of processes that have not described themselves for so long."""
+    """Removes the rows of processes that have not reported for `seconds`."""
     await connection.execute(
         "DELETE FROM processes WHERE seen_at < clock_timestamp() - %s::float * interval '1 second'", (seconds,)
     )

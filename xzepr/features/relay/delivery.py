@@ -17,7 +17,7 @@ from xzepr.features.stream.model import Message
 from xzepr.features.stream.reader import StreamReader
 from xzepr.infra.kafka.cluster import BrokerError, CompetingProducerError, RejectedError
 
-_LONGEST_PAUSE_SECONDS = 30.0
+_MAX_RETRY_PAUSE_SECONDS = 30.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -38,8 +38,8 @@ class Delivery:
         self._suspect_position = 0
         self._rejected_in_a_row = 0
         self._next_retry_at = -math.inf
-        self._backoff = Backoff(poll_seconds, _LONGEST_PAUSE_SECONDS)
-        self._retries_succeed = False
+        self._backoff = Backoff(poll_seconds, _MAX_RETRY_PAUSE_SECONDS)
+        self._last_retry_succeeded = False
         self.skipped: set[int] = set()
         """Positions of dead letters ahead, which are skipped."""
 
@@ -77,19 +77,19 @@ class Delivery:
             reason = "the stream no longer has this message"
             await leader.run(dead_letter_store.record, leader.route, retry.position, retry.message_id, reason)
             return True
-        succeeding = self._retries_succeed
+        last_succeeded = self._last_retry_succeeded
         self._schedule_retry(self._backoff.next())
-        if not succeeding:  # the topic may have been fixed, and the message may now fit with its data
+        if not last_succeeded:  # the topic may have been fixed, and the message may now fit with its data
             writer.use_limits(await read_limits())
         await self._publish(writer, [message], replace(writer.published_so_far, retry_id=retry.retry_id), is_retry=True)
         await leader.run(dead_letter_store.delete_retried, retry.retry_id)
         self._backoff.reset()
-        self._next_retry_at, self._retries_succeed = -math.inf, True
+        self._next_retry_at, self._last_retry_succeeded = -math.inf, True
         return True
 
     def _schedule_retry(self, seconds: float) -> None:
         self._next_retry_at = time.monotonic() + seconds
-        self._retries_succeed = False
+        self._last_retry_succeeded = False
 
     async def _publish(
         self, writer: RouteWriter, messages: Sequence[Message], after: Published, *, is_retry: bool = False
@@ -115,15 +115,15 @@ class Delivery:
         if len(self._sent) > 1:
             self._batch_size.rejected(self._sent)
             return
-        [culprit] = self._sent
+        [message] = self._sent
         if not self._is_retry:
-            if culprit.position != self._suspect_position:
+            if message.position != self._suspect_position:
                 # The topic's limits may have changed: they are read again before the second attempt.
-                self._suspect_position = culprit.position
+                self._suspect_position = message.position
                 return
             if self._rejected_in_a_row >= self._max_rejected:
                 raise everything_rejected(self._route, self._rejected_in_a_row, reason)
             self._rejected_in_a_row += 1
             self._batch_size.isolated()
-        await leader.run(dead_letter_store.record, leader.route, culprit.position, culprit.id, reason)
-        _log.error("relay.refused", route=self._route, position=culprit.position, id=culprit.id, reason=reason)
+        await leader.run(dead_letter_store.record, leader.route, message.position, message.id, reason)
+        _log.error("relay.refused", route=self._route, position=message.position, id=message.id, reason=reason)
