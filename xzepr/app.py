@@ -34,7 +34,7 @@ from xzepr.features.processes.service import Clients
 from xzepr.features.relay.model import RelayState
 from xzepr.hub import Core, Hub
 
-_DEGRADED_LAG_SECONDS = 60.0  # a message that waits longer for Kafka makes its component degraded
+_DEGRADED_LAG_SECONDS = 60.0  # Kafka counts as degraded if a message has been waiting for it longer
 
 
 def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:

@@ -30,7 +30,7 @@ from xzepr.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The resources that every process of a hub opens: the database, the stream, and the services that read it."""
+    """The resources that every process of a hub opens: the database, the stream and the services around it."""
 
     settings: Settings
     process: ThisProcess
