@@ -244,7 +244,7 @@ class GraphQLService:
         return GraphQLResponse(body, call.request_id, cursor)
 
     async def _source(self, execution: Execution, call: Call) -> AsyncIterable[object]:
-        """Returns the source events of a subscription. Raises Refused if its resolver fails."""
+        """Returns the source events of a subscription. Raises RequestRejected if its resolver fails."""
         source = await subscribe(execution)
         if isinstance(source, ExecutionResult):
             raise RequestRejected(field_errors(source.errors or [], call.request_id, self.field_name))
