@@ -24,7 +24,7 @@ ALL = frozenset(Permission)
 class SampleHub:
     """A hub with one object of each kind."""
 
-    ask: InProcessClient
+    client: InProcessClient
     ids: Mapping[str, str]
     database_url: str
 
@@ -46,13 +46,13 @@ async def _digest(connection: "psycopg.AsyncConnection[tuple[object, ...]]", tab
 
 @pytest.fixture
 async def sample(database_url: str) -> AsyncGenerator[SampleHub]:
-    async with in_process_client(database_url) as ask:
-        build, spare = await ask.receiver("build"), await ask.receiver("spare")
-        group = await ask.group(build)
-        event = await ask.event(build)
-        other = await ask.hub.users.create(SYSTEM, NewUser("other", PASSWORD, (Role.USER,)))
+    async with in_process_client(database_url) as client:
+        build, spare = await client.receiver("build"), await client.receiver("spare")
+        group = await client.group(build)
+        event = await client.event(build)
+        other = await client.hub.users.create(SYSTEM, NewUser("other", PASSWORD, (Role.USER,)))
         ids = {"EVENT": event["id"], "BUILD": build, "SPARE": spare, "GROUP": group, "OTHER": other.id}
-        yield SampleHub(ask, ids, database_url)
+        yield SampleHub(client, ids, database_url)
 
 
 def test_every_guarded_field_has_a_call() -> None:
@@ -60,12 +60,12 @@ def test_every_guarded_field_has_a_call() -> None:
 
 
 async def test_call_without_permission_changes_nothing(sample: SampleHub) -> None:
-    keys = {permission: await sample.ask.key(ALL - {permission}) for permission in Permission}
+    keys = {permission: await sample.client.key(ALL - {permission}) for permission in Permission}
     failures: dict[str, object] = {}
     for field in REQUIRING:
         secret = keys[Permission(str(field.permission))]
         before = await sample.state()
-        response = await sample.ask(call_of(field.path, sample.ids), secret=secret)
+        response = await sample.client(call_of(field.path, sample.ids), secret=secret)
         changed = await sample.state() != before
         # Without permission to read gates, the event is still recorded.
         may_change = field.path == "CreateEventPayload.gates"
@@ -80,8 +80,8 @@ async def test_permissions_of_a_path_are_sufficient(sample: SampleHub) -> None:
     fields = sorted(REQUIRING, key=lambda field: ("delete" in field.field, field.type != "Query"))
     failures: dict[str, object] = {}
     for field in fields:
-        secret = await sample.ask.key(_permissions_for(field))
-        response = await sample.ask(call_of(field.path, sample.ids), secret=secret)
+        secret = await sample.client.key(_permissions_for(field))
+        response = await sample.client(call_of(field.path, sample.ids), secret=secret)
         # No relay has run on this hub, so that it has no route.
         needs_route = field.field == "resumeRelay" or field.field.endswith("eadLetters")
         if response.codes and not (needs_route and response.codes == ["NOT_FOUND"]):
@@ -90,7 +90,7 @@ async def test_permissions_of_a_path_are_sufficient(sample: SampleHub) -> None:
 
 
 def _permissions_for(field: GuardedField) -> set[Permission]:
-    """Returns the permissions of the field and of its root field, and those that its call grants to a new user."""
+    """Returns the permissions of the field and its root field, and those that its call grants to a new user."""
     by_path = {other.path: other for other in REQUIRING}
     call = CALLS[field.path]
     root = call.removeprefix("mutation").strip("{ ").split("(")[0].split(" ")[0]
@@ -110,16 +110,16 @@ async def test_anonymous_caller_may_only_log_in(sample: SampleHub) -> None:
                 continue
             document = CALLS.get(f"{root.name}.{name}")
             text = call_of(f"{root.name}.{name}", sample.ids) if document else _bare_call(root, name)
-            response = await sample.ask(text, secret="")
+            response = await sample.client(text, secret="")
             if (response.status, response.codes) != (401, ["UNAUTHENTICATED"]):
                 failures[name] = (response.status, response.body)
     for document in ("{ __schema { types { name } } }", '{ __type(name: "Event") { name } }', "{ nonsense }"):
-        assert (await sample.ask(document, secret="")).codes == ["UNAUTHENTICATED"]
+        assert (await sample.client(document, secret="")).codes == ["UNAUTHENTICATED"]
     assert failures == {}
     assert await sample.state() == before
-    assert (await sample.ask("{ __typename }", secret="")).data == {"__typename": "Query"}
+    assert (await sample.client("{ __typename }", secret="")).data == {"__typename": "Query"}
     login = 'mutation { login(input: {username: "ada", password: "correct horse battery"}) { token user { id } } }'
-    assert (await sample.ask(login, secret="")).data["login"]["token"]
+    assert (await sample.client(login, secret="")).data["login"]["token"]
 
 
 def _bare_call(root: GraphQLObjectType, name: str) -> str:
@@ -132,41 +132,41 @@ def _bare_call(root: GraphQLObjectType, name: str) -> str:
 @pytest.mark.parametrize("lacking", sorted({facts.permission for facts in KINDS.values()}))
 async def test_unreadable_message_kinds_are_omitted(sample: SampleHub, lacking: Permission) -> None:
     build, group = sample.ids["BUILD"], sample.ids["GROUP"]
-    await sample.ask.event(build, success=False)
+    await sample.client.event(build, success=False)
     for id in (build, group):
         field = "updateEventReceiver" if id == build else "updateEventReceiverGroup"
-        await sample.ask(f'mutation {{ {field}(input: {{id: "{id}", name: "y"}}) {{ __typename }} }}')
+        await sample.client(f'mutation {{ {field}(input: {{id: "{id}", name: "y"}}) {{ __typename }} }}')
     for path in ("Mutation.deleteEventReceiverGroup", "Mutation.deleteEventReceiver"):
-        assert (await sample.ask(call_of(path, sample.ids))).data
+        assert (await sample.client(call_of(path, sample.ids))).data
     query = (
         "query ($kinds: [StreamKind!]) { stream(first: 100, kinds: $kinds) { cursor messages { __typename kind } } }"
     )
-    everything = (await sample.ask(query)).data["stream"]
+    everything = (await sample.client(query)).data["stream"]
     assert {message["kind"] for message in everything["messages"]} == {kind.name for kind in Kind}
     types = {message["kind"]: message["__typename"] for message in everything["messages"]}
     assert types == {kind.name: facts.graphql_type for kind, facts in KINDS.items()}
-    secret = await sample.ask.key(ALL - {lacking})
-    page = (await sample.ask(query, secret=secret)).data["stream"]
+    secret = await sample.client.key(ALL - {lacking})
+    page = (await sample.client(query, secret=secret)).data["stream"]
     readable = {kind.name for kind, facts in KINDS.items() if facts.permission is not lacking}
     assert {message["kind"] for message in page["messages"]} == readable
     assert page["cursor"] == everything["cursor"]
     forbidden = [kind.name for kind, facts in KINDS.items() if facts.permission is lacking]
-    page = (await sample.ask(query, secret=secret, kinds=forbidden)).data["stream"]
+    page = (await sample.client(query, secret=secret, kinds=forbidden)).data["stream"]
     assert page["messages"] == []
 
 
 async def test_event_is_recorded_without_permission_for_gates(sample: SampleHub) -> None:
-    secret = await sample.ask.key(ALL - {Permission.GROUP_READ})
-    response = await sample.ask(call_of("CreateEventPayload.gates", sample.ids), secret=secret)
+    secret = await sample.client.key(ALL - {Permission.GROUP_READ})
+    response = await sample.client(call_of("CreateEventPayload.gates", sample.ids), secret=secret)
     assert response.codes == ["FORBIDDEN"]
     created = response.body["data"]["createEvent"]
     assert created["gates"] is None
-    newest = (await sample.ask("{ events(first: 1) { nodes { cursor } } }")).data["events"]["nodes"]
+    newest = (await sample.client("{ events(first: 1) { nodes { cursor } } }")).data["events"]["nodes"]
     assert newest == [{"cursor": created["cursor"]}]
 
 
 async def test_reporter_sees_the_reported_event(sample: SampleHub) -> None:
-    secret = await sample.ask.key([Permission.EVENT_CREATE])
+    secret = await sample.client.key([Permission.EVENT_CREATE])
     document = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cursor event { id name } } }"
-    response = await sample.ask(document, secret=secret, input=new_event(sample.ids["BUILD"]))
+    response = await sample.client(document, secret=secret, input=new_event(sample.ids["BUILD"]))
     assert response.data["createEvent"]["event"]["name"] == UNIT["name"]

@@ -37,72 +37,72 @@ query ($filter: EventFilterInput, $first: Int! = 50, $after: String) {
 
 
 @pytest.fixture
-async def ask(database_url: str) -> AsyncGenerator[InProcessClient]:
-    async with in_process_client(database_url) as ask:
-        yield ask
+async def client(database_url: str) -> AsyncGenerator[InProcessClient]:
+    async with in_process_client(database_url) as client:
+        yield client
 
 
-async def head(ask: InProcessClient) -> int:
-    return (await ask.hub.stream.head()).position
+async def head(client: InProcessClient) -> int:
+    return (await client.hub.stream.head()).position
 
 
-async def no_event_was_recorded(ask: InProcessClient) -> bool:
-    return not (await ask(LIST)).data["events"]["nodes"]
+async def no_event_was_recorded(client: InProcessClient) -> bool:
+    return not (await client(LIST)).data["events"]["nodes"]
 
 
-async def create(ask: InProcessClient, receiver_id: str, **fields: object) -> Response:
-    return await ask(CREATE, input=new_event(receiver_id, **fields))
+async def create(client: InProcessClient, receiver_id: str, **fields: object) -> Response:
+    return await client(CREATE, input=new_event(receiver_id, **fields))
 
 
-async def test_created_event_returns_its_gates(ask: InProcessClient) -> None:
-    build, scan = await ask.receiver("build"), await ask.receiver("scan")
-    both, single = await ask.group(build, scan, name="both"), await ask.group(build, name="single")
-    await ask.group(build, name="off", enabled=False)
-    first = (await create(ask, build)).data["createEvent"]
+async def test_created_event_returns_its_gates(client: InProcessClient) -> None:
+    build, scan = await client.receiver("build"), await client.receiver("scan")
+    both, single = await client.group(build, scan, name="both"), await client.group(build, name="single")
+    await client.group(build, name="off", enabled=False)
+    first = (await create(client, build)).data["createEvent"]
     assert first["repeated"] is False
     assert first["cursor"] == first["event"]["cursor"]
     assert first["event"]["eventReceiverId"] == build
     assert [(gate["group"]["id"], gate["complete"]) for gate in first["gates"]] == [(both, False), (single, True)]
     assert first["gates"][0]["since"] is None
     assert [member["state"] for member in first["gates"][0]["members"]] == ["PASSED", "MISSING"]
-    second = (await create(ask, scan)).data["createEvent"]
+    second = (await create(client, scan)).data["createEvent"]
     assert [(gate["group"]["id"], gate["complete"]) for gate in second["gates"]] == [(both, True)]
     events = [member["event"]["id"] for member in second["gates"][0]["members"]]
     assert events == [first["event"]["id"], second["event"]["id"]]
-    third = (await create(ask, build, success=False)).data["createEvent"]
+    third = (await create(client, build, success=False)).data["createEvent"]
     assert [gate["complete"] for gate in third["gates"]] == [False, False]
     assert [member["state"] for member in third["gates"][0]["members"]] == ["FAILED", "PASSED"]
 
 
-async def test_idempotency_key_returns_first_event_or_conflict(ask: InProcessClient) -> None:
-    receiver = await ask.receiver()
-    first = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
-    before = await head(ask)
-    repeat = (await create(ask, receiver, idempotencyKey="k")).data["createEvent"]
+async def test_idempotency_key_returns_first_event_or_conflict(client: InProcessClient) -> None:
+    receiver = await client.receiver()
+    first = (await create(client, receiver, idempotencyKey="k")).data["createEvent"]
+    before = await head(client)
+    repeat = (await create(client, receiver, idempotencyKey="k")).data["createEvent"]
     assert repeat == {**first, "repeated": True}
-    conflict = await create(ask, receiver, idempotencyKey="k", success=False)
+    conflict = await create(client, receiver, idempotencyKey="k", success=False)
     assert (conflict.codes, conflict.fields) == (["CONFLICT"], ["idempotencyKey"])
-    assert await head(ask) == before
+    assert await head(client) == before
 
 
-async def test_mutations_in_one_document_fail_independently(ask: InProcessClient) -> None:
-    receiver = await ask.receiver()
+async def test_mutations_in_one_document_fail_independently(client: InProcessClient) -> None:
+    receiver = await client.receiver()
     document = (
         "mutation ($a: CreateEventInput!, $b: CreateEventInput!)"
         "{ a: createEvent(input: $a) { cursor } b: createEvent(input: $b) { cursor }"
         "  c: createEvent(input: $a) { cursor } }"
     )
-    response = await ask(document, a=new_event(receiver), b=new_event("unknown"))
+    response = await client(document, a=new_event(receiver), b=new_event("unknown"))
     assert (response.codes, response.errors[0]["path"]) == (["NOT_FOUND"], ["b"])
-    listed = (await ask("{ events { nodes { cursor } } }")).data["events"]["nodes"]
+    listed = (await client("{ events { nodes { cursor } } }")).data["events"]["nodes"]
     assert response.body["data"] == {"a": listed[1], "b": None, "c": listed[0]}
 
 
-async def test_batch_results_keep_the_order_of_events(ask: InProcessClient) -> None:
-    receiver = await ask.receiver(
+async def test_batch_results_keep_the_order_of_events(client: InProcessClient) -> None:
+    receiver = await client.receiver(
         schema={"required": ["sha"], "properties": {"sha": {}}, "additionalProperties": False}
     )
-    await ask.group(receiver)
+    await client.group(receiver)
     good = {"payload": {"sha": "1"}, "idempotencyKey": "k"}
     items = [
         new_event(receiver, name="first", **good),
@@ -113,7 +113,7 @@ async def test_batch_results_keep_the_order_of_events(ask: InProcessClient) -> N
         new_event(receiver, name="last", payload={"sha": "2"}, success=False),
         new_event(receiver, name="future", payload={"sha": "3"}, createdAt="2999-01-01T00:00:00Z"),
     ]
-    results = (await ask(CREATE_MANY, input={"events": items})).data["createEvents"]["results"]
+    results = (await client(CREATE_MANY, input={"events": items})).data["createEvents"]["results"]
     assert [[(p["code"], p["field"]) for p in result["problems"]] for result in results] == [
         [],
         [("INVALID_INPUT", "name"), ("INVALID_INPUT", "platformId")],
@@ -127,33 +127,33 @@ async def test_batch_results_keep_the_order_of_events(ask: InProcessClient) -> N
     assert recorded == ["first", None, None, None, "first", "last", None]
     assert [results[at]["recorded"]["repeated"] for at in (0, 4, 5)] == [False, True, False]
     assert results[0]["recorded"]["cursor"] == results[4]["recorded"]["cursor"]
-    listed = (await ask(LIST)).data["events"]["nodes"]
+    listed = (await client(LIST)).data["events"]["nodes"]
     assert [node["name"] for node in listed] == ["last", "first"]
 
 
-async def test_every_violation_is_reported_with_its_pointer(ask: InProcessClient) -> None:
+async def test_every_violation_is_reported_with_its_pointer(client: InProcessClient) -> None:
     schema = {"properties": {"a/b": {"type": "integer"}, "list": {"items": {"type": "string"}}}}
-    receiver = await ask.receiver(schema=schema)
-    texts = await create(ask, receiver, name="", version=" ", platformId="x" * 256, description="d" * 4001)
+    receiver = await client.receiver(schema=schema)
+    texts = await create(client, receiver, name="", version=" ", platformId="x" * 256, description="d" * 4001)
     assert set(texts.codes) == {"INVALID_INPUT"}
     assert texts.fields == ["name", "version", "platformId", "description"]
-    payload = await create(ask, receiver, payload={"a/b": "x", "list": ["y", 5]})
+    payload = await create(client, receiver, payload={"a/b": "x", "list": ["y", 5]})
     assert set(payload.codes) == {"INVALID_INPUT"}
     assert sorted(map(str, payload.fields)) == ["payload/a~1b", "payload/list/1"]
     assert all(error["path"] == ["createEvent"] for error in texts.errors + payload.errors)
-    assert await no_event_was_recorded(ask)
+    assert await no_event_was_recorded(client)
 
 
-async def test_event_for_unusable_receiver_is_rejected(ask: InProcessClient) -> None:
-    disabled = await ask.receiver(enabled=False)
+async def test_event_for_unusable_receiver_is_rejected(client: InProcessClient) -> None:
+    disabled = await client.receiver(enabled=False)
     for receiver_id, code in (
         (disabled, "CONFLICT"),
         ("unknown", "NOT_FOUND"),
         ("01KAG3VVVVVVVVVVVVVVVVVVVV", "NOT_FOUND"),
     ):
-        response = await create(ask, receiver_id)
+        response = await create(client, receiver_id)
         assert (response.codes, response.fields) == ([code], ["eventReceiverId"])
-    assert await no_event_was_recorded(ask)
+    assert await no_event_was_recorded(client)
 
 
 PAYLOADS = [
@@ -168,26 +168,26 @@ PAYLOADS = [
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-async def test_payload_is_returned_byte_for_byte(ask: InProcessClient, payload: bytes) -> None:
-    receiver = await ask.receiver()
+async def test_payload_is_returned_byte_for_byte(client: InProcessClient, payload: bytes) -> None:
+    receiver = await client.receiver()
     event = new_event(receiver, payload=None)
     body = orjson.dumps({"query": CREATE, "variables": {"input": {**event, "payload": orjson.Fragment(payload)}}})
-    created = await ask.send(body)
+    created = await client.send(body)
     id = created.data["createEvent"]["event"]["id"]
-    read = await ask("query ($id: ID!) { event(id: $id) { payload } events { nodes { payload } } }", id=id)
+    read = await client("query ($id: ID!) { event(id: $id) { payload } events { nodes { payload } } }", id=id)
     expected = b'"payload":' + payload
     assert expected in created.raw
     assert read.raw.count(expected) == 2
 
 
-async def test_schema_is_returned_with_key_order(ask: InProcessClient) -> None:
+async def test_schema_is_returned_with_key_order(client: InProcessClient) -> None:
     schema = {
         "type": "object",
         "required": ["b", "a"],
         "properties": {"b": {"maximum": 2**63}, "a": {"type": "string"}},
     }
-    id = await ask.receiver(schema=schema)
-    read = await ask("query ($id: ID!) { eventReceiver(id: $id) { schema } }", id=id)
+    id = await client.receiver(schema=schema)
+    read = await client("query ($id: ID!) { eventReceiver(id: $id) { schema } }", id=id)
     assert b'"schema":' + orjson.dumps(schema) in read.raw
 
 
@@ -204,13 +204,15 @@ async def test_schema_is_returned_with_key_order(ask: InProcessClient) -> None:
         ('{"a":{"k\\u0000":1}}', "payload/a/k\\u0000"),
     ],
 )
-async def test_lossy_payload_value_is_rejected_with_pointer(ask: InProcessClient, payload: str, pointer: str) -> None:
-    receiver = await ask.receiver()
+async def test_lossy_payload_value_is_rejected_with_pointer(
+    client: InProcessClient, payload: str, pointer: str
+) -> None:
+    receiver = await client.receiver()
     body = orjson.dumps({"query": CREATE, "variables": {"input": {**new_event(receiver), "payload": 0}}})
-    response = await ask.send(body.replace(b'"payload":0', b'"payload":' + payload.encode()))
+    response = await client.send(body.replace(b'"payload":0', b'"payload":' + payload.encode()))
     assert (response.status, set(response.codes)) == (400, {"INVALID_INPUT"})
     assert response.fields == [pointer]
-    assert await no_event_was_recorded(ask)
+    assert await no_event_was_recorded(client)
 
 
 def as_literal(value: object) -> str:
@@ -240,26 +242,28 @@ def document_with_literals(receiver: str, **texts: str) -> str:
         (r'{a: """x\u0000y"""}', None),
     ],
 )
-async def test_literals_are_validated_like_variables(ask: InProcessClient, payload: str, pointer: str | None) -> None:
-    receiver = await ask.receiver()
-    response = await ask(document_with_literals(receiver, payload=payload))
+async def test_literals_are_validated_like_variables(
+    client: InProcessClient, payload: str, pointer: str | None
+) -> None:
+    receiver = await client.receiver()
+    response = await client(document_with_literals(receiver, payload=payload))
     if pointer is None:  # in a block string, \u0000 is six ordinary characters
         assert response.data["createEvent"]["event"]["payload"] == {"a": r"x\u0000y"}
         return
     assert response.codes == ["INVALID_INPUT"]
     assert response.fields == [pointer]
-    assert await no_event_was_recorded(ask)
+    assert await no_event_was_recorded(client)
 
 
-async def test_literal_payload_may_contain_variables(ask: InProcessClient) -> None:
-    receiver = await ask.receiver()
+async def test_literal_payload_may_contain_variables(client: InProcessClient) -> None:
+    receiver = await client.receiver()
     event = {**new_event(receiver), "payload": orjson.Fragment(b"0")}
     fields = ",".join(f"{name}: {orjson.dumps(value).decode()}" for name, value in event.items() if name != "payload")
     document = (
         f"mutation ($size: Int!, $more: JSON) {{ createEvent(input: {{{fields}, payload:"
         '{text: "x", size: $size, list: [true, null, -1, 2.5, {}], more: $more}}) { event { payload } } }'
     )
-    response = await ask(document, size=5, more={"b": 1, "a": 2})
+    response = await client(document, size=5, more={"b": 1, "a": 2})
     expected = b'{"text":"x","size":5,"list":[true,null,-1,2.5,{}],"more":{"b":1,"a":2}}'
     assert b'"payload":' + expected in response.raw
 
@@ -304,37 +308,37 @@ WITH_TEXT = [
 ]
 
 
-async def test_unstorable_text_never_causes_internal_error(ask: InProcessClient) -> None:
-    token, before = await ask.token(), await head(ask)
+async def test_unstorable_text_never_causes_internal_error(client: InProcessClient) -> None:
+    token, before = await client.token(), await head(client)
     expected_codes = {"INVALID_INPUT", "NOT_FOUND", "GRAPHQL_PARSE_FAILED", "INVALID_CREDENTIALS"}
     for document in WITH_TEXT:
         for text in (r"\u0000", r"\uD800", r"\uDC00\uD800"):
-            response = await ask(document % text, secret=token)
+            response = await client(document % text, secret=token)
             assert response.codes, document
             assert set(response.codes) <= expected_codes, (document, response.raw)
-    assert await head(ask) == before
+    assert await head(client) == before
 
 
-async def test_payload_beyond_size_or_depth_limit_is_rejected(ask: InProcessClient) -> None:
-    receiver = await ask.receiver()
+async def test_payload_beyond_size_or_depth_limit_is_rejected(client: InProcessClient) -> None:
+    receiver = await client.receiver()
     deep: object = 0
     for _ in range(65):
         deep = [deep]
     for payload in ("x" * 524_287, deep):
-        response = await create(ask, receiver, payload=payload)
+        response = await create(client, receiver, payload=payload)
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["payload"])
     assert MAX_WRITE_DEPTH > 65
-    assert await no_event_was_recorded(ask)
-    assert (await create(ask, receiver, payload="x" * 524_286)).data
+    assert await no_event_was_recorded(client)
+    assert (await create(client, receiver, payload="x" * 524_286)).data
 
 
-async def test_pages_list_each_event_once_while_others_arrive(ask: InProcessClient) -> None:
-    receiver = await ask.receiver()
-    ids = [(await ask.event(receiver, name=f"n{n}"))["id"] for n in range(7)]
+async def test_pages_list_each_event_once_while_others_arrive(client: InProcessClient) -> None:
+    receiver = await client.receiver()
+    ids = [(await client.event(receiver, name=f"n{n}"))["id"] for n in range(7)]
     seen: list[str] = []
     after = None
     while True:
-        page = (await ask(LIST, first=3, after=after)).data["events"]
+        page = (await client(LIST, first=3, after=after)).data["events"]
         assert [edge["node"]["id"] for edge in page["edges"]] == [node["id"] for node in page["nodes"]]
         seen += [node["id"] for node in page["nodes"]]
         info = page["pageInfo"]
@@ -343,42 +347,46 @@ async def test_pages_list_each_event_once_while_others_arrive(ask: InProcessClie
         if not info["hasNextPage"]:
             break
         after = info["endCursor"]
-        await ask.event(receiver, name="newer")
+        await client.event(receiver, name="newer")
     assert seen == ids[::-1]
-    last = (await ask(LIST, after=info["endCursor"])).data["events"]
+    last = (await client(LIST, after=info["endCursor"])).data["events"]
     assert (last["nodes"], last["pageInfo"]["hasNextPage"], last["pageInfo"]["endCursor"]) == ([], False, None)
 
 
 LISTS = ("events", "eventReceivers", "eventReceiverGroups")
 
 
-async def test_page_size_outside_1_to_100_is_rejected(ask: InProcessClient) -> None:
+async def test_page_size_outside_1_to_100_is_rejected(client: InProcessClient) -> None:
     for first, field in product((0, -1, 101, 2**31 - 1), LISTS):
-        response = await ask(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
+        response = await client(f"query ($n: Int!) {{ {field}(first: $n) {{ nodes {{ id }} }} }}", n=first)
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["first"])
     for first in (0, 101):
-        response = await ask("query ($n: Int!) { stream(first: $n) { cursor } }", n=first)
+        response = await client("query ($n: Int!) { stream(first: $n) { cursor } }", n=first)
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["first"])
 
 
-async def test_invalid_list_cursor_is_rejected(ask: InProcessClient) -> None:
+async def test_invalid_list_cursor_is_rejected(client: InProcessClient) -> None:
     for after, field in product(("", "x", "-1", "1.5", "9" * 30, "1-ABCDEFGH", "\u0661"), LISTS):
-        response = await ask(f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after)
+        response = await client(
+            f"query ($after: String) {{ {field}(after: $after) {{ nodes {{ id }} }} }}", after=after
+        )
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["after"])
 
 
-async def test_events_must_match_all_filters(ask: InProcessClient) -> None:
-    build, scan = await ask.receiver("build"), await ask.receiver("scan")
-    match = await ask.event(build, name="match", version="2", release="r", platformId="p", package="k", success=False)
+async def test_events_must_match_all_filters(client: InProcessClient) -> None:
+    build, scan = await client.receiver("build"), await client.receiver("scan")
+    match = await client.event(
+        build, name="match", version="2", release="r", platformId="p", package="k", success=False
+    )
     for other in ({"version": "3"}, {"success": True}, {"package": "K"}):
-        await ask.event(build, **{"name": "match", "version": "2", "release": "r", "success": False, **other})
-    await ask.event(scan, name="match", version="2", release="r", platformId="p", package="k", success=False)
+        await client.event(build, **{"name": "match", "version": "2", "release": "r", "success": False, **other})
+    await client.event(scan, name="match", version="2", release="r", platformId="p", package="k", success=False)
     unit = {"name": "match", "version": "2", "release": "r", "platformId": "p", "package": "k"}
     everything = {**unit, "success": False, "eventReceiverId": build}
     for filter in (everything, {"unit": unit, "eventReceiverId": build}, {**everything, "unit": unit}):
-        assert (await ask(LIST, filter=filter)).data["events"]["nodes"] == [{"id": match["id"], "name": "match"}]
+        assert (await client(LIST, filter=filter)).data["events"]["nodes"] == [{"id": match["id"], "name": "match"}]
     counts = {
-        name: len((await ask(LIST, filter={name: value})).data["events"]["nodes"])
+        name: len((await client(LIST, filter={name: value})).data["events"]["nodes"])
         for name, value in {**everything, "unit": unit}.items()
     }
     assert counts == {
@@ -391,14 +399,14 @@ async def test_events_must_match_all_filters(ask: InProcessClient) -> None:
         "eventReceiverId": 4,
         "unit": 2,
     }
-    assert not (await ask(LIST, filter={"name": "match", "unit": UNIT})).data["events"]["nodes"]
+    assert not (await client(LIST, filter={"name": "match", "unit": UNIT})).data["events"]["nodes"]
 
 
-async def test_events_are_filtered_by_recording_time(ask: InProcessClient) -> None:
-    receiver = await ask.receiver()
+async def test_events_are_filtered_by_recording_time(client: InProcessClient) -> None:
+    receiver = await client.receiver()
     for n in range(3):
-        await ask.event(receiver, name=f"n{n}", createdAt="2001-02-03T04:05:06+02:00")
-    listed = await ask("{ events { nodes { name recordedAt createdAt } } }")
+        await client.event(receiver, name=f"n{n}", createdAt="2001-02-03T04:05:06+02:00")
+    listed = await client("{ events { nodes { name recordedAt createdAt } } }")
     assert b'"createdAt":"2001-02-03T02:05:06Z"' in listed.raw
     times = {node["name"]: node["recordedAt"] for node in listed.data["events"]["nodes"]}
     for filter, names in (
@@ -407,7 +415,7 @@ async def test_events_are_filtered_by_recording_time(ask: InProcessClient) -> No
         ({"recordedFrom": times["n1"], "recordedBefore": times["n2"]}, ["n1"]),
         ({"recordedFrom": times["n2"], "recordedBefore": times["n0"]}, []),
     ):
-        nodes = (await ask(LIST, filter=filter)).data["events"]["nodes"]
+        nodes = (await client(LIST, filter=filter)).data["events"]["nodes"]
         assert [node["name"] for node in nodes] == names
 
 
@@ -417,33 +425,33 @@ INVALID_TIMES = [
 ]
 
 
-async def test_invalid_time_is_rejected(ask: InProcessClient) -> None:
-    receiver = await ask.receiver()
+async def test_invalid_time_is_rejected(client: InProcessClient) -> None:
+    receiver = await client.receiver()
     for time in INVALID_TIMES:
-        response = await create(ask, receiver, createdAt=time)
+        response = await create(client, receiver, createdAt=time)
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["createdAt"]), response.raw
-        response = await ask(LIST, filter={"recordedFrom": time})
+        response = await client(LIST, filter={"recordedFrom": time})
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["recordedFrom"]), response.raw
-        response = await ask(f"{{ events(filter: {{recordedFrom: {as_literal(time)}}}) {{ nodes {{ id }} }} }}")
+        response = await client(f"{{ events(filter: {{recordedFrom: {as_literal(time)}}}) {{ nodes {{ id }} }} }}")
         assert response.codes == ["GRAPHQL_VALIDATION_FAILED"], response.raw
-    assert await no_event_was_recorded(ask)
+    assert await no_event_was_recorded(client)
 
 
-async def test_event_from_the_future_is_rejected(ask: InProcessClient) -> None:
-    response = await create(ask, await ask.receiver(), createdAt="2999-01-01T00:00:00Z")
+async def test_event_from_the_future_is_rejected(client: InProcessClient) -> None:
+    response = await create(client, await client.receiver(), createdAt="2999-01-01T00:00:00Z")
     assert (response.codes, response.fields) == (["INVALID_INPUT"], ["createdAt"])
-    assert await no_event_was_recorded(ask)
+    assert await no_event_was_recorded(client)
 
 
-async def test_null_payload_is_accepted_but_missing_one_is_not(ask: InProcessClient) -> None:
-    receiver = await ask.receiver(schema={"type": "null"})
-    created = await create(ask, receiver, payload=None)
+async def test_null_payload_is_accepted_but_missing_one_is_not(client: InProcessClient) -> None:
+    receiver = await client.receiver(schema={"type": "null"})
+    created = await create(client, receiver, payload=None)
     assert created.data["createEvent"]["event"]["payload"] is None
     assert b'"payload":null' in created.raw
-    before = await head(ask)
+    before = await head(client)
     event = {name: value for name, value in new_event(receiver).items() if name != "payload"}
-    response = await ask(CREATE, input=event)
+    response = await client(CREATE, input=event)
     assert (response.codes, response.fields) == (["INVALID_INPUT"], ["payload"])
-    response = await ask(CREATE_MANY, input={"events": [new_event(receiver, payload=None), event]})
+    response = await client(CREATE_MANY, input={"events": [new_event(receiver, payload=None), event]})
     assert (response.codes, response.fields) == (["INVALID_INPUT"], ["events/1/payload"])
-    assert await head(ask) == before
+    assert await head(client) == before

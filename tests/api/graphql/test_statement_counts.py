@@ -15,14 +15,14 @@ MANY = "mutation ($input: CreateEventsInput!) { createEvents(input: $input) { re
 class Counter:
     """Executes operations on a hub and counts their SQL statements."""
 
-    def __init__(self, ask: InProcessClient, database: CountedDatabase) -> None:
-        self.ask = ask
+    def __init__(self, client: InProcessClient, database: CountedDatabase) -> None:
+        self.client = client
         self._database = database
 
     async def __call__(self, query: str, **variables: Any) -> tuple[Json, int]:
         """Returns the data and the number of statements."""
         self._database.statements.clear()
-        response = await self.ask(query, **variables)
+        response = await self.client(query, **variables)
         return response.data, len(self._database.statements)
 
 
@@ -32,8 +32,8 @@ async def counting(database_url: str) -> AsyncGenerator[Counter]:
     database = CountedDatabase(database_url)
     await database.open()
     try:
-        async with in_process_client(database_url, rewired=database.rewired) as ask:
-            yield Counter(ask, database)
+        async with in_process_client(database_url, rewired=database.rewired) as client:
+            yield Counter(client, database)
     finally:
         await database.close()
 
@@ -44,12 +44,12 @@ async def count(database_url: str) -> AsyncGenerator[Counter]:
         yield counter
 
 
-async def populate(ask: InProcessClient, receivers: int, groups: int, units: int) -> tuple[list[str], list[str]]:
+async def populate(client: InProcessClient, receivers: int, groups: int, units: int) -> tuple[list[str], list[str]]:
     """Creates receivers with an event for each unit, and groups of all receivers; returns the ids of both."""
-    receiver_ids = [await ask.receiver(f"r{n}") for n in range(receivers)]
-    group_ids = [await ask.group(*receiver_ids, name=f"g{n}") for n in range(groups)]
+    receiver_ids = [await client.receiver(f"r{n}") for n in range(receivers)]
+    group_ids = [await client.group(*receiver_ids, name=f"g{n}") for n in range(groups)]
     events = [new_event(receiver_id, version=str(unit)) for unit in range(units) for receiver_id in receiver_ids]
-    results = (await ask(MANY, input={"events": events})).data["createEvents"]["results"]
+    results = (await client(MANY, input={"events": events})).data["createEvents"]["results"]
     assert not any(result["problems"] for result in results)
     return receiver_ids, group_ids
 
@@ -88,15 +88,15 @@ QUERIES = {
 @pytest.mark.parametrize("title", QUERIES)
 async def test_statement_count_is_independent_of_rows(count: Counter, title: str) -> None:
     query, expected = QUERIES[title]
-    await populate(count.ask, receivers=1, groups=1, units=1)
+    await populate(count.client, receivers=1, groups=1, units=1)
     _, few = await count(query)
-    await populate(count.ask, receivers=5, groups=4, units=10)
+    await populate(count.client, receivers=5, groups=4, units=10)
     _, many = await count(query)
     assert (few, many) == (expected, expected)
 
 
 async def test_group_members_are_read_in_one_batch(count: Counter) -> None:
-    receiver_ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
+    receiver_ids, (group,) = await populate(count.client, receivers=20, groups=1, units=1)
     data, statements = await count(
         "query ($id: ID!) { eventReceiverGroup(id: $id) { eventReceivers { id } } }", id=group
     )
@@ -105,7 +105,7 @@ async def test_group_members_are_read_in_one_batch(count: Counter) -> None:
 
 
 async def test_gate_reads_member_events_in_one_batch(count: Counter) -> None:
-    receiver_ids, (group,) = await populate(count.ask, receivers=20, groups=1, units=1)
+    receiver_ids, (group,) = await populate(count.client, receivers=20, groups=1, units=1)
     gate = (
         "query ($id: ID!, $unit: UnitInput!) { gate(groupId: $id, unit: $unit) "
         "{ complete members { state event { eventReceiverId } eventReceiver { id } } } }"
@@ -117,7 +117,7 @@ async def test_gate_reads_member_events_in_one_batch(count: Counter) -> None:
 
 
 async def test_batched_timeline_equals_single_timeline(count: Counter) -> None:
-    await populate(count.ask, receivers=2, groups=1, units=3)
+    await populate(count.client, receivers=2, groups=1, units=3)
     fields = "nodes { id } pageInfo { hasNextPage endCursor }"
     page = f"events(first: 2, after: $after) {{ {fields} }}"
     batched = f"query ($after: String) {{ eventReceivers {{ nodes {{ id {page} }} }} }}"
@@ -131,6 +131,8 @@ async def test_batched_timeline_equals_single_timeline(count: Counter) -> None:
 
 
 async def test_failing_rows_do_not_break_the_batch(count: Counter) -> None:
-    await populate(count.ask, receivers=3, groups=1, units=1)
-    response = await count.ask("{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } groups { id } } } }")
+    await populate(count.client, receivers=3, groups=1, units=1)
+    response = await count.client(
+        "{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } groups { id } } } }"
+    )
     assert set(response.codes) == {"INVALID_INPUT"}

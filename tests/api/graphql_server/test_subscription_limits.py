@@ -23,8 +23,8 @@ FOLLOW = "subscription { stream { __typename } }"
 async def hub(database_url: str, **stream: Any) -> AsyncGenerator[tuple[InProcessClient, int]]:
     """Serves a hub with these `stream` settings; yields its client and its port."""
     settings = {"stream": stream, "database": {"min_connections": 1, "max_connections": 4}}
-    async with in_process_client(database_url, settings) as ask, served(create_app(ask.hub)) as port:
-        yield ask, port
+    async with in_process_client(database_url, settings) as client, served(create_app(client.hub)) as port:
+        yield client, port
 
 
 @asynccontextmanager
@@ -47,8 +47,8 @@ async def follow(socket: ClientConnection, id: str) -> str:
 
 async def subscribers(port: int) -> dict[str, int]:
     """Returns the open subscriptions that `/metrics` reports, by transport."""
-    async with httpx2.AsyncClient() as client:
-        lines = (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
+    async with httpx2.AsyncClient() as http:
+        lines = (await http.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
     samples = [line.split() for line in lines if line.startswith("xzepr_subscribers{")]
     return {name.split('"')[1]: int(float(value)) for name, value in samples}
 
@@ -62,43 +62,43 @@ async def subscribers(port: int) -> dict[str, int]:
     ],
 )
 async def test_settings_limit_subscriptions(database_url: str, limits: dict[str, int], code: str) -> None:
-    async with hub(database_url, **limits) as (ask, port), socket(port, ask.secret) as connection:
+    async with hub(database_url, **limits) as (client, port), socket(port, client.secret) as connection:
         assert await follow(connection, "a") == "next"
         assert await follow(connection, "b") == code
         assert await subscribers(port) == {"websocket": 1}
 
 
 async def test_user_limit_counts_all_api_keys(database_url: str) -> None:
-    async with hub(database_url, max_subscriptions_per_actor=1) as (ask, port):
-        other = await ask.key(ask.admin.permissions)
-        async with socket(port, ask.secret) as first, socket(port, other) as second:
+    async with hub(database_url, max_subscriptions_per_actor=1) as (client, port):
+        other = await client.key(client.admin.permissions)
+        async with socket(port, client.secret) as first, socket(port, other) as second:
             assert await follow(first, "a") == "next"
             assert await follow(second, "a") == "TOO_MANY_SUBSCRIPTIONS"
 
 
 async def test_connection_limit_spans_both_transports(database_url: str) -> None:
-    async with hub(database_url, max_connections_per_actor=1) as (ask, port), socket(port, ask.secret):
+    async with hub(database_url, max_connections_per_actor=1) as (client, port), socket(port, client.secret):
         async with connect(
             f"ws://127.0.0.1:{port}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]
         ) as second:
-            await second.send(json.dumps({"type": "connection_init", "payload": {"apiKey": ask.secret}}))
+            await second.send(json.dumps({"type": "connection_init", "payload": {"apiKey": client.secret}}))
             with pytest.raises(ConnectionClosed):
                 await second.recv()
         assert (second.close_code, (second.close_reason or "").partition(":")[0]) == (1013, "TOO_MANY_CONNECTIONS")
-        async with httpx2.AsyncClient() as client:
-            headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
-            response = await client.post(f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
+        async with httpx2.AsyncClient() as http:
+            headers = {"X-API-Key": client.secret, "Accept": "text/event-stream"}
+            response = await http.post(f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
         assert response.status_code == 429
         assert response.json()["errors"][0]["extensions"] == {"code": "TOO_MANY_CONNECTIONS", "retryAfter": 10}
 
 
 async def test_subscribers_are_counted_by_transport(database_url: str) -> None:
-    async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
-        headers = {"X-API-Key": ask.secret, "Accept": "text/event-stream"}
-        async with socket(port, ask.secret) as connection:
+    async with hub(database_url) as (client, port), httpx2.AsyncClient() as http:
+        headers = {"X-API-Key": client.secret, "Accept": "text/event-stream"}
+        async with socket(port, client.secret) as connection:
             assert await follow(connection, "a") == "next"
             assert await follow(connection, "b") == "next"
-            stream = client.stream("POST", f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
+            stream = http.stream("POST", f"http://127.0.0.1:{port}/graphql", json={"query": FOLLOW}, headers=headers)
             async with stream as response:
                 assert response.status_code == 200
                 assert await subscribers(port) == {"websocket": 2, "sse": 1}
@@ -110,11 +110,11 @@ async def test_subscribers_are_counted_by_transport(database_url: str) -> None:
 
 
 async def test_created_ticket_opens_an_event_stream(database_url: str) -> None:
-    async with hub(database_url) as (ask, port), httpx2.AsyncClient() as client:
-        ticket = (await ask("mutation { createStreamTicket { ticket expiresAt } }")).data["createStreamTicket"][
+    async with hub(database_url) as (client, port), httpx2.AsyncClient() as http:
+        ticket = (await client("mutation { createStreamTicket { ticket expiresAt } }")).data["createStreamTicket"][
             "ticket"
         ]
-        stream = client.stream(
+        stream = http.stream(
             "GET",
             f"http://127.0.0.1:{port}/graphql",
             params={"query": FOLLOW, "ticket": ticket},
