@@ -179,7 +179,10 @@ STRICT_LIMITS = SocketLimits(ping_seconds=0.1, stalled_seconds=3)
 
 
 async def read_slowly(reader: asyncio.StreamReader, end: bytes) -> None:
-    """Reads at most 2 MB/s for 5 s, longer than the stall limit and the close timeout, then quickly up to `end`."""
+    """Reads at most 2 MB/s for 5 s, then quickly up to `end`.
+
+    The slow part takes longer than the stall limit and the close timeout.
+    """
     loop = asyncio.get_running_loop()
     begun, read = loop.time(), 0
     while (seconds := loop.time() - begun) < 5:
