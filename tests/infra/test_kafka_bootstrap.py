@@ -37,7 +37,7 @@ async def test_absent_brokers_are_grouped_by_reason():
 async def test_each_broker_has_its_own_reason():
     async with fake_server(silent=False) as closing, fake_server(silent=True) as silent:
         reasons = await diagnose(Cluster((closing, silent), 3))
-    assert reasons.startswith(f"{closing}: hangs up, ")
+    assert reasons.startswith(f"{closing}: closes the connection, ")
     assert reasons.endswith(f"; {silent}: no answer")
 
 

@@ -90,7 +90,7 @@ async def test_failed_send_fails_transaction(kafka: str) -> None:
     await producer.send(Record(topic, b"k", os.urandom(10_000)))
     with pytest.raises(BrokerError):
         await producer.commit()  # fails: delivery was not awaited
-    with pytest.raises(RejectedError, match="larger than the topic takes"):
+    with pytest.raises(RejectedError, match="larger than the topic allows"):
         await producer.flush()
     await producer.close()
     successor = await Producer.open(cluster, f"tx-{topic}", 1_000_000)

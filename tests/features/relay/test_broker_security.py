@@ -153,10 +153,10 @@ async def test_authenticated_relay_delivers_exactly_once(
         ({"sasl_password": "pen"}, "invalid credentials"),
         ({"sasl_username": "stranger"}, "invalid credentials"),
         ({"tls_ca_file": None}, "certificate verify failed"),
-        ({"tls_cert_file": None, "tls_key_file": None}, "which they are not given"),
+        ({"tls_cert_file": None, "tls_key_file": None}, "that is not configured"),
         (
             {"security_protocol": "SSL", "sasl_mechanism": None, "sasl_username": None, "sasl_password": None},
-            "which they are not given",
+            "that is not configured",
         ),
         ({"tls_cert_file": Path("/nowhere/relay.crt")}, "No such file"),
     ],

@@ -1,1 +1,1 @@
-"""Kafka as the relay needs it: transactions that end, topics that fit, and a state that is read to its end."""
+"""The relay's interface to Kafka: producers, topics and the state topic, with a time limit on every call."""

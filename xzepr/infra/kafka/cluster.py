@@ -1,4 +1,4 @@
-"""A Kafka cluster: where it is, how long a call to it may take, and how its failures are told."""
+"""A Kafka cluster: its addresses and security, time limits of calls, and the errors that calls raise."""
 
 import asyncio
 import ssl
@@ -19,27 +19,29 @@ from aiokafka.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """How brokers know us, and we them."""
+    """How the hub and the brokers authenticate each other."""
 
     protocol: str = "PLAINTEXT"
     """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
     mechanism: str | None = None
-    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with SASL."""
+    """With SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
-    """PEM; None: whom the system trusts."""
+    """Trusted authorities (PEM); None for those that the system trusts."""
     cert_file: Path | None = None
     key_file: Path | None = None
 
     def options(self) -> dict[str, Any]:
-        """For any of aiokafka's clients. Files are read each time, so that renewed certificates are used as soon as
-        the relay connects anew. Raises OSError."""
+        """Returns options for any aiokafka client. Raises OSError if a file cannot be read.
+
+        Reads the files each time, so that a new connection uses renewed certificates.
+        """
         options: dict[str, Any] = {"security_protocol": self.protocol}
         if self.protocol.endswith("SSL"):
             context = ssl.create_default_context(cafile=self.ca_file)
             if self.cert_file is not None:
-                # A key with a password would make OpenSSL ask for it at the terminal: refused instead.
+                # The empty password makes an encrypted key an error. Without it, OpenSSL would prompt at the terminal.
                 context.load_cert_chain(self.cert_file, self.key_file, password="")
             options["ssl_context"] = context
         if self.mechanism is not None:
@@ -51,34 +53,34 @@ class Security:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where the brokers are."""
+    """A Kafka cluster, and how to connect to it."""
 
     brokers: tuple[str, ...]
-    """host:port, any that are known."""
+    """host:port of at least one broker."""
     timeout_seconds: float = 30.0
-    """Seconds that one call may take."""
+    """Time limit of one call."""
     security: Security = Security()
 
     def options(self) -> dict[str, Any]:
-        """What all of aiokafka's clients are given. Raises BrokerError when a certificate cannot be read."""
+        """Returns options for any aiokafka client. Raises BrokerError if a certificate cannot be read."""
         try:
             security = self.security.options()
-        except OSError as error:  # of which ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             raise BrokerError(f"read the certificates of kafka.tls_*: {error}") from error
         return security | {"bootstrap_servers": ",".join(self.brokers), "request_timeout_ms": self.timeout_ms}
 
     @property
     def timeout_ms(self) -> int:
-        """The same in milliseconds, for the client's own requests."""
+        """The time limit in milliseconds, for the client's own requests."""
         return int(self.timeout_seconds * 1000)
 
 
 class BrokerError(Exception):
-    """A call to Kafka failed or took too long, and what it did is unknown. What it was called on is of no more use."""
+    """A call to Kafka failed or timed out, and its outcome is unknown. The client must not be used again."""
 
 
 class FencedError(BrokerError):
-    """A newer producer has this transactional id, or the transaction took too long: Kafka says the same for both."""
+    """A newer producer has this transactional id, or the transaction took too long: Kafka reports both alike."""
 
 
 class CompetingProducerError(FencedError):
@@ -86,21 +88,23 @@ class CompetingProducerError(FencedError):
 
 
 class RejectedError(BrokerError):
-    """The brokers will not have what was sent, for what it is and not for how they are: it is refused every time. They
-    judge batches, so that what was sent together with the culprit is refused with it."""
+    """The brokers will never accept at least one of the messages that were sent.
+
+    Brokers check batches, so other messages of the same batch are rejected, too.
+    """
 
     def __init__(self, topic: str, reason: str) -> None:
         """`reason` is for an operator."""
-        super().__init__(f"topic {topic} refuses a message: {reason}")
+        super().__init__(f"topic {topic} rejects a message: {reason}")
         self.topic = topic
         self.reason = reason
 
 
 class MessagesLostError(Exception):
-    """A partition ends before a message that had arrived in it: its topic was made anew, or brokers lost its end."""
+    """A partition ends before an acknowledged message: its topic was recreated, or brokers lost its newest messages."""
 
     def __init__(self, topic: str, partition: int, offset: int) -> None:
-        """`reached` is the offset of that message."""
+        """`offset` is that of the acknowledged message."""
         super().__init__(f"partition {partition} of topic {topic} ends before offset {offset}, which it had reached")
         self.topic = topic
         self.partition = partition
@@ -108,7 +112,7 @@ class MessagesLostError(Exception):
 
 
 class InvalidRecordError(BrokerResponseError):
-    """What aiokafka takes for an unknown error: a broker's own check of the record failed."""
+    """A broker's validation of a record failed. aiokafka does not know this error code."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -117,28 +121,29 @@ class InvalidRecordError(BrokerResponseError):
 
 kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
 
+# Errors caused by a record itself. A rejected timestamp is not one: a clock is wrong, and the record is accepted later.
 REJECTIONS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
-"""The errors that are about a record. A time stamp that is refused is about somebody's clock, and passes."""
 
 
 def rejection(topic: str, error: BrokerResponseError) -> RejectedError:
-    """One of REFUSALS for an operator."""
+    """Converts one of REJECTIONS, with a reason for an operator."""
     if isinstance(error, InvalidRecordError):
         return RejectedError(topic, f"{error.description} ({error.message})")
     return RejectedError(
-        topic, f"it is larger than the topic takes ({error.message}: max.message.bytes, segment.bytes)"
+        topic, f"it is larger than the topic allows ({error.message}: max.message.bytes, segment.bytes)"
     )
 
 
 class TopicError(Exception):
-    """A topic is not what it has to be, and an operator has to act; the message says how."""
+    """A topic is unsuitable, and an operator has to act; the message explains how."""
 
 
 @asynccontextmanager
 async def call(cluster: Cluster, action: str, seconds: float | None = None) -> AsyncGenerator[None]:
-    """Bounds what is awaited inside and turns every failure of it into BrokerError.
+    """Limits the time of the block (to `seconds`, or the cluster's limit) and converts its errors to BrokerError.
 
-    aiokafka has no time limits of its own, and fails with anything from KafkaError to AssertionError."""
+    aiokafka has no time limits of its own, and raises anything from KafkaError to AssertionError.
+    """
     limit = cluster.timeout_seconds if seconds is None else seconds
     try:
         async with asyncio.timeout(limit):
@@ -149,7 +154,7 @@ async def call(cluster: Cluster, action: str, seconds: float | None = None) -> A
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise BrokerError(f"{action}: the client gave up") from None  # a task of its own was cancelled, not ours
+        raise BrokerError(f"{action}: the client gave up") from None  # the client cancelled its own task, not this one
     except ProducerFenced as error:
         raise FencedError(f"{action}: fenced by another producer, or the transaction took too long") from error
     except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""Ends of topics, and the newest value of a key in a compacted topic of one partition, read to its end."""
+"""Reads the ends of topics, and the newest value of a key in a compacted topic of one partition."""
 
 import asyncio
 from contextlib import suppress
@@ -8,12 +8,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, call
 
+# How many of the newest entries are read first: the newest value of a key in use is nearly always among them.
 _TAIL_OFFSETS = 2_000
-"""Whoever writes this key wrote lately: its newest value is nearly always among the newest entries."""
 
 
 async def end_offsets(cluster: Cluster, topic: str, partitions: int) -> dict[int, int]:
-    """The offset of the next message of each of a topic's partitions, which has so many. Raises BrokerError."""
+    """Returns the end offset (of the next message) of each of a topic's `partitions`. Raises BrokerError."""
     async with call(cluster, f"find the ends of topic {topic}"):
         consumer = _consumer(cluster, "read_uncommitted")
         try:
@@ -25,10 +25,11 @@ async def end_offsets(cluster: Cluster, topic: str, partitions: int) -> dict[int
 
 
 async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None:
-    """The newest committed value of the key; None when it has none. Raises BrokerError.
+    """Returns the newest committed value of the key; None if it has none. Raises BrokerError.
 
-    "The end" is the high watermark. A committed reader by itself ends before the first transaction that is still open,
-    and where hubs share the topic that may be another hub's, begun before our newest entry: then this waits for it."""
+    Reads up to the high watermark. A read-committed consumer alone would end before the first open transaction. If
+    hubs share the topic, that may be another hub's, begun before this hub's newest entry; then this waits for it.
+    """
     partition = TopicPartition(topic, 0)
     async with call(cluster, f"read topic {topic} to its end (a transaction in it may still be open)"):
         begin, end = await _bounds(cluster, partition)
@@ -72,7 +73,7 @@ async def _bounds(cluster: Cluster, partition: TopicPartition) -> tuple[int, int
 async def _stop(cluster: Cluster, consumer: Any) -> None:
     with suppress(BrokerError):
         async with call(cluster, "stop reading", 5.0):
-            # Its tasks must have begun: one that is cancelled before makes stop() raise CancelledError.
+            # Lets its tasks begin: cancelling a task that has not begun would make stop() raise CancelledError.
             await asyncio.sleep(0)
             await consumer.stop()
 
@@ -80,8 +81,10 @@ async def _stop(cluster: Cluster, consumer: Any) -> None:
 async def _read(
     consumer: Any, partition: TopicPartition, start: int, end: int, key: bytes
 ) -> tuple[bool, bytes | None]:
-    """Whether the key is among the offsets from `start` up to and without `end`, and its newest value there: None where
-    it was taken back."""
+    """Reads the offsets from `start` up to, but not including, `end`.
+
+    Returns whether the key is among them, and its newest value there (None if it was deleted).
+    """
     found, value = False, None
     consumer.seek(partition, start)
     while await consumer.position(partition) < end:

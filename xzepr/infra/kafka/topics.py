@@ -1,4 +1,4 @@
-"""Topics: which exist and how they are configured, and creating those that are missing."""
+"""Topics: reads their configuration, and creates missing ones."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,14 @@ from aiokafka.errors import for_code
 from xzepr.infra.kafka.bootstrap import diagnose
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, TopicError, call
 
+# Kafka's error codes.
 _TOPIC_EXISTS = 36
 _POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED = 44, 38, 29
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as the cluster has it."""
+    """An existing topic."""
 
     name: str
     partitions: int
@@ -38,10 +39,10 @@ class NewTopicSpec:
 
 
 class Topics:
-    """The topics of a cluster, through one connection that `close` ends."""
+    """Access to the topics of a cluster over one connection, opened and closed by `async with`."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Opens nothing yet. Raises BrokerError when a certificate cannot be read."""
+        """Opens no connection yet. Raises BrokerError if a certificate cannot be read."""
         self._cluster = cluster
         self._client: Any = AIOKafkaAdminClient(client_id="xzepr-relay", **cluster.options())
 
@@ -60,22 +61,22 @@ class Topics:
         await self.close()
 
     async def close(self) -> None:
-        """Lets go of the connection."""
+        """Closes the connection."""
         with suppress(BrokerError):
             async with call(self._cluster, "close", 5.0):
                 await self._client.close()
 
     async def find(self, names: Sequence[str]) -> dict[str, Topic]:
-        """Those of the topics that exist, by name. Raises BrokerError."""
+        """Returns those of the named topics that exist, by name. Raises BrokerError."""
         async with call(self._cluster, "read topics"):
-            # Asked for by its name, a topic is created where brokers create topics by themselves; so ask for all.
+            # Requests all topics: brokers that create topics on demand would create one that is requested by name.
             described: list[dict[str, Any]] = await self._client.describe_topics()
             partitions = {topic["topic"]: len(topic["partitions"]) for topic in described}
             return {name: await self._read(name, partitions[name]) for name in names if name in partitions}
 
     async def _read(self, name: str, partitions: int) -> Topic:
-        asked = ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": "", "max.message.bytes": ""})
-        [response] = await self._client.describe_configs([asked])
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": "", "max.message.bytes": ""})
+        [response] = await self._client.describe_configs([resource])
         error, message, _, _, entries = response.resources[0]
         if error:
             raise BrokerError(f"read the configuration of topic {name}: {message or for_code(error).__name__}")
@@ -83,8 +84,10 @@ class Topics:
         return Topic(name, partitions, values["cleanup.policy"], int(values["max.message.bytes"]))
 
     async def create(self, spec: NewTopicSpec) -> Topic:
-        """Creates a topic and waits until it is there; fine if another process just did. Raises TopicError for what
-        only an operator can mend."""
+        """Creates a topic, unless it exists, and waits until brokers list it.
+
+        Raises TopicError if an operator has to act, BrokerError otherwise.
+        """
         new = NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=dict(spec.config))
         async with call(self._cluster, f"create topic {spec.name}"):
             response = await self._client.create_topics([new])
@@ -92,13 +95,13 @@ class Topics:
             if error not in (0, _TOPIC_EXISTS):
                 raise _creation_error(spec.name, error, message)
             while True:
-                if found := await self.find([spec.name]):
-                    return found[spec.name]
+                if topics := await self.find([spec.name]):
+                    return topics[spec.name]
                 await asyncio.sleep(0.05)
 
 
 def _creation_error(name: str, error: int, message: str | None) -> Exception:
-    told = f"topic {name} cannot be created: {message or for_code(error).__name__}"
+    text = f"topic {name} cannot be created: {message or for_code(error).__name__}"
     if error in (_POLICY_VIOLATION, _INVALID_REPLICATION_FACTOR, _NOT_ALLOWED):
-        return TopicError(f"{told} Create it, or change the kafka settings")
-    return BrokerError(told)
+        return TopicError(f"{text} Create it, or change the kafka settings")
+    return BrokerError(text)
