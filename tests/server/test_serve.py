@@ -1,4 +1,4 @@
-"""`xzepr serve` as an operator meets it: what it says, how it ends, and what it survives."""
+"""`xzepr serve` for an operator: its output, its start errors, its end, and restarts of its database."""
 
 import asyncio
 import re
@@ -21,6 +21,7 @@ from tests.support.hub import until
 from tests.support.postgres import FAST, temporary_folder
 from tests.support.requests import new_event
 from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment
+from tests.support.workers import is_running
 from xzepr.infra.embedded import EmbeddedPostgres
 from xzepr.infra.migrate import migrate
 
@@ -30,13 +31,13 @@ CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { cu
 
 @pytest.fixture
 def folder() -> Generator[Path]:
-    with temporary_folder() as one:
-        yield one
+    with temporary_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
 def keys(folder: Path) -> dict[str, str]:
-    """The variables that name a key pair, as `xzepr keys init` prints them."""
+    """The variables of a key pair, as `xzepr keys init` prints them."""
     pair = key_pair()
     (folder / "private.pem").write_text(pair.private_pem)
     (folder / "public.pem").write_text(pair.public_pem)
@@ -48,7 +49,7 @@ def keys(folder: Path) -> dict[str, str]:
 
 
 def serve(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-    """`xzepr serve` with nothing set but this, its two streams apart."""
+    """Starts `xzepr serve` with only these settings, with separate standard output and standard error."""
     return subprocess.Popen(
         [sys.executable, "-m", "xzepr", "serve", "--data-dir", str(folder / "data"), *arguments],
         cwd=folder,
@@ -59,8 +60,8 @@ def serve(folder: Path, *arguments: str, environ: Mapping[str, str] | None = Non
     )
 
 
-def refused(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
-    """What a start that must fail says, in one line, without a traceback."""
+def start_error(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+    """Runs a start that must fail. Returns its one-line message; a traceback is a failure."""
     process = serve(folder, *arguments, environ=environ)
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, out + err
@@ -72,7 +73,7 @@ def refused(folder: Path, *arguments: str, environ: Mapping[str, str] | None = N
 
 @contextmanager
 def served(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Generator[ServedHub]:
-    """A hub that answers, ended as Ctrl-C does."""
+    """Runs a hub, and stops it as Ctrl-C does."""
     hub = ServedHub.start(folder / "data", *arguments, environ=environ)
     try:
         yield hub
@@ -81,18 +82,18 @@ def served(folder: Path, *arguments: str, environ: Mapping[str, str] | None = No
 
 
 def read_until_ready(process: "subprocess.Popen[str]") -> str:
-    """What a hub prints until it has said all about itself."""
+    """Returns the output up to the last line of the start."""
     assert process.stdout is not None
-    said: list[str] = []
+    lines: list[str] = []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         if line.lstrip().startswith("Kafka"):
             break
-    return "".join(said)
+    return "".join(lines)
 
 
 def end(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
-    """Ends it by a signal, which must be a clean end; gives what it still says."""
+    """Stops a hub with a signal and returns its remaining output. The end must be clean."""
     process.send_signal(number)
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, out + err
@@ -101,47 +102,39 @@ def end(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
 
 
 def database_pid(folder: Path) -> int:
-    """The process of a hub's own PostgreSQL."""
+    """Returns the process id of a hub's embedded PostgreSQL."""
     return int((folder / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-
-
-def runs(pid: int) -> bool:
-    """Whether there is such a process that has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_second_start_reuses_data_folder(folder: Path) -> None:
     process = serve(folder, "--port", "0")
-    said = read_until_ready(process)
-    url = re.search(r"answers at (http://127\.0\.0\.1:\d+)\n", said)
-    assert url, said
-    assert f"{url[1]}/graphql/playground" in said
-    assert f"data folder  {folder / 'data'}\n" in said
-    kept = folder / "data" / "admin-password"
-    assert str(kept) in said
-    password = kept.read_text().strip()
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert password not in said
+    output = read_until_ready(process)
+    url = re.search(r"answers at (http://127\.0\.0\.1:\d+)\n", output)
+    assert url, output
+    assert f"{url[1]}/graphql/playground" in output
+    assert f"data folder  {folder / 'data'}\n" in output
+    password_file = folder / "data" / "admin-password"
+    assert str(password_file) in output
+    password = password_file.read_text().strip()
+    assert stat.S_IMODE(password_file.stat().st_mode) == 0o600
+    assert password not in output
     database = database_pid(folder)
     assert asyncio.run(Client(url[1]).logged_in("admin", password)).token
-    said += end(process, signal.SIGINT)
-    assert not runs(database)
-    assert password not in said
+    output += end(process, signal.SIGINT)
+    assert not is_running(database)
+    assert password not in output
 
-    before = kept.stat().st_mtime_ns
+    before = password_file.stat().st_mtime_ns
     process = serve(folder, "--port", "0")
-    again = read_until_ready(process)
-    url = re.search(r"answers at (http://\S+)", again)
-    assert url, again
-    assert "password" not in again
-    assert kept.stat().st_mtime_ns == before
+    second_output = read_until_ready(process)
+    url = re.search(r"answers at (http://\S+)", second_output)
+    assert url, second_output
+    assert "password" not in second_output
+    assert password_file.stat().st_mtime_ns == before
     database = database_pid(folder)
     assert asyncio.run(Client(url[1]).logged_in("admin", password)).token
     end(process, signal.SIGTERM)
-    assert not runs(database)
+    assert not is_running(database)
 
 
 def test_interrupted_start_leaves_no_database_running(folder: Path) -> None:
@@ -150,27 +143,27 @@ def test_interrupted_start_leaves_no_database_running(folder: Path) -> None:
     asyncio.run(until(lambda: pid_file.exists() and bool(pid_file.read_text().strip()), SECONDS))
     database = database_pid(folder)
     end(process, signal.SIGINT)
-    assert not runs(database)
+    assert not is_running(database)
 
 
 def test_taken_port_fails_before_the_database_starts(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        said = refused(folder, "--port", str(port))
-    assert f"127.0.0.1:{port}" in said
-    assert "--port" in said
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        message = start_error(folder, "--port", str(port))
+    assert f"127.0.0.1:{port}" in message
+    assert "--port" in message
     assert not (folder / "data").exists()
 
 
 def test_foreign_host_address_is_a_start_error(folder: Path) -> None:
-    assert "192.0.2.1" in refused(folder, "--port", "0", "--host", "192.0.2.1")
-    assert "no-such-host.invalid" in refused(folder, "--port", "0", "--host", "no-such-host.invalid")
+    assert "192.0.2.1" in start_error(folder, "--port", "0", "--host", "192.0.2.1")
+    assert "no-such-host.invalid" in start_error(folder, "--port", "0", "--host", "no-such-host.invalid")
 
 
 def test_data_folder_in_use_is_a_start_error(folder: Path) -> None:
     with served(folder) as hub:
-        said = refused(folder, "--port", "0")
-        assert f"in use by another xzepr server (pid {hub.process.pid})" in said
+        message = start_error(folder, "--port", "0")
+        assert f"in use by another xzepr server (pid {hub.process.pid})" in message
         assert httpx2.get(f"{hub.url}/health", trust_env=False).json()["status"] == "healthy"
 
 
@@ -178,24 +171,24 @@ def test_external_database_needs_schema_before_keys(
     folder: Path, empty_database_url: str, keys: dict[str, str]
 ) -> None:
     environ = {"DATABASE_URL": empty_database_url}
-    assert "`xzepr migrate`" in refused(folder, "--port", "0", environ={**environ, **keys})
+    assert "`xzepr migrate`" in start_error(folder, "--port", "0", environ={**environ, **keys})
     migrate(empty_database_url, say=print)
-    assert "`xzepr keys init`" in refused(folder, "--port", "0", environ=environ)
+    assert "`xzepr keys init`" in start_error(folder, "--port", "0", environ=environ)
     assert not (folder / "data").exists()
 
 
 def test_unreachable_database_is_a_start_error(folder: Path, keys: dict[str, str]) -> None:
     environ = {"DATABASE_URL": "postgresql://xzepr:hunter2@127.0.0.1:1/xzepr", **keys}
-    said = refused(folder, "--port", "0", environ=environ)
-    assert "127.0.0.1" in said
-    assert "hunter2" not in said
+    message = start_error(folder, "--port", "0", environ=environ)
+    assert "127.0.0.1" in message
+    assert "hunter2" not in message
 
 
 def test_health_supports_get_plus_head(folder: Path) -> None:
     with served(folder, environ={"XZEPR__TELEMETRY__TRACING_ENABLED": "1"}) as hub, _client(hub) as http:
         for path in ("/health", "/health/live", "/health/ready", "/metrics", "/", "/graphql/playground"):
-            got, head = http.get(path), http.head(path)
-            assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
+            get, head = http.get(path), http.head(path)
+            assert (get.status_code, head.status_code, head.content) == (200, 200, b""), path
         assert http.get("/health", headers={"Host": "evil.example"}).status_code == 421
         assert http.get("/nothing").status_code == 404
         assert http.post("/health").status_code == 405
@@ -214,14 +207,14 @@ def test_next_start_takes_over_from_a_killed_hub(folder: Path) -> None:
 
     async def record() -> str:
         client = await Client(first.url).logged_in("admin", ADMIN_PASSWORD)
-        answer = await client(CREATE, input=new_event(await client.receiver("build")))
-        return answer.data["createEvent"]["event"]["id"]
+        response = await client(CREATE, input=new_event(await client.receiver("build")))
+        return response.data["createEvent"]["event"]["id"]
 
     id = asyncio.run(record())
     first.kill()
     with served(folder) as second:
         assert database_pid(folder) != database
-        assert not runs(database)
+        assert not is_running(database)
 
         async def read() -> str:
             client = await Client(second.url).logged_in("admin", ADMIN_PASSWORD)
@@ -231,18 +224,18 @@ def test_next_start_takes_over_from_a_killed_hub(folder: Path) -> None:
 
 
 async def test_subscriber_sees_event_recorded_by_another_server(database_url: str, keys: dict[str, str]) -> None:
-    with temporary_folder() as one, temporary_folder() as other:
+    with temporary_folder() as folder, temporary_folder() as other_folder:
         environ = {"DATABASE_URL": database_url, **keys}
-        with served(one, environ=environ) as left, served(other, environ=environ) as right:
-            here = await Client(left.url).logged_in("admin", left.admin_password)
-            there = Client(right.url, here.token)  # one key pair: a token of either is good at both
-            receiver = await here.receiver("build")
-            async with there.socket(kinds=["EVENT_RECORDED"]) as frames:
+        with served(folder, environ=environ) as hub, served(other_folder, environ=environ) as other_hub:
+            writer = await Client(hub.url).logged_in("admin", hub.admin_password)
+            subscriber = Client(other_hub.url, writer.token)  # both hubs have the same key pair
+            receiver = await writer.receiver("build")
+            async with subscriber.socket(kinds=["EVENT_RECORDED"]) as frames:
                 await frames.next()
-                created = (await here(CREATE, input=new_event(receiver))).data["createEvent"]
+                created = (await writer(CREATE, input=new_event(receiver))).data["createEvent"]
                 frame = await frames.message()
             assert (frame["event"]["id"], frame["cursor"]) == (created["event"]["id"], created["cursor"])
-            assert not (one / "data" / "postgres").exists()
+            assert not (folder / "data" / "postgres").exists()
 
 
 async def test_server_recovers_when_the_database_returns(keys: dict[str, str]) -> None:
@@ -258,24 +251,24 @@ async def test_server_recovers_when_the_database_returns(keys: dict[str, str]) -
                 async with httpx2.AsyncClient(base_url=hub.url, trust_env=False, timeout=SECONDS) as http:
                     assert (await http.get("/health/ready")).status_code == 503
                     assert (await http.get("/health/live")).status_code == 200
-                away = await client(CREATE, input=new_event(receiver))
-                assert away.codes[0] in ("UNAVAILABLE", "OVERLOADED"), away.raw
-                assert away.errors[0]["extensions"]["retryAfter"]
+                failed = await client(CREATE, input=new_event(receiver))
+                assert failed.codes[0] in ("UNAVAILABLE", "OVERLOADED"), failed.raw
+                assert failed.errors[0]["extensions"]["retryAfter"]
                 server = await EmbeddedPostgres.start(database / "data", say=print, settings=FAST)
                 try:
-                    back = await created_at_last(client, receiver)
-                    assert (await frames.message())["event"]["id"] == back["event"]["id"]
+                    created = await create_with_retries(client, receiver)
+                    assert (await frames.message())["event"]["id"] == created["event"]["id"]
                     listed = (await client("{ events { nodes { id } } }")).data["events"]["nodes"]
-                    assert listed == [{"id": back["event"]["id"]}]
+                    assert listed == [{"id": created["event"]["id"]}]
                 finally:
                     hub.stop()
                     await server.stop()
 
 
-async def created_at_last(client: Client, receiver: str) -> dict[str, Any]:
-    """The event that is recorded once the database answers again."""
+async def create_with_retries(client: Client, receiver: str) -> dict[str, Any]:
+    """Sends an event until the database answers again. Returns the recorded event."""
     async with asyncio.timeout(SECONDS):
-        while (answer := await client(CREATE, input=new_event(receiver))).errors:
-            assert answer.codes[0] in ("UNAVAILABLE", "OVERLOADED"), answer.raw
-            await asyncio.sleep(answer.errors[0]["extensions"]["retryAfter"] / 10)
-    return answer.data["createEvent"]
+        while (response := await client(CREATE, input=new_event(receiver))).errors:
+            assert response.codes[0] in ("UNAVAILABLE", "OVERLOADED"), response.raw
+            await asyncio.sleep(response.errors[0]["extensions"]["retryAfter"] / 10)
+    return response.data["createEvent"]

@@ -1,4 +1,4 @@
-"""What the settings of a served hub say about WebSockets, as clients meet it."""
+"""The WebSocket settings of a served hub, as a client sees them."""
 
 import asyncio
 import json
@@ -15,8 +15,7 @@ from tests.support.server import ServedHub, serving
 from xzepr.server.uvicorn_protocols import WebSocketProtocol
 
 MAX_FRAME_BYTES = 2000
-INIT_SECONDS = 3.5
-"""More than there are without the setting."""
+INIT_SECONDS = 3.5  # longer than the default
 PING_SECONDS = 2
 
 
@@ -42,14 +41,14 @@ async def opened(hub: ServedHub, *, init: bool = True) -> AsyncGenerator[ClientC
 
 
 async def closed(socket: ClientConnection) -> int | None:
-    """The code with which the hub closes; it must say nothing before."""
+    """Waits until the hub closes the connection and returns the close code. A frame before that is a failure."""
     with pytest.raises(ConnectionClosed):
         await asyncio.wait_for(socket.recv(), 30)
     return socket.close_code
 
 
 def ping(size: int) -> str:
-    """One of so many bytes."""
+    """Returns a ping of `size` bytes."""
     frame = {"type": "ping", "payload": {"x": ""}}
     return json.dumps(frame | {"payload": {"x": "x" * (size - len(json.dumps(frame)))}})
 
@@ -59,24 +58,24 @@ async def test_too_large_frame_closes_with_1009(hub: ServedHub, size: int) -> No
     async with opened(hub) as socket:
         await socket.send(ping(MAX_FRAME_BYTES))
         assert json.loads(await socket.recv())["type"] == "pong"
-        with suppress(ConnectionClosed):  # before all of it was sent
+        with suppress(ConnectionClosed):  # if the hub closes before all is sent
             await socket.send(ping(size))
         assert await closed(socket) == 1009
     assert "Traceback" not in "".join(hub.lines)
 
 
 async def test_close_code_reaches_a_client_that_is_still_sending(hub: ServedHub) -> None:
-    said, begun = b"", float("-inf")
-    async with asyncio.timeout(60):  # again, where sending took longer than anybody is heard out
-        while not said and time.monotonic() - begun >= WebSocketProtocol.linger_seconds:
-            begun = time.monotonic()
-            said = await _heard_while_sending(hub)
-    assert said[:1] == b"\x88"
-    assert said[2:4] == (1009).to_bytes(2, "big")
+    received, began = b"", float("-inf")
+    async with asyncio.timeout(60):  # tries again if sending took longer than the hub lingers
+        while not received and time.monotonic() - began >= WebSocketProtocol.linger_seconds:
+            began = time.monotonic()
+            received = await _send_too_large_frame(hub)
+    assert received[:1] == b"\x88"
+    assert received[2:4] == (1009).to_bytes(2, "big")
 
 
-async def _heard_while_sending(hub: ServedHub) -> bytes:
-    """What the hub says to who sends a frame of which a tenth is too much already; nothing where it was cut off."""
+async def _send_too_large_frame(hub: ServedHub) -> bytes:
+    """Sends a tenth of a huge frame, which is too large already. Returns the response, empty if it was cut off."""
     reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
     writer.write(
         b"GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -97,20 +96,20 @@ async def _heard_while_sending(hub: ServedHub) -> bytes:
 
 
 async def test_client_without_init_is_closed_with_4408(hub: ServedHub) -> None:
-    begun = time.monotonic()
+    began = time.monotonic()
     async with opened(hub, init=False) as socket:
         assert await closed(socket) == 4408
-    assert time.monotonic() - begun >= INIT_SECONDS
+    assert time.monotonic() - began >= INIT_SECONDS
 
 
 @pytest.mark.slow
 async def test_connection_closes_after_an_unanswered_ping(hub: ServedHub) -> None:
-    begun = time.monotonic()
+    began = time.monotonic()
     async with opened(hub) as socket:
         for _ in range(2):
             assert json.loads(await asyncio.wait_for(socket.recv(), 10)) == {"type": "ping"}
             await socket.send('{"type": "pong"}')
-        assert 2 * PING_SECONDS <= time.monotonic() - begun < 2 * PING_SECONDS + 10
+        assert 2 * PING_SECONDS <= time.monotonic() - began < 2 * PING_SECONDS + 10
         assert json.loads(await socket.recv()) == {"type": "ping"}
         assert await closed(socket) == 1001
 

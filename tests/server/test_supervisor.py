@@ -1,4 +1,4 @@
-"""How workers are looked after, tried on small programs in their place."""
+"""The supervisor of workers, tested with shell scripts in their place."""
 
 import asyncio
 import itertools
@@ -17,19 +17,18 @@ from xzepr.server.supervisor import Spawn, Workers
 from xzepr.server.worker_config import WorkerConfig, receive_config
 from xzepr.settings import Settings
 
-ANSWER = "dd bs=65536 count=1 of=/dev/null 2>&1; printf + >&0; "
-"""Reads what it is handed, and answers."""
+ANSWER = "dd bs=65536 count=1 of=/dev/null 2>&1; printf + >&0; "  # reads its config and reports that it answers
 SECONDS = 20
 
 
 @pytest.fixture
 def listener() -> Generator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        yield one
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
 
 
 def spawning(script: str, started: list[float]) -> Spawn:
-    """Shell scripts for workers; notes when each was started."""
+    """Returns a function that starts a shell script as a worker and notes the time of each start."""
 
     async def spawn(channel: socket.socket, listener: int) -> asyncio.subprocess.Process:
         started.append(time.monotonic())
@@ -39,17 +38,17 @@ def spawning(script: str, started: list[float]) -> Spawn:
 
 
 def workers(count: int, folder: Path, spawn: Spawn, drain_seconds: float = 5) -> Workers:
-    def handover(number: int) -> WorkerConfig:
+    def config(number: int) -> WorkerConfig:
         return WorkerConfig(number, Settings(), "postgresql://u:secret@h/d", key_pair(), -1, folder)
 
-    return Workers(count, handover, drain_seconds, spawn)
+    return Workers(count, config, drain_seconds, spawn)
 
 
 async def test_failing_worker_restarts_at_growing_intervals(tmp_path: Path, listener: socket.socket) -> None:
     started: list[float] = []
     signals = StopSignals()
-    dying = workers(1, tmp_path, spawning(ANSWER + "exit 3", started))
-    running = asyncio.create_task(dying.run(signals, listener, lambda: None))
+    failing = workers(1, tmp_path, spawning(ANSWER + "exit 3", started))
+    running = asyncio.create_task(failing.run(signals, listener, lambda: None))
     await until(lambda: len(started) >= 5)
     signals.first.set()
     async with asyncio.timeout(SECONDS):
@@ -60,42 +59,43 @@ async def test_failing_worker_restarts_at_growing_intervals(tmp_path: Path, list
 
 
 async def test_ready_is_reported_once_after_all_workers_answer(tmp_path: Path, listener: socket.socket) -> None:
-    said: list[float] = []
+    reported: list[float] = []
     signals, started = StopSignals(), list[float]()
     may_end = tmp_path / "may-end"
     script = f"sleep 0.3; {ANSWER} until [ -e {may_end} ]; do sleep 0.05; done; exit 1"
-    late = workers(3, tmp_path, spawning(script, started))
-    running = asyncio.create_task(late.run(signals, listener, lambda: said.append(time.monotonic())))
-    await until(lambda: bool(said))
+    slow = workers(3, tmp_path, spawning(script, started))
+    running = asyncio.create_task(slow.run(signals, listener, lambda: reported.append(time.monotonic())))
+    await until(lambda: bool(reported))
     assert len(started) == 3
     may_end.touch()
-    await until(lambda: len(started) >= 9)  # all came again, and answered
+    await until(lambda: len(started) >= 9)  # all were restarted and answered again
     signals.first.set()
     async with asyncio.timeout(SECONDS):
         await running
-    assert len(said) == 1
-    assert said[0] - started[2] >= 0.3
+    assert len(reported) == 1
+    assert reported[0] - started[2] >= 0.3
 
 
 async def test_worker_exit_during_start_fails_the_start(tmp_path: Path, listener: socket.socket) -> None:
-    said: list[str] = []
+    reported: list[str] = []
     failing = workers(2, tmp_path, spawning("exit 3", []))
     async with asyncio.timeout(SECONDS):
         with pytest.raises(CannotStart, match=r"worker [12] of 2 ended while starting \(exit code 3\)"):
-            await failing.run(StopSignals(), listener, lambda: said.append("answers"))
-    assert not said
-    assert listener.fileno() == -1, "it listens no longer"
+            await failing.run(StopSignals(), listener, lambda: reported.append("answers"))
+    assert not reported
+    assert listener.fileno() == -1, "the listener must be closed"
 
 
 async def test_second_signal_kills_workers_at_once(tmp_path: Path, listener: socket.socket) -> None:
     signals, answering = StopSignals(), asyncio.Event()
-    deaf = workers(1, tmp_path, spawning(f"trap '' TERM; {ANSWER} while :; do sleep 0.1; done", []), drain_seconds=60)
-    running = asyncio.create_task(deaf.run(signals, listener, answering.set))
+    script = f"trap '' TERM; {ANSWER} while :; do sleep 0.1; done"
+    ignoring_sigterm = workers(1, tmp_path, spawning(script, []), drain_seconds=60)
+    running = asyncio.create_task(ignoring_sigterm.run(signals, listener, answering.set))
     async with asyncio.timeout(SECONDS):
         await answering.wait()
         signals.first.set()
         await asyncio.sleep(0.5)
-        assert not running.done(), "it is given time"
+        assert not running.done(), "the supervisor must wait for the worker"
         began = time.monotonic()
         signals.second.set()
         await running
@@ -103,18 +103,18 @@ async def test_second_signal_kills_workers_at_once(tmp_path: Path, listener: soc
 
 
 async def test_worker_config_arrives_complete(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    handover = WorkerConfig(2, Settings(), "postgresql://u:secret@h/d", key_pair(), 7, tmp_path)
-    with ours, theirs:
-        ours.sendall(handover.pickled())
-        assert receive_config(theirs) == handover
-    assert "secret" not in repr(handover)
-    assert "PRIVATE KEY" not in repr(handover)
+    parent, child = socket.socketpair()
+    config = WorkerConfig(2, Settings(), "postgresql://u:secret@h/d", key_pair(), 7, tmp_path)
+    with parent, child:
+        parent.sendall(config.pickled())
+        assert receive_config(child) == config
+    assert "secret" not in repr(config)
+    assert "PRIVATE KEY" not in repr(config)
 
 
 def test_worker_without_supervisor_names_the_command() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        ours.close()
+    parent, child = socket.socketpair()
+    with child:
+        parent.close()
         with pytest.raises(CannotStart, match="xzepr serve --workers"):
-            receive_config(theirs)
+            receive_config(child)

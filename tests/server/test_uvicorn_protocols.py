@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket as the hub changes it, on a transport that takes what the test says."""
+"""The hub's changes to uvicorn's WebSocket protocol, on a fake transport."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,11 +15,11 @@ HANDSHAKE = (
     b"GET /graphql HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-TEXT, PING, CLOSE, LAST = 0x01, 0x09, 0x08, 0x80
+TEXT, PING, CLOSE, FIN = 0x01, 0x09, 0x08, 0x80
 
 
-class Wire(asyncio.Transport):
-    """Keeps what is written, and says that it is full when the test does."""
+class FakeTransport(asyncio.Transport):
+    """Collects written bytes, and notes calls that end or pause the connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,24 +56,24 @@ class Wire(asyncio.Transport):
 
 
 def frame(opcode: int, payload: bytes = b"", *, claimed: int | None = None) -> bytes:
-    """A masked frame, last of its message unless the opcode says otherwise."""
+    """Returns a masked frame. `claimed` is the length in its header if that differs from the payload."""
     length = len(payload) if claimed is None else claimed
     head = bytes([0x80 | length]) if length < 126 else b"\xff" + length.to_bytes(8, "big")
     return bytes([opcode]) + head + bytes(4) + payload
 
 
-async def opened(app: ASGIApp) -> tuple[WebSocketProtocol, Wire]:
-    """A connection after its handshake."""
+async def opened(app: ASGIApp) -> tuple[WebSocketProtocol, FakeTransport]:
+    """Returns a connection after its handshake, and its transport."""
     config = uvicorn.Config(app, log_config=None, lifespan="off", ws_ping_interval=None, ws_max_size=1_000_000)
     config.load()
-    wire = Wire()
+    transport = FakeTransport()
     connection = WebSocketProtocol(config, ServerState(), {})
-    connection.connection_made(wire)
+    connection.connection_made(transport)
     connection.data_received(HANDSHAKE)
-    while b"101 Switching" not in wire.written:
+    while b"101 Switching" not in transport.written:
         await asyncio.sleep(0)
-    wire.written.clear()
-    return connection, wire
+    transport.written.clear()
+    return connection, transport
 
 
 async def _listen(_: Scope, receive: Receive, send: Send) -> None:
@@ -84,46 +84,46 @@ async def _listen(_: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_pings_of_a_client_that_does_not_read_get_one_pong() -> None:
-    connection, wire = await opened(_listen)
+    connection, transport = await opened(_listen)
     connection.pause_writing()
     for number in range(100):
-        connection.data_received(b"".join(frame(LAST | PING, b"%d" % (number * 100 + at)) for at in range(100)))
-    assert not wire.written
-    assert wire.reads
+        connection.data_received(b"".join(frame(FIN | PING, b"%d" % (number * 100 + at)) for at in range(100)))
+    assert not transport.written
+    assert transport.reads
     connection.resume_writing()
-    assert wire.written == b"\x8a\x049999"
-    connection.data_received(frame(LAST | PING, b"x"))
-    assert wire.written == b"\x8a\x049999\x8a\x01x"
+    assert transport.written == b"\x8a\x049999"
+    connection.data_received(frame(FIN | PING, b"x"))
+    assert transport.written == b"\x8a\x049999\x8a\x01x"
 
 
 async def test_close_after_pending_pings_is_answered() -> None:
-    connection, wire = await opened(_listen)
+    connection, transport = await opened(_listen)
     connection.pause_writing()
-    connection.data_received(frame(LAST | PING, b"x") + frame(LAST | CLOSE, (1000).to_bytes(2, "big")))
-    assert wire.written == b"\x88\x02\x03\xe8"
-    assert wire.closed
+    connection.data_received(frame(FIN | PING, b"x") + frame(FIN | CLOSE, (1000).to_bytes(2, "big")))
+    assert transport.written == b"\x88\x02\x03\xe8"
+    assert transport.closed
     connection.resume_writing()
-    assert wire.written == b"\x88\x02\x03\xe8"
+    assert transport.written == b"\x88\x02\x03\xe8"
 
 
-@pytest.mark.parametrize("piece", [b"", b"x"])
-async def test_fragments_of_a_message_are_merged(piece: bytes) -> None:
-    heard = asyncio.get_running_loop().create_future()
+@pytest.mark.parametrize("fragment", [b"", b"x"])
+async def test_fragments_of_a_message_are_merged(fragment: bytes) -> None:
+    received = asyncio.get_running_loop().create_future()
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        heard.set_result(await receive())
+        received.set_result(await receive())
 
     connection, _ = await opened(app)
     connection.data_received(frame(TEXT, b"begin"))
-    connection.data_received(frame(0, piece) * 20_000)
+    connection.data_received(frame(0, fragment) * 20_000)
     assert len(connection.frames) <= 1001
-    connection.data_received(frame(LAST, b"end"))
-    assert (await heard)["text"] == "begin" + piece.decode() * 20_000 + "end"
+    connection.data_received(frame(FIN, b"end"))
+    assert (await received)["text"] == "begin" + fragment.decode() * 20_000 + "end"
 
 
-async def _is_left(send: Callable[[], Any]) -> None:
+async def _assert_disconnected(send: Callable[[], Any]) -> None:
     with pytest.raises(OSError, match=r"^$"):
         await send()
 
@@ -136,28 +136,28 @@ async def test_send_during_a_too_large_frame_fails() -> None:
         await send({"type": "websocket.accept"})
         await receive()
         for message in ({"type": "websocket.send", "text": "x"}, {"type": "websocket.close", "code": 1000}):
-            await _is_left(lambda message=message: send(message))
+            await _assert_disconnected(lambda message=message: send(message))
         outcome.set_result(await receive())
 
     connection, _ = await opened(app)
     connection.pause_writing()
-    connection.data_received(frame(LAST | TEXT, b"hello"))
+    connection.data_received(frame(FIN | TEXT, b"hello"))
     await asyncio.sleep(0)
-    connection.data_received(frame(LAST | TEXT, claimed=1_000_001))
+    connection.data_received(frame(FIN | TEXT, claimed=1_000_001))
     connection.resume_writing()
     assert (await outcome)["code"] == 1009
 
 
 async def test_close_code_of_a_too_large_frame_precedes_the_reset() -> None:
-    connection, wire = await opened(_listen)
+    connection, transport = await opened(_listen)
     connection.linger_seconds = 0.05
-    connection.data_received(frame(LAST | TEXT, claimed=5_000_000))
-    assert wire.written[:1] == b"\x88"
-    assert wire.written[2:4] == (1009).to_bytes(2, "big")
-    assert (wire.ended, wire.closed, wire.reads) == (True, False, True)
-    written = bytes(wire.written)
+    connection.data_received(frame(FIN | TEXT, claimed=5_000_000))
+    assert transport.written[:1] == b"\x88"
+    assert transport.written[2:4] == (1009).to_bytes(2, "big")
+    assert (transport.ended, transport.closed, transport.reads) == (True, False, True)
+    written = bytes(transport.written)
     for _ in range(50):
         connection.data_received(b"x" * 100_000)
-    assert wire.written == written
+    assert transport.written == written
     await asyncio.sleep(0.1)
-    assert wire.aborted
+    assert transport.aborted

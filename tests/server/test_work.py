@@ -1,4 +1,4 @@
-"""`xzepr work` beside `xzepr serve --no-relay`: what it does, what it says, and how it ends."""
+"""`xzepr work` beside `xzepr serve --no-relay`: its database, its output, its start errors and its end."""
 
 import asyncio
 import signal
@@ -23,13 +23,13 @@ SECONDS = 60
 
 @pytest.fixture
 def folder() -> Generator[Path]:
-    with temporary_folder() as one:
-        yield one
+    with temporary_folder() as folder:
+        yield folder
 
 
 @contextmanager
 def working(data_dir: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Generator[WorkProcess]:
-    """A worker, ended as an operator ends it, which must be a clean end."""
+    """Runs a worker and stops it with SIGTERM. The end must be clean."""
     worker = WorkProcess(data_dir, *arguments, environ=environ)
     try:
         yield worker
@@ -42,7 +42,7 @@ def working(data_dir: Path, *arguments: str, environ: Mapping[str, str] | None =
         worker.process.wait()
 
 
-def answer(url: str) -> tuple[int, str]:
+def get(url: str) -> tuple[int, str]:
     response = httpx2.get(url, trust_env=False, timeout=SECONDS)
     return response.status_code, response.text
 
@@ -50,25 +50,25 @@ def answer(url: str) -> tuple[int, str]:
 async def test_worker_waits_for_the_database_of_the_data_folder(folder: Path) -> None:
     with working(folder / "data", "--port", "0") as worker:
         await worker.wait_for_output("Waiting for `xzepr serve`")
-        assert not (folder / "data").exists(), "it starts no database"
+        assert not (folder / "data").exists(), "a worker must not start a database"
         hub = ServedHub.start(folder / "data", "--no-relay")
         try:
             await until(lambda: "left to other processes" in "".join(hub.lines), SECONDS)
             await worker.wait_for_output("health  ")
             assert f"works on the hub of the data folder {folder / 'data'}" in "".join(worker.lines)
-            status, text = await asyncio.to_thread(answer, worker.health)
+            status, text = await asyncio.to_thread(get, worker.health)
             assert (status, '"database":"healthy"' in text) == (200, True)
-            waits = 'xzepr_relay_state{route="xzepr.events",state="waiting_for_brokers"} 1.0'
-            await until(lambda: waits in answer(worker.health.replace("/health", "/metrics"))[1], SECONDS)
-            leaves = 'xzepr_relay_state{route="xzepr.events",state="standby"} 1.0'
-            await until(lambda: leaves in answer(f"{hub.url}/metrics")[1], SECONDS)
+            waiting = 'xzepr_relay_state{route="xzepr.events",state="waiting_for_brokers"} 1.0'
+            await until(lambda: waiting in get(worker.health.replace("/health", "/metrics"))[1], SECONDS)
+            standby = 'xzepr_relay_state{route="xzepr.events",state="standby"} 1.0'
+            await until(lambda: standby in get(f"{hub.url}/metrics")[1], SECONDS)
             client = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD)
 
-            async def both_are_there() -> bool:
-                shown = (await client("{ streamStatus { processes { role } } }")).data["streamStatus"]["processes"]
-                return sorted(process["role"] for process in shown) == ["serve", "work"]
+            async def both_are_reported() -> bool:
+                processes = (await client("{ streamStatus { processes { role } } }")).data["streamStatus"]["processes"]
+                return sorted(process["role"] for process in processes) == ["serve", "work"]
 
-            await until(both_are_there, SECONDS)
+            await until(both_are_reported, SECONDS)
         finally:
             hub.stop()
 
@@ -80,26 +80,26 @@ async def test_route_of_server_without_relay_waits_for_worker(folder: Path) -> N
         client = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD)
         await client.receiver("build")
         lag = 'xzepr_relay_lag_messages{route="xzepr.events"} 1.0'
-        await until(lambda: lag in answer(f"{hub.url}/metrics")[1], SECONDS)
+        await until(lambda: lag in get(f"{hub.url}/metrics")[1], SECONDS)
 
-        async def led() -> list[tuple[str, int, bool]]:
-            routes = (await client("{ streamStatus { routes { state lag led } } }")).data["streamStatus"]["routes"]
-            return [(route["state"], route["lag"], route["led"]) for route in routes]
+        async def routes() -> list[tuple[str, int, bool]]:
+            status = (await client("{ streamStatus { routes { state lag led } } }")).data["streamStatus"]
+            return [(route["state"], route["lag"], route["led"]) for route in status["routes"]]
 
-        assert await led() == [("STANDBY", 1, False)]
+        assert await routes() == [("STANDBY", 1, False)]
         with working(folder / "data", environ=kafka):
 
-            async def so() -> bool:
-                return await led() == [("WAITING_FOR_BROKERS", 1, True)]
+            async def worker_leads() -> bool:
+                return await routes() == [("WAITING_FOR_BROKERS", 1, True)]
 
-            await until(so, SECONDS)
+            await until(worker_leads, SECONDS)
     finally:
         hub.stop()
 
 
 @pytest.mark.slow
 async def test_worker_finds_the_database_after_server_crash(folder: Path) -> None:
-    deep = folder / ("d" * 90)  # the socket is then in a temporary folder, another one at each start
+    deep = folder / ("d" * 90)  # too long for a socket, which is then in a new temporary folder at each start
     deep.mkdir()
     deep.chmod(0o755)
     first = ServedHub.start(deep / "data", "--no-relay")
@@ -109,7 +109,7 @@ async def test_worker_finds_the_database_after_server_crash(folder: Path) -> Non
         second = ServedHub.start(deep / "data", "--no-relay")
         try:
             await worker.wait_for_output("health  ", times=2)
-            await until(lambda: answer(worker.health)[0] == 200, SECONDS)
+            await until(lambda: get(worker.health)[0] == 200, SECONDS)
         finally:
             second.stop()
 
@@ -127,11 +127,11 @@ async def test_worker_on_a_named_database_needs_no_keys(folder: Path, database_u
     with working(folder / "data", environ={"DATABASE_URL": database_url}) as worker:
         await worker.wait_for_output("works on the hub of database.url")
         await worker.wait_for_output("Kafka        off: set kafka.brokers")
-        assert "health" not in "".join(worker.lines), "it listens nowhere unless it is told to"
+        assert "health" not in "".join(worker.lines), "a worker must not listen without --port"
     assert not (folder / "data").exists()
 
 
-def refused(folder: Path, environ: Mapping[str, str]) -> str:
+def start_error(folder: Path, environ: Mapping[str, str]) -> str:
     worker = subprocess.run(
         [sys.executable, "-m", "xzepr", "work", "--data-dir", str(folder / "data")],
         cwd=folder,
@@ -146,10 +146,10 @@ def refused(folder: Path, environ: Mapping[str, str]) -> str:
 
 
 def test_worker_without_any_work_is_a_start_error(folder: Path) -> None:
-    said = refused(folder, {"XZEPR__KAFKA__ENABLED": "false"})
-    assert "kafka.enabled is off (XZEPR__KAFKA__ENABLED)" in said
-    assert "--no-relay" in said
+    message = start_error(folder, {"XZEPR__KAFKA__ENABLED": "false"})
+    assert "kafka.enabled is off (XZEPR__KAFKA__ENABLED)" in message
+    assert "--no-relay" in message
 
 
 def test_database_without_schema_is_a_start_error(folder: Path, empty_database_url: str) -> None:
-    assert "`xzepr migrate`" in refused(folder, {"DATABASE_URL": empty_database_url})
+    assert "`xzepr migrate`" in start_error(folder, {"DATABASE_URL": empty_database_url})

@@ -1,4 +1,4 @@
-"""`xzepr serve --workers`: one hub in several processes behind one port, as clients and operators meet it."""
+"""`xzepr serve --workers`: one hub with several processes behind one port, for clients and operators."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ SECONDS = 30
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[ServedHub]:
-    """A hub with two workers for the tests that leave it as it is."""
+    """A hub with two workers, for tests that do not change it."""
     with serving("--workers", "2") as hub:
         yield hub
 
@@ -46,7 +46,7 @@ async def admin_of(hub: ServedHub) -> Client:
 
 
 async def metrics_of(hub: ServedHub) -> dict[tuple[str, ...], float]:
-    """What a scrape finds, by name and sorted values of its labels."""
+    """Returns the samples of a scrape, by name and sorted label values."""
     async with httpx2.AsyncClient(trust_env=False, timeout=SECONDS) as http:
         text = (await http.get(f"{hub.url}/metrics")).text
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
@@ -56,66 +56,66 @@ async def metrics_of(hub: ServedHub) -> dict[tuple[str, ...], float]:
 async def test_workers_deliver_each_others_events_in_order(shared: ServedHub) -> None:
     client = await admin_of(shared)
     receiver = await client.receiver("ordered")
-    one, other = workers_of(shared)
+    first, second = workers_of(shared)
     async with AsyncExitStack() as open:
-        async with only_worker(shared, one):
-            here = await open.enter_async_context(client.socket(kinds=["EVENT_RECORDED"]))
-            await here.next()
-        async with only_worker(shared, other):
-            there = await open.enter_async_context(client.events(kinds=["EVENT_RECORDED"]))
-            await there.next()
+        async with only_worker(shared, first):
+            socket = await open.enter_async_context(client.socket(kinds=["EVENT_RECORDED"]))
+            await socket.next()
+        async with only_worker(shared, second):
+            events = await open.enter_async_context(client.events(kinds=["EVENT_RECORDED"]))
+            await events.next()
         created: list[str] = []
-        for worker in (one, other) * 3:
+        for worker in (first, second) * 3:
             async with only_worker(shared, worker):
                 for _ in range(5):
-                    answer = await client(CREATE, input=new_event(receiver))
-                    created.append(answer.data["createEvent"]["cursor"])
-        seen_here, seen_there = await here.messages(len(created)), await there.messages(len(created))
-    assert [frame["cursor"] for frame in seen_here] == created
-    assert [frame["cursor"] for frame in seen_there] == created
+                    response = await client(CREATE, input=new_event(receiver))
+                    created.append(response.data["createEvent"]["cursor"])
+        frames_of_first, frames_of_second = await socket.messages(len(created)), await events.messages(len(created))
+    assert [frame["cursor"] for frame in frames_of_first] == created
+    assert [frame["cursor"] for frame in frames_of_second] == created
 
 
 async def test_api_key_works_at_both_workers_until_revoked(shared: ServedHub) -> None:
     client = await admin_of(shared)
-    one, other = workers_of(shared)
-    async with only_worker(shared, one):
-        made = (await client(KEY, input={"name": "for both"})).data["createApiKey"]
-    holder = Client(shared.url, made["secret"])
-    async with only_worker(shared, other):
-        assert (await holder(ME)).data["me"]["username"] == "admin"
+    first, second = workers_of(shared)
+    async with only_worker(shared, first):
+        key = (await client(KEY, input={"name": "for both"})).data["createApiKey"]
+    key_client = Client(shared.url, key["secret"])
+    async with only_worker(shared, second):
+        assert (await key_client(ME)).data["me"]["username"] == "admin"
     async with AsyncExitStack() as open:
         sockets: list[Any] = []
-        for worker in (one, other):
+        for worker in (first, second):
             async with only_worker(shared, worker):
                 url = shared.url.replace("http://", "ws://") + "/graphql"
                 socket = await open.enter_async_context(
                     connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None)
                 )
-                await socket.send(json.dumps({"type": "connection_init", "payload": {"token": made["secret"]}}))
+                await socket.send(json.dumps({"type": "connection_init", "payload": {"token": key["secret"]}}))
                 assert '"connection_ack"' in str(await socket.recv())
                 sockets.append(socket)
-        async with only_worker(shared, one):
-            assert (await client(REVOKE, input={"id": made["apiKey"]["id"]})).data
+        async with only_worker(shared, first):
+            assert (await client(REVOKE, input={"id": key["apiKey"]["id"]})).data
         began = time.monotonic()
-        async with measured_stalls() as late:
+        async with measured_stalls() as stalls:
             for socket in sockets:
                 async with asyncio.timeout(SECONDS):
                     await socket.wait_closed()
                 assert socket.close_code == 4403
-        assert time.monotonic() - began < 5 + late.seconds
+        assert time.monotonic() - began < 5 + stalls.seconds
 
 
 async def test_retry_through_the_other_worker_is_recorded_once(shared: ServedHub) -> None:
     client = await admin_of(shared)
     receiver = await client.receiver("repeated")
     event = new_event(receiver) | {"idempotencyKey": "the same"}
-    answers: list[Any] = []
+    results: list[Any] = []
     for worker in workers_of(shared):
         async with only_worker(shared, worker):
-            answers.append((await client(CREATE, input=event)).data["createEvent"])
-    assert answers[0] == answers[1]
-    again = await asyncio.gather(*(client(CREATE, input=event | {"idempotencyKey": "at once"}) for _ in range(8)))
-    assert len({answer.data["createEvent"]["event"]["id"] for answer in again}) == 1
+            results.append((await client(CREATE, input=event)).data["createEvent"])
+    assert results[0] == results[1]
+    concurrent = await asyncio.gather(*(client(CREATE, input=event | {"idempotencyKey": "at once"}) for _ in range(8)))
+    assert len({response.data["createEvent"]["event"]["id"] for response in concurrent}) == 1
     listed = await client("query ($id: ID!) { events(filter: { eventReceiverId: $id }) { nodes { id } } }", id=receiver)
     assert len(listed.data["events"]["nodes"]) == 2
 
@@ -129,7 +129,7 @@ async def test_metrics_of_either_worker_cover_both(shared: ServedHub) -> None:
             async with only_worker(shared, worker):
                 await (await open.enter_async_context(client.socket())).next()
                 await client(CREATE, input=new_event(receiver))
-        await asyncio.sleep(1.5)  # gauges are a second old
+        await asyncio.sleep(1.5)  # gauges are cached for a second
         scrapes: list[dict[tuple[str, ...], float]] = []
         for worker in workers_of(shared):
             async with only_worker(shared, worker):
@@ -159,7 +159,7 @@ def test_ready_line_comes_once_after_all_workers(shared: ServedHub) -> None:
 
 
 def database_pid(folder: Path) -> int:
-    """The process of a hub's own PostgreSQL."""
+    """Returns the process id of a hub's embedded PostgreSQL."""
     return int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
 
 
@@ -167,12 +167,12 @@ def database_pid(folder: Path) -> int:
 async def test_killed_worker_is_restarted_while_the_other_serves() -> None:
     with serving("--workers", "2") as hub:
         client = await admin_of(hub)
-        victim, other = workers_of(hub)
+        victim, survivor = workers_of(hub)
         os.kill(victim, signal.SIGKILL)
         await until(lambda: not is_running(victim), SECONDS)
         assert (await client(ME)).data["me"]["username"] == "admin"
         await until(lambda: len(workers_of(hub)) == 2 and "".join(hub.lines).count("worker.answers") == 3, SECONDS)
-        assert other in workers_of(hub)
+        assert survivor in workers_of(hub)
         (line,) = [line for line in hub.lines if "worker.ended" in line]
         assert "SIGKILL" in line
         assert str(victim) in line
@@ -186,13 +186,13 @@ async def test_all_processes_end_with_a_killed_supervisor() -> None:
         workers, database = workers_of(hub), database_pid(hub.data_dir)
         hub.kill()
         await until(lambda: not any(is_running(pid) for pid in (*workers, database)), SECONDS)
-        again = ServedHub.start(folder / "data", "--workers", "2", port=port)
-        assert again.stop() == 0
+        second = ServedHub.start(folder / "data", "--workers", "2", port=port)
+        assert second.stop() == 0
 
 
 @contextmanager
-def in_a_group(folder: Path) -> Generator["subprocess.Popen[str]"]:
-    """A hub with two workers that answers, in a process group of its own, as a terminal makes one."""
+def in_process_group(folder: Path) -> Generator["subprocess.Popen[str]"]:
+    """Runs a hub with two workers in a separate process group, as a terminal does."""
     process = subprocess.Popen(
         [sys.executable, "-m", "xzepr", "serve", "--data-dir", str(folder / "data"), "--port", "0", "--workers", "2"],
         cwd=folder,
@@ -205,7 +205,7 @@ def in_a_group(folder: Path) -> Generator["subprocess.Popen[str]"]:
     assert process.stdout is not None
     try:
         while "Kafka" not in (line := process.stdout.readline()):
-            assert line, "it ended"
+            assert line, "the hub ended while starting"
         yield process
     finally:
         if process.poll() is None:
@@ -219,16 +219,16 @@ def children_of(process: "subprocess.Popen[str]") -> list[int]:
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_processes_in_order() -> None:
-    with temporary_folder() as folder, in_a_group(folder) as process:
+    with temporary_folder() as folder, in_process_group(folder) as process:
         children = children_of(process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to all of the group
-        said, _ = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, said
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        output, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, output
         assert len(children) == 3
         assert not any(is_running(pid) for pid in children)
-        assert "Traceback" not in said
-        assert "worker.ended" not in said
-        # PostgreSQL was stopped, after the workers: it logs a fast shutdown of its own and no client that went away.
+        assert "Traceback" not in output
+        assert "worker.ended" not in output
+        # PostgreSQL was stopped after the workers: it logs its shutdown and no terminated client.
         log = (folder / "data" / "postgres.log").read_text()
         assert "database system is shut down" in log
         assert "terminating connection due to administrator command" not in log
@@ -236,9 +236,9 @@ def test_ctrl_c_ends_all_processes_in_order() -> None:
 
 @pytest.mark.slow
 def test_second_signal_does_not_wait_for_a_stuck_worker() -> None:
-    with temporary_folder() as folder, in_a_group(folder) as process:
+    with temporary_folder() as folder, in_process_group(folder) as process:
         children = children_of(process)
-        stuck = next(pid for pid in children if b"cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        stuck = next(pid for pid in children if b"xzepr.server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
         os.kill(stuck, signal.SIGSTOP)
         os.kill(process.pid, signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -255,30 +255,30 @@ async def test_drain_answers_requests_at_both_workers() -> None:
     with serving("--workers", "2") as hub:
         client = await admin_of(hub)
         receiver = await client.receiver("drained")
-        answered: list[str] = []
+        recorded: list[str] = []
 
         async def record() -> None:
-            # On one connection until it is closed: a failure would be a request that was accepted and dropped.
+            # One connection until the hub closes it. An error would mean that a request was accepted and dropped.
             async with httpx2.AsyncClient(trust_env=False, timeout=SECONDS) as http:
                 while True:
                     body = {"query": CREATE, "variables": {"input": new_event(receiver)}}
-                    answer = await http.post(f"{hub.url}/graphql", json=body, headers=client.headers)
-                    answered.append(answer.json()["data"]["createEvent"]["event"]["id"])
-                    if answer.headers.get("connection") == "close":
+                    response = await http.post(f"{hub.url}/graphql", json=body, headers=client.headers)
+                    recorded.append(response.json()["data"]["createEvent"]["event"]["id"])
+                    if response.headers.get("connection") == "close":
                         return
 
         tasks = [asyncio.create_task(record()) for _ in range(8)]
-        await until(lambda: len(answered) > 50, SECONDS)
+        await until(lambda: len(recorded) > 50, SECONDS)
         hub.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(SECONDS):
             await asyncio.gather(*tasks)
         assert await asyncio.to_thread(hub.process.wait, SECONDS) == 0
         with temporary_folder():
-            again = ServedHub.start(hub.data_dir)
+            second = ServedHub.start(hub.data_dir)
             try:
-                client = await admin_of(again)
-                for id in answered[-8:]:
-                    found = await client("query ($id: ID!) { event(id: $id) { id } }", id=id)
-                    assert found.data["event"]["id"] == id
+                client = await admin_of(second)
+                for id in recorded[-8:]:
+                    response = await client("query ($id: ID!) { event(id: $id) { id } }", id=id)
+                    assert response.data["event"]["id"] == id
             finally:
-                again.stop()
+                second.stop()
