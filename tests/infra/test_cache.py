@@ -1,4 +1,4 @@
-"""The TTL cache bounds the age and number of its values; the batch loader combines lookups."""
+"""The TTL cache bounds the age and number of its values; a repeated read survives a silent connection."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.accounts import Clock
 from xzepr.core.errors import Unavailable
-from xzepr.infra.cache import BatchLoader, TTLCache
+from xzepr.infra.cache import RepeatedRead, TTLCache
+from xzepr.infra.concurrency import BatchLoader
 
 
 class Source:
@@ -102,52 +103,6 @@ async def test_oldest_entry_is_evicted_when_full() -> None:
     assert await cache.get("a") == 4
 
 
-async def test_simultaneous_keys_are_looked_up_in_one_batch() -> None:
-    batches: list[list[int]] = []
-    released = asyncio.Event()
-
-    async def load(keys: Sequence[int]) -> dict[int, int]:
-        batches.append(list(keys))
-        await released.wait()
-        return {key: key * key for key in keys if key != 3}
-
-    loader = BatchLoader(load)
-    first = [asyncio.create_task(loader.get(key)) for key in range(5)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    later = asyncio.create_task(loader.get(9))
-    await asyncio.sleep(0)
-    released.set()
-    assert await asyncio.gather(*first) == [0, 1, 4, None, 16]
-    assert await later == 81
-    assert batches == [[0, 1, 2, 3, 4], [9]]
-
-
-async def test_failed_lookup_fails_all_waiters() -> None:
-    async def load(keys: Sequence[int]) -> dict[int, int]:
-        await asyncio.sleep(0)
-        if 1 in keys:
-            raise OSError("source is down")
-        return {key: key for key in keys}
-
-    loader = BatchLoader(load)
-    errors = await asyncio.gather(loader.get(1), loader.get(2), return_exceptions=True)
-    assert [type(error) for error in errors] == [OSError, OSError]
-    assert await loader.get(3) == 3, "a failure does not affect later lookups"
-
-
-async def test_cancelled_waiter_does_not_cancel_lookup() -> None:
-    async def load(keys: Sequence[int]) -> dict[int, int]:
-        await asyncio.sleep(0)
-        return {key: key for key in keys}
-
-    loader = BatchLoader(load)
-    cancelled, waiting = asyncio.create_task(loader.get(3)), asyncio.create_task(loader.get(4))
-    await asyncio.sleep(0)
-    cancelled.cancel()
-    assert await waiting == 4
-
-
 async def test_silent_lookup_is_retried_once() -> None:
     silent_lookups, lookups = 1, 0
 
@@ -158,7 +113,7 @@ async def test_silent_lookup_is_retried_once() -> None:
             await asyncio.Event().wait()
         return {key: key for key in keys}
 
-    cache = TTLCache(BatchLoader(load, silent_seconds=0.02).get, seconds=2, size=10)
+    cache = TTLCache(BatchLoader(RepeatedRead(load, timeout_seconds=0.02)).load, seconds=2, size=10)
     async with asyncio.timeout(5):
         assert await asyncio.gather(*(cache.get(key) for key in (1, 2, 3))) == [1, 2, 3]
         assert lookups == 2
@@ -179,5 +134,18 @@ async def test_lookup_is_retried_after_lost_connection() -> None:
             raise Unavailable("connection lost")
         return {key: key for key in keys}
 
-    assert await BatchLoader(load).get(1) == 1
+    assert await RepeatedRead(load)([1]) == {1: 1}
+    assert lookups == 2
+
+
+async def test_read_that_stays_unavailable_fails() -> None:
+    lookups = 0
+
+    async def load(_: int) -> int:
+        nonlocal lookups
+        lookups += 1
+        raise Unavailable("connection lost")
+
+    with pytest.raises(Unavailable, match="connection lost"):
+        await RepeatedRead(load)(1)
     assert lookups == 2

@@ -1,25 +1,28 @@
-"""What was looked up a moment ago: a bounded memory of answers that are soon too old to use."""
+"""A cache of values that are looked up, each for a short time."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Generic, TypeVar
 
 from xzepr.core.errors import Unavailable
 from xzepr.core.lru_cache import LRUCache
+from xzepr.infra.concurrency import SingleFlight, retrieve_exception
 
 K = TypeVar("K")
 V = TypeVar("V")
+A = TypeVar("A")
+R = TypeVar("R")
 
-_SILENT_SECONDS = 2.5
-"""How long a look-up may take: somewhat longer than what it reads from may be silent."""
+_READ_SECONDS = 2.5  # somewhat longer than a database connection may be silent
 
 
 class TTLCache(Generic[K, V]):
-    """Answers of `look_up`, each used for `seconds` after its asking began; those used last are kept, at most `size`.
+    """Caches the values of `look_up`, at most `size` of them, each for `seconds` after its lookup began.
 
-    Callers that ask for the same key at the same moment share one look-up. An answer of None, and an error, reach
-    those who wait and are not kept: keys that nobody has would push out those that somebody uses.
+    Callers that request the same key at the same time share one lookup. None and errors are not cached: keys without a
+    value would push out keys in use.
     """
 
     def __init__(
@@ -33,85 +36,53 @@ class TTLCache(Generic[K, V]):
         self._look_up = look_up
         self._seconds = seconds
         self._clock = clock
-        self._kept = LRUCache[K, tuple[float, V]](size)
-        self._asking: dict[K, asyncio.Task[V | None]] = {}
+        self._values = LRUCache[K, tuple[float, V]](size)  # with the time at which each expires
+        self._lookups = SingleFlight[K, V | None]()
 
     async def get(self, key: K) -> V | None:
-        """The answer for the key, at most `seconds` old; raises what the look-up raises."""
-        kept = self._kept.get(key)
-        if kept is not None and self._clock() < kept[0]:
-            return kept[1]
-        task = self._asking.get(key)
-        if task is None:
-            task = self._asking[key] = asyncio.create_task(self._ask(key, self._clock() + self._seconds))
-            task.add_done_callback(_take_note)
-        # One caller that gives up must not take the answer from the others.
-        return await asyncio.shield(task)
+        """Returns the value of the key, at most `seconds` old; None if it has none. Raises what `look_up` raises."""
+        cached = self._values.get(key)
+        if cached is not None and self._clock() < cached[0]:
+            return cached[1]
+        return await self._lookups.run(key, partial(self._fetch, key, self._clock() + self._seconds))
 
     def forget(self, key: K) -> None:
-        """The next asking looks the key up again, also when a look-up is under way now."""
-        self._kept.pop(key)
-        self._asking.pop(key, None)
+        """Makes the next caller look the key up again, even if a lookup is running."""
+        self._values.pop(key)
+        self._lookups.forget(key)
 
-    async def _ask(self, key: K, until: float) -> V | None:
-        me = asyncio.current_task()
-        try:
-            value = await self._look_up(key)
-            if value is not None and self._asking.get(key) is me:
-                self._kept.put(key, (until, value))
-            return value
-        finally:
-            if self._asking.get(key) is me:
-                del self._asking[key]
+    async def _fetch(self, key: K, expires_at: float) -> V | None:
+        value = await self._look_up(key)
+        if value is not None and self._lookups.is_current(key):
+            self._values.put(key, (expires_at, value))
+        return value
 
 
-class BatchLoader(Generic[K, V]):
-    """Look-ups of single keys; those that are asked for at the same moment are made as one.
+class RepeatedRead(Generic[A, R]):
+    """A read that is repeated once if it is Unavailable or gets no response in time.
 
-    One that fails because something is away, or says nothing for `silent_seconds`, is left to itself and made once
-    more: a connection that has fallen silent must not take the answer from all who were asked for with it.
+    A silent connection must not cost all callers of a batch their values. A read without a response is abandoned, not
+    cancelled: cancelling a statement also needs a response.
     """
 
-    def __init__(
-        self, look_up: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, silent_seconds: float = _SILENT_SECONDS
-    ) -> None:
-        """`look_up` gives what there is of the keys."""
-        self._look_up = look_up
-        self._silent_seconds = silent_seconds
-        self._keys: list[K] = []
-        self._task: asyncio.Task[Mapping[K, V]] | None = None
-        self._tries: set[asyncio.Task[Mapping[K, V]]] = set()
+    def __init__(self, read: Callable[[A], Awaitable[R]], *, timeout_seconds: float = _READ_SECONDS) -> None:
+        self._read = read
+        self._timeout_seconds = timeout_seconds
+        self._reads: set[asyncio.Future[R]] = set()
 
-    async def get(self, key: K) -> V | None:
-        """The answer for the key, None when there is none; raises what the look-up raises, and Unavailable when it was
-        silent twice."""
-        self._keys.append(key)
-        if self._task is None:
-            self._task = asyncio.create_task(self._ask())
-            self._task.add_done_callback(_take_note)
-        return (await asyncio.shield(self._task)).get(key)
-
-    async def _ask(self) -> Mapping[K, V]:
-        # A task begins after those that were ready before it: who asks at the same moment has been heard by now.
-        keys, self._keys, self._task = self._keys, [], None
+    async def __call__(self, argument: A) -> R:
+        """Returns what the read returns. Raises Unavailable if both attempts get no response."""
         try:
-            return await self._try(keys)
+            return await self._try(argument)
         except Unavailable:
-            return await self._try(keys)
+            return await self._try(argument)
 
-    async def _try(self, keys: Sequence[K]) -> Mapping[K, V]:
-        # To cancel a statement takes an answer as well: who reads gives its connection up by itself.
-        one = asyncio.ensure_future(self._look_up(keys))
-        self._tries.add(one)
-        one.add_done_callback(self._tries.discard)
-        one.add_done_callback(_take_note)
-        await asyncio.wait([one], timeout=self._silent_seconds)
-        if not one.done():
-            raise Unavailable("nothing was answered in time", retry_after=1)
-        return one.result()
-
-
-def _take_note(task: "asyncio.Task[Any]") -> None:
-    # An error that every caller stopped waiting for is no news; asyncio would log it as never retrieved.
-    if not task.cancelled():
-        task.exception()
+    async def _try(self, argument: A) -> R:
+        read = asyncio.ensure_future(self._read(argument))
+        self._reads.add(read)
+        read.add_done_callback(self._reads.discard)
+        read.add_done_callback(retrieve_exception)
+        await asyncio.wait([read], timeout=self._timeout_seconds)
+        if not read.done():
+            raise Unavailable("no response in time", retry_after=1)
+        return read.result()

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from xzepr.core.errors import CannotStart, Overloaded
+from xzepr.infra.concurrency import retrieve_exception
 
 T = TypeVar("T")
 
@@ -78,12 +79,11 @@ class Passwords:
         # The room is free when the thread is done, not when the caller has stopped waiting for it.
         done = asyncio.wrap_future(work)
         done.add_done_callback(self._free_room)
+        done.add_done_callback(retrieve_exception)
         return await asyncio.shield(done)
 
-    def _free_room(self, done: "asyncio.Future[T]") -> None:
+    def _free_room(self, _: "asyncio.Future[T]") -> None:
         self._room += 1
-        if not done.cancelled():
-            done.exception()
 
     def _matches(self, password_hash: str, password: bytes) -> bool:
         try:

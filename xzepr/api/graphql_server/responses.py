@@ -5,7 +5,6 @@ the request's extensions, on the actor's permissions, and on the message. A resp
 never changes and is cached for a while. One that looks something up is shared by subscribers that wait at that moment.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from graphql import FieldNode, FragmentDefinitionNode, OperationDefinitionNode, 
 
 from xzepr.api.errors import JsonObject
 from xzepr.api.graphql_server.errors import mask
+from xzepr.infra.concurrency import SingleFlight
 
 _CACHE_BYTES = 16 * 1024 * 1024
 _OVERHEAD_BYTES = 500  # of one cached response, about
@@ -58,8 +58,8 @@ class ResponseGroup:
     """Subscriptions that get the same responses."""
 
     cached: dict[Hashable, GraphQLResponse] = field(default_factory=lambda: dict[Hashable, GraphQLResponse]())
-    rendering: "dict[Hashable, asyncio.Task[GraphQLResponse]]" = field(
-        default_factory=lambda: dict[Hashable, asyncio.Task[GraphQLResponse]]()
+    rendering: SingleFlight[Hashable, GraphQLResponse] = field(
+        default_factory=lambda: SingleFlight[Hashable, GraphQLResponse]()
     )
 
 
@@ -82,13 +82,12 @@ class SharedResponses:
         """Returns a group's response for the message with that key, rendered once."""
         if (cached := group.cached.get(key)) is not None:
             return cached
-        if (rendering := group.rendering.get(key)) is None:
-            rendered = render()
-            if isinstance(rendered, GraphQLResponse):
-                return self._cache(group, key, rendered)
-            rendering = group.rendering[key] = asyncio.ensure_future(rendered)
-            rendering.add_done_callback(lambda _: group.rendering.pop(key))
-        return await asyncio.shield(rendering)  # other subscribers wait for it, too
+        if key in group.rendering:
+            return await group.rendering.join(key)
+        rendered = render()
+        if isinstance(rendered, GraphQLResponse):
+            return self._cache(group, key, rendered)
+        return await group.rendering.run(key, lambda: rendered)
 
     def _cache(self, group: ResponseGroup, key: Hashable, response: GraphQLResponse) -> GraphQLResponse:
         if response.errors:

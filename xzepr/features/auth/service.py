@@ -33,7 +33,8 @@ from xzepr.features.auth.tokens import Tokens
 from xzepr.features.users.model import User
 from xzepr.features.users.rules import fold
 from xzepr.features.users.service import FRESH_SECONDS, Users
-from xzepr.infra.cache import BatchLoader, TTLCache
+from xzepr.infra.cache import RepeatedRead, TTLCache
+from xzepr.infra.concurrency import BatchLoader
 from xzepr.infra.crypto import digest_of, new_api_key, new_stream_ticket
 from xzepr.infra.db import Database
 
@@ -64,7 +65,9 @@ class Auth:
         self._tokens = tokens
         self._limit = LoginLimit(db, login_failures_per_minute)
         self._observe_login = observe_login
-        self._keys = TTLCache(BatchLoader(self._look_up_keys).get, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock)
+        self._keys = TTLCache(
+            BatchLoader(RepeatedRead(self._look_up_keys)).load, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock
+        )
         self._logins: set[asyncio.Task[Session]] = set()
 
     async def login(self, username: str, password: str) -> Session:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from xzepr.core.actor import Actor
 from xzepr.core.errors import Overloaded, Problem
 from xzepr.features.events.model import Accepted, Recorded
+from xzepr.infra.concurrency import retrieve_exception
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Of payloads in one transaction; a larger single event goes alone."""
@@ -35,7 +36,7 @@ class Pending:
             return
         if isinstance(outcome, Exception):
             self.answer.set_exception(outcome)
-            self.answer.exception()
+            retrieve_exception(self.answer)
         else:
             self.answer.set_result(outcome)
 

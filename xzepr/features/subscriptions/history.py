@@ -3,9 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from xzepr.features.stream.model import Cursor, Message
 from xzepr.features.stream.reader import StreamReader
+from xzepr.infra.concurrency import SingleFlight
 from xzepr.infra.db import BULK_CONNECTIONS, ConnectionLost, Database, hang_up_after
 
 # Messages of one read: about what a subscriber sends in one time slice, so that a lone subscriber reads little twice.
@@ -32,7 +34,7 @@ class HistoryReader:
         self._batches = deque[Sequence[tuple[Cursor, Message]]]()
         self._bytes = 0
         self._generation = 0
-        self._reading: dict[Cursor, asyncio.Task[Sequence[Message]]] = {}
+        self._reads = SingleFlight[Cursor, Sequence[Message]]()
 
     def cached(self, cursor: Cursor) -> Message | None:
         """Returns the message after the cursor if it is cached."""
@@ -43,12 +45,8 @@ class HistoryReader:
 
         The message is None if the stream does not hold the cursor or ends there. Raises Unavailable.
         """
-        task = self._reading.get(cursor)
-        first = task is None
-        if task is None:
-            task = self._reading[cursor] = asyncio.create_task(self._read(cursor))
-            task.add_done_callback(lambda done: self._done(cursor, done))
-        messages = await asyncio.shield(task)  # other subscribers wait for it, too
+        first = cursor not in self._reads
+        messages = await self._reads.run(cursor, partial(self._read, cursor))
         return (messages[0] if messages else None), first
 
     def clear(self) -> None:
@@ -74,11 +72,6 @@ class HistoryReader:
         async with self._db.read_bulk() as connection:
             with hang_up_after(connection, self._read_seconds):
                 return await StreamReader(connection).after_cursor(cursor, limit)
-
-    def _done(self, cursor: Cursor, task: "asyncio.Task[Sequence[Message]]") -> None:
-        del self._reading[cursor]
-        if not task.cancelled():
-            task.exception()  # told to those who wait, of whom there may be none left
 
     def _cache(self, cursor: Cursor, messages: Sequence[Message]) -> None:
         cursors = [cursor, *(message.cursor for message in messages)]

@@ -9,7 +9,8 @@ from xzepr.core.ids import is_id, new_id
 from xzepr.features.users import store
 from xzepr.features.users.model import FirstAdmin, NewUser, User
 from xzepr.features.users.rules import MAX_PASSWORD, check_new_user, fold, is_username
-from xzepr.infra.cache import BatchLoader, TTLCache
+from xzepr.infra.cache import RepeatedRead, TTLCache
+from xzepr.infra.concurrency import BatchLoader
 from xzepr.infra.crypto import Passwords, new_password
 from xzepr.infra.db import Connection, Database
 
@@ -35,7 +36,9 @@ class Users:
         self._db = db
         self._passwords = passwords
         self._min_password = min_password
-        self._recent = TTLCache(BatchLoader(self._look_up).get, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock)
+        self._recent = TTLCache(
+            BatchLoader(RepeatedRead(self._look_up)).load, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock
+        )
 
     async def create(self, actor: Actor, new: NewUser) -> User:
         """The new user, enabled; raises InvalidInput, or Conflict when the name is taken in any spelling of case.

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 
+from xzepr.infra.concurrency import retrieve_exception
 from xzepr.infra.kafka.cluster import (
     REJECTIONS,
     BrokerError,
@@ -105,7 +106,7 @@ class Producer:
                 )
             except REJECTIONS as error:
                 raise rejection(record.topic, error) from error
-        sent.add_done_callback(_seen)
+        sent.add_done_callback(retrieve_exception)  # its transaction may be abandoned before it fails
         self._sent.append((record.topic, sent))
 
     async def flush(self) -> None:
@@ -169,7 +170,7 @@ class Producer:
         if sender is not None:
             sender.cancel()
         self._client._message_accumulator.fail_all(BrokerError("the producer was closed"))
-        self._await_pending()
+        self._retrieve_exceptions()
         with suppress(BrokerError):
             async with call(self._cluster, "close connections", _CLOSE_SECONDS):
                 await self._client.client.close()
@@ -177,16 +178,10 @@ class Producer:
             async with call(self._cluster, "stop", _CLOSE_SECONDS):
                 await self._client.stop()
 
-    def _await_pending(self) -> None:
+    def _retrieve_exceptions(self) -> None:
         """What failed inside the client, and nobody waits for, must not end as 'exception was never retrieved'."""
         accumulator = self._client._message_accumulator
         batches = [*accumulator._pending_batches, *(one for queue in accumulator._batches.values() for one in queue)]
         for future in (self._client._txn_manager._transaction_waiter, *(batch._drain_waiter for batch in batches)):
             if future is not None and future.done():
-                _seen(future)
-
-
-def _seen(sent: asyncio.Future[Any]) -> None:
-    """A send that fails after its transaction was given up must not end as 'exception was never retrieved'."""
-    if not sent.cancelled():
-        sent.exception()
+                retrieve_exception(future)

@@ -1,0 +1,86 @@
+"""Shared work on the event loop: one call for many callers, and one read for many keys."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def retrieve_exception(future: "asyncio.Future[Any]") -> None:
+    """Marks the exception of a finished future as retrieved, so that asyncio does not log it if nothing awaits it."""
+    if not future.cancelled():
+        future.exception()
+
+
+class SingleFlight(Generic[K, V]):
+    """Makes one call per key at a time; callers that come while it runs share its outcome.
+
+    A cancelled caller does not cancel the call. An exception reaches all callers, and is not logged if none is left.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[K, asyncio.Future[V]] = {}
+
+    def __contains__(self, key: K) -> bool:
+        """Returns whether a call for the key is running."""
+        return key in self._calls
+
+    async def run(self, key: K, call: Callable[[], Awaitable[V]]) -> V:
+        """Returns the result of the running call for the key, or of a new one."""
+        if (future := self._calls.get(key)) is None:
+            future = self._calls[key] = asyncio.ensure_future(call())
+            future.add_done_callback(partial(self._done, key))
+        return await asyncio.shield(future)
+
+    async def join(self, key: K) -> V:
+        """Returns the result of the call for the key, which must be running."""
+        return await asyncio.shield(self._calls[key])
+
+    def is_current(self, key: K) -> bool:
+        """Returns whether the current task is the call for the key. It no longer is after `forget`."""
+        return self._calls.get(key) is asyncio.current_task()
+
+    def forget(self, key: K) -> None:
+        """Makes the next caller start a new call. A running one still serves the callers that wait for it."""
+        self._calls.pop(key, None)
+
+    def _done(self, key: K, future: "asyncio.Future[V]") -> None:
+        if self._calls.get(key) is future:
+            del self._calls[key]
+        retrieve_exception(future)
+
+
+class BatchLoader(Generic[K, V]):
+    """Reads all keys that are requested in one iteration of the event loop with one call.
+
+    Each batch has one task, not one future per key as in Strawberry's DataLoader. The task is shielded: a cancelled
+    caller does not cancel a batch that others wait for.
+    """
+
+    def __init__(self, read: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, keep: bool = False) -> None:
+        """`read` returns the values that exist. With `keep`, the loader keeps every batch and reads a key only once."""
+        self._read = read
+        self._keep = keep
+        self._batches: dict[K, asyncio.Task[Mapping[K, V]]] = {}  # by their keys
+        self._keys: list[K] = []  # of the next batch
+        self._next: asyncio.Task[Mapping[K, V]] | None = None
+
+    async def load(self, key: K) -> V | None:
+        """Returns the value of a key; None if it has none. Raises what `read` raises."""
+        if (batch := self._batches.get(key)) is None:
+            if self._next is None:
+                self._next = asyncio.create_task(self._run())
+                self._next.add_done_callback(retrieve_exception)
+            self._keys.append(key)
+            batch = self._batches[key] = self._next
+        return (await asyncio.shield(batch)).get(key)
+
+    async def _run(self) -> Mapping[K, V]:
+        await asyncio.sleep(0)
+        keys, self._keys, self._next = self._keys, [], None
+        if not self._keep:
+            self._batches = {}
+        return await self._read(keys)
