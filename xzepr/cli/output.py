@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def printable(value: object) -> str:
-    """Returns the value as one line without control characters; `-` for None and the empty string."""
+    """Returns the value as one line with control characters escaped; `-` for None and the empty string."""
     text = "" if value is None else str(value)
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text) or "-"
 

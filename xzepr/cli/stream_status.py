@@ -140,7 +140,7 @@ class _TerminalView:
 
 
 def status_tables(snapshot: JsonObject) -> Iterator[TableData]:
-    """Yields the tables of a status, each at most 80 columns wide: the stream, its routes, the processes."""
+    """Yields the tables of a status, designed for 80 columns: the stream, its routes, the processes."""
     oldest = snapshot["oldestCursor"]
     yield (
         ("stream", "position", "cursor", "time"),

@@ -65,7 +65,7 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Follow the stream until Ctrl-C: messages of every kind that you may read. After a lost connection, the command
-    reconnects and resumes without a gap or a repeat. If the hub has no free slot, the command waits for one. It ends
+    reconnects and resumes without a gap or a repeat. If the hub has no free slot, it waits for one. The command ends
     when the credential expires. A login lasts some minutes; to follow for longer, put an API key into XZEPR_API_KEY."""
     if after is not None and from_start:
         raise CannotStart("--after and --from-start exclude each other: choose one")
