@@ -33,7 +33,9 @@ BANNED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 # A first sentence that starts with one of these has no noun yet.
-VAGUE_START = re.compile(r"(?:The same|It|They|One|All of them|Those|That|What|Whatever|Who|Whoever|Whose|Whom)\b")
+VAGUE_START = re.compile(
+    r"(?:The same|It|They|All of them|Those|That|What|Whatever|Who|Whoever|Whose|Whom|One (?:of|that|who))\b"
+)
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s|\n\n")
 

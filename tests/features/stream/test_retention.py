@@ -350,7 +350,7 @@ async def test_foreign_cursor_diverges_after_retention(stream: Stream) -> None:
     history = await _append(stream, 30)
     await _age(stream, 20)
     await _enforce(stream)
-    for cursor in (Cursor(20, history[0].cursor.tail), Cursor(31, history[0].cursor.tail)):
+    for cursor in (Cursor(20, history[0].cursor.id_suffix), Cursor(31, history[0].cursor.id_suffix)):
         with pytest.raises(StreamDiverged):
             await stream.verify(cursor)
 

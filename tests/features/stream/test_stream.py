@@ -157,8 +157,8 @@ async def test_cursors_of_the_stream_are_valid(stream: Stream):
 async def test_foreign_or_future_cursor_diverges(stream: Stream):
     history = await append(stream, 2)
     for cursor in (
-        Cursor(2, history[0].cursor.tail),
-        Cursor(3, history[1].cursor.tail),
+        Cursor(2, history[0].cursor.id_suffix),
+        Cursor(3, history[1].cursor.id_suffix),
         Cursor(0, "ABCDEFGH"),
         Cursor(10**17, "ABCDEFGH"),
     ):

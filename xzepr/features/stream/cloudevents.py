@@ -1,4 +1,4 @@
-"""A message of the stream as a CloudEvent 1.0 in structured JSON, for Kafka (see docs/reference/kafka.md)."""
+"""Messages of the stream as CloudEvents 1.0 in structured JSON, for Kafka (see docs/reference/kafka.md)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ CONTENT_TYPE = b"application/cloudevents+json"
 
 
 def encode(message: Message, source: str) -> bytes:
-    """The CloudEvent with its data; `source` is the URI reference that names this hub."""
+    """Returns the CloudEvent of a message. `source` is the URI reference of this hub."""
     envelope = _envelope(message, source)
     envelope["datacontenttype"] = "application/json"
     envelope["data"] = _data(message)
@@ -19,22 +19,21 @@ def encode(message: Message, source: str) -> bytes:
 
 
 def encode_without_data(message: Message, source: str) -> bytes:
-    """The CloudEvent of a message too large to send: `dataref` (the extension of that name) says what it would hold."""
+    """Returns the CloudEvent of a message that is too large to send, with `dataref` (an extension) in place of data."""
     envelope = _envelope(message, source)
     envelope["dataref"] = f"{source.rstrip('/')}/{_path(message)}"
     return orjson.dumps(envelope, option=orjson.OPT_UTC_Z)
 
 
 def key(message: Message) -> bytes:
-    """What messages have in common that must stay in order for a consumer of one partition: the unit, else the receiver
-    or group."""
+    """Returns the partition key, which keeps messages in order: the unit, or else the receiver or group."""
     if message.event is not None:
         return message.event.unit_id.hex().encode()
     return (message.receiver_id or message.group_id or message.id).encode()
 
 
 def headers(message: Message) -> list[tuple[str, bytes]]:
-    """Kafka headers: the content type of the structured mode, and what to deduplicate and resume by without parsing."""
+    """Returns the Kafka headers: the content type, and position and id, so that consumers need not parse the body."""
     return [
         ("content-type", CONTENT_TYPE),
         ("position", str(message.position).encode()),
@@ -50,13 +49,12 @@ def _envelope(message: Message, source: str) -> dict[str, Any]:
         "type": KINDS[message.kind].cloudevent_type,
         "subject": _subject(message),
         "time": message.time,
-        # The sequence extension: compared as text, so every position has the same length.
+        # The sequence extension is compared as text, so all positions have the same length.
         "sequence": f"{message.position:020d}",
     }
 
 
-_NAMES = {"receiver": "eventReceiver", "group": "eventReceiverGroup"}
-"""What GraphQL calls them."""
+_GRAPHQL_NAMES = {"receiver": "eventReceiver", "group": "eventReceiverGroup"}
 
 
 def _noun(kind: Kind) -> str:
@@ -64,7 +62,7 @@ def _noun(kind: Kind) -> str:
 
 
 def _subject(message: Message) -> str:
-    """The id of what the message is about; of a gate, that is a group and a unit."""
+    """Returns the id of the message's object; for a gate, the ids of its group and unit."""
     noun = _noun(message.kind)
     if noun == "gate" and message.event is not None:
         return f"{message.group_id}/{message.event.unit_id.hex()}"
@@ -85,19 +83,19 @@ def _data(message: Message) -> dict[str, Any]:
         "actor": {"kind": message.actor_kind.value, "id": message.actor_id, "name": message.actor_name},
     }
     if message.event is not None:
-        data["event"] = _event(message.event, whole=message.kind is Kind.EVENT_RECORDED)
+        data["event"] = _event(message.event, with_payload=message.kind is Kind.EVENT_RECORDED)
     if message.receiver_id is not None:
         data["eventReceiverId"] = message.receiver_id
     if message.group_id is not None:
         data["eventReceiverGroupId"] = message.group_id
     if message.data is not None:
         noun = _noun(message.kind)
-        data[_NAMES.get(noun, noun)] = orjson.Fragment(message.data)
+        data[_GRAPHQL_NAMES.get(noun, noun)] = orjson.Fragment(message.data)
     return data
 
 
-def _event(event: Event, *, whole: bool) -> dict[str, Any]:
-    """The event; its payload only where the event is what the message announces."""
+def _event(event: Event, *, with_payload: bool) -> dict[str, Any]:
+    """Returns the event, with its payload in `event.recorded` only."""
     fields: dict[str, Any] = {
         "id": event.id,
         "position": event.position,
@@ -115,6 +113,6 @@ def _event(event: Event, *, whole: bool) -> dict[str, Any]:
         "createdAt": event.created_at,
         "recordedAt": event.recorded_at,
     }
-    if whole:
+    if with_payload:
         fields["payload"] = orjson.Fragment(event.payload)
     return fields

@@ -1,4 +1,4 @@
-"""The one table of message kinds: GraphQL, Kafka, permissions and the reference page are made from it."""
+"""The table of message kinds, from which GraphQL, Kafka, permissions and the reference page are derived."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from xzepr.core.actor import Permission
 
 
 class Kind(StrEnum):
-    """What a message says happened: noun.past-participle."""
+    """The kind of a message: a noun and what happened to it."""
 
     EVENT_RECORDED = "event.recorded"
     RECEIVER_CREATED = "receiver.created"
@@ -22,10 +22,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KindFacts:
-    """What holds for every message of a kind."""
+    """The properties of all messages of a kind."""
 
     permission: Permission
-    """Needed to read it."""
+    """The permission to read messages of this kind."""
     graphql_type: str
     meaning: str
 

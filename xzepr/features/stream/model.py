@@ -13,7 +13,7 @@ _CURSOR = re.compile(r"(0|[1-9][0-9]{0,17})-([0-9A-Z]{8})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that finished, as it was recorded. Never changed, never deleted."""
+    """A recorded event. Events are never changed or deleted."""
 
     position: int
     id: str
@@ -25,7 +25,7 @@ class Event:
     package: str
     description: str
     payload: bytes
-    """Compact JSON text, its keys in the order they were sent in."""
+    """Compact JSON, with the keys in the order in which they were sent."""
     success: bool
     receiver_id: str
     receiver_revision: int
@@ -36,7 +36,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in one stream: a position and the end of the id of the message there. Opaque to consumers."""
+    """A position in a stream and the end of the id of the message there. Opaque to consumers."""
 
     position: int
     id_suffix: str
@@ -46,12 +46,12 @@ class Cursor:
 
     @classmethod
     def of(cls, position: int, id: str) -> "Cursor":
-        """The cursor of the message with that position and id; for position 0, of the hub with that id."""
+        """Returns the cursor of a message; for position 0, of the hub with that id."""
         return cls(position, id[-8:])
 
     @classmethod
     def parse(cls, text: str, *, field: str = "after") -> "Cursor":
-        """Reads `1042-7XQ2P9KD`; raises InvalidInput."""
+        """Parses a cursor such as `1042-7XQ2P9KD`. Raises InvalidInput."""
         match = _CURSOR.fullmatch(text)
         if match is None:
             raise InvalidInput.one(
@@ -69,20 +69,20 @@ class Head:
 
     @property
     def cursor(self) -> Cursor:
-        """The cursor that has seen everything."""
+        """The cursor after which there is nothing yet."""
         return Cursor.of(self.position, self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the stream follows on: position 0 and the hub's id, or the last message that retention took."""
+    """The entry before the oldest message: position 0 and the hub's id, or the last message that retention removed."""
 
     position: int
     id: str
 
     @property
     def cursor(self) -> Cursor:
-        """The oldest cursor to go on from: everything after it is there."""
+        """The oldest cursor from which a consumer can resume."""
         return Cursor.of(self.position, self.id)
 
 
@@ -100,29 +100,29 @@ class Message:
     receiver_id: str | None
     group_id: str | None
     event: Event | None
-    """The event that the message is about, or that caused it."""
+    """The event that is the message's object or its cause."""
     data: bytes | None
-    """Compact JSON: what it says beyond the event, as things were when it was said."""
+    """Compact JSON: a snapshot of the message's object, if that is not the event."""
 
     @property
     def cursor(self) -> Cursor:
-        """What a consumer keeps to go on after this message."""
+        """The cursor from which a consumer resumes after this message."""
         return Cursor.of(self.position, self.id)
 
     @property
     def size(self) -> int:
-        """Bytes that it holds in memory, about."""
+        """Size in memory, in bytes, approximately."""
         return 1024 + len(self.data or b"") + (0 if self.event is None else len(self.event.payload))
 
     @property
     def permission(self) -> Permission:
-        """What an actor needs to read it."""
+        """The permission that an actor needs to read the message."""
         return KINDS[self.kind].permission
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """You have seen everything up to here."""
+    """A marker in a subscription: every message up to the cursor was sent."""
 
     cursor: Cursor
     time: datetime
@@ -130,8 +130,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class StreamFilter:
-    """Which messages somebody wants: every given field must match; None asks for nothing. A message
-    without an event matches no field of the unit and no `success`."""
+    """Conditions on messages, all of which must hold; None sets no condition.
+
+    A message without an event meets no condition on the unit or on `success`.
+    """
 
     kinds: frozenset[Kind] = field(default_factory=lambda: frozenset(Kind))
     receiver_ids: frozenset[str] | None = None

@@ -65,5 +65,5 @@ class StreamReader:
             raise CursorExpired(str(cursor), str(origin.cursor))
         raise StreamDiverged(
             f"this stream holds nothing that matches the cursor {cursor}: its database was restored or replaced; "
-            "read the state anew and start without a cursor"
+            "read the current state and start without a cursor"
         )

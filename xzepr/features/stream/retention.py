@@ -1,7 +1,7 @@
-"""Retention: messages that are older than the stream is kept go, from its old end only, so that no gap appears.
+"""Retention: removes messages older than `stream.retention_hours` from the old end of the stream, without gaps.
 
-The last message that goes stays in the table as the mark of where the stream begins: its cursor is the oldest that a
-consumer can go on from (see `docs/adr/0028-retention-takes-the-old-end.md`). Events are no messages, and stay.
+The last removed message stays in the table as the mark of where the stream starts: its cursor is the oldest from which
+a consumer can resume (see `docs/adr/0028-retention-takes-the-old-end.md`). Events are never removed.
 """
 
 import asyncio
@@ -15,60 +15,58 @@ from xzepr.features.stream import retention_store as store
 from xzepr.features.stream.retention_store import Bounds
 from xzepr.infra.db import Connection, Database
 
-_PORTION = 2_000
-"""Messages in one transaction: some ten milliseconds."""
-_BREATH_SECONDS = 0.01
-_ROUND_SECONDS = 20.0
-"""How long one round may take; the next one goes on."""
+_BATCH_MESSAGES = 2_000  # of one transaction, which takes about ten milliseconds
+_PAUSE_SECONDS = 0.01
+_ROUND_SECONDS = 20.0  # the next round continues
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class Retention:
-    """Removes what is older than the stream is kept, unless somebody still needs it."""
+    """Removes old messages, except those that the relay still needs."""
 
     def __init__(self, db: Database, keep: timedelta | None, route: str | None) -> None:
-        """`keep` None: everything, for ever. `route` is the route that the relay is configured for, if it is."""
+        """`keep`: None keeps everything. `route`: the route that the relay is configured for; None without brokers."""
         self._db = db
         self._keep = keep
         self._route = route
-        self._held = ""
+        self._blocker = ""
 
     async def enforce(self) -> None:
-        """Removes old messages, for 20 s at most. Several processes may do it at once: one does."""
+        """Removes old messages, for at most 20 s. If several processes call it at once, one of them does the work."""
         if self._keep is None:
             return
         end = time.monotonic() + _ROUND_SECONDS
         try:
             while time.monotonic() < end:
-                if not await self._take(self._keep):
+                if not await self._remove_batch(self._keep):
                     return
-                await asyncio.sleep(_BREATH_SECONDS)
+                await asyncio.sleep(_PAUSE_SECONDS)
         except Overloaded:
-            _log.info("retention.postponed", reason="somebody else holds what is to go")
+            _log.info("retention.postponed", reason="another session reads or locks the messages")
 
-    async def _take(self, keep: timedelta) -> bool:
-        """One transaction, which locks nothing that writers need; whether it took something."""
+    async def _remove_batch(self, keep: timedelta) -> bool:
+        """Runs one transaction, without locks that writers need. Returns whether it removed anything."""
         async with self._db.write() as connection:
-            if not await store.try_turn(connection):
+            if not await store.try_lock(connection):
                 return False
             bounds = await store.bounds(connection, self._route, keep)
-            if await _take_partition(connection, bounds.lowest, keep):
+            if await _drop_oldest_partition(connection, bounds.lowest, keep):
                 return True
-            if await store.remove(connection, bounds.lowest, keep, _PORTION):
+            if await store.remove(connection, bounds.lowest, keep, _BATCH_MESSAGES):
                 return True
-            self._say_what_holds(bounds, await store.is_old(connection, bounds.lowest + 1, keep))
+            self._log_blocker(bounds, await store.is_old(connection, bounds.lowest + 1, keep))
             return False
 
-    def _say_what_holds(self, bounds: Bounds, held: bool) -> None:
-        """Logs once that messages stay which are old enough to go."""
-        what = "" if not held else "the relay" if bounds.lowest == bounds.published else "a dead letter"
-        if what != self._held and what:
-            _log.warning("retention.held", by=what, position=bounds.lowest)
-        self._held = what
+    def _log_blocker(self, bounds: Bounds, is_blocked: bool) -> None:
+        """Logs once what keeps messages that are old enough to be removed."""
+        blocker = "" if not is_blocked else "the relay" if bounds.lowest == bounds.published else "a dead letter"
+        if blocker != self._blocker and blocker:
+            _log.warning("retention.held", by=blocker, position=bounds.lowest)
+        self._blocker = blocker
 
 
-async def _take_partition(connection: Connection, last: int, keep: timedelta) -> bool:
-    """Drops the oldest partition as a whole, if the message that follows on it may be the mark."""
+async def _drop_oldest_partition(connection: Connection, last: int, keep: timedelta) -> bool:
+    """Drops the oldest partition as a whole, if the message after it may become the mark."""
     oldest = await store.oldest_partition(connection)
     if oldest.end > last or not await store.is_old(connection, oldest.end, keep):
         return False

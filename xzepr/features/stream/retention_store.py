@@ -1,4 +1,4 @@
-"""SQL of retention: how far messages may go, and removing them from the old end."""
+"""SQL of retention: which messages may be removed, and removing them from the old end."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,44 +8,50 @@ from psycopg.rows import class_row, scalar_row
 
 from xzepr.infra.db import Connection
 
-_TURN = 0x787A_6570_7202
-"""Key of the advisory lock that lets one process at a time remove messages ("xzepr", 2)."""
+# Key of the advisory lock that lets one process at a time remove messages ("xzepr", 2).
+_RETENTION_LOCK = 0x787A_6570_7202
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The last positions that may be taken, each for a reason of its own; None where it bounds nothing."""
+    """The last positions that may be removed, each for one reason; None if that reason sets no limit."""
 
     newest: int | None
-    """Of the newest message, which next positions follow on: it stays for ever as their mark."""
+    """The newest message, which always stays as the mark that new positions follow."""
     published: int | None
-    """Everything up to here is in Kafka, on every route that counts."""
+    """Every message up to here is in Kafka, on every route that counts."""
     dead_letter: int | None
-    """The first message that the relay may be told to send again."""
+    """The first message that may be retried as a dead letter."""
 
     @property
     def lowest(self) -> int:
-        """The one that counts."""
-        return min((one for one in (self.newest, self.published, self.dead_letter) if one is not None), default=0)
+        """The lowest of the positions."""
+        positions = (self.newest, self.published, self.dead_letter)
+        return min((position for position in positions if position is not None), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A part of the stream's table, with the position that follows on its last."""
+    """A partition of the stream's table; `end` is the position after its last one."""
 
     name: str
     end: int
 
 
-async def try_turn(connection: Connection) -> bool:
-    """Whether it is ours to remove messages until COMMIT; False while another process does."""
-    cursor = await connection.cursor(row_factory=scalar_row).execute("SELECT pg_try_advisory_xact_lock(%s)", (_TURN,))
+async def try_lock(connection: Connection) -> bool:
+    """Tries to take the retention lock until COMMIT. Returns False while another process holds it."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute(
+        "SELECT pg_try_advisory_xact_lock(%s)", (_RETENTION_LOCK,)
+    )
     return bool(await cursor.fetchone())
 
 
 async def bounds(connection: Connection, route: str | None, age: timedelta) -> Bounds:
-    """What may be taken. The configured route counts even before it has begun; one that is configured no longer counts
-    until its relay has been silent for as long as messages are kept."""
+    """Returns which messages may be removed.
+
+    The configured route counts even before it has started. A route that is no longer configured counts until its relay
+    has been silent for as long as messages are kept.
+    """
     cursor = await connection.cursor(row_factory=class_row(Bounds)).execute(
         """
         SELECT (SELECT position FROM messages ORDER BY position DESC LIMIT 1) AS newest,
@@ -59,12 +65,12 @@ async def bounds(connection: Connection, route: str | None, age: timedelta) -> B
         {"route": route, "age": age},
     )
     row = await cursor.fetchone()
-    assert row is not None, "it has no FROM"
+    assert row is not None, "a query without FROM has one row"
     return row
 
 
 async def is_old(connection: Connection, position: int, age: timedelta) -> bool:
-    """Whether there is a message at the position, and it is older than that."""
+    """Returns whether there is a message at the position that is older than `age`."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         "SELECT time < clock_timestamp() - %s::interval FROM messages WHERE position = %s", (age, position)
     )
@@ -72,8 +78,10 @@ async def is_old(connection: Connection, position: int, age: timedelta) -> bool:
 
 
 async def remove(connection: Connection, last: int, age: timedelta, limit: int) -> int:
-    """Removes up to `limit` of the oldest messages that are older than that and not after `last`, and says how many.
-    The last of them stays, as the mark of where the stream begins."""
+    """Removes up to `limit` of the oldest messages that are older than `age` and not after `last`; returns how many.
+
+    The last of them stays as the mark of where the stream starts.
+    """
     cursor = await connection.execute(
         """
         DELETE FROM messages WHERE position < (
@@ -88,7 +96,7 @@ async def remove(connection: Connection, last: int, age: timedelta, limit: int) 
 
 
 async def oldest_partition(connection: Connection) -> Partition:
-    """The partition of the oldest positions."""
+    """Returns the partition of the oldest positions."""
     cursor = await connection.cursor(row_factory=class_row(Partition)).execute(
         r"""
         SELECT c.relname AS name,
@@ -99,12 +107,14 @@ async def oldest_partition(connection: Connection) -> Partition:
         """
     )
     row = await cursor.fetchone()
-    assert row is not None, "the first migration makes two, and the newest is never dropped"
+    assert row is not None, "the first migration creates two, and the newest is never dropped"
     return row
 
 
 async def drop_partition(connection: Connection, name: str) -> None:
-    """Removes a partition with all that is in it. It waits for who reads the stream, and who comes later waits for it:
-    so it gives up (Overloaded) after 0.2 s."""
+    """Drops a partition with its messages.
+
+    The statement waits for readers of the stream, and later readers wait for it. So it raises Overloaded after 0.2 s.
+    """
     await connection.execute("SET LOCAL lock_timeout = '200ms'")
     await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))

@@ -1,41 +1,39 @@
-"""Which messages a filter lets through, in memory; `store.page` decides it in SQL, and a test holds them equal."""
+"""Filters of the stream in memory. `store.page` filters in SQL, and a property test holds both equal."""
 
 from xzepr.core.actor import Actor
-from xzepr.core.text import must_be_askable
+from xzepr.core.text import check_queryable
 from xzepr.features.stream.kinds import KINDS, Kind
 from xzepr.features.stream.model import Event, Message, StreamFilter
 
-_TEXTS = ("name", "version", "release", "platform_id", "package")
+_TEXT_FIELDS = ("name", "version", "release", "platform_id", "package")
+
+_ANY_EVENT = (None,) * (len(_TEXT_FIELDS) + 2)  # the conditions of a filter that accepts every event
 
 
-_NOTHING = (None,) * (len(_TEXTS) + 2)
-"""What is asked of an event by who takes any."""
-
-
-def matches(wanted: StreamFilter, message: Message) -> bool:
-    """Whether the filter lets the message through."""
-    if message.kind not in wanted.kinds:
+def matches(filter: StreamFilter, message: Message) -> bool:
+    """Returns whether the filter accepts the message."""
+    if message.kind not in filter.kinds:
         return False
-    if wanted.receiver_ids is not None and message.receiver_id not in wanted.receiver_ids:
+    if filter.receiver_ids is not None and message.receiver_id not in filter.receiver_ids:
         return False
-    if wanted.group_ids is not None and message.group_id not in wanted.group_ids:
+    if filter.group_ids is not None and message.group_id not in filter.group_ids:
         return False
-    return _event_matches(wanted, message.event)
+    return _event_matches(filter, message.event)
 
 
-def _event_matches(wanted: StreamFilter, event: Event | None) -> bool:
-    asked = (
-        wanted.unit_id,
-        wanted.name,
-        wanted.version,
-        wanted.release,
-        wanted.platform_id,
-        wanted.package,
-        wanted.success,
+def _event_matches(filter: StreamFilter, event: Event | None) -> bool:
+    conditions = (
+        filter.unit_id,
+        filter.name,
+        filter.version,
+        filter.release,
+        filter.platform_id,
+        filter.package,
+        filter.success,
     )
-    if asked == _NOTHING or event is None:
-        return asked == _NOTHING
-    has = (
+    if conditions == _ANY_EVENT or event is None:
+        return conditions == _ANY_EVENT
+    values = (
         event.unit_id,
         event.name,
         event.version,
@@ -44,18 +42,18 @@ def _event_matches(wanted: StreamFilter, event: Event | None) -> bool:
         event.package,
         event.success,
     )
-    return all(want is None or want == value for want, value in zip(asked, has, strict=True))
+    return all(condition is None or condition == value for condition, value in zip(conditions, values, strict=True))
 
 
-def check_filter(wanted: StreamFilter) -> None:
-    """Raises InvalidInput for a text that no message can have."""
-    must_be_askable({field: getattr(wanted, field) for field in _TEXTS})
+def check_filter(filter: StreamFilter) -> None:
+    """Checks the texts of a filter. Raises InvalidInput for a text that no message can have."""
+    check_queryable({field: getattr(filter, field) for field in _TEXT_FIELDS})
     for field in ("receiver_ids", "group_ids"):
-        for id in getattr(wanted, field) or ():
-            must_be_askable({field: id})
+        for id in getattr(filter, field) or ():
+            check_queryable({field: id})
 
 
 def readable(actor: Actor, kinds: frozenset[Kind] | None) -> frozenset[Kind]:
-    """The kinds among those asked for (None: all) that the actor may read; the others are skipped silently."""
-    asked = frozenset(Kind) if kinds is None else kinds
-    return frozenset(kind for kind in asked if actor.may(KINDS[kind].permission))
+    """Returns those of the requested kinds (None: all) that the actor may read. Others are left out silently."""
+    requested = frozenset(Kind) if kinds is None else kinds
+    return frozenset(kind for kind in requested if actor.may(KINDS[kind].permission))

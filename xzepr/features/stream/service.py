@@ -1,4 +1,4 @@
-"""The stream as features use it: announce changes in one transaction at a time, and read what was announced."""
+"""The stream as features use it: publishing changes, one write transaction at a time, and reading messages."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,32 +14,33 @@ from xzepr.features.stream.model import Cursor, Event, Head, Message, StreamFilt
 from xzepr.features.stream.reader import StreamReader
 from xzepr.infra.db import Connection, Database, hang_up_after
 
-_VERIFY_SECONDS = 3.0
-"""Two rows are read; a connection that says nothing for so long has fallen silent."""
+_VERIFY_SECONDS = 3.0  # for a statement that reads two rows; longer means a silent connection
 
 
 class WriteTransaction:
-    """One writer's turn: what it changes through `connection` and announces with `append` is committed whole or not at
-    all."""
+    """A transaction that holds the writer lock.
+
+    Changes made through `connection` and messages added with `append` are committed together or not at all.
+    """
 
     def __init__(self, connection: Connection, actor: Actor, tip: store.Tip) -> None:
         self.connection = connection
         self.actor = actor
         self.time: datetime = tip.time
-        """What every message of this turn carries; never earlier than an earlier message's."""
+        """The time of all messages of this transaction; never before the time of an earlier message."""
         self._position = tip.position
-        self.follows = tip.id
-        """The id of the message before the first one; None when that is the stream's first."""
+        self.previous_id = tip.id
+        """The id of the message before the first one; None if the stream was empty."""
         self._messages: list[Message] = []
 
     @property
     def next_position(self) -> int:
-        """The position that the next appended message gets."""
+        """The position of the next message to be appended."""
         return self._position + 1
 
     @property
     def messages(self) -> Sequence[Message]:
-        """What was appended so far."""
+        """The messages appended so far."""
         return self._messages
 
     def append(
@@ -53,7 +54,7 @@ class WriteTransaction:
         event: Event | None = None,
         data: bytes | None = None,
     ) -> Message:
-        """Announces something; it is written when the turn ends. `actor` defaults to whose turn it is."""
+        """Adds a message, which is written at the end of the transaction. `actor` defaults to the transaction's."""
         actor = actor or self.actor
         self._position += 1
         message = Message(
@@ -82,37 +83,41 @@ class Stream:
     on_commit: list[Callable[[WriteTransaction], None]] = field(
         default_factory=list[Callable[[WriteTransaction], None]]
     )
-    """Told what this process has committed, so that its feed need not read that back."""
+    """Called with each transaction that this process has committed, so that its feed need not read it back."""
 
     @classmethod
     async def open(cls, db: Database) -> "Stream":
-        """The stream of the hub whose database this is."""
+        """Opens the stream of the hub whose database this is."""
         async with db.read() as connection:
             return cls(db, await store.hub_id(connection))
 
     @asynccontextmanager
     async def write(self, actor: Actor) -> AsyncGenerator[WriteTransaction]:
-        """The writer's turn: waits for the lock (Overloaded after the lock time-out) and commits at the end."""
+        """Opens a write transaction and commits it at the end. Raises Overloaded if the lock is not free in time."""
         async with self.db.write() as connection, self.writer_transaction(connection, actor) as tx:
             yield tx
         self.publish_locally(tx)
 
     async def end_stuck_writers(self) -> int:
-        """Ends sessions of this role that have had the writer's turn for longer than any transaction takes, and says
-        how many. Their servers learn what became of their COMMITs as after a lost connection."""
+        """Terminates sessions that have held the writer lock for longer than any transaction takes; returns how many.
+
+        Their servers find out the outcome of a COMMIT as after a lost connection.
+        """
         async with self.db.read() as connection:
             return await store.end_stuck_writers(connection, self.db.transaction_seconds)
 
     def publish_locally(self, tx: WriteTransaction) -> None:
-        """Tells followers in this process of what is committed; those in others hear of it by NOTIFY."""
+        """Passes committed messages to this process's listeners. Other processes are woken by NOTIFY."""
         if tx.messages:
-            for follower in self.on_commit:
-                follower(tx)
+            for notify in self.on_commit:
+                notify(tx)
 
     @asynccontextmanager
     async def writer_transaction(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
-        """The same inside a transaction that is open already, which its owner commits: for the recorder. In pipeline
-        mode the lock and the question behind it travel together."""
+        """Opens a write transaction inside a database transaction that the caller commits, as the recorder does.
+
+        In pipeline mode the lock and the statement after it travel together.
+        """
         await store.lock(connection)
         tip = await (await store.tip(connection)).fetchone()
         assert tip is not None, "an aggregate has a row"
@@ -139,7 +144,7 @@ class Stream:
                 await reader.verify(cursor)
 
     async def make_partitions(self, size: int) -> None:
-        """Makes partitions of `size` positions ahead, until the newest one is untouched."""
+        """Creates partitions of `size` positions in advance, until the newest one is unused."""
         async with self.db.write() as connection:
             await store.lock(connection)
             head = await store.head(connection)
@@ -149,22 +154,24 @@ class Stream:
                 end += size
 
     async def page(
-        self, actor: Actor, after: Cursor | None, wanted: StreamFilter, first: int
+        self, actor: Actor, after: Cursor | None, filter: StreamFilter, first: int
     ) -> tuple[Page[Message], Cursor]:
-        """Messages after a cursor (None: from the oldest there is) that the actor may read and the filter lets through,
-        oldest first, and the cursor to ask with next: it has also seen what the filter left out. Raises what `verify`
-        raises."""
+        """Returns a page of messages after a cursor (None: from the oldest), and the cursor of the next page.
+
+        The page has the messages that the actor may read and the filter accepts, oldest first. The cursor is also past
+        the messages that were left out. Raises as `verify` does.
+        """
         actor.must_be_known()
         PageRequest(first)
-        rules.check_filter(wanted)
-        kinds = rules.readable(actor, wanted.kinds)
+        rules.check_filter(filter)
+        kinds = rules.readable(actor, filter.kinds)
         async with self.reader() as reader:
             head = await reader.head()
             start = None if after is None else after.position
-            found = await store.page(reader.connection, start, replace(wanted, kinds=kinds), first + 1)
+            messages = await store.page(reader.connection, start, replace(filter, kinds=kinds), first + 1)
             if after is not None:
-                await reader.verify(after)  # behind the read, so that retention cannot come between
-        found = [message for message in found if message.position <= head.position]
-        items = found[:first]
-        has_next = len(found) > first
+                await reader.verify(after)  # after the read, so that retention cannot come in between
+        messages = [message for message in messages if message.position <= head.position]
+        items = messages[:first]
+        has_next = len(messages) > first
         return Page(items, has_next), items[-1].cursor if has_next else head.cursor

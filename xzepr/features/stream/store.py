@@ -14,12 +14,11 @@ from xzepr.features.stream.model import Head, Message, Origin, StreamFilter
 from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
 from xzepr.infra.db import Connection
 
-_WRITER_LOCK = 0x787A_6570_7201
-"""Key of the advisory lock that makes writers go in single file ("xzepr", 1)."""
+_WRITER_LOCK = 0x787A_6570_7201  # key of the advisory lock that admits one writer at a time ("xzepr", 1)
 
 CHANNEL = "xzepr_stream"
 
-_MESSAGES: LiteralString = (
+_SELECT_MESSAGES: LiteralString = (
     """
     SELECT m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name,
            m.receiver_id, m.group_id, m.data::text,
@@ -31,7 +30,7 @@ _MESSAGES: LiteralString = (
 
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """What a writer must know of the newest message: the next position follows it, and time never runs back."""
+    """The newest message, as a writer needs it: the next position follows it, and time never goes backwards."""
 
     position: int
     id: str | None
@@ -40,13 +39,15 @@ class Tip:
 
 
 async def lock(connection: Connection) -> None:
-    """Waits for the writer's lock; COMMIT or ROLLBACK releases it. Statements after it see all that was committed."""
+    """Waits for the writer lock, which COMMIT or ROLLBACK releases. Later statements see everything committed."""
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITER_LOCK,))
 
 
 async def end_stuck_writers(connection: Connection, seconds: float) -> int:
-    """Ends the sessions that hold the writer's lock in a transaction which began longer ago than this; of other roles
-    none, whose sessions are not ours to end."""
+    """Terminates this role's sessions that hold the writer lock in a transaction older than `seconds`.
+
+    Returns how many.
+    """
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         """
         SELECT pg_terminate_backend(a.pid)
@@ -62,7 +63,7 @@ async def end_stuck_writers(connection: Connection, seconds: float) -> int:
 
 
 async def tip(connection: Connection) -> AsyncCursor[Tip]:
-    """The newest position and the time that the next message will carry. Read it under the lock."""
+    """Reads the newest position and the time of the next message. The caller holds the writer lock."""
     return await connection.cursor(row_factory=class_row(Tip)).execute(
         """
         SELECT coalesce(max(newest.position), 0) AS position, max(newest.id) AS id,
@@ -73,7 +74,7 @@ async def tip(connection: Connection) -> AsyncCursor[Tip]:
 
 
 async def hub_id(connection: Connection) -> str:
-    """The id that the first migration gave this hub."""
+    """Returns the hub's id, which the first migration created."""
     cursor = await connection.cursor(row_factory=scalar_row).execute("SELECT id FROM hub")
     row = await cursor.fetchone()
     assert row is not None, "the first migration fills this table"
@@ -81,7 +82,7 @@ async def hub_id(connection: Connection) -> str:
 
 
 async def head(connection: Connection) -> Head:
-    """The newest entry; position 0 and the hub's id when there is none."""
+    """Returns the newest entry; position 0 and the hub's id if there is none."""
     cursor = await connection.cursor(row_factory=class_row(Head)).execute(
         """
         SELECT coalesce(newest.position, 0) AS position, coalesce(newest.id, hub.id) AS id
@@ -94,7 +95,7 @@ async def head(connection: Connection) -> Head:
 
 
 async def origin(connection: Connection) -> Origin:
-    """What the stream follows on. Retention leaves the last message that it takes in its place, as the mark of that."""
+    """Returns the entry before the oldest message. Retention leaves the last message that it removes as this mark."""
     cursor = await connection.cursor(row_factory=class_row(Origin)).execute(
         """
         SELECT CASE WHEN oldest.position > 1 THEN oldest.position ELSE 0 END AS position,
@@ -108,8 +109,10 @@ async def origin(connection: Connection) -> Origin:
 
 
 async def id_at(connection: Connection, position: int) -> str | None:
-    """The id of the message at a position; the hub's id at 0; None where there is nothing, and at 0 once retention has
-    taken anything."""
+    """Returns the id of the message at a position; for 0, the hub's id until retention has removed a message.
+
+    None if there is none.
+    """
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         """
         SELECT id FROM messages WHERE position = %(position)s
@@ -122,7 +125,7 @@ async def id_at(connection: Connection, position: int) -> str | None:
 
 
 async def time_at(connection: Connection, position: int) -> datetime | None:
-    """The time of the message at a position; None where there is none."""
+    """Returns the time of the message at a position; None if there is none."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         "SELECT time FROM messages WHERE position = %s", (position,)
     )
@@ -130,7 +133,7 @@ async def time_at(connection: Connection, position: int) -> datetime | None:
 
 
 async def insert(connection: Connection, messages: Sequence[Message]) -> None:
-    """Writes messages at their positions, with binary arrays; once they are committed every feed is woken."""
+    """Writes messages at their positions, as binary arrays. Their COMMIT wakes every feed."""
     await connection.execute(
         """
         WITH notice AS (SELECT pg_notify(%s, ''))
@@ -161,9 +164,9 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
 
 
 async def after(connection: Connection, position: int, limit: int) -> list[Message]:
-    """Up to `limit` messages after a position, in order, with their events."""
+    """Returns up to `limit` messages after a position, in order, with their events."""
     cursor = await connection.cursor(row_factory=args_row(_message)).execute(
-        _MESSAGES
+        _SELECT_MESSAGES
         + """
         WHERE m.position > %s
         ORDER BY m.position
@@ -178,7 +181,7 @@ async def after_cursor(connection: Connection, position: int, tail: str, limit: 
     """Returns up to `limit` messages after a position; empty unless the id of the message there (0: of the hub) ends
     with `tail`. One statement, so that no restored backup can come between the two questions."""
     cursor = await connection.cursor(row_factory=args_row(_message)).execute(
-        _MESSAGES
+        _SELECT_MESSAGES
         + """
         WHERE m.position > %(position)s
           AND (SELECT right(id, 8) FROM messages WHERE position = %(position)s
@@ -193,11 +196,10 @@ async def after_cursor(connection: Connection, position: int, tail: str, limit: 
     return await cursor.fetchall()
 
 
-async def page(connection: Connection, position: int | None, wanted: StreamFilter, limit: int) -> list[Message]:
-    """Up to `limit` messages after a position (None: after what `origin` says) that the filter lets through, in order,
-    with their events."""
+async def page(connection: Connection, position: int | None, filter: StreamFilter, limit: int) -> list[Message]:
+    """Returns up to `limit` messages that the filter accepts, after a position (None: after the origin), in order."""
     cursor = await connection.cursor(row_factory=args_row(_message)).execute(
-        _MESSAGES
+        _SELECT_MESSAGES
         + """
         WHERE m.position > coalesce(
                 %(position)s::bigint, (SELECT CASE WHEN min(position) > 1 THEN min(position) ELSE 0 END FROM messages))
@@ -217,24 +219,24 @@ async def page(connection: Connection, position: int | None, wanted: StreamFilte
         {
             "position": position,
             "limit": limit,
-            "kinds": [kind.value for kind in wanted.kinds],
-            "receiver_ids": None if wanted.receiver_ids is None else list(wanted.receiver_ids),
-            "group_ids": None if wanted.group_ids is None else list(wanted.group_ids),
-            "unit_id": wanted.unit_id,
-            "name": wanted.name,
-            "version": wanted.version,
-            "release": wanted.release,
-            "platform_id": wanted.platform_id,
-            "package": wanted.package,
-            "success": wanted.success,
+            "kinds": [kind.value for kind in filter.kinds],
+            "receiver_ids": None if filter.receiver_ids is None else list(filter.receiver_ids),
+            "group_ids": None if filter.group_ids is None else list(filter.group_ids),
+            "unit_id": filter.unit_id,
+            "name": filter.name,
+            "version": filter.version,
+            "release": filter.release,
+            "platform_id": filter.platform_id,
+            "package": filter.package,
+            "success": filter.success,
         },
-        prepare=False,  # planned for what was asked: a plan for any filter would read the whole table
+        prepare=False,  # planned for this filter: a generic plan would read the whole table
     )
     return await cursor.fetchall()
 
 
 async def partition_ends(connection: Connection) -> list[int]:
-    """The exclusive upper bounds of the partitions of the stream, in order."""
+    """Returns the exclusive upper bounds of the stream's partitions, in order."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         r"""
         SELECT (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''(\d+)''\)'))[1]::bigint AS upper_bound
@@ -247,7 +249,7 @@ async def partition_ends(connection: Connection) -> list[int]:
 
 
 async def add_partition(connection: Connection, start: int, end: int) -> None:
-    """Adds the partition for positions from `start` up to and without `end`, without stopping readers or writers."""
+    """Adds the partition for the positions from `start` to before `end`, without blocking readers or writers."""
     name = sql.Identifier(f"messages_from_{start}")
     await connection.execute(
         sql.SQL("CREATE TABLE {} (LIKE messages INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)").format(
