@@ -115,7 +115,7 @@ async def _before_lock_timeout(call: Awaitable[object]) -> None:
 
 
 async def test_old_messages_are_removed_without_a_gap(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "_PORTION", 3)
+    monkeypatch.setattr(retention, "_BATCH_MESSAGES", 3)
     history = await _append(stream, 30)
     await _enforce(stream)
     assert await _stored(stream) == list(range(1, 31)), "nothing is old yet"
@@ -254,7 +254,7 @@ async def test_resume_rejects_removed_positions(stream: Stream) -> None:
 
 
 async def test_concurrent_retention_does_not_block_writers(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "_PORTION", 10)
+    monkeypatch.setattr(retention, "_BATCH_MESSAGES", 10)
     await _append(stream, 1000)
     await _age(stream, 900)
     results = await asyncio.gather(*(_enforce(stream) for _ in range(4)), *(_append(stream, 1) for _ in range(20)))
