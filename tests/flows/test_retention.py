@@ -127,7 +127,7 @@ def _check_command_line(consumer: LateConsumer, anonymous: CommandLineUser) -> N
     rejected = anonymous("events", "tail", "--after", consumer.expired)
     assert (rejected.code, rejected.out) == (1, "")
     assert f"go on after {consumer.oldest}" in rejected.err
-    assert "`--from-start` shows all that is left" in rejected.err
+    assert "use `--from-start` to read all that is left" in rejected.err
     for options in (("--after", consumer.oldest), ("--from-start",)):
         result = anonymous("events", "tail", *options, "--limit", "4", "--json")
         assert [json.loads(line)["cursor"] for line in result.out.splitlines()] == consumer.cursors[6:]
