@@ -1,15 +1,12 @@
-"""Secrets: password hashes, the key pair that signs tokens, the secrets of API keys, files that only we may read."""
+"""Secrets: password hashes, the key pair that signs tokens, the secrets of API keys."""
 
 import asyncio
 import hashlib
-import os
 import secrets
 import string
-import tempfile
 import unicodedata
 from base64 import urlsafe_b64encode
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from xzepr.core.errors import CannotStart, Overloaded
 from xzepr.infra.concurrency import retrieve_exception
+from xzepr.infra.files import create_file, replace_file
 
 T = TypeVar("T")
 
@@ -61,7 +59,7 @@ class Passwords:
         self.verified += 1
         return await self._wait(self._pool.submit(self._matches, password_hash, _bytes(password)))
 
-    async def verify_nobody(self, password: str) -> bool:
+    async def verify_dummy(self, password: str) -> bool:
         """False, after as much work as `verify`: the answer for a user who does not exist."""
         await self.verify(await asyncio.shield(asyncio.wrap_future(self._nobody)), password)
         return False
@@ -139,10 +137,10 @@ def create_key_pair(private_path: Path, public_path: Path) -> bool:
     made = False
     if not private_path.exists():
         key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
-        made = _write_new(private_path, _private_pem(key))
+        made = create_file(private_path, _private_pem(key), 0o600)
     public_pem = _public_pem(_read_private(private_path).public_key())
     if not public_path.exists() or public_path.read_bytes() != public_pem:
-        _replace(public_path, public_pem, 0o644)
+        replace_file(public_path, public_pem, 0o644)
     return made
 
 
@@ -175,44 +173,8 @@ def signing_keys(private_path: Path | None, public_path: Path | None, *, data_di
 
 
 def write_password_file(path: Path, password: str) -> None:
-    """Writes the password and a newline into a new file that only we may read; an older one is replaced whole."""
-    _replace(path, f"{password}\n".encode(), 0o600)
-
-
-def _write_new(path: Path, content: bytes) -> bool:
-    """Puts a 0600 file at the path unless there is one; says whether it did."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = _draft(path, content, 0o600)
-    try:
-        # A link appears whole or not at all, and unlike a rename it never replaces what another process put there.
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink()
-    return True
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = _draft(path, content, mode)
-    try:
-        draft.replace(path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
-
-
-def _draft(path: Path, content: bytes, mode: int) -> Path:
-    # mkstemp opens with O_EXCL and 0600: nobody else reads it, not even before its mode is set.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    return Path(name)
+    """Writes the password and a newline into a new file that only its owner can read, and replaces an older one."""
+    replace_file(path, f"{password}\n".encode(), 0o600)
 
 
 def _read_private(path: Path) -> rsa.RSAPrivateKey:

@@ -1,7 +1,6 @@
 """The user's credentials for each hub: tokens stored by `xzepr login`, or an API key from the environment."""
 
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -13,6 +12,7 @@ from platformdirs import user_config_path
 
 from xzepr.core.clock import now
 from xzepr.core.errors import CannotStart
+from xzepr.infra.files import replace_file
 
 API_KEY = "XZEPR_API_KEY"
 
@@ -43,8 +43,8 @@ def save_login(hub: str, login: SavedLogin) -> None:
     """Stores a login for later commands, readable only by the user. Raises CannotStart if it cannot be written."""
     path = saved_logins_file()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _replace_file(path, orjson.dumps({**_read_logins(path), hub: asdict(login)}, option=orjson.OPT_INDENT_2))
+        logins = {**_read_logins(path), hub: asdict(login)}
+        replace_file(path, orjson.dumps(logins, option=orjson.OPT_INDENT_2), 0o600)
     except OSError as error:
         raise CannotStart(f"the login cannot be stored in {path}: {error.strerror}") from error
 
@@ -89,15 +89,3 @@ def _read_logins(path: Path) -> dict[str, Any]:
             f"{path} is not a valid file of saved logins ({error}): delete it and log in again"
         ) from error
     return cast(dict[str, Any], saved) if isinstance(saved, dict) else {}
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Replaces the file atomically: a reader sees the old content or the new. `mkstemp` sets the mode to 0600."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
