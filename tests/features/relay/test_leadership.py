@@ -54,7 +54,7 @@ class _StatusWatch:
 async def test_competing_leaders_deliver_exactly_once(
     kafka: str, database_url: str, postgres_server: Databases
 ) -> None:
-    """The database was copied while the hub kept running: each relay holds the lock of its own copy."""
+    """The database was copied while the hub kept running: each relay holds the lock in its own copy."""
     settings = kafka_settings(kafka, max_transaction_messages=20)
     async with open_stream(database_url) as stream:
         await append(stream, 2000)

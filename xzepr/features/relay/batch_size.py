@@ -19,7 +19,7 @@ class AdaptiveBatchSize:
         """Messages to read for the next transaction."""
 
     def succeeded(self, messages: Sequence[Message]) -> None:
-        """The batch was published or skipped: grows after a small full batch, shrinks after one that was too large."""
+        """Adapts the size after a batch was published: doubles it after a small full one, halves it after a large one."""
         size = sum(message.size for message in messages)
         if size > _TARGET_BYTES:
             self.size = max(1, self.size // 2)
@@ -33,14 +33,14 @@ class AdaptiveBatchSize:
         return len(messages) >= self.size or sum(message.size for message in messages) >= _TARGET_BYTES
 
     def failed(self) -> None:
-        """The batch failed or timed out: halves the size, since slow brokers might never accept as much in time."""
+        """Halves the size after a batch failed or timed out: slow brokers might never accept as much in time."""
         self.size = max(1, self.size // 2)
 
     def rejected(self, messages: Sequence[Message]) -> None:
-        """At least one message of this batch will never be accepted: the next batch is half of this one."""
+        """Halves a rejected batch: at least one of its messages will never be accepted."""
         self.size = max(1, len(messages) // 2)
         self._last_suspect = messages[-1].position
 
     def isolated(self) -> None:
-        """The rejected message was found: batches may grow again."""
+        """Lets batches grow again, because the rejected message was found."""
         self._last_suspect = 0

@@ -24,9 +24,10 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def leadership(db: Database, route: str) -> AsyncGenerator["Leadership"]:
-    """Opens a connection that can acquire the lead of a route; the end of the block closes it and gives up the lead.
+    """Opens a connection that can acquire the lead of a route.
 
-    Inside the block, a lost connection raises Unavailable; the lead is then lost, too.
+    The end of the block closes the connection and gives up the lead. Inside the block, a lost connection raises
+    Unavailable; the lead is then lost, too.
     """
     async with translate_errors():
         connection = await db.connect("relay", idle_seconds=_IDLE_SECONDS)

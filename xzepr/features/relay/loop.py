@@ -81,8 +81,8 @@ class Relay:
         self._saved: Published | None = None
         self._saved_at = -math.inf
         self._brokers_answered_at = -math.inf
-        self.status = RelayStatus(self._route.name, RelayState.STANDBY, "starting", now(), None)
-        """What this relay is doing now."""
+        self.status = RelayStatus(self._route.name, RelayState.STANDBY, "starting", since=now(), position=None)
+        """The current status."""
 
     async def run(self) -> None:
         """Relays until cancelled. No failure of brokers or database ends it."""

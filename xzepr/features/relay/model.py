@@ -13,7 +13,7 @@ LEADER_SILENT_SECONDS = 10.0  # a process that has not reported for longer count
 
 
 class RelayState(StrEnum):
-    """What a relay is doing."""
+    """The state of a relay."""
 
     WAITING_FOR_BROKERS = "waiting_for_brokers"
     """No brokers are configured, or none responds; the relay retries by itself."""
@@ -27,7 +27,7 @@ class RelayState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """What this process's relay is doing."""
+    """The status of this process's relay."""
 
     route: str
     state: RelayState

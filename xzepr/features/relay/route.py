@@ -133,7 +133,13 @@ class RouteWriter:
     """Publishes to a route, with a producer that has fenced all earlier ones."""
 
     def __init__(
-        self, route: Route, producer: Producer, limits: TopicLimits, published: Published | None, state_error: str
+        self,
+        route: Route,
+        producer: Producer,
+        limits: TopicLimits,
+        *,
+        published: Published | None,
+        state_error: str = "",
     ) -> None:
         self._route = route
         self._producer = producer
@@ -156,9 +162,10 @@ class RouteWriter:
             await producer.close()
             raise
         try:
-            return cls(route, producer, limits, None if value is None else Published.decode(value), "")
+            published = None if value is None else Published.decode(value)
         except ValueError as error:
-            return cls(route, producer, limits, None, str(error))
+            return cls(route, producer, limits, published=None, state_error=str(error))
+        return cls(route, producer, limits, published=published)
 
     @property
     def published_so_far(self) -> Published:

@@ -142,7 +142,7 @@ class TopicError(Exception):
 async def call(cluster: Cluster, action: str, seconds: float | None = None) -> AsyncGenerator[None]:
     """Limits the time of the block (to `seconds`, or the cluster's limit) and converts its errors to BrokerError.
 
-    aiokafka has no time limits of its own, and raises anything from KafkaError to AssertionError.
+    aiokafka itself has no time limits, and raises anything from KafkaError to AssertionError.
     """
     limit = cluster.timeout_seconds if seconds is None else seconds
     try:

@@ -18,10 +18,10 @@ async def end_offsets(cluster: Cluster, topic: str, partitions: int) -> dict[int
         consumer = _consumer(cluster, "read_uncommitted")
         try:
             await consumer.start()
-            found = await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
+            offsets = await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
         finally:
             await _stop(cluster, consumer)
-    return {partition.partition: offset for partition, offset in found.items()}
+    return {partition.partition: offset for partition, offset in offsets.items()}
 
 
 async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None:

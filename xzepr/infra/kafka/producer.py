@@ -1,4 +1,4 @@
-"""A producer whose every call ends: after any exception it is closed, and another one takes over."""
+"""A transactional producer with a time limit on every call. After any error, it is closed and replaced."""
 
 import asyncio
 import time
@@ -21,21 +21,16 @@ from xzepr.infra.kafka.cluster import (
     rejection,
 )
 
+# aiokafka's default of 16 KiB causes many small requests. With this size, it sent 22,000 messages/s.
 _BATCH_BYTES = 262_144
-"""aiokafka's own default of 16 KiB means many small requests: with this it sent 22,000 messages/s instead."""
-
-_MIN_REQUEST_BYTES = 65_536
-"""More than any message has without its data."""
-
-_CALLS_PER_TRANSACTION = 2
-"""A transaction may take as long as so many calls; then the brokers end it."""
-
+_MIN_REQUEST_BYTES = 65_536  # more than any message without its data
+_CALLS_PER_TRANSACTION = 2  # a transaction may take as long as this many calls; then the brokers abort it
 _CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Kafka message to be."""
+    """A Kafka message to send."""
 
     topic: str
     key: bytes
@@ -44,25 +39,26 @@ class Record:
 
     @property
     def size(self) -> int:
-        """Its bytes in a batch of its own, rounded up: what a topic's `max.message.bytes` is compared with."""
+        """Size in bytes as a batch of one message, rounded up. Brokers compare it with `max.message.bytes`."""
         headers = sum(len(name) * 2 + len(value) + 10 for name, value in self.headers)
         return len(self.key) + len(self.value) + headers + 128
 
 
 class Producer:
-    """One producer of one transactional id. Opening it ends whatever a predecessor left open.
+    """The producer of a transactional id. Opening it ends the transaction that a predecessor left open.
 
-    Without a transactional id it is only idempotent: what it sends arrives once and in order as long as it lives, at
-    once, and for good; to begin and to commit means nothing then."""
+    Without a transactional id it is only idempotent: its messages arrive once and in order, visible at once and for
+    good. `begin` and `commit` then do nothing.
+    """
 
     def __init__(self, cluster: Cluster, transactional_id: str | None, max_message_bytes: int) -> None:
-        """Takes what `open` takes; opens nothing."""
+        """Creates a producer that is not connected; use `open`."""
         self._cluster = cluster
         self._transactional = transactional_id is not None
         self._began_at = 0.0
         self._sent: list[tuple[str, asyncio.Future[Any]]] = []
         self.acknowledged: dict[tuple[str, int], int] = {}
-        """For topics and their partitions, the offset of the newest message of ours that has arrived."""
+        """For each topic and partition, the offset of this producer's newest acknowledged message."""
         self._client: Any = AIOKafkaProducer(
             **cluster.options(),
             client_id=transactional_id or "xzepr-relay",
@@ -71,15 +67,17 @@ class Producer:
             enable_idempotence=True,
             acks="all",
             max_batch_size=min(_BATCH_BYTES, max_message_bytes),
-            # The broker judges, not an estimate: its refusal names one message, which is then left out.
+            # The brokers check the size, not an estimate of the client: only what they reject becomes a dead letter.
             max_request_size=max(_MIN_REQUEST_BYTES, max_message_bytes),
             retry_backoff_ms=10,
         )
 
     @classmethod
     async def open(cls, cluster: Cluster, transactional_id: str | None, max_message_bytes: int) -> Self:
-        """A producer that has fenced its predecessor: the predecessor's last transaction is decided and visible when
-        this returns, so read the state after it and never before. Raises BrokerError."""
+        """Opens a producer that has fenced its predecessor. Raises BrokerError.
+
+        The predecessor's last transaction is decided and visible when this returns. Read the state only after it.
+        """
         producer = cls(cluster, transactional_id, max_message_bytes)
         try:
             async with call(cluster, "start the producer"):
@@ -98,7 +96,7 @@ class Producer:
             await self._client.begin_transaction()
 
     async def send(self, record: Record) -> None:
-        """Hands a message over; `settle` tells whether it arrived."""
+        """Queues a message; `flush` waits until it has arrived."""
         async with self._call("send"):
             try:
                 sent: asyncio.Future[Any] = await self._client.send(
@@ -110,32 +108,37 @@ class Producer:
         self._sent.append((record.topic, sent))
 
     async def flush(self) -> None:
-        """Waits until everything sent has arrived. A commit succeeds although a send failed, so never commit before.
-        Raises RefusedError for what the brokers will never accept, and LostError when a topic has lost what had arrived
-        there before; then nothing of the transaction may be committed."""
+        """Waits until all messages have arrived. Call it before each commit, which succeeds even if a send failed.
+
+        Raises RejectedError if the brokers will never accept a message, MessagesLostError if a topic lost earlier
+        messages. The transaction must not be committed then.
+        """
         sent, self._sent = self._sent, []
         newest: dict[tuple[str, int], int] = {}
-        vague = set[tuple[str, int]]()
+        unknown = set[tuple[str, int]]()
         async with self._call("send"):
             for topic, future in sent:
                 try:
-                    there = await future
+                    metadata = await future
                 except REJECTIONS as error:
                     raise rejection(topic, error) from error
-                place = (topic, there.partition)
-                if there.offset < 0:  # of what a try that was not answered had delivered brokers do not say where,
-                    vague.add(place)  # and the client counts on from that
-                if place in vague:
+                partition = (topic, metadata.partition)
+                # Brokers return -1 for a batch that an unanswered attempt had delivered; the client counts from there.
+                if metadata.offset < 0:
+                    unknown.add(partition)
+                if partition in unknown:
                     continue
-                newest[place] = max(there.offset, newest.get(place, 0))
-                if there.offset <= self.acknowledged.get(place, -1):
-                    raise MessagesLostError(*place, self.acknowledged[place])
-        self.acknowledged.update((place, offset) for place, offset in newest.items() if place not in vague)
+                newest[partition] = max(metadata.offset, newest.get(partition, 0))
+                if metadata.offset <= self.acknowledged.get(partition, -1):
+                    raise MessagesLostError(*partition, self.acknowledged[partition])
+        self.acknowledged.update(
+            (partition, offset) for partition, offset in newest.items() if partition not in unknown
+        )
 
     async def commit(self) -> None:
-        """Commits. After a BrokerError nobody knows whether it did: the next producer will read it in the state."""
+        """Commits. After a BrokerError the outcome is unknown; the next producer finds it in the state."""
         if self._sent:
-            raise BrokerError("commit: something was sent whose arrival was not awaited")
+            raise BrokerError("commit: messages were sent and not flushed")
         if not self._transactional:
             return
         async with self._call("commit"):
@@ -143,8 +146,11 @@ class Producer:
 
     @asynccontextmanager
     async def _call(self, action: str) -> AsyncGenerator[None]:
-        """A call in the transaction. Brokers end one that takes too long, and say what they say to who has a rival; but
-        they do not before it is as old as that, and it cannot be older there than it is here."""
+        """A call within the transaction. Distinguishes a competing producer from a transaction that took too long.
+
+        Brokers report the same error for both, but never abort a transaction before its time limit. To them, it cannot
+        be older than to this process.
+        """
         limit = _CALLS_PER_TRANSACTION * self._cluster.timeout_seconds
         try:
             async with call(self._cluster, action):
@@ -155,17 +161,19 @@ class Producer:
             raise FencedError(f"{action}: the transaction took longer than {limit:g} seconds") from error
 
     async def check(self) -> None:
-        """Asks a broker something, for a producer that has nothing to send and would not notice that all are gone."""
+        """Raises BrokerError if no broker responds, for a producer that has nothing to send."""
         async with call(self._cluster, "reach the brokers"):
-            # Of the topics that it sends to: of all, a large cluster's answer takes a tenth of a second to read.
+            # Requests only the producer's topics: the metadata of a large cluster takes a tenth of a second to read.
             if not await self._client.client.force_metadata_update():
-                raise BrokerError("reach the brokers: none answers")
+                raise BrokerError("reach the brokers: none responds")
 
     async def close(self) -> None:
-        """Lets go of everything within seconds, whatever state brokers and transaction are in; an open transaction is
-        aborted by whoever opens the next producer."""
-        # `stop()` would first deliver what is pending, and wait for ever for a broker that is down. So the sender goes
-        # first and what waits for it is failed; then there is nothing left to wait for.
+        """Closes everything within seconds, whatever the state of brokers and transaction.
+
+        The next producer aborts a transaction that is still open.
+        """
+        # `stop()` would first deliver pending messages, and wait indefinitely for a broker that is down. Therefore, the
+        # sender is cancelled first and pending messages fail, so that `stop()` has nothing to wait for.
         sender: asyncio.Task[Any] | None = self._client._sender.sender_task
         if sender is not None:
             sender.cancel()
@@ -179,9 +187,12 @@ class Producer:
                 await self._client.stop()
 
     def _retrieve_exceptions(self) -> None:
-        """What failed inside the client, and nobody waits for, must not end as 'exception was never retrieved'."""
+        """Retrieves the exceptions of futures inside the client, so that asyncio does not log them."""
         accumulator = self._client._message_accumulator
-        batches = [*accumulator._pending_batches, *(one for queue in accumulator._batches.values() for one in queue)]
+        batches = [
+            *accumulator._pending_batches,
+            *(batch for queue in accumulator._batches.values() for batch in queue),
+        ]
         for future in (self._client._txn_manager._transaction_waiter, *(batch._drain_waiter for batch in batches)):
             if future is not None and future.done():
                 retrieve_exception(future)
