@@ -12,7 +12,7 @@ from xzepr.features.events.recorder import Recorder
 from xzepr.features.events.service import Events
 from xzepr.features.groups.service import Groups
 from xzepr.features.processes.service import ThisProcess
-from xzepr.features.receivers.payload_validation import PayloadValidation
+from xzepr.features.receivers.payload_validation import PayloadValidator
 from xzepr.features.receivers.service import Receivers
 from xzepr.features.relay.loop import Relay
 from xzepr.features.stream.kinds import Kind
@@ -87,12 +87,12 @@ class Hub(Core):
             lifetime=timedelta(seconds=settings.jwt.access_token_expiration),
         )
         receivers = Receivers(db, stream, settings.events)
-        payload_validation = PayloadValidation(db)
+        payload_validation = PayloadValidator(db)
         recorder = Recorder(db, stream, payload_validation, settings.events, settings.recorder, metrics.batch_committed)
         stream.on_commit.append(feed.accept_committed)
         stream.on_commit.append(lambda tx: _count_committed(metrics, tx.messages))
-        feed.on_messages.append(payload_validation.forget)
-        feed.on_reset.append(payload_validation.forget_all)
+        feed.on_messages.append(payload_validation.forget_changed)
+        feed.on_reset.append(payload_validation.clear)
         return cls(
             settings=settings,
             process=core.process,
@@ -110,7 +110,7 @@ class Hub(Core):
                 users,
                 tokens,
                 login_failures_per_minute=settings.auth.login_failures_per_minute,
-                observe_login=metrics.login_tried,
+                observe_login=metrics.login_attempted,
             ),
             receivers=receivers,
             groups=Groups(db, stream, receivers, settings.groups, settings.events),
@@ -130,7 +130,7 @@ async def open_core(settings: Settings, database_url: str, metrics: Metrics | No
         feed = Feed(
             db, stream, scheduler, ring_size=settings.stream.ring_size, poll_seconds=settings.stream.poll_seconds
         )
-        feed.on_messages.append(lambda messages: metrics.head_moved(messages[-1].position))
+        feed.on_messages.append(lambda messages: metrics.set_head(messages[-1].position))
         poll = settings.stream.poll_seconds
         yield Core(
             settings=settings,
@@ -162,4 +162,4 @@ def _count_committed(metrics: Metrics, messages: Sequence[Message]) -> None:
         metrics.events_recorded(passed, len(events) - passed)
     for kind in (Kind.GATE_COMPLETED, Kind.GATE_REGRESSED):
         if count := sum(message.kind is kind for message in messages):
-            metrics.gate_announced(kind.value, count)
+            metrics.gate_messages_published(kind.value, count)

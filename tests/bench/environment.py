@@ -28,7 +28,7 @@ ROUNDS = 5
 async def postgres() -> AsyncGenerator[EmbeddedPostgres]:
     """Runs an embedded PostgreSQL with the settings of `xzepr serve`: fsync is on."""
     with temporary_folder(on_disk=True) as folder:
-        server = await EmbeddedPostgres.start(folder / "data", say=lambda _: None)
+        server = await EmbeddedPostgres.start(folder / "data", report=lambda _: None)
         try:
             yield server
         finally:
@@ -40,7 +40,7 @@ def new_database(server: EmbeddedPostgres, name: str) -> str:
     with psycopg.connect(server.url_of("postgres", "postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER xzepr").format(sql.Identifier(name)))
     url = server.url_of("xzepr", name)
-    migrate.migrate(url, say=lambda _: None)
+    migrate.migrate(url, report=lambda _: None)
     return url
 
 

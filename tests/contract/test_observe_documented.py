@@ -15,13 +15,13 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     metrics.request_answered("GET", "/", 200, 0.1)
     metrics.operation_executed("query", "ok", 0.1)
     metrics.events_recorded(1, 1)
-    metrics.gate_announced("gate.completed")
-    metrics.relay_lagged("default", 1, 1.0)
-    metrics.connected("sse", 1)
-    metrics.dead_letters_wait("default", 1)
-    metrics.relay_became("default", "following")
-    metrics.subscriber_came("sse")
-    metrics.login_tried("ok")
+    metrics.gate_messages_published("gate.completed")
+    metrics.set_relay_lag("default", 1, 1.0)
+    metrics.set_connections("sse", 1)
+    metrics.set_dead_letters("default", 1)
+    metrics.set_relay_state("default", "following")
+    metrics.subscription_started("sse")
+    metrics.login_attempted("ok")
     served = {
         (
             f"{family.name}_total" if family.type == "counter" else family.name,

@@ -280,7 +280,7 @@ def test_large_log_is_rotated(new_dir: Path) -> None:
 @pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGQUIT])
 async def test_crashed_database_is_restarted_at_same_address(data_dir: Path, stop_signal: signal.Signals) -> None:
     lines: list[str] = []
-    server = await EmbeddedPostgres.start(data_dir, say=lines.append)
+    server = await EmbeddedPostgres.start(data_dir, report=lines.append)
     supervisor = asyncio.create_task(server.keep_running(lines.append))
     try:
         _write(server)
@@ -305,7 +305,7 @@ def _read_or_none(server: EmbeddedPostgres) -> object:
 
 def test_database_runs_under_uvloop(data_dir: Path) -> None:
     async def write_then_read() -> object:
-        server = await EmbeddedPostgres.start(data_dir, say=print)
+        server = await EmbeddedPostgres.start(data_dir, report=print)
         try:
             _write(server)
             return _read(server)

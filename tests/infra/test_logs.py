@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from xzepr.infra.telemetry.logs import Repeats, configure
+from xzepr.infra.telemetry.logs import RepeatFilter, configure
 
 
 class Terminal(io.StringIO):
@@ -117,7 +117,7 @@ def test_kafka_client_log_lines_are_rate_limited(stream: io.StringIO) -> None:
 
 def test_next_line_counts_suppressed_lines() -> None:
     now = 0.0
-    repeats = Repeats((), ("aiokafka",), 10.0, lambda: now)
+    repeats = RepeatFilter((), ("aiokafka",), 10.0, lambda: now)
 
     def log() -> logging.LogRecord | None:
         record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "no broker", None, None)
@@ -132,7 +132,7 @@ def test_next_line_counts_suppressed_lines() -> None:
 
 
 def test_repeat_filter_memory_is_bounded() -> None:
-    repeats = Repeats(("psycopg",), (), 10.0)
+    repeats = RepeatFilter(("psycopg",), (), 10.0)
     for number in range(5000):
         repeats.filter(logging.LogRecord("psycopg", logging.ERROR, "", 0, f"message {number}", None, None))
     assert len(vars(repeats)["_seen"]) <= 256

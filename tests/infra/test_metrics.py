@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from xzepr.api.measure import MeasureRequests
-from xzepr.infra.telemetry.metrics import Metrics, forget_worker
+from xzepr.infra.telemetry.metrics import Metrics, remove_worker_gauges
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -29,7 +29,7 @@ def test_batch_is_counted_by_size_time_outcome() -> None:
     metrics = Metrics("1.2.3")
     metrics.batch_committed(64, 0.004)
     metrics.events_recorded(60, 4)
-    metrics.gate_announced("gate.completed", 3)
+    metrics.gate_messages_published("gate.completed", 3)
     assert value(metrics, "xzepr_recorder_batch_events_bucket", le="64.0") == 1
     assert value(metrics, "xzepr_recorder_batch_events_bucket", le="32.0") == 0
     assert value(metrics, "xzepr_recorder_commit_seconds_sum") == 0.004
@@ -41,16 +41,16 @@ def test_batch_is_counted_by_size_time_outcome() -> None:
 
 def test_gauges_show_latest_values() -> None:
     metrics = Metrics("1")
-    metrics.queued(2)
-    metrics.head_moved(1042)
-    metrics.relay_lagged("default", 7, 1.5)
-    metrics.relay_became("default", "waiting")
-    metrics.relay_became("default", "running")
+    metrics.set_queue_size(2)
+    metrics.set_head(1042)
+    metrics.set_relay_lag("default", 7, 1.5)
+    metrics.set_relay_state("default", "waiting")
+    metrics.set_relay_state("default", "running")
     for _ in range(3):
-        metrics.subscriber_came("websocket")
-    metrics.subscriber_left("websocket")
+        metrics.subscription_started("websocket")
+    metrics.subscription_ended("websocket")
     assert value(metrics, "xzepr_recorder_queue_events") == 2
-    metrics.queued(0)
+    metrics.set_queue_size(0)
     assert value(metrics, "xzepr_recorder_queue_events") == 0
     assert value(metrics, "xzepr_stream_head_position") == 1042
     assert value(metrics, "xzepr_relay_lag_messages", route="default") == 7
@@ -63,8 +63,8 @@ def test_operations_are_counted_by_outcome() -> None:
     metrics = Metrics("1")
     metrics.operation_executed("mutation", "ok", 0.01)
     metrics.operation_executed("mutation", "FORBIDDEN", 0.01)
-    metrics.login_tried("ok")
-    metrics.login_tried("INVALID_CREDENTIALS")
+    metrics.login_attempted("ok")
+    metrics.login_attempted("INVALID_CREDENTIALS")
     assert value(metrics, "xzepr_graphql_operations_total", type="mutation", outcome="FORBIDDEN") == 1
     assert value(metrics, "xzepr_graphql_operation_seconds_count", type="mutation") == 2
     assert value(metrics, "xzepr_logins_total", outcome="INVALID_CREDENTIALS") == 1
@@ -72,7 +72,7 @@ def test_operations_are_counted_by_outcome() -> None:
 
 def test_hubs_in_one_process_count_separately() -> None:
     first, second = Metrics("1"), Metrics("1")
-    first.login_tried("ok")
+    first.login_attempted("ok")
     assert value(second, "xzepr_logins_total", outcome="ok") is None
 
 
@@ -84,15 +84,15 @@ folder, number = Path(sys.argv[1]), int(sys.argv[2])
 metrics = Metrics.shared("1", folder, number)
 metrics.events_recorded(number, 0)
 metrics.batch_committed(64, 0.004)
-metrics.head_moved(100 * number)
-metrics.feed_lagged(10 - number, 1.0)
-metrics.connected("sse", number)
-metrics.subscriber_came("websocket")
-metrics.queued(5)
-metrics.relay_became("route", "following" if number == 1 else "standby")
-metrics.relay_lagged("route", number, 0.5)
+metrics.set_head(100 * number)
+metrics.set_feed_lag(10 - number, 1.0)
+metrics.set_connections("sse", number)
+metrics.subscription_started("websocket")
+metrics.set_queue_size(5)
+metrics.set_relay_state("route", "following" if number == 1 else "standby")
+metrics.set_relay_lag("route", number, 0.5)
 if number == 1:
-    metrics.dead_letters_wait("route", 4)
+    metrics.set_dead_letters("route", 4)
 sys.stdout.buffer.write(metrics.render())
 """
 
@@ -132,7 +132,7 @@ def test_restarted_worker_continues_its_counters(tmp_path: Path) -> None:
     assert samples["xzepr_events_total", "true"] == 1 + 2 + 2
     assert samples["xzepr_worker_starts_total",] == 3
     assert samples["xzepr_connections", "sse"] == 1 + 2
-    forget_worker(tmp_path, 1)
+    remove_worker_gauges(tmp_path, 1)
     samples = _worker(tmp_path, 2)
     assert samples["xzepr_events_total", "true"] == 1 + 2 + 2 + 2, "counters of a dead worker are kept"
     assert samples["xzepr_connections", "sse"] == 2

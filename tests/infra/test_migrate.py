@@ -53,7 +53,7 @@ def _query(url: str, statement: str) -> object:
 def test_migrated_database_passes_check(database_url: str) -> None:
     check(database_url)
     assert pending(database_url) == []
-    assert migrate(database_url, say=print) == []
+    assert migrate(database_url, report=print) == []
 
 
 def test_revision_records_oldest_compatible_server(database_url: str) -> None:
@@ -68,14 +68,14 @@ def test_empty_database_is_rejected_with_migrate_hint(empty_database_url: str) -
 
 
 def test_migration_sql_runs_verbatim(empty_database_url: str, two_revisions: Path) -> None:
-    assert migrate(empty_database_url, say=print, folder=two_revisions) == ["0001", "0002"]
+    assert migrate(empty_database_url, report=print, folder=two_revisions) == ["0001", "0002"]
     assert _query(empty_database_url, "SELECT a FROM one") == "50% of :all %s %(x)s"
 
 
 def test_migration_needs_no_superuser(empty_database_url: str) -> None:
     if _query(empty_database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         pytest.skip("the user of XZEPR_TEST_DATABASE_URL is a superuser")
-    assert migrate(empty_database_url, say=print)
+    assert migrate(empty_database_url, report=print)
 
 
 async def test_concurrent_servers_migrate_once(empty_database_url: str) -> None:
@@ -92,7 +92,7 @@ def all_revisions() -> list[str]:
 def test_failed_revision_is_rolled_back_alone(empty_database_url: str, two_revisions: Path) -> None:
     _write(two_revisions, "0003", "CREATE TABLE three (c int); SELECT 1 / 0;", before="0002")
     with pytest.raises(CannotStart, match="division by zero"):
-        migrate(empty_database_url, say=print, folder=two_revisions)
+        migrate(empty_database_url, report=print, folder=two_revisions)
     assert _query(empty_database_url, "SELECT to_regclass('three')") is None
     assert pending(empty_database_url, folder=two_revisions) == ["0003"]
 
@@ -110,7 +110,7 @@ def test_migration_resumes_after_killed_server(empty_database_url: str, two_revi
     # The backend notices its dead client only at its next write. Here it would continue to sleep.
     assert _query(empty_database_url, f"SELECT pg_terminate_backend({backend}, 10000)") is True
     _write(two_revisions, "0003", "CREATE TABLE three (c int)", before="0002")
-    assert migrate(empty_database_url, say=print, folder=two_revisions) == ["0003"]
+    assert migrate(empty_database_url, report=print, folder=two_revisions) == ["0003"]
     check(empty_database_url, folder=two_revisions)
 
 
@@ -140,7 +140,7 @@ async def test_waiting_for_another_migration_is_reported(empty_database_url: str
 
 
 def test_outdated_schema_is_rejected(empty_database_url: str, two_revisions: Path) -> None:
-    migrate(empty_database_url, say=print, folder=two_revisions)
+    migrate(empty_database_url, report=print, folder=two_revisions)
     _write(two_revisions, "0003", "CREATE TABLE three (c int)", before="0002")
     with pytest.raises(CannotStart, match="lacks the migration 0003: run `xzepr migrate`"):
         check(empty_database_url, folder=two_revisions)
@@ -151,7 +151,7 @@ def test_compatible_newer_schema_is_accepted(database_url: str) -> None:
         connection.execute("INSERT INTO schema_revision VALUES ('9999', '0.0.9', '9.9.9')")
         connection.execute("UPDATE schema_version SET version_num = '9999'")
     check(database_url)
-    assert migrate(database_url, say=print) == []
+    assert migrate(database_url, report=print) == []
 
 
 def test_incompatible_newer_schema_is_rejected(database_url: str) -> None:
@@ -161,15 +161,15 @@ def test_incompatible_newer_schema_is_rejected(database_url: str) -> None:
     with pytest.raises(CannotStart, match=r"needs xzepr 0\.10\.0 or newer.*upgrade this server"):
         check(database_url)
     with pytest.raises(CannotStart, match=r"needs xzepr 0\.10\.0 or newer"):
-        migrate(database_url, say=print)
+        migrate(database_url, report=print)
 
 
 def test_migrations_of_another_program_are_rejected(empty_database_url: str, two_revisions: Path) -> None:
-    migrate(empty_database_url, say=print, folder=two_revisions)
+    migrate(empty_database_url, report=print, folder=two_revisions)
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("UPDATE schema_revision SET revision = 'abcd' WHERE revision = '0002'")
     with pytest.raises(CannotStart, match=r"does not know .abcd. and lacks 0002"):
-        migrate(empty_database_url, say=print, folder=two_revisions)
+        migrate(empty_database_url, report=print, folder=two_revisions)
 
 
 def test_printed_sql_matches_migrate(empty_database_url: str, two_revisions: Path) -> None:

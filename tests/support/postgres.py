@@ -75,7 +75,7 @@ def embedded(
     """Runs an embedded PostgreSQL on its own event loop, so that a test can use another one."""
     loop = asyncio.new_event_loop()
     try:
-        server = loop.run_until_complete(EmbeddedPostgres.start(data_dir, say=say, settings=settings))
+        server = loop.run_until_complete(EmbeddedPostgres.start(data_dir, report=say, settings=settings))
         try:
             yield server
         finally:
@@ -114,7 +114,7 @@ def temporary_folder(*, on_disk: bool = False) -> Generator[Path]:
 def migrated_template(server: Databases) -> Generator[str]:
     """Creates a migrated database to clone from, and yields its name."""
     with server.database() as url:
-        migrate(url, say=print)
+        migrate(url, report=print)
         yield urlsplit(url).path.removeprefix("/")
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.cli.output import AsJson
 from xzepr.settings.load import DEFAULT
-from xzepr.settings.masking import Shown, shown
+from xzepr.settings.masking import ShownSetting, shown_settings
 from xzepr.settings.reference import reference
 
 
@@ -27,7 +27,7 @@ def config(
     if as_reference:
         typer.echo(reference(), nl=False)
         return
-    lines = shown(load_settings(config, data_dir))
+    lines = shown_settings(load_settings(config, data_dir))
     if as_json:
         typer.echo(orjson.dumps([asdict(line) for line in lines], option=orjson.OPT_INDENT_2))
     elif sys.stdout.isatty():
@@ -37,7 +37,7 @@ def config(
             typer.echo("\t".join((line.key, _text(line), _origin(line))))
 
 
-def _table(lines: list[Shown]) -> Table:
+def _table(lines: list[ShownSetting]) -> Table:
     table = Table("key", "value", "from", box=None, pad_edge=False)
     for line in lines:
         # As Text: rich would otherwise parse a list in square brackets as markup.
@@ -45,7 +45,7 @@ def _table(lines: list[Shown]) -> Table:
     return table
 
 
-def _text(line: Shown) -> str:
+def _text(line: ShownSetting) -> str:
     if line.value is None:
         return "-"
     if isinstance(line.value, bool):
@@ -53,6 +53,6 @@ def _text(line: Shown) -> str:
     return ",".join(line.value) or "-" if isinstance(line.value, list) else str(line.value)
 
 
-def _origin(line: Shown) -> str:
+def _origin(line: ShownSetting) -> str:
     ignored = not line.in_effect and line.origin != DEFAULT
     return f"{line.origin} (not in effect yet)" if ignored else line.origin

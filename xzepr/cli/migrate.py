@@ -27,7 +27,7 @@ def migrate(
     elif dry_run:
         _print_revisions("to apply", migrations.pending(url))
     else:
-        _print_revisions("applied", migrations.migrate(url, say=typer.echo))
+        _print_revisions("applied", migrations.migrate(url, report=typer.echo))
 
 
 def _print_revisions(label: str, revisions: list[str]) -> None:

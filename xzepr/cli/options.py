@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xzepr.settings import Loaded, load
+from xzepr.settings import LoadedSettings, load
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings file that overrides those in config/.")
@@ -17,7 +17,7 @@ DataDir = Annotated[
 ]
 
 
-def load_settings(config: Path | None, data_dir: Path | None, flags: Mapping[str, Any] | None = None) -> Loaded:
+def load_settings(config: Path | None, data_dir: Path | None, flags: Mapping[str, Any] | None = None) -> LoadedSettings:
     """Loads the settings. `flags` maps dotted setting keys to further options, with None for an option not given.
 
     Raises CannotStart with a message that lists every mistake.

@@ -9,7 +9,7 @@ import uvloop
 
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.infra.telemetry import logs
-from xzepr.settings import Loaded, Settings
+from xzepr.settings import LoadedSettings, Settings
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -47,7 +47,7 @@ def serve(
         runner.run(_serve(loaded.settings))
 
 
-def configure_logging(loaded: Loaded) -> None:
+def configure_logging(loaded: LoadedSettings) -> None:
     """Configures logging, and warns about settings that are not in effect yet."""
     telemetry = loaded.settings.telemetry
     logs.configure(telemetry.log_level, telemetry.json_logs)

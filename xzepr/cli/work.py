@@ -10,7 +10,7 @@ from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.cli.serve import configure_logging
 from xzepr.core.errors import CannotStart
 from xzepr.server.relay_process import relay_process
-from xzepr.settings import Loaded
+from xzepr.settings import LoadedSettings
 
 
 def work(
@@ -32,7 +32,7 @@ def work(
         runner.run(relay_process(loaded.settings))
 
 
-def _require_kafka_enabled(loaded: Loaded) -> None:
+def _require_kafka_enabled(loaded: LoadedSettings) -> None:
     if not loaded.settings.kafka.enabled:
         raise CannotStart(
             f"kafka.enabled is off ({loaded.origins['kafka.enabled']}), so there is nothing to relay: turn it on, "

@@ -78,10 +78,10 @@ class Actor:
         """The first line of every service call: raises Unauthenticated or Forbidden."""
         if permission in self.permissions:
             return
-        self.must_be_known()
+        self.require_authenticated()
         raise Forbidden(permission)
 
-    def must_be_known(self) -> None:
+    def require_authenticated(self) -> None:
         """Raises Unauthenticated for anonymous callers."""
         if self.kind is ActorKind.ANONYMOUS:
             raise Unauthenticated()

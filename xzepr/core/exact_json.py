@@ -14,7 +14,7 @@ from typing import NoReturn, TypeAlias, cast
 import orjson
 
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.text import LONE_SURROGATE, NUL, text_fault
+from xzepr.core.text import LONE_SURROGATE, NUL, text_error
 
 MAX_READ_DEPTH = 1024
 """Arrays and objects within each other that `loads` reads."""
@@ -209,7 +209,7 @@ def _fault(leaf: object) -> str | None:
         case bool() | None:
             return None
         case str():
-            return text_fault(leaf)
+            return text_error(leaf)
         case int():
             return None if _MIN_INT <= leaf <= _MAX_INT else f"an integer {_INTEGER}"
         case float():

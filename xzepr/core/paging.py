@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from xzepr.core.errors import InvalidInput
 
-MAX_PAGE = 100
+MAX_PAGE_SIZE = 100
 
 T = TypeVar("T")
 
@@ -19,8 +19,8 @@ class PageRequest:
     after: int | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.first <= MAX_PAGE:
-            raise InvalidInput.one("first", f"first must be between 1 and {MAX_PAGE}")
+        if not 1 <= self.first <= MAX_PAGE_SIZE:
+            raise InvalidInput.one("first", f"first must be between 1 and {MAX_PAGE_SIZE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +31,5 @@ class Page(Generic[T]):
     has_next: bool
 
 
-NOTHING: Page[Any] = Page((), has_next=False)
+EMPTY_PAGE: Page[Any] = Page((), has_next=False)
 """The page of an empty list."""

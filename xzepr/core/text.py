@@ -13,7 +13,7 @@ LONE_SURROGATE = "text with a lone surrogate (\\ud800 to \\udfff) is not Unicode
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def text_fault(text: str) -> str | None:
+def text_error(text: str) -> str | None:
     """What keeps a text out of the database, or None."""
     if "\0" in text:
         return NUL
@@ -25,7 +25,7 @@ def check_text(field: str, text: str, *, max_chars: int) -> Iterator[Violation]:
 
     Nothing is trimmed, and the limit counts Unicode characters.
     """
-    if (fault := text_fault(text)) is not None:
+    if (fault := text_error(text)) is not None:
         yield Violation(field, f"{field}: {fault}")
     if not text.strip():
         yield Violation(field, f"{field} must not be blank")
@@ -33,8 +33,8 @@ def check_text(field: str, text: str, *, max_chars: int) -> Iterator[Violation]:
         yield Violation(field, f"{field} has {len(text):,} characters; at most {max_chars:,} are allowed")
 
 
-def must_be_askable(wanted: Mapping[str, str | None]) -> None:
+def check_queryable(filters: Mapping[str, str | None]) -> None:
     """Raises InvalidInput for a text to look for, by its field, that the database cannot even be asked for."""
-    faults = [(field, text_fault(text)) for field, text in wanted.items() if text is not None]
+    faults = [(field, text_error(text)) for field, text in filters.items() if text is not None]
     if violations := [Violation(field, f"{field}: {fault}") for field, fault in faults if fault is not None]:
         raise InvalidInput(violations)

@@ -134,19 +134,19 @@ class Database:
         )
 
     @property
-    def lock_seconds(self) -> float:
+    def lock_timeout_seconds(self) -> float:
         """How long a transaction waits for a lock, the writer's among them."""
         return self._settings.lock_timeout_seconds
 
     @property
-    def transaction_seconds(self) -> float:
+    def max_transaction_seconds(self) -> float:
         """What no transaction that writes takes: its wait for a lock and a statement."""
         return self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
 
     async def _limit(self, connection: Connection) -> None:
         """From PostgreSQL 17 on, limits whole transactions too: in a pipeline silence is noticed only at a sync."""
         if connection.info.server_version >= 17_00_00:
-            milliseconds = str(int(self.transaction_seconds * 1000))
+            milliseconds = str(int(self.max_transaction_seconds * 1000))
             with hang_up_after(connection, _CHECK_SECONDS):
                 await connection.execute("SELECT set_config('transaction_timeout', %s, false)", (milliseconds,))
 

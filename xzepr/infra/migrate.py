@@ -41,7 +41,7 @@ _CREATE_REVISIONS = sa.text(
 )
 
 
-def migrate(url: str, *, say: Callable[[str], None], folder: Path | None = None) -> list[str]:
+def migrate(url: str, *, report: Callable[[str], None], folder: Path | None = None) -> list[str]:
     """Apply what is missing, each revision in one transaction, and return the revisions applied.
 
     Of several servers that start at once one migrates and the others wait. Raises CannotStart as `check` does, except
@@ -49,7 +49,7 @@ def migrate(url: str, *, say: Callable[[str], None], folder: Path | None = None)
     """
     scripts = _scripts(folder)
     with _open(url) as connection:
-        _lock(connection, say)
+        _lock(connection, report)
         missing = _missing(connection, scripts)
         if missing:
             _run(scripts, {"connection": connection})

@@ -22,7 +22,7 @@ async def serving_loops(hub: Hub, role: str = SERVE) -> AsyncGenerator[None]:
 
     The block starts once the feed knows the head of the stream. At its end the recorder finishes its current batch.
     """
-    loops = _loops(hub, role, lambda: hub.recorder.waiting)
+    loops = _loops(hub, role, lambda: hub.recorder.queue_length)
     async with _running(hub, {**loops, "recorder": hub.recorder.run}):
         yield
 
@@ -69,7 +69,7 @@ async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
 async def _run_housekeeping(hub: Core) -> None:
     while True:
         await hub.stream.make_partitions(hub.settings.stream.partition_size)
-        await hub.events.forget_keys()
+        await hub.events.delete_old_keys()
         await hub.retention.enforce()
         await remove_silent(hub.db)
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
@@ -92,7 +92,7 @@ async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
                     relay=_relay(hub),
                     queue=queue(),
                 )
-            hub.metrics.queued(queue())
+            hub.metrics.set_queue_size(queue())
             _update_metrics(hub)
             await asyncio.sleep(_REPORT_SECONDS)
     finally:
@@ -108,14 +108,14 @@ def _relay(hub: Core) -> RelayStatus | None:
 
 def _update_metrics(hub: Core) -> None:
     metrics, lags, relay, clients = hub.metrics, hub.process.lags, hub.relay.status, hub.process.clients()
-    metrics.connected("websocket", clients.websockets)
-    metrics.connected("sse", clients.event_streams)
-    metrics.feed_lagged(*_lag_of(lags.feed))
-    metrics.subscriber_lagged(*_lag_of(lags.slowest_subscriber))
-    metrics.relay_became(relay.route, relay.state)
+    metrics.set_connections("websocket", clients.websockets)
+    metrics.set_connections("sse", clients.event_streams)
+    metrics.set_feed_lag(*_lag_of(lags.feed))
+    metrics.set_subscriber_lag(*_lag_of(lags.slowest_subscriber))
+    metrics.set_relay_state(relay.route, relay.state)
     if lags.relay is not None and hub.settings.kafka.brokers:
-        metrics.relay_lagged(relay.route, *_lag_of(lags.relay))
-        metrics.dead_letters_wait(relay.route, lags.dead_letters)
+        metrics.set_relay_lag(relay.route, *_lag_of(lags.relay))
+        metrics.set_dead_letters(relay.route, lags.dead_letters)
 
 
 def _lag_of(progress: Progress | None) -> tuple[int, float]:

@@ -57,7 +57,7 @@ async def database(settings: Settings) -> AsyncGenerator[str]:
     processes = settings.server.workers + 1
     connections = processes * (settings.database.max_connections + _OWN_CONNECTIONS) + _OTHER_CONNECTIONS
     options = {"max_connections": str(max(100, connections))}
-    postgres = await EmbeddedPostgres.start(settings.data_dir, say=print_line, settings=options)
+    postgres = await EmbeddedPostgres.start(settings.data_dir, report=print_line, settings=options)
     keeper = asyncio.create_task(postgres.keep_running(print_line))
     try:
         await asyncio.to_thread(ensure_schema, postgres.url, embedded=True)
@@ -75,7 +75,7 @@ def ensure_schema(url: str, *, embedded: bool) -> None:
     from xzepr.infra import migrate  # takes most of a second to import and is rarely needed
 
     if embedded:
-        migrate.migrate(url, say=print_line)
+        migrate.migrate(url, report=print_line)
     else:
         migrate.check(url)
 
@@ -102,7 +102,9 @@ async def ensure_admin(users: Users, settings: Settings) -> None:
             print_line(f"First start: the password of {auth.admin_username!r} is in {path.resolve()}")
 
     password = auth.admin_password
-    await users.ensure_admin(auth.admin_username, None if password is None else password.get_secret_value(), keep=keep)
+    await users.ensure_admin(
+        auth.admin_username, None if password is None else password.get_secret_value(), save_password=keep
+    )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from xzepr.core.errors import CannotStart
 from xzepr.features.users.service import Users
 from xzepr.infra.crypto import Passwords
 from xzepr.infra.db import Database
-from xzepr.infra.telemetry.metrics import forget_worker
+from xzepr.infra.telemetry.metrics import remove_worker_gauges
 from xzepr.server import startup
 from xzepr.server.signals import StopSignals
 from xzepr.server.worker_config import READY, WorkerConfig
@@ -169,7 +169,7 @@ class Workers:
                 return process.pid, await process.wait()
             finally:
                 del self._running[number]
-                forget_worker(config.metrics, number)
+                remove_worker_gauges(config.metrics, number)
 
     async def _configure(self, number: int, channel: socket.socket, config: WorkerConfig) -> None:
         """Sends a worker its configuration; returns once it accepts connections or has ended."""

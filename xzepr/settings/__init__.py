@@ -2,7 +2,7 @@
 
 from xzepr.settings.domain import EventSettings, GraphQLSettings, GroupSettings, RecorderSettings, StreamSettings
 from xzepr.settings.kafka import KafkaSettings
-from xzepr.settings.load import Loaded, load
+from xzepr.settings.load import LoadedSettings, load
 from xzepr.settings.model import Settings
 from xzepr.settings.security import AuthSettings, CorsSettings, JwtSettings, RateLimitSettings, SecuritySettings
 from xzepr.settings.server import ServerSettings, TelemetrySettings, WorkSettings
@@ -17,7 +17,7 @@ __all__ = [
     "GroupSettings",
     "JwtSettings",
     "KafkaSettings",
-    "Loaded",
+    "LoadedSettings",
     "RateLimitSettings",
     "RecorderSettings",
     "RedisSettings",

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xzepr.settings.registry import ALIASES, PREFIX, Key, keys, nearest
-from xzepr.settings.yaml_files import Given
+from xzepr.settings.yaml_files import RawValue
 
 
-def read_environment(environ: Mapping[str, str], cwd: Path, faults: list[str]) -> dict[str, Given]:
+def read_environment(environ: Mapping[str, str], cwd: Path, faults: list[str]) -> dict[str, RawValue]:
     """What the environment sets, by dotted key. Adds a sentence to `faults` for everything wrong."""
-    given = {key: Given(environ[alias], alias) for alias, key in ALIASES.items() if environ.get(alias)}
+    given = {key: RawValue(environ[alias], alias) for alias, key in ALIASES.items() if environ.get(alias)}
     by_variable = {key.variable: key for key in keys().values()}
     by_file = {f"{key.variable}_FILE": key for key in keys().values() if key.secret}
     for name in sorted(name for name in environ if name.upper().startswith(PREFIX)):
         if name in by_variable:
             key = by_variable[name]
-            given[key.name] = Given(_value(key, name, environ[name], faults), name)
+            given[key.name] = RawValue(_value(key, name, environ[name], faults), name)
         elif name in by_file:
             key = by_file[name]
             if environ.get(key.variable):
@@ -44,18 +44,18 @@ def _list(key: Key, name: str, text: str, faults: list[str]) -> list[object]:
         return []
 
 
-def _secret(name: str, path: str, cwd: Path, faults: list[str]) -> Given:
+def _secret(name: str, path: str, cwd: Path, faults: list[str]) -> RawValue:
     """The file's text without the line end that editors and `echo` put there."""
     origin = f"{name}={path}"
     try:
         text = (cwd / path).read_text(encoding="utf-8")
     except OSError as error:
         faults.append(f"{origin} cannot be read: {error.strerror}")
-        return Given(None, origin)
+        return RawValue(None, origin)
     except UnicodeDecodeError:
         faults.append(f"{origin} is not UTF-8 text")
-        return Given(None, origin)
-    return Given(text.rstrip("\r\n") or None, origin)
+        return RawValue(None, origin)
+    return RawValue(text.rstrip("\r\n") or None, origin)
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -14,13 +14,13 @@ from xzepr.core.errors import CannotStart
 from xzepr.settings.environment import read_environment
 from xzepr.settings.model import Settings
 from xzepr.settings.registry import keys, nearest
-from xzepr.settings.yaml_files import Given, read_file
+from xzepr.settings.yaml_files import RawValue, read_file
 
 DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedSettings:
     """Settings that hold together, and what is known about how they came to be."""
 
     settings: Settings
@@ -36,7 +36,7 @@ def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
     cwd: Path | None = None,
-) -> Loaded:
+) -> LoadedSettings:
     """The settings: defaults < config/default.yaml < config/{environment}.yaml < `config_file` < environment < `flags`.
 
     `flags` is by dotted key; None counts as not given. The files are looked for in `cwd`, by default the working
@@ -49,20 +49,20 @@ def load(
         raise CannotStart(_message(faults))
     origins = {name: given[name].origin if name in given else DEFAULT for name in keys()}
     later = [name for name, key in keys().items() if name in given and not key.in_effect]
-    return Loaded(settings, origins, later)
+    return LoadedSettings(settings, origins, later)
 
 
 def _gather(
     cwd: Path, config_file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], faults: list[str]
-) -> dict[str, Given]:
+) -> dict[str, RawValue]:
     folder = cwd / "config"
     everywhere = _optional(folder / "default.yaml", faults)
     named = read_file(cwd / config_file, str(config_file), faults) if config_file else {}
     variables = read_environment(environ, cwd, faults)
     line = dict(_command_line(flags, faults))
     # The environment decides which file is read, so that file cannot decide the environment.
-    chosen = {**everywhere, **named, **variables, **line}.get("environment", Given(Settings().environment, DEFAULT))
-    here: dict[str, Given] = {}
+    chosen = {**everywhere, **named, **variables, **line}.get("environment", RawValue(Settings().environment, DEFAULT))
+    here: dict[str, RawValue] = {}
     if isinstance(chosen.value, str) and re.fullmatch(r"[\w-]+", chosen.value):
         here = _optional(folder / f"{chosen.value}.yaml", faults)
     own = here.pop("environment", chosen)
@@ -71,17 +71,17 @@ def _gather(
     return {**everywhere, **here, **named, **variables, **line}
 
 
-def _optional(path: Path, faults: list[str]) -> dict[str, Given]:
+def _optional(path: Path, faults: list[str]) -> dict[str, RawValue]:
     return read_file(path, f"config/{path.name}", faults, may_be_absent=True)
 
 
-def _command_line(flags: Mapping[str, Any], faults: list[str]) -> Iterator[tuple[str, Given]]:
+def _command_line(flags: Mapping[str, Any], faults: list[str]) -> Iterator[tuple[str, RawValue]]:
     for name, value in flags.items():
         if name not in keys():
             meant = nearest(name, keys())
             faults.append(f"{name} (command line) is unknown" + (f"; did you mean {meant}?" if meant else ""))
         elif value is not None:
-            yield name, Given(value, "command line")
+            yield name, RawValue(value, "command line")
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class _Findings:
     bad: set[str] = field(default_factory=set[str])
 
 
-def _check(given: dict[str, Given], faults: list[str]) -> Settings | None:
+def _check(given: dict[str, RawValue], faults: list[str]) -> Settings | None:
     """The settings, or None with their faults added.
 
     Contradictions are found only between settings that are right by themselves; so what is wrong is left out and the
@@ -113,7 +113,7 @@ def _check(given: dict[str, Given], faults: list[str]) -> Settings | None:
         bad |= findings.bad
 
 
-def _findings(error: ValidationError, given: dict[str, Given], known_bad: set[str]) -> _Findings:
+def _findings(error: ValidationError, given: dict[str, RawValue], known_bad: set[str]) -> _Findings:
     findings = _Findings()
     for detail in error.errors(include_url=False, include_input=False):
         names = _names(detail)
@@ -132,7 +132,7 @@ def _names(detail: ErrorDetails) -> list[str]:
     return [f"{place}.{name}" if place else name for name in named]
 
 
-def _described(names: list[str], given: dict[str, Given]) -> str:
+def _described(names: list[str], given: dict[str, RawValue]) -> str:
     return " and ".join(f"{name} ({given[name].origin if name in given else DEFAULT})" for name in names)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from pydantic import SecretStr
 
-from xzepr.settings.load import Loaded
+from xzepr.settings.load import LoadedSettings
 from xzepr.settings.model import Settings
 from xzepr.settings.registry import keys
 
@@ -22,7 +22,7 @@ _ADDRESS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownSetting:
     """One line of `xzepr config`."""
 
     key: str
@@ -32,10 +32,10 @@ class Shown:
     in_effect: bool
 
 
-def shown(loaded: Loaded) -> list[Shown]:
+def shown_settings(loaded: LoadedSettings) -> list[ShownSetting]:
     """Every setting in the order of the model, safe to print."""
     return [
-        Shown(name, presentable(value_of(loaded.settings, name)), loaded.origins[name], key.in_effect)
+        ShownSetting(name, shown_value(value_of(loaded.settings, name)), loaded.origins[name], key.in_effect)
         for name, key in keys().items()
     ]
 
@@ -48,10 +48,10 @@ def value_of(settings: Settings, name: str) -> object:
     return value
 
 
-def presentable(value: object) -> str | int | float | bool | list[str] | None:
+def shown_value(value: object) -> str | int | float | bool | list[str] | None:
     """A setting's value as JSON can hold it, without its secret."""
     if isinstance(value, SecretStr):
-        return masked(value.get_secret_value())
+        return mask(value.get_secret_value())
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
@@ -63,7 +63,7 @@ def presentable(value: object) -> str | int | float | bool | list[str] | None:
     raise TypeError(f"a setting of type {type(value).__name__} needs a way to be shown")
 
 
-def masked(secret: str) -> str:
+def mask(secret: str) -> str:
     """The secret with everything hidden but, for an address, its scheme, user, host and path."""
     match = _ADDRESS.fullmatch(secret)
     if match is None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 
-from xzepr.settings.masking import presentable, value_of
+from xzepr.settings.masking import shown_value, value_of
 from xzepr.settings.model import Settings
 from xzepr.settings.registry import Key, keys, parts_of, sections
 
@@ -86,7 +86,7 @@ def _bounds(key: Key) -> Iterator[str]:
 
 
 def _default(key: Key) -> str:
-    value = presentable(value_of(Settings(), key.name))
+    value = shown_value(value_of(Settings(), key.name))
     if value is None:
         return ""
     if isinstance(value, list):

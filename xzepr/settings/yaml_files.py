@@ -11,7 +11,7 @@ from xzepr.settings.registry import keys, nearest, sections
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class RawValue:
     """A value as it was given, not checked yet, and where it came from, in words for an operator."""
 
     value: object
@@ -24,7 +24,7 @@ class _Constructor(Protocol):
     def construct_object(self, node: yaml.Node, deep: bool = ...) -> object: ...
 
 
-def read_file(path: Path, shown: str, faults: list[str], *, may_be_absent: bool = False) -> dict[str, Given]:
+def read_file(path: Path, shown: str, faults: list[str], *, may_be_absent: bool = False) -> dict[str, RawValue]:
     """What the file, called `shown`, sets, by dotted key. Adds a sentence to `faults` for everything wrong."""
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
@@ -38,13 +38,13 @@ def read_file(path: Path, shown: str, faults: list[str], *, may_be_absent: bool 
         # The parser's own words may quote the file, and with it a secret.
         faults.append(f"{shown}{_place(error)} is not valid YAML")
         return {}
-    given: dict[str, Given] = {}
+    given: dict[str, RawValue] = {}
     for name, line, value in found:
-        _take(given, name, Given(value, f"{shown}:{line}"), faults)
+        _take(given, name, RawValue(value, f"{shown}:{line}"), faults)
     return given
 
 
-def _take(given: dict[str, Given], name: str, found: Given, faults: list[str]) -> None:
+def _take(given: dict[str, RawValue], name: str, found: RawValue, faults: list[str]) -> None:
     if name in given:
         faults.append(f"{name} ({found.origin}) is set already ({given[name].origin})")
     elif name in keys():

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import pq
 
-from xzepr.infra.embedded.account import choose_account, clean_environment, may_tie
+from xzepr.infra.embedded.account import can_end_with_parent, choose_account, clean_environment
 from xzepr.infra.embedded.binaries import find_binaries
 from xzepr.infra.embedded.cluster import OWNER, SUPERUSER, prepare_cluster
 from xzepr.infra.embedded.folder import make_folder, make_socket_folder
@@ -88,7 +88,9 @@ class DatabaseServer:
         postgres = str(self.binaries / "postgres")
         with (self.folder / "postgres.log").open("ab") as log:
             return subprocess.Popen(
-                self._account.command(Path("/usr/bin/env"), *variables, postgres, *arguments, tied=may_tie()),
+                self._account.command(
+                    Path("/usr/bin/env"), *variables, postgres, *arguments, end_with_parent=can_end_with_parent()
+                ),
                 cwd="/",
                 env=clean_environment(),
                 stdin=subprocess.DEVNULL,

@@ -23,12 +23,12 @@ class Account:
     name: str
     switch: bool
 
-    def command(self, program: Path, *arguments: str, tied: bool = False) -> list[str]:
+    def command(self, program: Path, *arguments: str, end_with_parent: bool = False) -> list[str]:
         """The command line that runs the program as this account; `tied`: and interrupts it when this process dies."""
-        if not self.switch and not tied:
+        if not self.switch and not end_with_parent:
             return [str(program), *arguments]
         ids = [str(self.uid), str(self.gid)] if self.switch else ["-", "-"]
-        parent = str(os.getpid()) if tied else "-"
+        parent = str(os.getpid()) if end_with_parent else "-"
         return [sys.executable, "-I", "-S", str(_LAUNCH), *ids, parent, str(program), *arguments]
 
     def can_run(self, program: Path) -> bool:
@@ -49,7 +49,7 @@ class Account:
         return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0  # noqa: S603
 
 
-def may_tie() -> bool:
+def can_end_with_parent() -> bool:
     """Whether a child can be tied to this process: on Linux, from the main thread (the kernel watches the thread)."""
     return sys.platform == "linux" and threading.current_thread() is threading.main_thread()
 

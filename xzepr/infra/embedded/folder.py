@@ -27,7 +27,7 @@ def make_folder(data_dir: Path) -> Path:
     return data_dir.resolve()
 
 
-def let_in(account: Account, data_dir: Path) -> None:
+def grant_access(account: Account, data_dir: Path) -> None:
     """Let the account pass through the data folder, by its group, and change nothing above. Raises CannotStart."""
     if account.can_enter(data_dir):
         return

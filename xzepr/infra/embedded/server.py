@@ -16,11 +16,11 @@ from psycopg import pq
 
 from xzepr.core.backoff import Backoff
 from xzepr.core.errors import CannotStart
-from xzepr.infra.embedded.account import Account, choose_account, clean_environment, may_tie
+from xzepr.infra.embedded.account import Account, can_end_with_parent, choose_account, clean_environment
 from xzepr.infra.embedded.binaries import find_binaries
 from xzepr.infra.embedded.cluster import OWNER, SUPERUSER, prepare_cluster
 from xzepr.infra.embedded.folder import (
-    let_in,
+    grant_access,
     lock_folder,
     log_tail,
     make_folder,
@@ -53,7 +53,7 @@ class EmbeddedPostgres:
 
     @classmethod
     async def start(
-        cls, data_dir: Path, *, say: Callable[[str], None], settings: Mapping[str, str] | None = None
+        cls, data_dir: Path, *, report: Callable[[str], None], settings: Mapping[str, str] | None = None
     ) -> "EmbeddedPostgres":
         """Make the cluster if there is none, start it and wait until it answers, however long recovery takes.
 
@@ -68,7 +68,7 @@ class EmbeddedPostgres:
             os.close(lock)
             raise
         try:
-            await server._open(say)
+            await server._open(report)
         except BaseException:
             await server.stop()
             raise
@@ -114,7 +114,7 @@ class EmbeddedPostgres:
 
     async def _open(self, say: Callable[[str], None]) -> None:
         cluster = self.data_dir / "postgres"
-        let_in(self._account, self.data_dir)
+        grant_access(self._account, self.data_dir)
         binaries = await asyncio.to_thread(find_binaries, self._account, self.data_dir)
         await stop_leftover(cluster, say)
         durable = self._settings.get("fsync") != "off"
@@ -129,7 +129,7 @@ class EmbeddedPostgres:
         """In a session of its own, so that Ctrl-C in a terminal reaches the hub first and the database through it."""
         options = [f"--{name}={value}" for name, value in {**_SETTINGS, **self._settings}.items()]
         arguments = ["-D", str(cluster), "-h", "", "-k", str(self._sockets), *options]
-        command = self._account.command(postgres, *arguments, tied=may_tie())
+        command = self._account.command(postgres, *arguments, end_with_parent=can_end_with_parent())
         log = open_log(self.data_dir)
         try:
             return subprocess.Popen(  # noqa: S603

@@ -10,11 +10,11 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
-REPEATING = ("psycopg.pool",)
+REPETITIVE_LOGGERS = ("psycopg.pool",)
 """Libraries that say the same again and again while a server is away."""
-TALKATIVE = ("aiokafka",)
+CHATTY_LOGGERS = ("aiokafka",)
 """Those that then say it in ever other words: aiokafka about 33 times a second."""
-QUIET_SECONDS = 10.0
+REPEAT_INTERVAL_SECONDS = 10.0
 _REMEMBERED = 256
 
 
@@ -33,7 +33,7 @@ def configure(level: str, json: bool | None, stream: TextIO | None = None) -> No
             foreign_pre_chain=[*_shared(), _note_repeats],
         )
     )
-    handler.addFilter(Repeats(REPEATING, TALKATIVE, QUIET_SECONDS))
+    handler.addFilter(RepeatFilter(REPETITIVE_LOGGERS, CHATTY_LOGGERS, REPEAT_INTERVAL_SECONDS))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
@@ -98,7 +98,7 @@ def _note_repeats(_logger: Any, _method: str, event: structlog.typing.EventDict)
     return event
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Lets each message of the loggers under `repeating`, and of those under `talkative` one of each logger and level,
     through once in `seconds`; the next counts those held back."""
 

@@ -42,7 +42,7 @@ class Metrics:
     def shared(cls, version: str, folder: Path, worker: int) -> "Metrics":
         """The metrics of one worker of several, whose `render` shows those of all. They are kept in files of the
         folder, where a worker counts on from where the one of the same number left off. Once a process, and first."""
-        forget_worker(folder, worker)
+        remove_worker_gauges(folder, worker)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         kept: Any = values  # whose functions say no types
         kept.ValueClass = kept.MultiProcessValue(lambda: worker)
@@ -180,57 +180,57 @@ class Metrics:
         self._events.labels("true").inc(passed)
         self._events.labels("false").inc(failed)
 
-    def gate_announced(self, kind: str, times: int = 1) -> None:
+    def gate_messages_published(self, kind: str, times: int = 1) -> None:
         """`gate.completed` or `gate.regressed` went into the stream."""
         self._gate_messages.labels(kind).inc(times)
 
-    def queued(self, events: int) -> None:
+    def set_queue_size(self, events: int) -> None:
         """So many events wait for a batch."""
         self._queue.set(events)
 
-    def head_moved(self, position: int) -> None:
+    def set_head(self, position: int) -> None:
         """The stream is at least this long."""
         self._head.set(position)
 
-    def relay_lagged(self, route: str, messages: int, seconds: float) -> None:
+    def set_relay_lag(self, route: str, messages: int, seconds: float) -> None:
         """That many messages are in the stream and not yet in the route's topic; the oldest is so old."""
         self._relay_lag.labels(route).set(messages)
         self._relay_lag_seconds.labels(route).set(seconds)
 
-    def feed_lagged(self, messages: int, seconds: float) -> None:
+    def set_feed_lag(self, messages: int, seconds: float) -> None:
         """That many messages are in the stream and this process has not seen them; the oldest is so old."""
         self._feed_lag.set(messages)
         self._feed_lag_seconds.set(seconds)
 
-    def subscriber_lagged(self, messages: int, seconds: float) -> None:
+    def set_subscriber_lag(self, messages: int, seconds: float) -> None:
         """That many messages, the oldest so old, wait for the subscriber that is most behind; 0 without subscribers."""
         self._subscriber_lag.set(messages)
         self._subscriber_lag_seconds.set(seconds)
 
-    def connected(self, transport: str, connections: int) -> None:
+    def set_connections(self, transport: str, connections: int) -> None:
         """So many are open, over `websocket` or `sse`."""
         self._connections.labels(transport).set(connections)
 
-    def dead_letters_wait(self, route: str, messages: int) -> None:
+    def set_dead_letters(self, route: str, messages: int) -> None:
         """So many messages of the route were refused by Kafka and await somebody's decision."""
         self._dead_letters.labels(route).set(messages)
 
-    def relay_became(self, route: str, state: str) -> None:
+    def set_relay_state(self, route: str, state: str) -> None:
         """The relay of that route is now doing this, and nothing else: one word of a fixed few."""
         if route in self._relay_was:
             self._relay_state.labels(route, self._relay_was[route]).set(0)
         self._relay_was[route] = state
         self._relay_state.labels(route, state).set(1)
 
-    def subscriber_came(self, transport: str) -> None:
+    def subscription_started(self, transport: str) -> None:
         """A subscription was opened, over `websocket` or `sse`."""
         self._subscribers.labels(transport).inc()
 
-    def subscriber_left(self, transport: str) -> None:
+    def subscription_ended(self, transport: str) -> None:
         """A subscription has ended."""
         self._subscribers.labels(transport).dec()
 
-    def login_tried(self, outcome: str) -> None:
+    def login_attempted(self, outcome: str) -> None:
         """`outcome` is success, invalid, limited, overloaded or error."""
         self._logins.labels(outcome).inc()
 
@@ -239,7 +239,7 @@ class Metrics:
         return generate_latest(self._shown)
 
 
-def forget_worker(folder: Path, worker: int) -> None:
+def remove_worker_gauges(folder: Path, worker: int) -> None:
     """Takes back how things stood in a worker that has ended; what it has counted stays."""
     library: Any = multiprocess  # whose functions say no types
     library.mark_process_dead(worker, str(folder))
