@@ -173,7 +173,7 @@ def signing_keys(private_path: Path | None, public_path: Path | None, *, data_di
 
 
 def write_password_file(path: Path, password: str) -> None:
-    """Writes the password and a newline into a new file that only its owner can read, and replaces an older one."""
+    """Writes the password and a newline to a private file, and replaces an older one."""
     replace_file(path, f"{password}\n".encode(), 0o600)
 
 
