@@ -19,7 +19,7 @@ class AdaptiveBatchSize:
         """Messages to read for the next transaction."""
 
     def succeeded(self, messages: Sequence[Message]) -> None:
-        """Adapts the size after a batch was published: doubles it after a small full one, halves it after a large one."""
+        """Adapts the size after a batch was published: doubles after a small full one, halves after a large one."""
         size = sum(message.size for message in messages)
         if size > _TARGET_BYTES:
             self.size = max(1, self.size // 2)
