@@ -74,11 +74,11 @@ class FakeBackend:
         self.observed.append((operation_type, outcome))
         self.operation_observed.set()
 
-    def subscriber_came(self, transport: str) -> None:
+    def subscription_started(self, transport: str) -> None:
         """Counts a new subscriber."""
         self.subscribers[transport] += 1
 
-    def subscriber_left(self, transport: str) -> None:
+    def subscription_ended(self, transport: str) -> None:
         """Counts a subscriber that has left."""
         self.subscribers[transport] -= 1
 
@@ -353,7 +353,7 @@ def app(
 ) -> ASGIApp:
     """Returns an application that serves GraphQL at every path, behind the middleware."""
     graphql = service(backend, limits)
-    sessions = Sessions(backend.authenticate, backend, round_seconds=0.02, patience_seconds=0.05)
+    sessions = Sessions(backend.authenticate, backend, interval_seconds=0.02, timeout_seconds=0.05)
     limiter = ConnectionLimiter(connection_limits, backend)
     http = GraphQLOverHTTP(graphql, sessions, limiter, heartbeat_seconds, stalled_seconds)
     websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, limiter, sockets or SocketLimits())

@@ -35,7 +35,7 @@ class Client:
         async def wait_for_space() -> None:
             await self.has_space.wait()
 
-        await self.liveness.write_through(wait_for_space(), size)
+        await self.liveness.track_write(wait_for_space(), size)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ async def open_session(sessions: Sessions, stack: ExitStack, secret: str) -> Con
 
 async def test_shared_credential_costs_one_lookup_per_round() -> None:
     authenticator = FakeAuthenticator()
-    sessions = Sessions(authenticator, authenticator, round_seconds=0.01)
+    sessions = Sessions(authenticator, authenticator, interval_seconds=0.01)
     with ExitStack() as stack:
         proof = await sessions.authenticate(Credential("one"))
         many = [stack.enter_context(sessions.open(proof)) for _ in range(1000)]
@@ -69,7 +69,7 @@ async def test_shared_credential_costs_one_lookup_per_round() -> None:
 
 async def test_no_lookups_without_connections() -> None:
     authenticator = FakeAuthenticator()
-    sessions = Sessions(authenticator, authenticator, round_seconds=0)
+    sessions = Sessions(authenticator, authenticator, interval_seconds=0)
     with ExitStack() as stack:
         await open_session(sessions, stack, "one")
         await until(lambda: len(authenticator.lookups) > 2)
@@ -85,7 +85,7 @@ async def test_expired_token_is_noticed_beside_slow_lookups() -> None:
     authenticator = FakeAuthenticator()
     authenticator.results |= {f"slow {n}": None for n in range(200)}
     authenticator.results["expired"] = TokenExpired()
-    sessions = Sessions(authenticator, authenticator, round_seconds=0, patience_seconds=0.2)
+    sessions = Sessions(authenticator, authenticator, interval_seconds=0, timeout_seconds=0.2)
     with ExitStack() as stack:
         *waiting, expired = open_without_lookup(sessions, stack, authenticator.results)
         async with asyncio.timeout(SECONDS):  # sequential lookups would take 40 s
@@ -97,7 +97,7 @@ async def test_expired_token_is_noticed_beside_slow_lookups() -> None:
 
 async def test_session_ends_only_when_permissions_shrink() -> None:
     authenticator = FakeAuthenticator()
-    sessions = Sessions(authenticator, authenticator, round_seconds=0)
+    sessions = Sessions(authenticator, authenticator, interval_seconds=0)
     with ExitStack() as stack:
         session = await open_session(sessions, stack, "one")
         authenticator.results["one"] = more = replace(ADA, permissions=frozenset(Permission))
@@ -109,7 +109,7 @@ async def test_session_ends_only_when_permissions_shrink() -> None:
 
 async def test_unavailable_database_ends_no_session() -> None:
     authenticator = FakeAuthenticator()
-    sessions = Sessions(authenticator, authenticator, round_seconds=0)
+    sessions = Sessions(authenticator, authenticator, interval_seconds=0)
     with ExitStack() as stack:
         session = await open_session(sessions, stack, "one")
         for error in (Unavailable("the database cannot be reached"), RuntimeError("internal error")):
@@ -123,7 +123,7 @@ async def test_hanging_lookup_does_not_delay_other_lookups() -> None:
     authenticator = FakeAuthenticator()
     authenticator.results |= {f"key {n}": InvalidToken() for n in (1, 150, 999)}
     authenticator.results["key 0"] = None
-    sessions = Sessions(authenticator, authenticator, round_seconds=0, patience_seconds=60)
+    sessions = Sessions(authenticator, authenticator, interval_seconds=0, timeout_seconds=60)
     with ExitStack() as stack:
         many = open_without_lookup(sessions, stack, [f"key {n}" for n in range(1000)])
         async with asyncio.timeout(SECONDS):
@@ -136,7 +136,7 @@ async def test_hanging_lookups_do_not_hide_an_expired_token() -> None:
     authenticator = FakeAuthenticator()
     authenticator.results |= {f"slow {n}": None for n in range(5000)}
     authenticator.results["expired"] = TokenExpired()
-    sessions = Sessions(authenticator, authenticator, round_seconds=0.1, patience_seconds=1)
+    sessions = Sessions(authenticator, authenticator, interval_seconds=0.1, timeout_seconds=1)
     with ExitStack() as stack:
         *_, expired = open_without_lookup(sessions, stack, authenticator.results)
         async with asyncio.timeout(25):  # lookups in groups of one hundred would take 50 s

@@ -92,7 +92,7 @@ async def connected(
     scope = {"type": "websocket", "path": "/graphql", "headers": [], "subprotocols": ["graphql-transport-ws"]}
     socket = WebSocket(scope, client.receive, client.send)
     await socket.accept("graphql-transport-ws")
-    sessions = Sessions(backend.authenticate, backend, round_seconds=0.02, patience_seconds=0.05)
+    sessions = Sessions(backend.authenticate, backend, interval_seconds=0.02, timeout_seconds=0.05)
     limiter = limiter or ConnectionLimiter(None, backend)
     connection = WebSocketConnection(socket, service(backend), sessions, limiter, limits or SocketLimits())
     client.serving = asyncio.create_task(connection.run())

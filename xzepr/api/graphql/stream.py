@@ -11,7 +11,7 @@ from xzepr.api.graphql.events import Event, UnitInput
 from xzepr.api.graphql.groups import EventReceiverGroup
 from xzepr.api.graphql.permissions import Requires, SignedIn
 from xzepr.api.graphql.receivers import EventReceiver
-from xzepr.api.graphql_server.resolvers import SHAPE
+from xzepr.api.graphql_server.resolvers import RESOLVE_ITEM
 from xzepr.core.actor import ActorKind
 from xzepr.features.groups import rules as group_rules
 from xzepr.features.receivers import rules as receiver_rules
@@ -265,7 +265,7 @@ class StreamSubscription:
 
     @strawberry.subscription(
         graphql_type=StreamFrame,
-        metadata={SHAPE: frame_of},
+        metadata={RESOLVE_ITEM: frame_of},
         description="Sends every message after a cursor, then new messages as they are committed, without a gap or a "
         "repeat. Without a cursor it starts now: the first frame is a Checkpoint with the current cursor. Kinds that "
         "the caller may not read are left out.",

@@ -39,7 +39,7 @@ def check_limits(
     """Raises DocumentTooComplex, naming the limit, for a document that is too deep, too wide or too repetitive."""
     measure = _Measure(fragments)
     roots = [operation.selection_set for operation in operations]
-    used = _used(roots, fragments)
+    used = _reachable_fragments(roots, fragments)
     unused = [fragment.selection_set for name, fragment in fragments.items() if name not in used]
     sizes = [measure.selections(root, 0) for root in (*roots, *unused)]
     for what, found, most in (
@@ -61,8 +61,8 @@ class _Size:
     count: int
 
 
-_NOTHING = _Size(0, 0, 0)
-_PLENTY = 10**9
+_EMPTY = _Size(0, 0, 0)
+_MAX_SUM = 10**9
 
 
 class _Measure:
@@ -78,7 +78,7 @@ class _Measure:
             raise DocumentTooComplex(f"the document nests selections and fragments deeper than {_MAX_LEVELS}")
         depth = aliases = count = 0
         for selection in selections.selections:
-            size, count = _NOTHING, count + 1
+            size, count = _EMPTY, count + 1
             if isinstance(selection, FieldNode):
                 if selection.selection_set:
                     size = self.selections(selection.selection_set, level + 1)
@@ -91,7 +91,7 @@ class _Measure:
             aliases += size.aliases
             count += size.count
         # Sums double with each level of doubled fragments: capped, so that they stay small numbers.
-        return _Size(depth, min(aliases, _PLENTY), min(count, _PLENTY))
+        return _Size(depth, min(aliases, _MAX_SUM), min(count, _MAX_SUM))
 
     def _fragment(self, name: str, level: int) -> _Size:
         known = self._sizes.get(name)
@@ -99,13 +99,15 @@ class _Measure:
             return known
         fragment = self._fragments.get(name)
         if fragment is None:
-            return _NOTHING
-        self._sizes[name] = _NOTHING  # a circle ends here; validation names it
+            return _EMPTY
+        self._sizes[name] = _EMPTY  # a circle ends here; validation names it
         size = self._sizes[name] = self.selections(fragment.selection_set, level)
         return size
 
 
-def _used(roots: Iterable[SelectionSetNode], fragments: Mapping[str, FragmentDefinitionNode]) -> set[str]:
+def _reachable_fragments(
+    roots: Iterable[SelectionSetNode], fragments: Mapping[str, FragmentDefinitionNode]
+) -> set[str]:
     """The names of the fragments that the roots reach."""
     found: set[str] = set()
     todo = list(roots)

@@ -18,7 +18,7 @@ from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLRes
 from xzepr.api.graphql_server.protocol import (
     CloseSocket,
     Complete,
-    Init,
+    ConnectionInit,
     Ping,
     Subscribe,
     parse_message,
@@ -29,10 +29,10 @@ from xzepr.api.middleware import drop, request_id_of
 from xzepr.core.actor import Actor
 from xzepr.core.errors import InvalidToken, Problem
 
-_RENEWAL_SECONDS = 3.0
-_CLOSE_SECONDS = 2.0
-_LEAVING_SECONDS = 1.0
-_LEFT = (WebSocketDisconnect, WebSocketDisconnected)
+_REAUTHENTICATION_TIMEOUT_SECONDS = 3.0
+_CLOSE_TIMEOUT_SECONDS = 2.0
+_SLOT_TIMEOUT_SECONDS = 1.0
+_DISCONNECTED = (WebSocketDisconnect, WebSocketDisconnected)
 
 
 class WebSocketConnection:
@@ -43,23 +43,23 @@ class WebSocketConnection:
         socket: WebSocket,
         service: GraphQLService,
         sessions: Sessions,
-        capacity: ConnectionLimiter,
+        limiter: ConnectionLimiter,
         limits: SocketLimits,
     ) -> None:
         self._socket = socket
         self._service = service
         self._drain = service.drain
         self._sessions = sessions
-        self._capacity = capacity
+        self._limiter = limiter
         self._limits = limits
         self._request_id = request_id_of(socket.scope)
         self._resources = ExitStack()
         self._initialised = asyncio.Event()
         self._session: ConnectionSession | None = None
-        self._session_known = asyncio.Event()
+        self._authenticated = asyncio.Event()
         self._operations: set[asyncio.Task[None]] = set()
         """Each until it has ended: its last message is written, whatever the client wants of it meanwhile."""
-        self._ids: dict[str, asyncio.Task[None]] = {}
+        self._tasks_by_id: dict[str, asyncio.Task[None]] = {}
         """Those that the client knows of."""
         self._subscriptions: set[asyncio.Task[Any]] = set()
         self._mutations: set[asyncio.Task[Any]] = set()
@@ -70,7 +70,7 @@ class WebSocketConnection:
         """Serve until either end closes, or the client's credential holds no longer."""
         loops = [
             asyncio.create_task(loop())
-            for loop in (self._read, self._monitor, self._require_session, self._close_when_drained)
+            for loop in (self._receive_messages, self._monitor, self._require_session, self._close_when_drained)
         ]
         try:
             ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
@@ -89,19 +89,19 @@ class WebSocketConnection:
         self._cancelled.update(tasks)
 
     async def _close(self, error: BaseException | None) -> None:
-        if error is None or isinstance(error, _LEFT):
+        if error is None or isinstance(error, _DISCONNECTED):
             return
         if not isinstance(error, CloseSocket):
             mask(error, self._request_id)
             error = CloseSocket(messages.INTERNAL_ERROR, "internal error")
-        with suppress(*_LEFT):
+        with suppress(*_DISCONNECTED):
             try:
-                async with asyncio.timeout(_CLOSE_SECONDS):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
                     await self._socket.close(error.code, error.reason)
             except TimeoutError:  # who reads nothing takes no close frame either
                 drop(self._socket.scope)
 
-    async def _read(self) -> None:
+    async def _receive_messages(self) -> None:
         while True:
             received = await self._socket.receive()
             if received["type"] == "websocket.disconnect":
@@ -115,14 +115,14 @@ class WebSocketConnection:
 
     async def _handle_message(self, text: str) -> None:
         match parse_message(text):
-            case Init() as init:
+            case ConnectionInit() as init:
                 await self._handle_connection_init(init)
             case Ping(payload):
                 await self._handle_ping(payload)
             case Subscribe() as subscribe:
                 await self._handle_subscribe(subscribe)
             case Complete(id):
-                task = self._ids.pop(id, None)
+                task = self._tasks_by_id.pop(id, None)
                 if task is not None and task not in self._mutations:  # a change goes on, and has its place till then
                     self._cancel((task,))
             case _:  # a pong, which was heard
@@ -150,12 +150,12 @@ class WebSocketConnection:
                 self._liveness.ping_sent()
 
     async def _send(self, text: str) -> None:
-        await self._liveness.write_through(self._socket.send_text(text), len(text))
+        await self._liveness.track_write(self._socket.send_text(text), len(text))
 
     async def _require_session(self) -> None:
-        await self._session_known.wait()
+        await self._authenticated.wait()
         assert self._session is not None, "that is what is known"
-        if self._session.proof is None:
+        if self._session.credential is None:
             await asyncio.sleep(self._limits.anonymous_seconds)
             raise CloseSocket(messages.UNAUTHORIZED, "nobody said in time who they are: connect again with credentials")
         raise CloseSocket(messages.FORBIDDEN, (await self._session.ended).message)
@@ -164,24 +164,24 @@ class WebSocketConnection:
         """Once the process stops: lets what runs be answered, and closes. Who follows goes on elsewhere."""
         await self._drain.wait()
         self._cancel(self._subscriptions)
-        if finishing := set(self._ids.values()) - self._subscriptions:  # what comes from now on is not begun
+        if finishing := set(self._tasks_by_id.values()) - self._subscriptions:  # what comes from now on is not begun
             await asyncio.wait(finishing)
         raise CloseSocket(messages.SERVICE_RESTART, "this server stops: connect again")
 
-    async def _handle_connection_init(self, init: Init) -> None:
+    async def _handle_connection_init(self, init: ConnectionInit) -> None:
         if self._initialised.is_set():
             raise CloseSocket(messages.TOO_MANY_INITS, "connection_init was sent twice")
         self._initialised.set()
         try:
             credential = credential_from_payload(init.payload) or credential_from_headers(self._socket.headers)
             session = self._resources.enter_context(self._sessions.open(await self._sessions.authenticate(credential)))
-            self._resources.enter_context(self._capacity.actor_connection(session.actor))
+            self._resources.enter_context(self._limiter.actor_connection(session.actor))
         except InvalidToken as problem:
             raise CloseSocket(messages.FORBIDDEN, problem.message) from None
         except Problem as problem:
             raise CloseSocket(messages.TRY_AGAIN_LATER, f"{problem.code}: {problem.message}") from None
         self._session = session
-        self._session_known.set()
+        self._authenticated.set()
         await self._send(server_message("connection_ack"))
 
     async def _handle_ping(self, payload: JsonObject | None) -> None:
@@ -199,7 +199,7 @@ class WebSocketConnection:
         if self._session is None:
             raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
         try:
-            async with asyncio.timeout(_RENEWAL_SECONDS):
+            async with asyncio.timeout(_REAUTHENTICATION_TIMEOUT_SECONDS):
                 proof = await self._sessions.authenticate(credential)
         except InvalidToken:
             raise
@@ -212,38 +212,38 @@ class WebSocketConnection:
     async def _handle_subscribe(self, message: Subscribe) -> None:
         if self._session is None:
             raise CloseSocket(messages.UNAUTHORIZED, "send connection_init and await its answer first")
-        if message.id in self._ids:
+        if message.id in self._tasks_by_id:
             raise CloseSocket(messages.SUBSCRIBER_EXISTS, f"an operation with the id {message.id} is running")
-        if not await self._has_room():
+        if not await self._has_free_slot():
             return await self._send_error(message.id, TooManyOperations(self._limits.max_operations))
         task = asyncio.create_task(self._run_operation(message, self._session.actor))
-        self._ids[message.id] = task
+        self._tasks_by_id[message.id] = task
         self._operations.add(task)
         task.add_done_callback(
             lambda _: self._cleanup_operation(message.id, task)
         )  # one that was cancelled may never have begun
         return None
 
-    async def _has_room(self) -> bool:
+    async def _has_free_slot(self) -> bool:
         """Whether one more operation may run. Those that the client has just completed leave in a moment."""
         if len(self._operations) < self._limits.max_operations:
             return True
-        if leaving := self._operations - self._mutations - set(self._ids.values()):
-            await asyncio.wait(leaving, timeout=_LEAVING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if leaving := self._operations - self._mutations - set(self._tasks_by_id.values()):
+            await asyncio.wait(leaving, timeout=_SLOT_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         return len(self._operations) < self._limits.max_operations
 
     def _cleanup_operation(self, id: str, task: "asyncio.Task[Any]") -> None:
         """The operation has ended, and its id is free, unless it already belongs to another one."""
         self._operations.discard(task)
         self._cancelled.discard(task)
-        if self._ids.get(id) is task:
-            del self._ids[id]
+        if self._tasks_by_id.get(id) is task:
+            del self._tasks_by_id[id]
 
     async def _run_operation(self, message: Subscribe, actor: Actor) -> None:
         """One operation from its first message to its last. Nothing that happens in it concerns the others."""
         id, request, task = message.id, message.request, asyncio.current_task()
         assert task is not None, "this runs in a task"
-        with suppress(*_LEFT):
+        with suppress(*_DISCONNECTED):
             try:
                 if isinstance(request, Problem):
                     raise request
@@ -251,7 +251,7 @@ class WebSocketConnection:
                     await self._send(server_message("complete", id))
             except Problem as problem:
                 await self._send_error(id, problem)
-            except _LEFT:
+            except _DISCONNECTED:
                 raise
             except Exception as error:
                 await self._send(server_message("error", id, [mask(error, self._request_id)]))
@@ -263,13 +263,13 @@ class WebSocketConnection:
         call = Call(actor, self._request_id)
         operation = self._service.prepare(request, actor)
         if operation.is_subscription:
-            with _member(self._subscriptions, task):
+            with _listed(self._subscriptions, task):
                 return await self._stream(id, operation, call)
         if self._drain.begun:
             raise Draining
-        with _member(self._mutations, task) if operation.type == "mutation" else nullcontext():
+        with _listed(self._mutations, task) if operation.type == "mutation" else nullcontext():
             answer = await self._service.run(operation, call)
-        if self._ids.get(id) is not task:
+        if self._tasks_by_id.get(id) is not task:
             return False
         await self._send_next(id, answer)
         return True
@@ -278,7 +278,7 @@ class WebSocketConnection:
         if self._drain.begun:  # the socket is closed in a moment, and clients subscribe again on the next one
             return False
         answers = self._service.stream(operation, call)
-        with self._capacity.subscription(call.actor, "websocket", operation.request):
+        with self._limiter.subscription(call.actor, "websocket", operation.request):
             async with aclosing(answers):
                 async for answer in answers:
                     await self._send_next(id, answer)
@@ -292,7 +292,7 @@ class WebSocketConnection:
 
 
 @contextmanager
-def _member(of: "set[asyncio.Task[Any]]", task: "asyncio.Task[Any]") -> Generator[None]:
+def _listed(of: "set[asyncio.Task[Any]]", task: "asyncio.Task[Any]") -> Generator[None]:
     of.add(task)
     try:
         yield

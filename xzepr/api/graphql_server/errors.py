@@ -14,22 +14,22 @@ MAX_ERRORS = 50  # of one document or its variables
 FieldName = Callable[[str], str]  # returns the schema's name of a field: `eventReceiverId` for `receiver_id`
 _log = structlog.stdlib.get_logger(__name__)
 
-_INPUT_PLACE = re.compile(
+_INVALID_VALUE = re.compile(
     r"(?:Variable '\$(?P<variable>\w+)'|Argument '(?P<argument>\w+)') has invalid value(?: at (?P<path>[^:]+))?:"
 )
 
-_FIELD_OF_INPUT = re.compile(r"to include (?:required|unknown) field '(\w+)'")
-_WHAT_WAS_FOUND = re.compile(r",? found: \{.*", re.IGNORECASE | re.DOTALL)
+_NAMED_FIELD = re.compile(r"to include (?:required|unknown) field '(\w+)'")
+_RECEIVED_VALUE = re.compile(r",? found: \{.*", re.IGNORECASE | re.DOTALL)
 
 
 def parse_error(error: GraphQLError) -> Problem:
     """The refusal of a document with a syntax error."""
-    return DocumentNotParsed([_with_place(_plain(error.message, DocumentNotParsed.code), error)])
+    return DocumentNotParsed([_with_location(_error(error.message, DocumentNotParsed.code), error)])
 
 
 def validation_error(errors: Iterable[GraphQLError]) -> Problem:
     """The refusal of a document that does not fit the schema."""
-    return DocumentNotValid([_with_place(_plain(e.message, DocumentNotValid.code), e) for e in errors])
+    return DocumentNotValid([_with_location(_error(e.message, DocumentNotValid.code), e) for e in errors])
 
 
 def variable_error(errors: Iterable[GraphQLError]) -> Problem:
@@ -52,16 +52,16 @@ def mask(error: BaseException, request_id: str, path: Sequence[str | int] = ()) 
 def _field_error(error: GraphQLError, request_id: str, field_name: FieldName) -> list[JsonObject]:
     cause = _cause(error)
     if isinstance(cause, Problem):
-        return [_with_place(_renamed(one, field_name), error) for one in error_objects(cause)]
+        return [_with_location(_rename_field(one, field_name), error) for one in error_objects(cause)]
     if isinstance(cause, GraphQLError) and "code" in (cause.extensions or {}):
-        return [_with_place({"message": cause.message, "extensions": dict(cause.extensions or {})}, error)]
+        return [_with_location({"message": cause.message, "extensions": dict(cause.extensions or {})}, error)]
     # graphql-core blames a part of the document for a bad argument, and none for a bad result of ours.
-    if isinstance(cause, GraphQLError) and cause.nodes and _INPUT_PLACE.match(cause.message):
+    if isinstance(cause, GraphQLError) and cause.nodes and _INVALID_VALUE.match(cause.message):
         return _input_error(error)
-    return [_with_place(mask(cause, request_id, error.path or ()), error)]
+    return [_with_location(mask(cause, request_id, error.path or ()), error)]
 
 
-def _renamed(one: JsonObject, field_name: FieldName) -> JsonObject:
+def _rename_field(one: JsonObject, field_name: FieldName) -> JsonObject:
     extensions = cast(JsonObject, one["extensions"])
     field = extensions.get("field")
     if isinstance(field, str):
@@ -72,11 +72,11 @@ def _renamed(one: JsonObject, field_name: FieldName) -> JsonObject:
 def _input_error(error: GraphQLError) -> list[JsonObject]:
     cause = _cause(error)
     if isinstance(cause, Problem):
-        return [_with_place(one, error) for one in error_objects(cause)]
+        return [_with_location(one, error) for one in error_objects(cause)]
     # What was found may hold a password beside the field that is missing.
-    message = _WHAT_WAS_FOUND.sub("", error.message)
+    message = _RECEIVED_VALUE.sub("", error.message)
     one = error_objects(InvalidInput((Violation(_input_field(message), message),)))
-    return [_with_place(one[0], error)]
+    return [_with_location(one[0], error)]
 
 
 def _cause(error: GraphQLError) -> BaseException:
@@ -89,18 +89,18 @@ def _cause(error: GraphQLError) -> BaseException:
 
 def _input_field(message: str) -> str:
     """`tags/1` from "Variable '$input' has invalid value at .tags[1]: …"; without a path the variable's name."""
-    place = _INPUT_PLACE.match(message)
+    place = _INVALID_VALUE.match(message)
     if place is None:
         return ""
-    path = re.findall(r"[^.\[\]]+", place["path"] or "") + _FIELD_OF_INPUT.findall(message)
+    path = re.findall(r"[^.\[\]]+", place["path"] or "") + _NAMED_FIELD.findall(message)
     return "/".join(path) or place["variable"] or place["argument"]
 
 
-def _plain(message: str, code: str) -> JsonObject:
+def _error(message: str, code: str) -> JsonObject:
     return {"message": message, "extensions": {"code": code}}
 
 
-def _with_place(one: JsonObject, error: GraphQLError) -> JsonObject:
+def _with_location(one: JsonObject, error: GraphQLError) -> JsonObject:
     placed: JsonObject = {"message": one["message"]}
     if error.locations:
         placed["locations"] = [{"line": at.line, "column": at.column} for at in error.locations]

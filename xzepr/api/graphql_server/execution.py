@@ -12,7 +12,7 @@ from graphql.execution.collect_fields import collect_fields
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from xzepr.api.graphql_server.plan import Plan, field_readers, read_all, try_write, writer_of
+from xzepr.api.graphql_server.plan import Plan, field_readers, output_converter, read_all, try_convert
 
 # graphql-core's executors are generic over a parameter that its own functions leave open.
 _core: Any = graphql_execution
@@ -36,7 +36,7 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
     def __init__(self, plan: Plan, *args: Any, **kwargs: Any) -> None:
         """The other arguments are graphql-core's."""
         super().__init__(*args, **kwargs)
-        memory = self._memory = plan.selection_cache()
+        memory = self._cache = plan.selection_cache()
         self._relevant_sub_fields: Any = memory.sub_fields
 
     # As graphql-core has it, but the fields at the root are collected once.
@@ -44,10 +44,10 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
         """The result, or an awaitable of it."""
         core = cast(Any, self)
         root = core.schema.get_root_type(core.operation.operation)
-        if self._memory.roots is None:
+        if self._cache.roots is None:
             fragments, values = core.fragments, core.variable_values
-            self._memory.roots = collect_fields(core.schema, fragments, values, root, core.operation)
-        fields, deferred, _ = self._memory.roots
+            self._cache.roots = collect_fields(core.schema, fragments, values, root, core.operation)
+        fields, deferred, _ = self._cache.roots
         if serially is None:
             serially = core.operation.operation is OperationType.MUTATION
         try:
@@ -72,10 +72,10 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         """The fields of one object by their names, or an awaitable of them."""
         core, fields = cast(Any, super()), grouped_field_set
-        readers = self._memory.readers.get(id(fields))
+        readers = self._cache.readers.get(id(fields))
         if readers is None:
             found = field_readers(cast(Any, self).schema, parent_type, fields, cast(Any, self).collect_subfields)
-            readers = self._memory.readers[id(fields)] = found
+            readers = self._cache.readers[id(fields)] = found
         ready = read_all(readers, source_value)
         if len(ready) == len(fields):
             return ready
@@ -90,12 +90,14 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
         core = cast(Any, super())
         if field_details_list[0].node.selection_set is not None:
             key = id(return_type), id(field_details_list)
-            writers = self._memory.writers
+            writers = self._cache.converters
             if key not in writers:
                 executor = cast(Any, self)
-                writers[key] = writer_of(executor.schema, return_type, field_details_list, executor.collect_subfields)
+                writers[key] = output_converter(
+                    executor.schema, return_type, field_details_list, executor.collect_subfields
+                )
             write = writers[key]
-            if write is not None and (shown := try_write(write, result)) is not Undefined:
+            if write is not None and (shown := try_convert(write, result)) is not Undefined:
                 return shown
         return core.complete_value(return_type, field_details_list, info, path, result, position_context)
 
@@ -105,7 +107,7 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
         """The completed value of a resolver's awaitable; shared futures are waited for without cancelling them."""
         core = cast(Any, super())
         return await core.complete_awaitable_value(
-            return_type, field_details_list, info, path, _never_cancelled_by_others(result), position_context
+            return_type, field_details_list, info, path, _shielded(result), position_context
         )
 
 
@@ -120,7 +122,7 @@ def _merged(order: Iterable[str], ready: dict[str, object], done: Any) -> Any:
     return merge()
 
 
-async def _never_cancelled_by_others(awaitable: Awaitable[object]) -> object:
+async def _shielded(awaitable: Awaitable[object]) -> object:
     """What is awaited. That somebody else cancelled it is an error like any other; that we are cancelled is not."""
     if asyncio.isfuture(awaitable):
         awaitable = asyncio.shield(cast("asyncio.Future[object]", awaitable))

@@ -35,7 +35,7 @@ from xzepr.core.errors import InvalidInput, InvalidToken, Problem, Violation
 
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
-EVENTS = "text/event-stream"
+EVENT_STREAM = "text/event-stream"
 _UTF8 = "; charset=utf-8"
 _UTF8_NAMES = frozenset({"utf-8", "utf8"})
 
@@ -46,7 +46,7 @@ class GraphQLOverHTTP:
 
     service: GraphQLService
     sessions: Sessions
-    capacity: ConnectionLimiter
+    limiter: ConnectionLimiter
     heartbeat_seconds: float = 12
     stalled_seconds: float = 300
 
@@ -70,21 +70,27 @@ class GraphQLOverHTTP:
             raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
         accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
         credential = credential_from_headers(request.headers)
-        if (ticket := ticket_in(request.scope["query_string"])) is not None:
-            return await self._ticketed(request, request_id, ticket, alone=credential is None, accepted=accepted)
+        if (ticket := ticket_from_query(request.scope["query_string"])) is not None:
+            return await self._respond_to_ticket(
+                request, request_id, ticket, alone=credential is None, accepted=accepted
+            )
         actor = await actor_of(credential, self.service.authenticate)
-        asked = parse_get_request(request.scope["query_string"]) if request.method == "GET" else await _posted(request)
+        asked = (
+            parse_get_request(request.scope["query_string"])
+            if request.method == "GET"
+            else await _parse_post_request(request)
+        )
         operation = self.service.prepare(asked, actor)
         if request.method == "GET" and operation.type == "mutation":
             raise MethodNotAllowed("a mutation needs POST", allow="POST")
         call = Call(actor, request_id, request.headers.get("last-event-id") or None)
-        media_type = _type_for(operation, accepted)
-        if media_type == EVENTS:
+        media_type = _media_type_for(operation, accepted)
+        if media_type == EVENT_STREAM:
             proof = None if credential is None else self.sessions.authenticated(credential, actor)
             return self._event_stream(request.scope, operation, call, proof)
-        return _response(await self.service.run(operation, call), media_type)
+        return _http_response(await self.service.run(operation, call), media_type)
 
-    async def _ticketed(
+    async def _respond_to_ticket(
         self, request: Request, request_id: str, ticket: str, *, alone: bool, accepted: tuple[str, ...]
     ) -> ASGIApp:
         """The one thing that a ticket opens: an event stream of a subscription, by GET."""
@@ -92,8 +98,10 @@ class GraphQLOverHTTP:
             raise InvalidToken("a ticket opens an event stream by GET, and nothing else")
         if not alone:
             raise InvalidToken("a ticket and another credential were presented: send one")
-        if EVENTS not in accepted:
-            raise InvalidToken(f"a ticket opens an event stream, for clients that accept {EVENTS}, and nothing else")
+        if EVENT_STREAM not in accepted:
+            raise InvalidToken(
+                f"a ticket opens an event stream, for clients that accept {EVENT_STREAM}, and nothing else"
+            )
         proof = await self.sessions.authenticate_ticket(ticket)
         operation = self.service.prepare(parse_get_request(request.scope["query_string"]), proof.actor)
         if not operation.is_subscription:
@@ -110,9 +118,9 @@ class GraphQLOverHTTP:
             call,
             proof,
             sessions=self.sessions,
-            capacity=self.capacity,
+            limiter=self.limiter,
             heartbeat_seconds=self.heartbeat_seconds,
-            pulse=ClientLiveness(self.stalled_seconds, unsent_bytes_of(scope)),
+            liveness=ClientLiveness(self.stalled_seconds, unsent_bytes_of(scope)),
         )
 
 
@@ -127,23 +135,25 @@ def accepted_types(accept: str) -> tuple[str, ...]:
     for offer in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in offer.split(";"))
         quality = _quality(parameters)
-        for one in _RANGES.get(media_type, ()):
+        for one in _TYPES_BY_RANGE.get(media_type, ()):
             exact = media_type == one
             if exact or one not in wanted:
                 wanted[one] = quality
-    order = sorted((t for t, quality in wanted.items() if quality > 0), key=lambda t: (-wanted[t], _OURS.index(t)))
+    order = sorted(
+        (t for t, quality in wanted.items() if quality > 0), key=lambda t: (-wanted[t], _SUPPORTED_TYPES.index(t))
+    )
     if not order:
-        raise NotAcceptable(f"the answer can be {RESPONSE_JSON}, {JSON} or {EVENTS}")
+        raise NotAcceptable(f"the answer can be {RESPONSE_JSON}, {JSON} or {EVENT_STREAM}")
     return tuple(order)
 
 
-_OURS = (RESPONSE_JSON, JSON, EVENTS)
-_RANGES = {
+_SUPPORTED_TYPES = (RESPONSE_JSON, JSON, EVENT_STREAM)
+_TYPES_BY_RANGE = {
     "": (RESPONSE_JSON, JSON),
     "*/*": (RESPONSE_JSON, JSON),
     "application/*": (RESPONSE_JSON, JSON),
-    "text/*": (EVENTS,),
-    **{one: (one,) for one in _OURS},
+    "text/*": (EVENT_STREAM,),
+    **{one: (one,) for one in _SUPPORTED_TYPES},
 }
 
 
@@ -158,15 +168,15 @@ def _quality(parameters: list[str]) -> float:
     return 1
 
 
-def _type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
+def _media_type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
     if not operation.is_subscription:
-        return next((one for one in accepted if one != EVENTS), EVENTS)
-    if EVENTS not in accepted:
-        raise NotAcceptable(f"a subscription needs 'Accept: {EVENTS}', or a WebSocket (graphql-transport-ws)")
-    return EVENTS
+        return next((one for one in accepted if one != EVENT_STREAM), EVENT_STREAM)
+    if EVENT_STREAM not in accepted:
+        raise NotAcceptable(f"a subscription needs 'Accept: {EVENT_STREAM}', or a WebSocket (graphql-transport-ws)")
+    return EVENT_STREAM
 
 
-async def _posted(request: Request) -> GraphQLRequest:
+async def _parse_post_request(request: Request) -> GraphQLRequest:
     media_type, *parameters = (part.strip() for part in request.headers.get("content-type", "").lower().split(";"))
     charsets = [p.partition("=")[2].strip(' "') for p in parameters if p.startswith("charset")]
     if media_type != JSON or not _UTF8_NAMES.issuperset(charsets):
@@ -180,7 +190,7 @@ async def _posted(request: Request) -> GraphQLRequest:
         raise lossy_value_error(problem) from None
 
 
-def ticket_in(query_string: bytes) -> str | None:
+def ticket_from_query(query_string: bytes) -> str | None:
     """The parameter `ticket`, None without one. Raises InvalidToken when there are several."""
     if b"ticket" not in query_string:
         return None
@@ -209,10 +219,10 @@ def parse_get_request(query_string: bytes) -> GraphQLRequest:
 
 def lossy_value_error(problem: InvalidInput) -> InvalidInput:
     """The refusal of values that would be altered, each named as resolvers name it: from below its variable."""
-    return InvalidInput([Violation(_place_in_input(v.field), v.message) for v in problem.violations])
+    return InvalidInput([Violation(_input_location(v.field), v.message) for v in problem.violations])
 
 
-def _place_in_input(place: str) -> str:
+def _input_location(place: str) -> str:
     """`payload/a/1` of `/variables/input/payload/a/1`; the variable's name of `/variables/first`."""
     variable, _, below = place.removeprefix("/payload").removeprefix("/").removeprefix("variables/").partition("/")
     return below or variable
@@ -239,7 +249,7 @@ def parse_request(value: object) -> GraphQLRequest:
     return GraphQLRequest(query, cast("dict[str, object] | None", variables), name, given or {})
 
 
-def _response(answer: GraphQLResponse, media_type: str) -> Response:
+def _http_response(answer: GraphQLResponse, media_type: str) -> Response:
     waits = (cast(dict[str, object], one["extensions"]).get("retryAfter") for one in answer.errors)
     headers = retry_header(wait for wait in waits if isinstance(wait, float | int))
     headers["Cache-Control"] = "no-store"  # an answer may hold a token, and is the caller's own anyway

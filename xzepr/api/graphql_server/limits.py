@@ -13,14 +13,14 @@ from xzepr.core.actor import Actor
 from xzepr.core.errors import TooLarge
 
 
-class ObserveSubscribers(Protocol):
+class ObserveSubscriptions(Protocol):
     """Hears of subscriptions by their transport: `websocket` or `sse`."""
 
-    def subscriber_came(self, transport: str) -> None:
+    def subscription_started(self, transport: str) -> None:
         """One was opened."""
         ...
 
-    def subscriber_left(self, transport: str) -> None:
+    def subscription_ended(self, transport: str) -> None:
         """One has ended."""
         ...
 
@@ -67,28 +67,28 @@ class ConnectionCounts(NamedTuple):
 class ConnectionLimiter:
     """The places of one process. Each is a block: who is in it has a place, and leaves it at its end."""
 
-    def __init__(self, limits: ConnectionLimits | None = None, observe: ObserveSubscribers | None = None) -> None:
+    def __init__(self, limits: ConnectionLimits | None = None, observe: ObserveSubscriptions | None = None) -> None:
         self._limits = limits or ConnectionLimits()
         self._observe = observe
         self._connections = Counter[str]()
-        self._connections_of = Counter[str]()
+        self._connections_by_actor = Counter[str]()
         self._subscriptions = Counter[str]()
-        self._subscriptions_of = Counter[str]()
+        self._subscriptions_by_actor = Counter[str]()
 
     @contextmanager
     def connection(self, transport: str) -> Generator[None]:
         """One connection over `websocket` or `sse`. Raises ConnectionsFull."""
         if self._connections.total() >= self._limits.max_connections:
             raise ConnectionsFull(self._limits.max_connections)
-        with _counted(self._connections, transport):
+        with _count(self._connections, transport):
             yield
 
     @contextmanager
     def actor_connection(self, actor: Actor) -> Generator[None]:
         """That one of those connections is this actor's. Raises TooManyConnections."""
-        if self._connections_of[actor.id] >= self._limits.max_connections_per_actor:
+        if self._connections_by_actor[actor.id] >= self._limits.max_connections_per_actor:
             raise TooManyConnections(self._limits.max_connections_per_actor)
-        with _counted(self._connections_of, actor.id):
+        with _count(self._connections_by_actor, actor.id):
             yield
 
     @contextmanager
@@ -96,18 +96,18 @@ class ConnectionLimiter:
         """One subscription of the actor. Raises TooLarge for what they ask, TooManySubscriptions for their own,
         SubscriptionsFull for all."""
         self._check_size(request)
-        if self._subscriptions_of[actor.id] >= self._limits.max_subscriptions_per_actor:
+        if self._subscriptions_by_actor[actor.id] >= self._limits.max_subscriptions_per_actor:
             raise TooManySubscriptions(self._limits.max_subscriptions_per_actor)
         if self._subscriptions.total() >= self._limits.max_subscriptions:
             raise SubscriptionsFull(self._limits.max_subscriptions)
-        with _counted(self._subscriptions_of, actor.id), _counted(self._subscriptions, transport):
+        with _count(self._subscriptions_by_actor, actor.id), _count(self._subscriptions, transport):
             if self._observe is not None:
-                self._observe.subscriber_came(transport)
+                self._observe.subscription_started(transport)
             try:
                 yield
             finally:
                 if self._observe is not None:
-                    self._observe.subscriber_left(transport)
+                    self._observe.subscription_ended(transport)
 
     def counts(self) -> ConnectionCounts:
         """Returns how many clients are connected now."""
@@ -123,7 +123,7 @@ class ConnectionLimiter:
 
 
 @contextmanager
-def _counted(counter: Counter[str], key: str) -> Generator[None]:
+def _count(counter: Counter[str], key: str) -> Generator[None]:
     counter[key] += 1
     try:
         yield

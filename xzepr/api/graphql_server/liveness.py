@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from xzepr.api.middleware import UNSENT
 
-_MAY_HIDE_A_PING = 64 * 1024
+_PING_HIDING_BYTES = 64 * 1024
 """Bytes that fit into any client's buffers: a ping behind as many may be unread where a client is behind."""
 
 
@@ -36,44 +36,44 @@ class ClientLiveness:
         self._unsent = unsent
         self._unsent_bytes = 0
         """Bytes that waited for the client when they were last counted."""
-        self._heard_at = self._progress_at = monotonic()
-        self._waiting = 0
+        self._received_at = self._progress_at = monotonic()
+        self._pending_writes = 0
         self._blocked = False
         self._has_replied = True
-        self._written = 0
+        self._written_bytes = 0
         """Since the ping before the client was last heard."""
-        self._since_ping = 0
+        self._bytes_since_ping = 0
 
-    async def write_through(self, writing: Awaitable[None], size: int) -> None:
+    async def track_write(self, write: Awaitable[None], size: int) -> None:
         """Awaits a write of `size` bytes, which waits while the client's buffers are full."""
         if not self._blocked:
             self._note_progress()
         self._blocked = True
-        self._waiting += 1
+        self._pending_writes += 1
         try:
-            await writing
+            await write
         finally:
-            self._waiting -= 1
+            self._pending_writes -= 1
         self._blocked = False
         self._note_progress()
-        self._written += size
-        self._since_ping += size
+        self._written_bytes += size
+        self._bytes_since_ping += size
 
     def received(self) -> None:
         """The client said something: it has read what was written before our last ping."""
-        self._heard_at = monotonic()
+        self._received_at = monotonic()
         self._has_replied = True
-        self._written = self._since_ping
+        self._written_bytes = self._bytes_since_ping
 
     def ping_sent(self) -> None:
         """A ping of ours was written, and should be answered."""
         self._has_replied = False
-        self._since_ping = 0
+        self._bytes_since_ping = 0
 
     @property
     def has_pending_write(self) -> bool:
         """Whether something waits for the client to read."""
-        return self._waiting > 0
+        return self._pending_writes > 0
 
     def is_gone(self) -> bool:
         """Whether the client has not answered, though it could, or has taken nothing for too long; as of now, compared
@@ -84,7 +84,7 @@ class ClientLiveness:
             return monotonic() - self._progress_at >= self._stalled_seconds
         if self._has_replied:
             return False
-        return self._written < _MAY_HIDE_A_PING or monotonic() - self._heard_at >= self._stalled_seconds
+        return self._written_bytes < _PING_HIDING_BYTES or monotonic() - self._received_at >= self._stalled_seconds
 
     def _note_progress(self) -> None:
         self._progress_at, self._unsent_bytes = monotonic(), self._unsent()

@@ -107,7 +107,7 @@ class GraphQLService:
     drain: Drain = field(default_factory=Drain)
     request_in_flight: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while somebody waits for the answer to a query or a mutation; what can wait does so meanwhile."""
-    shared: SharedResponses = field(default_factory=SharedResponses)
+    shared_responses: SharedResponses = field(default_factory=SharedResponses)
 
     def prepare(self, request: GraphQLRequest, actor: Actor) -> Operation:
         """The operation that the request names. Raises a Problem when it cannot run, or not for this actor.
@@ -140,7 +140,7 @@ class GraphQLService:
 
         A mutation goes on when the caller is cancelled.
         """
-        running = self._observed(operation, self._awaited(execute(self._execution(operation, call)), call))
+        running = self._run_observed(operation, self._await_response(execute(self._execution(operation, call)), call))
         if operation.node.operation is not OperationType.MUTATION:
             return await running
         task = asyncio.ensure_future(running)
@@ -162,16 +162,16 @@ class GraphQLService:
         errors: list[JsonObject] = []
         group = self._group(operation, call.actor)
         try:
-            async with aclosing(await self._source(execution, call)) as source:
+            async with aclosing(await self._subscribe(execution, call)) as source:
                 async for event in source:
-                    make = partial(self._message, execution, event, operation, call)
+                    make = partial(self._render_event, execution, event, operation, call)
                     key = None if group is None else self.shared_key(event)
                     if group is not None and key is not None:
-                        yield await self.shared.response(group, key, make)
+                        yield await self.shared_responses.response(group, key, make)
                     else:
                         yield made if isinstance(made := make(), GraphQLResponse) else await made
         except Exception as error:
-            problem = error if isinstance(error, Problem) else _internal(error, call)
+            problem = error if isinstance(error, Problem) else _internal_problem(error, call)
             errors = error_objects(problem)
             raise problem from None
         finally:
@@ -201,9 +201,9 @@ class GraphQLService:
             said = response_key(names, request.variables or {}, request.extensions)
         except TypeError:
             return None
-        return self.shared.group(plan, said, actor.permissions)
+        return self.shared_responses.group(plan, said, actor.permissions)
 
-    def _message(
+    def _render_event(
         self, execution: Execution, event: object, operation: Operation, call: Call
     ) -> GraphQLResponse | Awaitable[GraphQLResponse]:
         """What tells the event, at once if nothing has to be looked up."""
@@ -213,28 +213,28 @@ class GraphQLService:
         try:
             result = execute_event(execution, event, context)
         except Exception as error:
-            return _internal_error(error, call, shown)
+            return _internal_error_response(error, call, shown)
         return (
             self._response(result, call, shown)
             if isinstance(result, ExecutionResult)
-            else self._awaited(result, call, shown)
+            else self._await_response(result, call, shown)
         )
 
-    async def _observed(self, operation: Operation, running: Awaitable[GraphQLResponse]) -> GraphQLResponse:
+    async def _run_observed(self, operation: Operation, running: Awaitable[GraphQLResponse]) -> GraphQLResponse:
         begun = perf_counter()
         with self.request_in_flight():
             answer = await running
         self._observe(operation.type, answer.errors, begun)
         return answer
 
-    async def _awaited(
+    async def _await_response(
         self, running: Awaitable[ExecutionResult], call: Call, cursor: str | None = None
     ) -> GraphQLResponse:
         """Returns the response once the operation has run. An exception that escapes it is an internal error."""
         try:
             return self._response(await running, call, cursor)
         except Exception as error:
-            return _internal_error(error, call, cursor)
+            return _internal_error_response(error, call, cursor)
 
     def _response(self, result: ExecutionResult, call: Call, cursor: str | None) -> GraphQLResponse:
         body: JsonObject = {}
@@ -243,7 +243,7 @@ class GraphQLService:
         body["data"] = result.data
         return GraphQLResponse(body, call.request_id, cursor)
 
-    async def _source(self, execution: Execution, call: Call) -> AsyncIterable[object]:
+    async def _subscribe(self, execution: Execution, call: Call) -> AsyncIterable[object]:
         """Returns the source events of a subscription. Raises RequestRejected if its resolver fails."""
         source = await subscribe(execution)
         if isinstance(source, ExecutionResult):
@@ -251,10 +251,10 @@ class GraphQLService:
         return source
 
 
-def _internal_error(error: Exception, call: Call, cursor: str | None) -> GraphQLResponse:
+def _internal_error_response(error: Exception, call: Call, cursor: str | None) -> GraphQLResponse:
     return GraphQLResponse({"errors": [mask(error, call.request_id)], "data": None}, call.request_id, cursor)
 
 
-def _internal(error: Exception, call: Call) -> Problem:
+def _internal_problem(error: Exception, call: Call) -> Problem:
     mask(error, call.request_id)
     return Internal(call.request_id)

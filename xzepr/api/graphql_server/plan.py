@@ -28,7 +28,7 @@ from graphql import (
 from graphql.execution.collect_fields import CollectedFields, FieldDetails, FragmentDetails
 
 from xzepr.api.graphql_server.plan_types import NotPlain, exactly, inner_type, list_of
-from xzepr.api.graphql_server.resolvers import Read, reader_of
+from xzepr.api.graphql_server.resolvers import ReadField, reader_of
 from xzepr.api.graphql_server.variables import Variables
 
 OutputType = Any
@@ -46,8 +46,8 @@ class SelectionCache:
     def __init__(self) -> None:
         self.roots: CollectedFields | None = None
         self.sub_fields: dict[tuple[GraphQLObjectType, int], tuple[Selected, CollectedFields]] = {}
-        self.writers: dict[tuple[int, int], Write | None] = {}
-        self.readers: dict[int, dict[str, Read]] = {}
+        self.converters: dict[tuple[int, int], Write | None] = {}
+        self.readers: dict[int, dict[str, ReadField]] = {}
 
 
 class Plan:
@@ -72,13 +72,13 @@ class Plan:
 
 def field_readers(
     schema: GraphQLSchema, parent: GraphQLObjectType, fields: dict[str, Selected], sub_fields: SubFields
-) -> dict[str, Read]:
+) -> dict[str, ReadField]:
     """How to read and write those fields of a selection that are plain, by their names in the response."""
     readers = {name: _field(schema, parent, selected, sub_fields) for name, selected in fields.items()}
     return {name: read for name, read in readers.items() if read is not None}
 
 
-def read_all(readers: dict[str, Read], source: object) -> dict[str, object]:
+def read_all(readers: dict[str, ReadField], source: object) -> dict[str, object]:
     """The fields of one object that are plain; none of them if one turns out not to be."""
     try:
         return {name: read(source) for name, read in readers.items()}
@@ -86,7 +86,7 @@ def read_all(readers: dict[str, Read], source: object) -> dict[str, object]:
         return {}
 
 
-def try_write(write: Write, value: object) -> object:
+def try_convert(write: Write, value: object) -> object:
     """What the response shows of the value; Undefined if it turns out not to be plain."""
     try:
         return write(value)
@@ -94,7 +94,9 @@ def try_write(write: Write, value: object) -> object:
         return Undefined
 
 
-def writer_of(schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields) -> Write | None:
+def output_converter(
+    schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields
+) -> Write | None:
     """How to write values of a type of which these fields are selected; None when that takes more than reading."""
     if isinstance(type_, GraphQLNonNull):
         return _not_null(schema, inner_type(type_), selected, sub_fields)
@@ -104,7 +106,7 @@ def writer_of(schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_
 
 def _not_null(schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields) -> Write | None:
     if isinstance(type_, GraphQLList):
-        write = writer_of(schema, inner_type(type_), selected, sub_fields)
+        write = output_converter(schema, inner_type(type_), selected, sub_fields)
         return None if write is None else list_of(write, or_tuple=True)
     if isinstance(type_, GraphQLObjectType):
         return _object(schema, type_, selected, sub_fields)
@@ -127,32 +129,34 @@ def _object(schema: GraphQLSchema, type_: GraphQLObjectType, selected: Selected,
     def write(source: Any) -> object:
         kind = cast(object, type(source))
         if kind not in seen:
-            _must_be_an_object(source)
+            _require_object(source)
             seen.add(kind)
         return {name: read(source) for name, read in steps}
 
     return write
 
 
-def _must_be_an_object(source: object) -> None:
+def _require_object(source: object) -> None:
     if source is None or isinstance(source, Exception) or hasattr(source, "__await__"):
         raise NotPlain
 
 
-def _field(schema: GraphQLSchema, parent: GraphQLObjectType, selected: Selected, sub_fields: SubFields) -> Read | None:
+def _field(
+    schema: GraphQLSchema, parent: GraphQLObjectType, selected: Selected, sub_fields: SubFields
+) -> ReadField | None:
     node: FieldNode = selected[0].node
     field: Any = schema.get_field(parent, node.name.value)
     if field is TypeNameMetaFieldDef:
         return lambda _: parent.name
     if field is None or field.args or (read := reader_of(field)) is None:
         return None
-    if (exact := _EXACT.get(str(field.type))) is not None:
-        return _reading(read, exact)
-    write = writer_of(schema, field.type, selected, sub_fields)
+    if (exact := _EXACT_TYPES.get(str(field.type))) is not None:
+        return _read_exactly(read, exact)
+    write = output_converter(schema, field.type, selected, sub_fields)
     return None if write is None else lambda source: write(read(source))
 
 
-def _reading(read: Read, wanted: type) -> Read:
+def _read_exactly(read: ReadField, wanted: type) -> ReadField:
     """The same as `exactly` of what is read, in one call: most fields of a list are such."""
 
     def read_exactly(source: Any) -> object:
@@ -179,22 +183,22 @@ def _enum(type_: GraphQLEnumType) -> Write | None:
 
 
 def _leaf(type_: Any) -> Write:
-    exact = _EXACT.get(f"{type_.name}!")
+    exact = _EXACT_TYPES.get(f"{type_.name}!")
     if exact is not None:
         return exactly(exact)
     coerce = cast(Write, type_.coerce_output_value)
 
     def write(value: Any) -> object:
-        if type(value) not in _VALUES or (shown := coerce(value)) is None or shown is Undefined:
+        if type(value) not in _PLAIN_TYPES or (shown := coerce(value)) is None or shown is Undefined:
             raise NotPlain
         return shown
 
     return write
 
 
-_VALUES = frozenset({str, int, float, bool, bytes, datetime, dict, list})
+_PLAIN_TYPES = frozenset({str, int, float, bool, bytes, datetime, dict, list})
 """Types of values that are neither awaited nor raised."""
 
 
-_EXACT: dict[str, type] = {"String!": str, "ID!": str, "Boolean!": bool}
+_EXACT_TYPES: dict[str, type] = {"String!": str, "ID!": str, "Boolean!": bool}
 """What values must be that the response shows as they are."""

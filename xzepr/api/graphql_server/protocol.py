@@ -45,7 +45,7 @@ class CloseSocket(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Init:
+class ConnectionInit:
     """connection_init: the client says who it is."""
 
     payload: JsonObject | None
@@ -78,7 +78,7 @@ class Complete:
     id: str
 
 
-ClientMessage = Init | Ping | Pong | Subscribe | Complete
+ClientMessage = ConnectionInit | Ping | Pong | Subscribe | Complete
 
 
 def parse_message(text: str) -> ClientMessage:
@@ -86,39 +86,39 @@ def parse_message(text: str) -> ClientMessage:
     try:
         value, refusal = exact_json.loads(text), None
     except InvalidInput as problem:
-        value, refusal = _altered(text, problem), lossy_value_error(problem)
+        value, refusal = _parse_lossy(text, problem), lossy_value_error(problem)
     except ValueError as error:
         raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise CloseSocket(BAD_REQUEST, "a message must be a JSON object")
     message = cast(JsonObject, value)
     if message.get("type") == "subscribe":
-        return _subscribe(message, refusal)
+        return _parse_subscribe(message, refusal)
     if refusal is not None:  # a ping is answered with its own payload or not at all
         raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {refusal.message}")
-    return _other(message)
+    return _parse_other(message)
 
 
-def _other(message: JsonObject) -> ClientMessage:
+def _parse_other(message: JsonObject) -> ClientMessage:
     match message.get("type"):
         case "connection_init":
-            return Init(_payload(message))
+            return ConnectionInit(_parse_payload(message))
         case "ping":
-            return Ping(_payload(message))
+            return Ping(_parse_payload(message))
         case "pong":
-            _payload(message)
+            _parse_payload(message)
             return Pong()
         case "complete":
-            return Complete(_id(message))
+            return Complete(_parse_id(message))
         case str() as kind:
             raise CloseSocket(BAD_REQUEST, f"clients do not send messages of type {kind!r}")
         case _:
             raise CloseSocket(BAD_REQUEST, "a message must have a 'type', a text")
 
 
-def server_message(kind: str, id: str | None = None, payload: object = None) -> str:
+def server_message(message_type: str, id: str | None = None, payload: object = None) -> str:
     """A message of ours as text; without a payload of None."""
-    message: JsonObject = {"type": kind}
+    message: JsonObject = {"type": message_type}
     if id is not None:
         message["id"] = id
     if payload is not None:
@@ -126,7 +126,7 @@ def server_message(kind: str, id: str | None = None, payload: object = None) -> 
     return orjson.dumps(message).decode()
 
 
-def _altered(text: str, problem: InvalidInput) -> object:
+def _parse_lossy(text: str, problem: InvalidInput) -> object:
     """A message with values that would be altered: enough to tell which operation is refused, never to run it."""
     if not all(violation.field.startswith("/payload/") for violation in problem.violations):
         raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {problem.message}")
@@ -137,8 +137,8 @@ def _altered(text: str, problem: InvalidInput) -> object:
         raise CloseSocket(BAD_REQUEST, "the message is nested too deeply") from None
 
 
-def _subscribe(message: JsonObject, refusal: InvalidInput | None) -> Subscribe:
-    id = _id(message)
+def _parse_subscribe(message: JsonObject, refusal: InvalidInput | None) -> Subscribe:
+    id = _parse_id(message)
     payload = message.get("payload")
     if not isinstance(payload, dict):
         raise CloseSocket(BAD_REQUEST, "'subscribe' needs a 'payload', an object")
@@ -150,7 +150,7 @@ def _subscribe(message: JsonObject, refusal: InvalidInput | None) -> Subscribe:
         raise CloseSocket(BAD_REQUEST, f"'subscribe' has a bad payload: {problem.message}") from None
 
 
-def _id(message: JsonObject) -> str:
+def _parse_id(message: JsonObject) -> str:
     id = message.get("id")
     if not isinstance(id, str) or not id:
         raise CloseSocket(BAD_REQUEST, f"{message['type']!r} needs an 'id', a text that is not empty")
@@ -159,7 +159,7 @@ def _id(message: JsonObject) -> str:
     return id
 
 
-def _payload(message: JsonObject) -> JsonObject | None:
+def _parse_payload(message: JsonObject) -> JsonObject | None:
     payload = message.get("payload")
     if payload is None:
         return None

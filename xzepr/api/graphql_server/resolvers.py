@@ -23,12 +23,12 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 _DEFINITION = "strawberry-definition"
-_READ = "xzepr-read"
-SHAPE = "xzepr-shown"
+_READER = "xzepr-read"
+RESOLVE_ITEM = "xzepr-shown"
 """In a subscription's metadata: a function that makes what the schema shows of an item of its source, called when an
 answer is worked out and not for each subscriber who is sent it."""
 
-Read = Callable[[Any], object]
+ReadField = Callable[[Any], object]
 """Takes what an object was resolved to and gives one field of it."""
 
 
@@ -41,16 +41,16 @@ def install(schema: GraphQLSchema) -> None:
         if isinstance(type_, GraphQLInputObjectType):
             _make_instances(type_)
         elif isinstance(type_, GraphQLObjectType):
-            for field, definition in _defined(type_):
+            for field, definition in _strawberry_fields(type_):
                 _resolve_directly(field, definition)
 
 
-def reader_of(field: GraphQLField) -> Read | None:
+def reader_of(field: GraphQLField) -> ReadField | None:
     """How to read a field that needs neither arguments nor `info` nor waiting; None for any other."""
-    return cast("Read | None", field.extensions.get(_READ))
+    return cast("ReadField | None", field.extensions.get(_READER))
 
 
-def _defined(type_: GraphQLObjectType) -> Iterator[tuple[GraphQLField, StrawberryField]]:
+def _strawberry_fields(type_: GraphQLObjectType) -> Iterator[tuple[GraphQLField, StrawberryField]]:
     for field in type_.fields.values():
         definition = field.extensions.get(_DEFINITION)
         if isinstance(definition, StrawberryField):
@@ -72,31 +72,31 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     if parent is not None and info is None and not field.args and not resolver.is_async:
         _resolve_by_reading(field, function)
         return
-    call = _calling(function, definition, parent and parent.name, info and info.name)
+    call = _calling_resolver(function, definition, parent and parent.name, info and info.name)
     if definition.is_subscription:
         field.subscribe = call
-        if (shown := definition.metadata.get(SHAPE)) is not None:
-            field.resolve = _showing(shown)
+        if (shown := definition.metadata.get(RESOLVE_ITEM)) is not None:
+            field.resolve = _item_resolver(shown)
     else:
         field.resolve = call
 
 
-def _showing(shown: Callable[[object], object]) -> Callable[..., object]:
+def _item_resolver(shown: Callable[[object], object]) -> Callable[..., object]:
     def resolve(item: object, _info: object, **_given: object) -> object:
         return shown(item)
 
     return resolve
 
 
-def _resolve_by_reading(field: GraphQLField, read: Read) -> None:
+def _resolve_by_reading(field: GraphQLField, read: ReadField) -> None:
     def resolve(source: object, _info: object) -> object:
         return read(source)
 
     field.resolve = resolve
-    field.extensions[_READ] = read
+    field.extensions[_READER] = read
 
 
-def _calling(
+def _calling_resolver(
     function: Callable[..., object], field: StrawberryField, parent: str | None, info: str | None
 ) -> Callable[..., object]:
     def resolve(source: object, raw_info: Any, **given: object) -> object:

@@ -21,7 +21,7 @@ from xzepr.features.auth.model import TicketHolder
 
 _log = structlog.stdlib.get_logger(__name__)
 
-Ask = Callable[[], Awaitable[Actor]]
+CheckCredential = Callable[[], Awaitable[Actor]]
 """Gives the actor of a credential as of now, or raises InvalidToken when it holds no longer."""
 
 
@@ -37,11 +37,11 @@ class Tickets(Protocol):
         ...
 
 
-_ROUND_SECONDS = 1.0
-_PATIENCE_SECONDS = 1.0
-_AT_ONCE = 100
+_CHECK_INTERVAL_SECONDS = 1.0
+_CHECK_TIMEOUT_SECONDS = 1.0
+_BATCH_SIZE = 100
 """Credentials that are asked for together: features look them up with one statement, and nobody waits long for them."""
-_STEP_SECONDS = 0.02
+_BATCH_INTERVAL_SECONDS = 0.02
 """The next hundred are asked for as soon as these are answered, and after so long anyway: a look-up that hangs takes
 time from nobody but those who are looked up with it."""
 
@@ -52,15 +52,15 @@ class AuthenticatedCredential:
 
     actor: Actor
     key: Hashable
-    ask: Ask
+    check: CheckCredential
 
 
 class ConnectionSession:
     """One connection's actor: `actor` is who may ask now, `over` is done with the reason when nobody may any more."""
 
-    def __init__(self, proof: AuthenticatedCredential | None) -> None:
-        self.actor = ANONYMOUS if proof is None else proof.actor
-        self.proof = proof
+    def __init__(self, credential: AuthenticatedCredential | None) -> None:
+        self.actor = ANONYMOUS if credential is None else credential.actor
+        self.credential = credential
         self.ended: asyncio.Future[InvalidToken] = asyncio.get_running_loop().create_future()
 
     def update(self, actor: Actor) -> None:
@@ -84,15 +84,15 @@ class Sessions:
         authenticate: Authenticate,
         tickets: Tickets,
         *,
-        round_seconds: float = _ROUND_SECONDS,
-        patience_seconds: float = _PATIENCE_SECONDS,
+        interval_seconds: float = _CHECK_INTERVAL_SECONDS,
+        timeout_seconds: float = _CHECK_TIMEOUT_SECONDS,
     ) -> None:
         """A round begins `round_seconds` after the last one ended; it waits `patience_seconds` for each answer."""
         self._authenticate = authenticate
         self._tickets = tickets
-        self._round_seconds = round_seconds
-        self._patience_seconds = patience_seconds
-        self._open: dict[Hashable, tuple[AuthenticatedCredential, set[ConnectionSession]]] = {}
+        self._interval_seconds = interval_seconds
+        self._timeout_seconds = timeout_seconds
+        self._open_sessions: dict[Hashable, tuple[AuthenticatedCredential, set[ConnectionSession]]] = {}
         self._loop: asyncio.Task[None] | None = None
 
     async def authenticate(self, credential: Credential | None) -> AuthenticatedCredential | None:
@@ -112,63 +112,63 @@ class Sessions:
         return AuthenticatedCredential(await ask(), holder, ask)
 
     @contextmanager
-    def open(self, proof: AuthenticatedCredential | None) -> Generator[ConnectionSession]:
+    def open(self, credential: AuthenticatedCredential | None) -> Generator[ConnectionSession]:
         """A session that is watched while the block lasts; without a proof it is an anonymous one that nothing ends."""
-        session = ConnectionSession(proof)
+        session = ConnectionSession(credential)
         self._watch(session)
         try:
             yield session
         finally:
             self._unwatch(session)
 
-    def reauthenticate(self, session: ConnectionSession, proof: AuthenticatedCredential) -> None:
+    def reauthenticate(self, session: ConnectionSession, credential: AuthenticatedCredential) -> None:
         """The session goes on with another credential of the same user. Raises InvalidToken for anybody else's, and
         for one that may do less: what runs began with the rights of the first."""
         actor = session.actor
-        if proof.actor.id != actor.id or not proof.actor.permissions >= actor.permissions:
+        if credential.actor.id != actor.id or not credential.actor.permissions >= actor.permissions:
             raise InvalidToken("a connection goes on only with a credential of the same user and the same rights")
         self._unwatch(session)
-        session.proof, session.actor = proof, proof.actor
+        session.credential, session.actor = credential, credential.actor
         self._watch(session)
 
     def _watch(self, session: ConnectionSession) -> None:
-        if (proof := session.proof) is None:
+        if (proof := session.credential) is None:
             return
-        self._open.setdefault(proof.key, (proof, set()))[1].add(session)
+        self._open_sessions.setdefault(proof.key, (proof, set()))[1].add(session)
         if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run())
+            self._loop = asyncio.create_task(self._check_periodically())
 
     def _unwatch(self, session: ConnectionSession) -> None:
-        if session.proof is None or (held := self._open.get(session.proof.key)) is None:
+        if session.credential is None or (held := self._open_sessions.get(session.credential.key)) is None:
             return
         held[1].discard(session)
         if not held[1]:
-            del self._open[session.proof.key]
-        if not self._open and self._loop is not None:
+            del self._open_sessions[session.credential.key]
+        if not self._open_sessions and self._loop is not None:
             self._loop.cancel()
             self._loop = None
 
-    async def _run(self) -> None:
+    async def _check_periodically(self) -> None:
         while True:
-            await asyncio.sleep(self._round_seconds)
+            await asyncio.sleep(self._interval_seconds)
             await self._check_all()
 
     async def _check_all(self) -> None:
-        held = list(self._open.values())
+        held = list(self._open_sessions.values())
         async with asyncio.TaskGroup() as hundreds:
-            for begin in range(0, len(held), _AT_ONCE):
-                asking = hundreds.create_task(self._check_batch(held[begin : begin + _AT_ONCE]))
-                await asyncio.wait([asking], timeout=_STEP_SECONDS)
+            for begin in range(0, len(held), _BATCH_SIZE):
+                asking = hundreds.create_task(self._check_batch(held[begin : begin + _BATCH_SIZE]))
+                await asyncio.wait([asking], timeout=_BATCH_INTERVAL_SECONDS)
 
     async def _check_batch(self, held: Sequence[tuple[AuthenticatedCredential, set[ConnectionSession]]]) -> None:
         await asyncio.gather(*(self._check(proof, sessions) for proof, sessions in held))
 
-    async def _check(self, proof: AuthenticatedCredential, sessions: set[ConnectionSession]) -> None:
+    async def _check(self, credential: AuthenticatedCredential, sessions: set[ConnectionSession]) -> None:
         """Tells the sessions what became of their credential. Nobody is sent away because the database is: but what can
         be known without it, as that a token has expired, is."""
         try:
-            async with asyncio.timeout(self._patience_seconds):
-                actor = await proof.ask()
+            async with asyncio.timeout(self._timeout_seconds):
+                actor = await credential.check()
         except InvalidToken as reason:
             for session in list(sessions):
                 session.end(reason)

@@ -26,7 +26,7 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
-_LAST_SECONDS = 2.0
+_END_TIMEOUT_SECONDS = 2.0
 _RECONNECT_MILLISECONDS = (1000, 5000)
 _COMMENT = b":\n\n"
 _COMPLETE = b"event: complete\ndata:\n\n"
@@ -44,52 +44,52 @@ class EventStream:
         service: GraphQLService,
         operation: Operation,
         call: Call,
-        proof: AuthenticatedCredential | None,
+        credential: AuthenticatedCredential | None,
         *,
         sessions: Sessions,
-        capacity: ConnectionLimiter,
+        limiter: ConnectionLimiter,
         heartbeat_seconds: float,
-        pulse: ClientLiveness,
+        liveness: ClientLiveness,
     ) -> None:
         self._call = call
-        self._proof = proof
+        self._credential = credential
         self._sessions = sessions
-        self._capacity = capacity
+        self._limiter = limiter
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent = monotonic()
-        self._liveness = pulse
-        self._gave_up = False
+        self._liveness = liveness
+        self._timed_out = False
         self._drain = service.drain
-        self._subscribes = operation.is_subscription
+        self._is_subscription = operation.is_subscription
         self._request = operation.request
         if operation.is_subscription:
             self._responses = service.stream(operation, call)
         else:
-            self._responses = _once(service, operation, call)
+            self._responses = _single_response(service, operation, call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write until the operation ends, the client has gone, or its credential holds no longer."""
         with ExitStack() as held:
             try:
-                held.enter_context(self._capacity.connection("sse"))
-                held.enter_context(self._capacity.actor_connection(self._call.actor))
-                if self._subscribes:
+                held.enter_context(self._limiter.connection("sse"))
+                held.enter_context(self._limiter.actor_connection(self._call.actor))
+                if self._is_subscription:
                     if self._drain.begun:
                         raise Draining
-                    held.enter_context(self._capacity.subscription(self._call.actor, "sse", self._request))
+                    held.enter_context(self._limiter.subscription(self._call.actor, "sse", self._request))
             except Problem as problem:
                 return await problem_response(problem)(scope, receive, send)
-            session = held.enter_context(self._sessions.open(self._proof))
+            session = held.enter_context(self._sessions.open(self._credential))
             await self._serve(session, receive, send)
-        if self._gave_up and drop(scope):
-            await _gone(receive)
+        if self._timed_out and drop(scope):
+            await _wait_for_disconnect(receive)
         return None
 
     async def _serve(self, session: ConnectionSession, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         writing = asyncio.create_task(self._write(send))
-        others = [asyncio.create_task(self._keep_alive(send)), asyncio.create_task(_gone(receive))]
-        if self._subscribes:
+        others = [asyncio.create_task(self._keep_alive(send)), asyncio.create_task(_wait_for_disconnect(receive))]
+        if self._is_subscription:
             others.append(asyncio.create_task(self._drain.wait()))
         try:
             await asyncio.wait([writing, *others, session.ended], return_when=asyncio.FIRST_COMPLETED)
@@ -101,15 +101,15 @@ class EventStream:
             await self._end(send, b"")
         elif session.ended.done():
             await self._end(send, frame(orjson.dumps({"errors": error_objects(session.ended.result())})) + _COMPLETE)
-        elif self._subscribes and self._drain.begun:
-            await self._end(send, _come_back())
+        elif self._is_subscription and self._drain.begun:
+            await self._end(send, _reconnection_time())
 
     async def _end(self, send: Send, last: bytes) -> None:
         try:
-            async with asyncio.timeout(_LAST_SECONDS):
+            async with asyncio.timeout(_END_TIMEOUT_SECONDS):
                 await send({"type": "http.response.body", "body": last, "more_body": False})
         except TimeoutError:  # who reads nothing is not waited for
-            self._gave_up = True
+            self._timed_out = True
         except OSError:
             return
 
@@ -134,10 +134,10 @@ class EventStream:
             elif self._liveness.has_pending_write:
                 await asyncio.sleep(self._heartbeat_seconds)
             else:
-                await self._fill(send)
-        self._gave_up = True
+                await self._send_heartbeat(send)
+        self._timed_out = True
 
-    async def _fill(self, send: Send) -> None:
+    async def _send_heartbeat(self, send: Send) -> None:
         with suppress(TimeoutError):  # who reads nothing is not sent more
             async with asyncio.timeout(self._heartbeat_seconds):
                 await self._send(send, _COMMENT)
@@ -145,12 +145,12 @@ class EventStream:
     async def _send(self, send: Send, body: bytes) -> None:
         self._last_sent = monotonic()
         with suppress(OSError):  # who has gone is noticed by `_gone`
-            await self._liveness.write_through(
+            await self._liveness.track_write(
                 send({"type": "http.response.body", "body": body, "more_body": True}), len(body)
             )
 
 
-def _come_back() -> bytes:
+def _reconnection_time() -> bytes:
     """When an EventSource connects again: not all of them at once. No `complete`, after which nobody would."""
     return b"retry: %d\n\n" % random.uniform(*_RECONNECT_MILLISECONDS)  # noqa: S311 - not a secret
 
@@ -160,10 +160,12 @@ def frame(data: bytes, cursor: str | None = None) -> bytes:
     return (b"id: %s\n" % cursor.encode() if cursor else b"") + b"event: next\ndata: %s\n\n" % data
 
 
-async def _once(service: GraphQLService, operation: Operation, call: Call) -> AsyncGenerator[GraphQLResponse, None]:
+async def _single_response(
+    service: GraphQLService, operation: Operation, call: Call
+) -> AsyncGenerator[GraphQLResponse, None]:
     yield await service.run(operation, call)
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -44,16 +44,16 @@ class Variables:
         self._schema = schema
         self._declared = operation.variable_definitions or ()
         signatures = [get_variable_signature(schema, node) for node in self._declared]
-        self._readers: list[tuple[str, Any, Reader]] | None = None
+        self._converters: list[tuple[str, Any, Reader]] | None = None
         if all(isinstance(signature, GraphQLVariableSignature) for signature in signatures):
             sound = cast(list[Any], signatures)
-            self._readers = [(signature.name, signature, reader(signature.type)) for signature in sound]
+            self._converters = [(signature.name, signature, input_converter(signature.type)) for signature in sound]
 
     def values(self, given: Mapping[str, object]) -> VariableValues | list[GraphQLError]:
         """What a request gives for them, coerced; or what is wrong with it."""
-        if self._readers is not None:
+        if self._converters is not None:
             with suppress(Exception):  # whatever a scalar raises, graphql-core says what it means
-                return _read(self._readers, given)
+                return _read(self._converters, given)
         return get_variable_values(self._schema, self._declared, dict(given), max_errors=MAX_ERRORS)
 
 
@@ -72,12 +72,12 @@ def _read(readers: list[tuple[str, Any, Reader]], given: Mapping[str, object]) -
     return VariableValues(sources, coerced)
 
 
-def reader(type_: InputType) -> Reader:
+def input_converter(type_: InputType) -> Reader:
     """Reads plain values of a type; raises any Exception for others."""
-    return _Readers().of(type_)
+    return _ConverterFactory().of(type_)
 
 
-class _Readers:
+class _ConverterFactory:
     """Makes the readers of a type and of all within it."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class _Readers:
 
     def _object(self, type_: GraphQLInputObjectType) -> Reader:
         if type_.is_one_of or type_.name in self._making:
-            return _refuse
+            return _never_plain
         self._making.add(type_.name)
         fields = [
             (name, field.out_name or name, self.of(field.type), is_required_input_field(field))
@@ -109,7 +109,7 @@ class _Readers:
         defaults: dict[str, object] = {}
         for name, field in type_.fields.items():
             if field.default is not None or not isinstance(field.default_value, _CONSTANTS):
-                return _refuse
+                return _never_plain
             if field.default_value is not Undefined:
                 defaults[field.out_name or name] = field.default_value
         return _object_of(fields, defaults, type_.out_type)
@@ -145,7 +145,7 @@ def _object_of(
 
 def _leaf(type_: InputType) -> Reader:
     if not is_leaf_type(type_):
-        return _refuse
+        return _never_plain
     coerce = type_.coerce_input_value
 
     def read(value: Any) -> object:
@@ -156,7 +156,7 @@ def _leaf(type_: InputType) -> Reader:
     return read
 
 
-def _refuse(_: Any) -> object:
+def _never_plain(_: Any) -> object:
     raise NotPlain
 
 

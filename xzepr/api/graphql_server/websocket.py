@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from xzepr.api.errors import ConnectionsFull, Draining, OriginNotAllowed
 from xzepr.api.graphql_server import protocol as messages
 from xzepr.api.graphql_server.connection import WebSocketConnection
-from xzepr.api.graphql_server.http import ticket_in
+from xzepr.api.graphql_server.http import ticket_from_query
 from xzepr.api.graphql_server.limits import ConnectionLimiter, SocketLimits
 from xzepr.api.graphql_server.operations import GraphQLService
 from xzepr.api.graphql_server.sessions import Sessions
@@ -30,7 +30,7 @@ class GraphQLOverWebSocket:
     service: GraphQLService
     origins: AllowedOrigins
     sessions: Sessions
-    capacity: ConnectionLimiter
+    limiter: ConnectionLimiter
     limits: SocketLimits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,11 +39,11 @@ class GraphQLOverWebSocket:
         if not self.origins.allow(headers.get("origin"), headers.get("host", "")):
             return await send_problem(OriginNotAllowed(), scope, receive, send)
         try:
-            if ticket_in(scope["query_string"]) is not None:
+            if ticket_from_query(scope["query_string"]) is not None:
                 raise InvalidToken("a ticket opens an event stream by GET, and nothing else")
             if self.service.drain.begun:
                 raise Draining
-            with self.capacity.connection("websocket"):
+            with self.limiter.connection("websocket"):
                 await self._serve(WebSocket(scope, receive, send))
         except (ConnectionsFull, Draining, InvalidToken) as problem:
             await send_problem(problem, scope, receive, send)
@@ -55,5 +55,5 @@ class GraphQLOverWebSocket:
                 await socket.accept()
                 return await socket.close(messages.SUBPROTOCOL_NOT_ACCEPTABLE, f"only {messages.SUBPROTOCOL} is spoken")
             await socket.accept(messages.SUBPROTOCOL)
-            await WebSocketConnection(socket, self.service, self.sessions, self.capacity, self.limits).run()
+            await WebSocketConnection(socket, self.service, self.sessions, self.limiter, self.limits).run()
         return None
