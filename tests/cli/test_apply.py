@@ -1,4 +1,4 @@
-"""`xzepr apply`: what a file says becomes so, once, and a mistake in it changes nothing."""
+"""`xzepr apply` makes the hub match a file, once. A mistake in the file changes nothing."""
 
 from pathlib import Path
 
@@ -34,20 +34,20 @@ NAMED = "query ($name: String) { eventReceivers(filter: {name: $name}) { nodes {
 
 
 def apply(admin: CommandLineUser, text: str, *options: str) -> CommandResult:
-    """Applies a file with this text."""
+    """Runs `xzepr apply` on a file with this text."""
     (admin.folder / "hub.yaml").write_text(text)
     return admin("apply", "-f", "hub.yaml", *options)
 
 
-def actions(done: CommandResult) -> list[str]:
-    """What was done about each thing."""
-    assert done.code == 0, done.err
-    return [one["action"] for one in done.json]
+def actions(result: CommandResult) -> list[str]:
+    """Returns the action for each receiver and group."""
+    assert result.code == 0, result.err
+    return [change["action"] for change in result.json]
 
 
 @pytest.fixture
 def text(request: pytest.FixtureRequest) -> str:
-    """The file, with names of the test's own."""
+    """The file, with names that are unique to the test."""
     return FILE.replace("NAME", request.node.name.removeprefix("test_")[:60])
 
 
@@ -61,10 +61,10 @@ def test_dry_run_shows_the_plan_without_changes(admin: CommandLineUser, text: st
         assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
     assert actions(apply(admin, text, "--json")) == ["create"] * 3
     changed = text.replace("Tests ran", "All tests ran").replace("type: boolean", "type: string")
-    shown = apply(admin, changed, "--dry-run").out
-    assert 'description: "Tests ran" → "All tests ran"' in shown
-    assert '-      "type": "boolean"' in shown
-    assert "Would be: 0 created, 1 updated, 2 unchanged." in shown
+    plan = apply(admin, changed, "--dry-run").out
+    assert 'description: "Tests ran" → "All tests ran"' in plan
+    assert '-      "type": "boolean"' in plan
+    assert "Would be: 0 created, 1 updated, 2 unchanged." in plan
     assert actions(apply(admin, text, "--dry-run", "--json")) == ["keep"] * 3
     assert actions(apply(admin, changed, "--json")) == ["keep", "update", "keep"]
 
@@ -76,9 +76,9 @@ def test_order_counts_for_members_but_not_schema_keys(admin: CommandLineUser, te
         actions(apply(admin, text.replace("type: object, title: a", "title: a, type: object"), "--json"))[0] == "keep"
     )
     head, members = text.split("      - ", 1)
-    one, other = members.split("      - ")
-    turned = f"{head}      - {other}      - {one}"
-    change = apply(admin, turned, "--json").json[2]
+    first, second = members.split("      - ")
+    reordered = f"{head}      - {second}      - {first}"
+    change = apply(admin, reordered, "--json").json[2]
     assert change["differences"][0]["before"] == list(reversed(change["differences"][0]["after"]))
 
 
@@ -90,17 +90,17 @@ def test_member_may_exist_only_on_the_hub(admin: CommandLineUser, text: str) -> 
 
 def test_unknown_member_is_rejected_before_any_change(admin: CommandLineUser, text: str) -> None:
     head, members = text.split("      - ", 1)
-    done = apply(admin, f"{head}      - nobody\n      - {members}")
-    assert (done.code, done.out) == (1, "")
-    assert "hub.yaml:19: the hub has no receiver 'nobody', and the file has none" in done.err
+    result = apply(admin, f"{head}      - missing\n      - {members}")
+    assert (result.code, result.out) == (1, "")
+    assert "hub.yaml:19: the hub has no receiver 'missing', and the file has none" in result.err
     assert actions(apply(admin, text, "--dry-run", "--json")) == ["create"] * 3
 
 
 def test_apply_resumes_after_a_rejected_receiver(admin: CommandLineUser, text: str) -> None:
-    done = apply(admin, text.replace("{type: boolean}", "{type: bool}"))
-    assert done.code == 1
-    assert "receiver apply_resumes_after_a_rejected_receiver" in done.err
-    assert "1 changed before this error" in done.err
+    result = apply(admin, text.replace("{type: boolean}", "{type: bool}"))
+    assert result.code == 1
+    assert "receiver apply_resumes_after_a_rejected_receiver" in result.err
+    assert "1 changed before this error" in result.err
     assert actions(apply(admin, text, "--json")) == ["keep", "create", "create"]
 
 
@@ -109,9 +109,9 @@ def test_ambiguous_key_on_the_hub_is_an_error(admin: CommandLineUser, text: str)
     name = text.split("name: ", 1)[1].split(",")[0]
     twin: dict[str, object] = {"name": name, "type": "stage", "version": "1", "description": "twin", "schema": {}}
     admin.ask(CREATE, input=twin)
-    done = apply(admin, text)
-    assert done.code == 1
-    assert "the hub has 2 receivers" in done.err
+    result = apply(admin, text)
+    assert result.code == 1
+    assert "the hub has 2 receivers" in result.err
 
 
 MISTAKES = {
@@ -146,40 +146,39 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_reported_with_its_line(admin: CommandLineUser, mistake: str) -> None:
-    before, after, said = MISTAKES[mistake]
+    before, after, message = MISTAKES[mistake]
     text = FILE.lstrip("\n")
     assert before in text
-    done = apply(admin, text.replace(before, after, 1).replace("NAME", "mistaken"))
-    assert (done.code, done.out) == (1, "")
-    assert f"hub.yaml:{said}" in done.err
+    result = apply(admin, text.replace(before, after, 1).replace("NAME", "mistaken"))
+    assert (result.code, result.out) == (1, "")
+    assert f"hub.yaml:{message}" in result.err
     assert admin.ask(NAMED, name="mistaken-build") == {"eventReceivers": {"nodes": []}}
 
 
 def test_all_mistakes_are_reported_together(admin: CommandLineUser) -> None:
-    done = apply(admin, "receivers:\n  - {name: 1, type: a, version: b}\ngroup: []\n")
-    assert "hub.yaml has 4 mistakes:" in done.err
-    assert "did you mean groups?" in done.err
+    result = apply(admin, "receivers:\n  - {name: 1, type: a, version: b}\ngroup: []\n")
+    assert "hub.yaml has 4 mistakes:" in result.err
+    assert "did you mean groups?" in result.err
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00"])
 def test_malformed_hub_file_is_one_sentence(admin: CommandLineUser, text: str) -> None:
-    done = apply(admin, text)
-    assert done.code == 1
-    assert done.err.startswith("xzepr: hub.yaml")
+    result = apply(admin, text)
+    assert result.code == 1
+    assert result.err.startswith("xzepr: hub.yaml")
 
 
 def test_schema_is_read_from_a_separate_file(admin: CommandLineUser, text: str, tmp_path: Path) -> None:
     (tmp_path / "build.json").write_text('{"type": "object", "required": ["commit"]}')
-    told = apply(admin, text.replace("schema: {type: object}", "schemaFile: build.json"), "--json").json
-    assert {"field": "schema", "before": None, "after": {"type": "object", "required": ["commit"]}} in told[0][
-        "differences"
-    ]
+    changes = apply(admin, text.replace("schema: {type: object}", "schemaFile: build.json"), "--json").json
+    schema = {"field": "schema", "before": None, "after": {"type": "object", "required": ["commit"]}}
+    assert schema in changes[0]["differences"]
 
 
 def test_documented_example_applies(admin: CommandLineUser) -> None:
     page = (ROOT / "docs" / "how_to" / "apply_a_hub_file.md").read_text(encoding="utf-8")
     example = page.split("```yaml\n")[1].split("```")[0]
     printed = page.split("--dry-run\n")[1].split("$ ")[0]
-    named = example.replace("build", "documented-build").replace("test", "documented-test")
-    done = apply(admin, named, "--dry-run")
-    assert done.out.replace("documented-", "") == printed
+    renamed = example.replace("build", "documented-build").replace("test", "documented-test")
+    result = apply(admin, renamed, "--dry-run")
+    assert result.out.replace("documented-", "") == printed

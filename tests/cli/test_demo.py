@@ -1,4 +1,4 @@
-"""`xzepr demo`: plays its pipeline, tells the truth by its exit code, and leaves nothing behind."""
+"""`xzepr demo` plays a pipeline, reports the outcome by its exit code and deletes all its files."""
 
 import signal
 from pathlib import Path
@@ -6,12 +6,11 @@ from pathlib import Path
 from tests.support.command_line import CommandLineUser
 from tests.support.postgres import temporary_folder
 
-SECONDS = 120
-"""For a hub and its PostgreSQL to be made, to play, and to be removed."""
+SECONDS = 120  # to create a hub with its PostgreSQL, play the demo and delete them
 
 
 def leftovers(folder: Path) -> list[str]:
-    """What lies in a folder for temporary files."""
+    """Returns the names of XZepr's temporary files in a folder."""
     return [path.name for path in folder.glob("xzepr-*")]
 
 

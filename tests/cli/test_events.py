@@ -1,4 +1,4 @@
-"""`xzepr events`: recorded once, listed as asked for, and followed over lost connections."""
+"""`xzepr events` records each event once, lists events by filter, and follows them over lost connections."""
 
 from collections.abc import Iterator
 
@@ -11,18 +11,18 @@ from tests.support.server import ServedHub
 UNIT = ("app", "1.0", "1", "linux", "rpm")
 
 
-def receiver(person: CommandLineUser, name: str, schema: str = "{}") -> str:
-    """The id of a new receiver."""
+def receiver(user: CommandLineUser, name: str, schema: str = "{}") -> str:
+    """Creates a receiver and returns its id."""
     text = f'receivers: [{{name: "{name}", type: t, version: "1", description: d, schema: {schema}}}]'
-    (person.folder / "receiver.yaml").write_text(text)
-    done = person("apply", "-f", "receiver.yaml", "--json")
-    assert done.code == 0, done.err
-    return str(done.json[0]["id"])
+    (user.folder / "receiver.yaml").write_text(text)
+    result = user("apply", "-f", "receiver.yaml", "--json")
+    assert result.code == 0, result.err
+    return str(result.json[0]["id"])
 
 
-def event_file(person: CommandLineUser, text: str) -> str:
-    """The name of a file with this text."""
-    (person.folder / "event.json").write_text(text)
+def event_file(user: CommandLineUser, text: str) -> str:
+    """Writes a file with this text and returns its name."""
+    (user.folder / "event.json").write_text(text)
     return "event.json"
 
 
@@ -41,17 +41,17 @@ def test_list_filters_recorded_events(admin: CommandLineUser) -> None:
 
 def test_list_reads_more_than_one_page(admin: CommandLineUser) -> None:
     id = receiver(admin, "many")
-    new: dict[str, object] = dict(zip(("name", "version", "release", "platformId", "package"), UNIT, strict=True))
+    unit: dict[str, object] = dict(zip(("name", "version", "release", "platformId", "package"), UNIT, strict=True))
     events: list[dict[str, object]] = [
-        {**new, "description": "d", "payload": {}, "success": True, "eventReceiverId": id}
+        {**unit, "description": "d", "payload": {}, "success": True, "eventReceiverId": id}
     ] * 130
     admin.ask(
         "mutation ($events: [CreateEventInput!]!)"
         " { createEvents(input: {events: $events}) { results { problems { code } } } }",
         events=events,
     )
-    found = admin("events", "list", "--receiver", id, "--limit", "120", "--json").json
-    assert len({event["id"] for event in found}) == 120
+    listed = admin("events", "list", "--receiver", id, "--limit", "120", "--json").json
+    assert len({event["id"] for event in listed}) == 120
 
 
 def test_idempotency_key_records_once(admin: CommandLineUser) -> None:
@@ -76,15 +76,15 @@ def test_invalid_payload_reports_each_location(admin: CommandLineUser) -> None:
         '{"receiver": "strict", "name": "a", "version": "1", "release": "1", "platformId": "p", "package": "k", '
         '"description": "d", "success": true, "payload": {"size": "x", "name": 1}}'
     )
-    done = admin("events", "create", "-f", event_file(admin, event))
-    assert (done.code, done.out) == (1, "")
-    assert "payload/size: " in done.err
-    assert "payload/name: " in done.err
+    result = admin("events", "create", "-f", event_file(admin, event))
+    assert (result.code, result.out) == (1, "")
+    assert "payload/size: " in result.err
+    assert "payload/name: " in result.err
     assert admin("events", "list", "--receiver", "strict", "--json").json == []
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "event.json is not JSON"),
         ("[]", "event.json must contain one event"),
@@ -95,29 +95,29 @@ def test_invalid_payload_reports_each_location(admin: CommandLineUser) -> None:
         ("{}", "an event needs --name, --version, --release, --platform-id, --package, --description"),
     ],
 )
-def test_malformed_event_file_is_rejected_locally(anonymous: CommandLineUser, text: str, said: str) -> None:
-    done = anonymous("events", "create", "-f", event_file(anonymous, text))
-    assert (done.code, done.out) == (1, "")
-    assert said in done.err
+def test_malformed_event_file_is_rejected_locally(anonymous: CommandLineUser, text: str, message: str) -> None:
+    result = anonymous("events", "create", "-f", event_file(anonymous, text))
+    assert (result.code, result.out) == (1, "")
+    assert message in result.err
 
 
 def test_unknown_or_ambiguous_receiver_is_an_error(admin: CommandLineUser) -> None:
-    assert "has no receiver 'nobody'" in admin("events", "list", "--receiver", "nobody").err
+    assert "has no receiver 'missing'" in admin("events", "list", "--receiver", "missing").err
     receiver(admin, "twofold")
     (admin.folder / "receiver.yaml").write_text(
         'receivers: [{name: twofold, type: t, version: "2", description: d, schema: {}}]'
     )
     admin("apply", "-f", "receiver.yaml")
     assert "the hub has 2 receivers 'twofold'" in admin("events", "list", "--receiver", "twofold").err
-    chosen = admin("events", "list", "--receiver", "twofold", "--receiver-version", "2")
-    assert chosen.code == 0
+    result = admin("events", "list", "--receiver", "twofold", "--receiver-version", "2")
+    assert result.code == 0
 
 
 def test_create_only_key_records_an_event(admin: CommandLineUser) -> None:
     id = receiver(admin, "narrow")
     key = admin.ask('mutation { createApiKey(input: {name: "ci", permissions: [EVENT_CREATE]}) { secret } }')
-    done = admin.record(id, *UNIT, XZEPR_API_KEY=key["createApiKey"]["secret"])
-    assert "gates" not in done
+    result = admin.record(id, *UNIT, XZEPR_API_KEY=key["createApiKey"]["secret"])
+    assert "gates" not in result
     assert len(admin("events", "list", "--receiver", id, "--json").json) == 1
 
 
@@ -132,18 +132,18 @@ def test_tail_applies_kind_plus_receiver_filters(admin: CommandLineUser) -> None
     id = receiver(admin, "tailed")
     tail = admin.start("events", "tail", "--from-start", "--kind", "event.recorded", "--receiver", id, "--json")
     other = receiver(admin, "not-tailed")
-    cursors = [admin.record(one, *UNIT)["cursor"] for one in (id, other, id)]
+    cursors = [admin.record(receiver_id, *UNIT)["cursor"] for receiver_id in (id, other, id)]
     tail.until(lambda tail: len(tail.out) == 2)
     assert [_cursor(line) for line in tail.out] == [cursors[0], cursors[2]]
-    again = admin("events", "tail", "--after", cursors[0], "--receiver", id, "--limit", "1", "--json")
-    assert (again.code, _cursor(again.out)) == (0, cursors[2])
+    resumed = admin("events", "tail", "--after", cursors[0], "--receiver", id, "--limit", "1", "--json")
+    assert (resumed.code, _cursor(resumed.out)) == (0, cursors[2])
 
 
 def test_tail_rejects_the_cursor_of_another_stream(admin: CommandLineUser) -> None:
     receiver(admin, "head")
-    done = admin("events", "tail", "--after", "1-AAAAAAAA")
-    assert done.code == 1
-    assert done.err.count("\n") == 1
+    result = admin("events", "tail", "--after", "1-AAAAAAAA")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
 
 
 def test_unknown_kind_suggests_the_nearest(admin: CommandLineUser) -> None:
@@ -155,26 +155,26 @@ def _cursor(line: str) -> str:
 
 
 def test_tail_continues_after_a_hub_crash(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
-    person, hub = anonymous, own_hub[0]
-    person.hub = hub.url
-    person.log_in("admin", hub.admin_password)
-    receiver(person, "r")
-    first = person.record("r", *UNIT)["cursor"]
-    tail: RunningCommand = person.start("events", "tail", "--after", first, "--json")
-    second = person.record("r", *UNIT)["cursor"]
+    user, hub = anonymous, own_hub[0]
+    user.hub = hub.url
+    user.log_in("admin", hub.admin_password)
+    receiver(user, "r")
+    first = user.record("r", *UNIT)["cursor"]
+    tail: RunningCommand = user.start("events", "tail", "--after", first, "--json")
+    second = user.record("r", *UNIT)["cursor"]
     tail.until(lambda tail: len(tail.out) == 1)
     hub.kill()
     tail.until(lambda tail: any("trying again" in line for line in tail.err))
     own_hub.append(ServedHub.start(hub.data_dir, port=hub.port))
-    person.log_in("admin", hub.admin_password)
-    third = person.record("r", *UNIT)["cursor"]
+    user.log_in("admin", hub.admin_password)
+    third = user.record("r", *UNIT)["cursor"]
     tail.until(lambda tail: len(tail.out) == 2)
     assert [_cursor(line) for line in tail.out] == [second, third]
 
 
 @pytest.fixture
 def small_hub() -> Iterator[ServedHub]:
-    """A hub that takes one subscription."""
+    """A hub with a limit of one subscription."""
     with temporary_folder() as folder:
         hub = ServedHub.start(folder / "data", environ={"XZEPR__STREAM__MAX_SUBSCRIPTIONS": "1"})
         yield hub
@@ -183,16 +183,16 @@ def small_hub() -> Iterator[ServedHub]:
 
 @pytest.mark.slow
 def test_tail_waits_for_a_slot_on_a_full_hub(small_hub: ServedHub, anonymous: CommandLineUser) -> None:
-    person = anonymous
-    person.hub = small_hub.url
-    person.log_in("admin", small_hub.admin_password)
-    receiver(person, "r")
-    first = person.record("r", *UNIT)["cursor"]
-    one = person.start("events", "tail", "--after", first, "--json")
-    second = person.record("r", *UNIT)["cursor"]
-    one.until(lambda tail: len(tail.out) == 1)
-    other = person.start("events", "tail", "--after", first, "--json")
-    other.until(lambda tail: any("trying again" in line for line in tail.err))
-    one.process.kill()
-    other.until(lambda tail: len(tail.out) == 1)
-    assert _cursor(other.out[0]) == second
+    user = anonymous
+    user.hub = small_hub.url
+    user.log_in("admin", small_hub.admin_password)
+    receiver(user, "r")
+    first = user.record("r", *UNIT)["cursor"]
+    tail = user.start("events", "tail", "--after", first, "--json")
+    second = user.record("r", *UNIT)["cursor"]
+    tail.until(lambda tail: len(tail.out) == 1)
+    waiting_tail = user.start("events", "tail", "--after", first, "--json")
+    waiting_tail.until(lambda tail: any("trying again" in line for line in tail.err))
+    tail.process.kill()
+    waiting_tail.until(lambda tail: len(tail.out) == 1)
+    assert _cursor(waiting_tail.out[0]) == second

@@ -1,4 +1,4 @@
-"""`xzepr gates`: what a unit has passed, and the exit codes by which a pipeline waits."""
+"""`xzepr gates` shows the gates of a unit, and waits for a gate with exit codes for a pipeline."""
 
 import re
 import time
@@ -14,26 +14,26 @@ REST = ("1.0", "1", "linux", "rpm")
 
 @pytest.fixture
 def gate(admin: CommandLineUser, request: pytest.FixtureRequest) -> str:
-    """A group named for the test, of receivers `<it>-a` and `<it>-b`; its name."""
+    """The name of a group that is named after the test, with the receivers `<name>-a` and `<name>-b`."""
     return make_gate(admin, request.node.name.removeprefix("test_")[:80])
 
 
 def make_gate(admin: CommandLineUser, name: str) -> str:
-    """Makes such a group."""
+    """Creates a group with the receivers `<name>-a` and `<name>-b`, and returns its name."""
     receivers = "\n".join(
         f"  - {{name: {name}-{end}, type: t, version: '1', description: d, schema: {{}}}}" for end in "ab"
     )
     group = f"  - {{name: {name}, type: t, version: '1', description: d, receivers: [{name}-a, {name}-b]}}"
     (admin.folder / "hub.yaml").write_text(f"receivers:\n{receivers}\ngroups:\n{group}\n")
-    done = admin("apply", "-f", "hub.yaml")
-    assert done.code == 0, done.err
+    result = admin("apply", "-f", "hub.yaml")
+    assert result.code == 0, result.err
     return name
 
 
 def test_show_lists_each_member(admin: CommandLineUser, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
-    (shown,) = admin("gates", "show", gate, *REST, "--json").json["gates"]
-    assert [member["state"] for member in shown["members"]] == ["PASSED", "MISSING"]
+    (state,) = admin("gates", "show", gate, *REST, "--json").json["gates"]
+    assert [member["state"] for member in state["members"]] == ["PASSED", "MISSING"]
     admin.record(f"{gate}-b", gate, *REST, success=False)
     lines = admin("gates", "show", gate, *REST).out.splitlines()
     assert lines[0] == f"{gate} (t 1): incomplete"
@@ -42,16 +42,16 @@ def test_show_lists_each_member(admin: CommandLineUser, gate: str) -> None:
 
 def test_unknown_unit_lists_similar_units(admin: CommandLineUser, gate: str) -> None:
     admin.record(f"{gate}-a", gate, *REST)
-    shown = admin("gates", "show", gate, "1.1", *REST[1:], "--json").json
-    assert (shown["reported"], shown["gates"]) == (False, [])
-    assert [(one["unit"]["version"], one["differsIn"]) for one in shown["near"]] == [("1.0", "version")]
+    report = admin("gates", "show", gate, "1.1", *REST[1:], "--json").json
+    assert (report["reported"], report["gates"]) == (False, [])
+    assert [(unit["unit"]["version"], unit["differsIn"]) for unit in report["near"]] == [("1.0", "version")]
     text = admin("gates", "show", gate, "1.1", *REST[1:]).out
     assert f"{gate} 1.0 1 linux rpm\tversion 1.0" in text
 
 
 def test_named_group_is_shown_without_any_report(admin: CommandLineUser, gate: str) -> None:
-    (shown,) = admin("gates", "show", gate, *REST, "--group", gate, "--json").json["gates"]
-    assert [member["state"] for member in shown["members"]] == ["MISSING", "MISSING"]
+    (state,) = admin("gates", "show", gate, *REST, "--group", gate, "--json").json["gates"]
+    assert [member["state"] for member in state["members"]] == ["MISSING", "MISSING"]
 
 
 def test_wait_ends_when_the_gate_completes(admin: CommandLineUser, gate: str) -> None:
@@ -87,36 +87,36 @@ def test_fail_fast_ends_when_a_member_fails(admin: CommandLineUser, gate: str) -
 
 
 def until_subscribed(hub: ServedHub) -> None:
-    """Waits until somebody follows the hub's stream."""
+    """Waits until the hub has a subscriber."""
     end = time.monotonic() + 30
     with httpx2.Client(trust_env=False, timeout=30) as http:
         while not re.search(r"xzepr_subscribers\S* 1\.0", http.get(f"{hub.url}/metrics").text):
-            assert time.monotonic() < end, "nobody subscribes"
+            assert time.monotonic() < end, "the hub has no subscriber"
             time.sleep(0.05)
 
 
 def test_wait_survives_a_hub_crash(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
-    person, hub = anonymous, own_hub[0]
-    person.hub = hub.url
-    person.log_in("admin", hub.admin_password)
-    gate = make_gate(person, "g")
-    person.record("g-a", gate, *REST)
-    waiting = person.start("gates", "wait", gate, gate, *REST, "--timeout", "120")
+    user, hub = anonymous, own_hub[0]
+    user.hub = hub.url
+    user.log_in("admin", hub.admin_password)
+    gate = make_gate(user, "g")
+    user.record("g-a", gate, *REST)
+    waiting = user.start("gates", "wait", gate, gate, *REST, "--timeout", "120")
     until_subscribed(hub)
     hub.kill()
     waiting.until(lambda waiting: any("trying again" in line for line in waiting.err))
     own_hub.append(ServedHub.start(hub.data_dir, port=hub.port))
-    person.log_in("admin", hub.admin_password)
-    person.record("g-b", gate, *REST)
+    user.log_in("admin", hub.admin_password)
+    user.record("g-b", gate, *REST)
     assert waiting.wait() == 0
 
 
 def test_unreachable_hub_at_the_timeout_exits_3(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
-    person, hub = anonymous, own_hub[0]
-    person.hub = hub.url
-    person.log_in("admin", hub.admin_password)
-    gate = make_gate(person, "g")
-    waiting = person.start("gates", "wait", gate, gate, *REST, "--timeout", "8")
+    user, hub = anonymous, own_hub[0]
+    user.hub = hub.url
+    user.log_in("admin", hub.admin_password)
+    gate = make_gate(user, "g")
+    waiting = user.start("gates", "wait", gate, gate, *REST, "--timeout", "8")
     until_subscribed(hub)
     hub.kill()
     assert (waiting.wait(), waiting.out) == (3, [])
@@ -134,7 +134,7 @@ def test_unreachable_hub_at_the_timeout_exits_3(own_hub: list[ServedHub], anonym
 )
 def test_unanswerable_wait_exits_3(admin: CommandLineUser, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
     group, *options = arguments
-    done = admin("gates", "wait", group, "n", *REST, "--timeout", "5", *options, environ=environ)
-    assert (done.code, done.out) == (3, "")
-    assert done.err
-    assert "Traceback" not in done.err
+    result = admin("gates", "wait", group, "n", *REST, "--timeout", "5", *options, environ=environ)
+    assert (result.code, result.out) == (3, "")
+    assert result.err
+    assert "Traceback" not in result.err
