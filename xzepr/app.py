@@ -45,7 +45,7 @@ def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
     drain = drain or Drain()
     server = hub.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
-    health = _health_routes(hub, drain, lambda: hub.recorder.has_room)
+    health = _health_routes(hub, drain, lambda: hub.recorder.has_disk_space)
     return Starlette(
         routes=[*_graphql_routes(hub, drain), *playground_routes(), *health, Route("/", _service_info)],
         exception_handlers={HTTPException: _http_error},

@@ -36,7 +36,7 @@ async def server(database_url: str) -> AsyncIterator[Server]:
 @pytest.fixture
 def long_slot_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login waits up to 60 seconds for a slot of its user name."""
-    monkeypatch.setattr("xzepr.features.auth.attempts._WAIT_SECONDS", 60.0)
+    monkeypatch.setattr("xzepr.features.auth.attempts._SLOT_TIMEOUT_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_signed_non_object_is_rejected(verifier: Tokens) -> None:
 def test_token_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     import xzepr.features.auth.tokens as module
 
-    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    monkeypatch.setattr(module, "_CACHE_SIZE", 3)
     verifier = tokens()
     issued = [tokens().issue(f"u{n}", "sam", ()).text for n in range(5)]
     first = verifier.verify(issued[0])

@@ -153,6 +153,6 @@ async def test_keys_expire_after_24_hours(hub: Hub, database_url: str):
             - CASE key WHEN 'old' THEN interval '24 hours 1 minute' ELSE interval '23 hours 59 minutes' END
         """,
     )
-    await hub.events.forget_keys()
+    await hub.events.delete_old_keys()
     assert (await hub.recorder.record(MANAGER, new_event(build, key="young"))).repeated
     assert not (await hub.recorder.record(MANAGER, new_event(build, key="old"))).repeated

@@ -67,9 +67,9 @@ async def queued(hub: Hub, new_events: Sequence[NewEvent]) -> list["asyncio.Task
     """
     tasks: list[asyncio.Task[Recorded]] = []
     for new in new_events:
-        waiting = hub.recorder.waiting
+        waiting = hub.recorder.queue_length
         tasks.append(asyncio.create_task(hub.recorder.record(MANAGER, new)))
-        await until(lambda waiting=waiting: hub.recorder.waiting > waiting)
+        await until(lambda waiting=waiting: hub.recorder.queue_length > waiting)
     return tasks
 
 
@@ -168,7 +168,7 @@ async def test_event_that_waited_too_long_is_rejected(database_url: str):
             await until(lambda: _waits("recorder", database_url))
             with pytest.raises(Overloaded, match="waited too long"):
                 await hub.recorder.record(MANAGER, new_event(build, name="late"))
-            assert hub.recorder.waiting == 0
+            assert hub.recorder.queue_length == 0
         assert (await first).event.name == "current"
         assert await execute(database_url, "SELECT name FROM events") == [("current",)]
 
@@ -245,7 +245,7 @@ async def test_stopping_recorder_finishes_current_batch(database_url: str):
             await until(lambda: _waits("recorder", database_url))
             [waiting] = await queued(second, [new_event(build, name="waiting")])
             stop = asyncio.create_task(second_context.__aexit__(None, None, None))
-            await until(lambda: stop.done() or second.recorder.waiting == 1)
+            await until(lambda: stop.done() or second.recorder.queue_length == 1)
         assert (await first).event.name == "current"
         with pytest.raises(Overloaded, match="stopping"):
             await waiting
@@ -299,11 +299,11 @@ async def test_full_disk_raises_storage_full(hub: Hub, database_url: str):
     with pytest.raises(StorageFull) as error:
         await hub.recorder.record(MANAGER, new_event(build))
     assert error.value.retry_after is not None
-    assert not hub.recorder.has_room
+    assert not hub.recorder.has_disk_space
     assert await kinds(hub) == [Kind.RECEIVER_CREATED]
     await execute(database_url, "DROP TRIGGER disk_full ON events")
     await hub.recorder.record(MANAGER, new_event(build))
-    assert hub.recorder.has_room
+    assert hub.recorder.has_disk_space
 
 
 async def test_failed_transaction_publishes_nothing(hub: Hub, database_url: str):

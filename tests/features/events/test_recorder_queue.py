@@ -59,21 +59,21 @@ async def test_late_events_are_rejected():
     queue = Queue(3)
     late, later, in_time = pending(deadline=1), pending(deadline=2), pending(deadline=3)
     queue.put([late, later, in_time])
-    queue.refuse_late(2.5)
+    queue.reject_late(2.5)
     for rejected in (late, later):
         with pytest.raises(Overloaded):
-            await rejected.answer
+            await rejected.result
     assert await queue.take(5) == [in_time]
 
 
 async def test_pending_event_is_settled_once():
     cancelled, rejected = pending(), pending()
-    cancelled.answer.cancel()
-    cancelled.settle(Overloaded("ignored"))
-    rejected.settle(Overloaded("first"))
-    rejected.settle(Overloaded("second"))
+    cancelled.result.cancel()
+    cancelled.resolve(Overloaded("ignored"))
+    rejected.resolve(Overloaded("first"))
+    rejected.resolve(Overloaded("second"))
     with pytest.raises(Overloaded, match="first"):
-        await rejected.answer
+        await rejected.result
 
 
 async def test_closed_queue_rejects_all_events():
@@ -82,7 +82,7 @@ async def test_closed_queue_rejects_all_events():
     queue.put([waiting_event])
     queue.close(Overloaded("stopping"))
     with pytest.raises(Overloaded, match="stopping"):
-        await waiting_event.answer
+        await waiting_event.result
     with pytest.raises(Overloaded, match="stopping"):
         queue.put([pending()])
     assert len(queue) == 0

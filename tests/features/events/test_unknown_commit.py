@@ -53,7 +53,7 @@ async def test_unanswered_commit_is_found_recorded(cut_off: tuple[Hub, CommitPro
 
 async def test_silent_commit_is_resolved_on_new_connection(database_url: str, monkeypatch: pytest.MonkeyPatch):
     skip_without_socket(database_url)
-    monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(recorder, "_GRACE_SECONDS", 0.5)
     async with running_hub(database_url) as first_hub:
         build = await new_receiver(first_hub)
     async with commit_proxy(database_url) as (url, proxy), running_hub(url, database=SHORT_TIMEOUTS) as hub:
@@ -66,7 +66,7 @@ async def test_silent_commit_is_resolved_on_new_connection(database_url: str, mo
 
 async def test_silent_resolution_query_is_retried(database_url: str, monkeypatch: pytest.MonkeyPatch):
     skip_without_socket(database_url)
-    monkeypatch.setattr(recorder, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(recorder, "_GRACE_SECONDS", 0.5)
     async with running_hub(database_url) as first_hub:
         build = await new_receiver(first_hub)
     async with silent_proxy(database_url) as (url, net), running_hub(url, database=SHORT_TIMEOUTS) as hub:

@@ -39,7 +39,7 @@ def test_gate_is_complete_if_all_members_passed_last():
         (UnitStatus(UNIT.id, "b", 6, True, 6, START + timedelta(1)), True, MemberState.PASSED),
     ):
         statuses = {"a": passed, "other": replace(passed, success=False)} | ({"b": second} if second else {})
-        gate = rules.judge(GROUP, UNIT, statuses)
+        gate = rules.evaluate_gate(GROUP, UNIT, statuses)
         assert (gate.complete, gate.members[1].state) == (complete, state)
         assert gate.since == (START + timedelta(1) if complete else None)
 

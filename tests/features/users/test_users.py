@@ -48,7 +48,7 @@ async def test_managing_users_requires_permission(server: Server, actor: Actor, 
     with pytest.raises(problem):
         await server.users.set_enabled(actor, user.id, False)
     with pytest.raises(problem):
-        await server.users.everybody(actor)
+        await server.users.list_users(actor)
     assert await count_users(server) == 1
     assert (await server.users.by_ids([user.id]))[user.id] == user
 
@@ -56,7 +56,7 @@ async def test_managing_users_requires_permission(server: Server, actor: Actor, 
 async def test_user_list_includes_disabled_users(server: Server) -> None:
     first, second = await server.user("zoe"), await server.user("adam")
     disabled = await server.users.set_enabled(ADMIN, first.id, False)
-    assert await server.users.everybody(ADMIN) == [second, disabled]
+    assert await server.users.list_users(ADMIN) == [second, disabled]
 
 
 async def test_actor_cannot_grant_missing_permissions(server: Server) -> None:
@@ -107,14 +107,14 @@ async def test_username_is_unique_regardless_of_case(server: Server) -> None:
 
 async def test_only_first_start_creates_admin(server: Server) -> None:
     saved: list[str] = []
-    first = await server.users.ensure_admin("admin", None, keep=saved.append)
+    first = await server.users.ensure_admin("admin", None, save_password=saved.append)
     assert first is not None
     assert first.password is not None
     assert saved == [first.password]
     assert first.password not in repr(first)
-    assert await server.users.with_password("admin", first.password) == first.user
+    assert await server.users.verify_password("admin", first.password) == first.user
     assert first.user.roles == (Role.ADMIN,)
-    assert await server.users.ensure_admin("admin", None, keep=saved.append) is None
+    assert await server.users.ensure_admin("admin", None, save_password=saved.append) is None
     assert await server.users.ensure_admin("other", PASSWORD) is None
     assert len(saved) == 1
     assert await count_users(server) == 1
@@ -122,11 +122,11 @@ async def test_only_first_start_creates_admin(server: Server) -> None:
 
 async def test_configured_admin_password_is_not_returned(server: Server) -> None:
     saved: list[str] = []
-    first = await server.users.ensure_admin("admin", PASSWORD, keep=saved.append)
+    first = await server.users.ensure_admin("admin", PASSWORD, save_password=saved.append)
     assert first is not None
     assert first.password is None
     assert saved == []
-    assert await server.users.with_password("admin", PASSWORD) == first.user
+    assert await server.users.verify_password("admin", PASSWORD) == first.user
 
 
 async def test_short_admin_password_is_rejected(server: Server) -> None:
@@ -141,7 +141,7 @@ async def test_unsaved_password_creates_no_admin(server: Server) -> None:
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        await server.users.ensure_admin("admin", None, keep=disk_full)
+        await server.users.ensure_admin("admin", None, save_password=disk_full)
     assert await count_users(server) == 0
 
 
@@ -152,7 +152,7 @@ async def test_concurrent_servers_create_one_admin(database_url: str) -> None:
         )
         [first] = [admin for admin in results if admin is not None]
         assert first.password is not None
-        assert await second_server.users.with_password("admin", first.password) == first.user
+        assert await second_server.users.verify_password("admin", first.password) == first.user
         assert await count_users(first_server) == 1
 
 
@@ -182,13 +182,13 @@ async def test_unknown_role_grants_nothing(server: Server) -> None:
 async def test_recent_user_is_at_most_two_seconds_old(database_url: str) -> None:
     async with open_server(database_url) as server, open_server(database_url) as other_server:
         user = await server.user("sam")
-        assert await server.users.recent(user.id) == await other_server.users.recent(user.id) == user
+        assert await server.users.cached(user.id) == await other_server.users.cached(user.id) == user
         disabled = await server.users.set_enabled(SYSTEM, user.id, False)
-        assert await server.users.recent(user.id) == disabled, (
+        assert await server.users.cached(user.id) == disabled, (
             "the process that changed the user sees the change at once"
         )
         other_server.clock.time += 2.0
-        assert await other_server.users.recent(user.id) == disabled
+        assert await other_server.users.cached(user.id) == disabled
 
 
 async def test_outdated_hash_is_renewed_at_login(server: Server) -> None:
@@ -196,10 +196,10 @@ async def test_outdated_hash_is_renewed_at_login(server: Server) -> None:
     outdated = PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash(PASSWORD)
     async with server.db.write() as connection:
         await connection.execute("UPDATE users SET password_hash = %s", (outdated,))
-    assert await server.users.with_password("sam", "wrong " + PASSWORD) is None
-    assert await server.users.with_password("sam", PASSWORD) == user
+    assert await server.users.verify_password("sam", "wrong " + PASSWORD) is None
+    assert await server.users.verify_password("sam", PASSWORD) == user
     async with server.db.read() as connection:
         row = await (await connection.execute("SELECT password_hash FROM users")).fetchone()
     assert row is not None
     assert "m=8,t=1" in row[0]
-    assert await server.users.with_password("sam", PASSWORD) == user
+    assert await server.users.verify_password("sam", PASSWORD) == user

@@ -147,7 +147,7 @@ class AccountQueries:
     @staticmethod
     def me(info: Info) -> Me | None:
         actor = info.context.actor
-        actor.must_be_known()
+        actor.require_authenticated()
         return Me(id=strawberry.ID(actor.id), username=actor.name, permissions=sorted(actor.permissions))
 
     @strawberry.field(
@@ -164,7 +164,7 @@ class AccountQueries:
     )
     @staticmethod
     async def users(info: Info) -> Sequence[UserModel]:
-        return await info.context.hub.users.everybody(info.context.actor)
+        return await info.context.hub.users.list_users(info.context.actor)
 
 
 @strawberry.type

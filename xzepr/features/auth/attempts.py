@@ -12,10 +12,10 @@ from xzepr.core.lru_cache import LRUCache
 from xzepr.features.auth import store
 from xzepr.infra.db import Database
 
-_WAIT_SECONDS = 3.0
-_LOOK_EVERY_SECONDS = 0.05
-_CONNECTIONS = 4
-_REMEMBERED = 10_000
+_SLOT_TIMEOUT_SECONDS = 3.0
+_POLL_SECONDS = 0.05
+_MAX_CONNECTIONS = 4
+_CACHE_SIZE = 10_000
 
 
 @dataclass(slots=True)
@@ -34,8 +34,8 @@ class LoginLimit:
         self._db = db
         self._max_failures = failures_per_minute
         # Those who wait for one name's lock must leave the pool's other connections to other work.
-        self._connections = asyncio.Semaphore(_CONNECTIONS)
-        self._refused = LRUCache[bytes, float](_REMEMBERED)
+        self._connections = asyncio.Semaphore(_MAX_CONNECTIONS)
+        self._limited_until = LRUCache[bytes, float](_CACHE_SIZE)
 
     @asynccontextmanager
     async def attempt(self, folded_name: str) -> AsyncGenerator[Attempt]:
@@ -44,50 +44,50 @@ class LoginLimit:
         The slot is taken before the password is checked. Of many guesses at once, no more are hashed than there are
         slots. Many correct logins at once (a fleet of pipelines with one user) wait for each other and all succeed.
         """
-        attempt = await self._take_place(_digest(folded_name))
+        attempt = await self._take_slot(_digest(folded_name))
         try:
             yield attempt
         finally:
             async with self._db.write() as connection:
-                settle = store.attempt_failed if attempt.failed else store.forget_attempt
+                settle = store.mark_attempt_failed if attempt.failed else store.delete_attempt
                 await settle(connection, attempt.id)
 
-    async def _take_place(self, name_digest: bytes) -> Attempt:
-        until = _now() + _WAIT_SECONDS
+    async def _take_slot(self, name_digest: bytes) -> Attempt:
+        until = _now() + _SLOT_TIMEOUT_SECONDS
         while True:
-            self._refuse_again(name_digest)
+            self._check_cached_limit(name_digest)
             async with self._connections:
-                attempt = await self._try(name_digest)
+                attempt = await self._try_slot(name_digest)
             if attempt is not None:
                 return attempt
             if _now() >= until:
                 raise Overloaded("too many logins of this user are under way", retry_after=1)
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def _try(self, name_digest: bytes) -> Attempt | None:
+    async def _try_slot(self, name_digest: bytes) -> Attempt | None:
         """A place; or None while other attempts, which may yet succeed, hold them all. Raises RateLimited."""
         async with self._db.write() as connection:
             await store.lock_name(connection, name_digest)
             seen = await store.count_attempts(connection, name_digest)
             if seen.failed >= self._max_failures:
-                self._refused.put(name_digest, _now() + seen.frees_in)
-                raise _refusal(seen.frees_in)
+                self._limited_until.put(name_digest, _now() + seen.frees_in)
+                raise _rate_limited(seen.frees_in)
             if seen.failed + seen.under_way >= self._max_failures:
                 return None
             attempt = Attempt(new_id())
             await store.add_attempt(connection, attempt.id, name_digest)
-            await store.sweep_attempts(connection)
+            await store.delete_old_attempts(connection)
             return attempt
 
-    def _refuse_again(self, name_digest: bytes) -> None:
+    def _check_cached_limit(self, name_digest: bytes) -> None:
         # A flood of guesses for one name costs the database nothing once it has said no.
-        left = (self._refused.get(name_digest) or 0.0) - _now()
+        left = (self._limited_until.get(name_digest) or 0.0) - _now()
         if left > 0:
-            raise _refusal(left)
-        self._refused.pop(name_digest)
+            raise _rate_limited(left)
+        self._limited_until.pop(name_digest)
 
 
-def _refusal(seconds: float) -> RateLimited:
+def _rate_limited(seconds: float) -> RateLimited:
     return RateLimited("too many failed logins of this user", retry_after=max(1.0, seconds))
 
 

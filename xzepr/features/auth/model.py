@@ -76,7 +76,7 @@ class TicketHolder:
     """When the token expires, in seconds since 1970; None: it was a key."""
 
 
-class NeedsLogin(Forbidden):
+class LoginRequired(Forbidden):
     """An API key tried what only a user who logged in may do."""
 
     def __init__(self) -> None:

@@ -30,12 +30,12 @@ def is_stream_ticket(text: str) -> bool:
 
 def check_new_key(new: NewApiKey, now: datetime) -> None:
     """Raises InvalidInput with everything that is wrong."""
-    violations = list(_faults(new, now))
+    violations = list(_violations(new, now))
     if violations:
         raise InvalidInput(violations)
 
 
-def _faults(new: NewApiKey, now: datetime) -> Iterator[Violation]:
+def _violations(new: NewApiKey, now: datetime) -> Iterator[Violation]:
     if not 1 <= len(new.name) <= MAX_NAME or not new.name.isprintable():
         yield Violation("name", f"a key's name has 1 to {MAX_NAME} printable characters")
     if new.permissions is not None and not new.permissions:

@@ -22,7 +22,7 @@ from xzepr.features.auth.attempts import LoginLimit
 from xzepr.features.auth.model import (
     ApiKey,
     CreatedApiKey,
-    NeedsLogin,
+    LoginRequired,
     NewApiKey,
     Session,
     StreamTicket,
@@ -32,14 +32,14 @@ from xzepr.features.auth.rules import MAX_KEYS, TICKET_SECONDS, check_new_key, i
 from xzepr.features.auth.tokens import Tokens
 from xzepr.features.users.model import User
 from xzepr.features.users.rules import fold
-from xzepr.features.users.service import FRESH_SECONDS, Users
+from xzepr.features.users.service import CACHE_SECONDS, Users
 from xzepr.infra.cache import RepeatedRead, TTLCache
 from xzepr.infra.concurrency import BatchLoader
 from xzepr.infra.crypto import digest_of, new_api_key, new_stream_ticket
 from xzepr.infra.db import Database
 
-_REMEMBERED = 10_000
-_MOST_LOGINS = 256
+_CACHE_SIZE = 10_000
+_MAX_LOGINS = 256
 
 
 def _ignore(_outcome: str) -> None:
@@ -66,7 +66,7 @@ class Auth:
         self._limit = LoginLimit(db, login_failures_per_minute)
         self._observe_login = observe_login
         self._keys = TTLCache(
-            BatchLoader(RepeatedRead(self._look_up_keys)).load, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock
+            BatchLoader(RepeatedRead(self._load_keys)).load, seconds=CACHE_SECONDS, size=_CACHE_SIZE, clock=clock
         )
         self._logins: set[asyncio.Task[Session]] = set()
 
@@ -75,25 +75,25 @@ class Auth:
 
         A user who does not exist and one who is disabled get the answer, and take the work, of a wrong password.
         """
-        if len(self._logins) >= _MOST_LOGINS:
+        if len(self._logins) >= _MAX_LOGINS:
             self._observe_login("overloaded")
             raise Overloaded("too many logins are under way", retry_after=1)
         # A task of its own: a guess is counted also when its caller hangs up.
         task = asyncio.create_task(self._login(fold(username), password))
         self._logins.add(task)
-        task.add_done_callback(self._note_login)
+        task.add_done_callback(self._finish_login)
         return await asyncio.shield(task)
 
     async def _login(self, username: str, password: str) -> Session:
         async with self._limit.attempt(username) as attempt:
-            user = await self._users.with_password(username, password)
+            user = await self._users.verify_password(username, password)
             attempt.failed = user is None
         if user is None:
             raise InvalidCredentials()
         token = await asyncio.to_thread(self._tokens.issue, user.id, user.username, user.roles)
         return Session(token.text, token.expires_at, user)
 
-    def _note_login(self, task: "asyncio.Task[Session]") -> None:
+    def _finish_login(self, task: "asyncio.Task[Session]") -> None:
         self._logins.discard(task)
         self._observe_login("error" if task.cancelled() else _outcome(task.exception()))
 
@@ -103,41 +103,41 @@ class Auth:
         Raises TokenExpired, or InvalidToken for whatever else is not, or no longer, good here.
         """
         if is_api_key(credential):
-            return await self._by_key(digest_of(credential))
+            return await self._key_actor(digest_of(credential))
         claims = self._tokens.verify(credential)
-        return await self._by_token(claims.user_id, claims.expires_at)
+        return await self._token_actor(claims.user_id, claims.expires_at)
 
-    async def _by_token(self, user_id: str, ends_at: float | None) -> Actor:
-        user = await self._enabled(user_id)
+    async def _token_actor(self, user_id: str, ends_at: float | None) -> Actor:
+        user = await self._enabled_user(user_id)
         return Actor(ActorKind.USER, user.id, user.username, permissions_of(user.roles), ends_at=ends_at)
 
-    async def _by_key(self, digest: bytes) -> Actor:
+    async def _key_actor(self, digest: bytes) -> Actor:
         key = await self._keys.get(digest)
         if key is None or key.revoked_at is not None:
             raise InvalidToken()
         if key.expires_at is not None and key.expires_at <= now():
             raise InvalidToken("the API key has expired")
-        user = await self._enabled(key.user_id)
+        user = await self._enabled_user(key.user_id)
         permissions = permissions_of(user.roles)
         if key.permissions is not None:
             permissions &= frozenset(key.permissions)
         return Actor(ActorKind.API_KEY, user.id, user.username, permissions, key.id)
 
-    async def _enabled(self, user_id: str) -> User:
-        user = await self._users.recent(user_id)
+    async def _enabled_user(self, user_id: str) -> User:
+        user = await self._users.cached(user_id)
         if user is None or not user.enabled:
             raise InvalidToken()
         return user
 
     async def create_stream_ticket(self, actor: Actor) -> StreamTicket:
         """What opens one event stream for the actor within 30 s, in any process; it may stand in an address."""
-        actor.must_be_known()
+        actor.require_authenticated()
         ticket = new_stream_ticket()
         async with self._db.write() as connection:
             expires_at = await store.insert_ticket(
                 connection, digest_of(ticket), actor.id, actor.key_id, actor.ends_at, TICKET_SECONDS
             )
-            await store.sweep_tickets(connection)
+            await store.delete_expired_tickets(connection)
         if expires_at is None:
             raise InvalidToken()
         return StreamTicket(ticket, expires_at)
@@ -148,7 +148,7 @@ class Auth:
         if not is_stream_ticket(ticket):
             raise refusal
         async with self._db.write() as connection:
-            row = await store.take_ticket(connection, digest_of(ticket), TICKET_SECONDS)
+            row = await store.delete_ticket(connection, digest_of(ticket), TICKET_SECONDS)
         if row is None or not row.in_time:
             raise refusal
         return TicketHolder(row.user_id, row.key_digest, row.ends_at)
@@ -156,10 +156,10 @@ class Auth:
     async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
         """Whom a redeemed ticket stands for now; raises as `authenticate` does for the holder's token or key."""
         if holder.key_digest is not None:
-            return await self._by_key(holder.key_digest)
+            return await self._key_actor(holder.key_digest)
         if holder.ends_at is not None and holder.ends_at <= time.time():
             raise TokenExpired()
-        return await self._by_token(holder.user_id, holder.ends_at)
+        return await self._token_actor(holder.user_id, holder.ends_at)
 
     async def create_api_key(self, actor: Actor, new: NewApiKey) -> CreatedApiKey:
         """A key that acts for the actor; its secret cannot be had again.
@@ -167,7 +167,7 @@ class Auth:
         Only a user who logged in makes keys (else a key that leaked could outlive its own revocation), and only with
         permissions that they have. Raises Forbidden, InvalidInput, or Conflict when they have a hundred keys.
         """
-        _must_have_logged_in(actor)
+        _require_login(actor)
         for permission in new.permissions or ():
             actor.must(permission)
         check_new_key(new, now())
@@ -189,7 +189,7 @@ class Auth:
         """
         manages = actor.may(Permission.USER_MANAGE)
         if not manages:
-            _must_have_logged_in(actor)
+            _require_login(actor)
         if not is_id(id):
             raise NotFound("API key", id)
         async with self._db.write() as connection:
@@ -200,21 +200,21 @@ class Auth:
 
     async def api_keys(self, actor: Actor) -> list[ApiKey]:
         """The actor's own keys that are not revoked, newest first."""
-        actor.must_be_known()
+        actor.require_authenticated()
         async with self._db.read() as connection:
             return [row.key() for row in await store.keys_of(connection, actor.id)]
 
-    async def _look_up_keys(self, digests: Sequence[bytes]) -> dict[bytes, ApiKey]:
+    async def _load_keys(self, digests: Sequence[bytes]) -> dict[bytes, ApiKey]:
         # Who keeps all connections busy must not keep the hub from noticing that their key is revoked.
         async with self._db.read_reserved() as connection:
             return {row.digest: row.key() for row in await store.keys_by_digests(connection, digests)}
 
 
-def _must_have_logged_in(actor: Actor) -> None:
+def _require_login(actor: Actor) -> None:
     if actor.kind is ActorKind.ANONYMOUS:
         raise Unauthenticated()
     if actor.kind is not ActorKind.USER:
-        raise NeedsLogin()
+        raise LoginRequired()
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -73,15 +73,15 @@ async def insert_key(connection: Connection, new: KeyRow, digest: bytes) -> KeyR
 
 
 @dataclass(frozen=True, slots=True)
-class FoundKey(KeyRow):
+class DigestKeyRow(KeyRow):
     """A row of `api_keys`."""
 
     digest: bytes
 
 
-async def keys_by_digests(connection: Connection, digests: Sequence[bytes]) -> list[FoundKey]:
+async def keys_by_digests(connection: Connection, digests: Sequence[bytes]) -> list[DigestKeyRow]:
     """The keys that there are of those secrets, also revoked and expired ones."""
-    async with connection.cursor(row_factory=class_row(FoundKey)) as cursor:
+    async with connection.cursor(row_factory=class_row(DigestKeyRow)) as cursor:
         await cursor.execute(
             """
             SELECT id, user_id, name, permissions, created_at, expires_at, revoked_at, digest
@@ -149,7 +149,7 @@ async def insert_ticket(
     return await cursor.fetchone()
 
 
-async def take_ticket(connection: Connection, digest: bytes, seconds: int) -> TicketRow | None:
+async def delete_ticket(connection: Connection, digest: bytes, seconds: int) -> TicketRow | None:
     """The ticket, which nobody can take again; None when there is none. In time is one that has no more than these
     seconds left either: the clock may have been set back."""
     async with connection.cursor(row_factory=class_row(TicketRow)) as cursor:
@@ -165,7 +165,7 @@ async def take_ticket(connection: Connection, digest: bytes, seconds: int) -> Ti
         return await cursor.fetchone()
 
 
-async def sweep_tickets(connection: Connection) -> None:
+async def delete_expired_tickets(connection: Connection) -> None:
     """Deletes some tickets that expired; skips those that another transaction is deleting."""
     await connection.execute(
         """
@@ -212,17 +212,17 @@ async def add_attempt(connection: Connection, id: str, name_digest: bytes) -> No
     )
 
 
-async def attempt_failed(connection: Connection, id: str) -> None:
+async def mark_attempt_failed(connection: Connection, id: str) -> None:
     """Notes that the login under way failed."""
     await connection.execute("UPDATE login_attempts SET failed = true WHERE id = %(id)s", {"id": id})
 
 
-async def forget_attempt(connection: Connection, id: str) -> None:
+async def delete_attempt(connection: Connection, id: str) -> None:
     """A login that succeeded, or was never tried, counts for nothing."""
     await connection.execute("DELETE FROM login_attempts WHERE id = %(id)s", {"id": id})
 
 
-async def sweep_attempts(connection: Connection) -> None:
+async def delete_old_attempts(connection: Connection) -> None:
     """Deletes some attempts that count no more, of any name; skips those that another transaction is deleting."""
     await connection.execute(
         """

@@ -19,7 +19,7 @@ ALGORITHM = "RS256"
 MAX_TOKEN_CHARACTERS = 4096
 """Longer ones are refused unread: ours have about 900, and python-jose parses a header before it checks a signature."""
 
-_REMEMBERED = 10_000
+_CACHE_SIZE = 10_000
 # python-jose takes a token without these claims unless told otherwise.
 _OPTIONS = {f"require_{claim}": True for claim in ("aud", "exp", "iat", "iss", "sub", "jti")}
 
@@ -46,13 +46,13 @@ class Tokens:
     """Makes and checks the tokens of one issuer for one audience with one key pair."""
 
     def __init__(self, keys: KeyPair, *, issuer: str, audience: str, lifetime: timedelta) -> None:
-        self._signs = jwk.construct(keys.private_pem, ALGORITHM)
-        self._checks = jwk.construct(keys.public_pem, ALGORITHM)
+        self._signing_key = jwk.construct(keys.private_pem, ALGORITHM)
+        self._verification_key = jwk.construct(keys.public_pem, ALGORITHM)
         self._headers = {"kid": keys.kid}
         self._issuer = issuer
         self._audience = audience
         self._lifetime = lifetime
-        self._verified = LRUCache[bytes, Claims](_REMEMBERED)
+        self._verified = LRUCache[bytes, Claims](_CACHE_SIZE)
 
     def issue(self, user_id: str, username: str, roles: Sequence[Role]) -> AccessToken:
         """A token for the user, good from now for the lifetime. Takes about 2 ms of processor: call it in a thread."""
@@ -68,7 +68,7 @@ class Tokens:
             "aud": self._audience,
             "jti": new_id(),
         }
-        text = jwt.encode(claims, self._signs, algorithm=ALGORITHM, headers=self._headers)
+        text = jwt.encode(claims, self._signing_key, algorithm=ALGORITHM, headers=self._headers)
         return AccessToken(text, datetime.fromtimestamp(expires_at, UTC))
 
     def verify(self, text: str) -> Claims:
@@ -92,7 +92,7 @@ class Tokens:
         try:
             said = jwt.decode(
                 text,
-                self._checks,
+                self._verification_key,
                 algorithms=[ALGORITHM],
                 options=_OPTIONS,
                 audience=self._audience,

@@ -10,7 +10,7 @@ from xzepr.features.events import rules, store
 from xzepr.features.events.model import Accepted, Recorded
 from xzepr.features.events.queue import Pending
 from xzepr.features.groups.gates import GateBatch
-from xzepr.features.receivers.payload_validation import BatchValidator, PayloadValidation
+from xzepr.features.receivers.payload_validation import BatchValidator, PayloadValidator
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Event
 from xzepr.features.stream.service import WriteTransaction
@@ -34,14 +34,14 @@ class Batch:
         self, tx: WriteTransaction, admitting: BatchValidator, gates: GateBatch, keys: Sequence[store.UsedKey]
     ):
         self._tx = tx
-        self._admitting = admitting
+        self._validator = admitting
         self._gates = gates
         self._keys = {(key.owner_id, key.key): key for key in keys}
         self._new_keys: list[store.UsedKey] = []
         self._events: list[Event] = []
 
     @classmethod
-    async def read(cls, tx: WriteTransaction, admission: PayloadValidation, pendings: Sequence[Pending]) -> "Batch":
+    async def read(cls, tx: WriteTransaction, admission: PayloadValidator, pendings: Sequence[Pending]) -> "Batch":
         """Reads receivers, gates and idempotency keys of the batch under the lock."""
         connection = tx.connection
         receiver_ids = {pending.accepted.new.receiver_id for pending in pendings}
@@ -49,19 +49,19 @@ class Batch:
             (pending.actor.id, key) for pending in pendings if (key := pending.accepted.new.idempotency_key) is not None
         ]
         used = await store.used_keys(connection, [id for id, _ in keyed], [key for _, key in keyed]) if keyed else None
-        standings = await admission.ask(connection, receiver_ids)
+        standings = await admission.read_states(connection, receiver_ids)
         gates = await GateBatch.read(connection, receiver_ids, {pending.accepted.unit_id for pending in pendings})
         admitting = BatchValidator(admission, connection, await standings.fetchall())
         return cls(tx, admitting, gates, await used.fetchall() if used else [])
 
-    async def judge(self, pending: Pending) -> Outcome:
+    async def add(self, pending: Pending) -> Outcome:
         """Gives one event its place, or says why not."""
         accepted, actor = pending.accepted, pending.actor
         try:
-            if (repeat := self._repeat(actor, accepted)) is not None:
+            if (repeat := self._find_repeat(actor, accepted)) is not None:
                 return repeat
             new = accepted.new
-            revision = await self._admitting.admit(new.receiver_id, accepted.receiver_revision, new.payload)
+            revision = await self._validator.validate(new.receiver_id, accepted.receiver_revision, new.payload)
             if revision != accepted.receiver_revision:
                 accepted = replace(accepted, receiver_revision=revision)
             event = rules.position_event(accepted, self._tx.next_position, self._tx.time, actor.id, now())
@@ -69,7 +69,7 @@ class Batch:
             return problem
         return self._record(actor, accepted, event)
 
-    def _repeat(self, actor: Actor, accepted: Accepted) -> Repeat | None:
+    def _find_repeat(self, actor: Actor, accepted: Accepted) -> Repeat | None:
         key = accepted.new.idempotency_key
         used = None if key is None else self._keys.get((actor.id, key))
         if used is None:
@@ -97,4 +97,4 @@ class Batch:
         await store.insert(connection, self._events)
         await self._gates.save(connection)
         if self._new_keys:
-            await store.remember_keys(connection, self._new_keys)
+            await store.insert_keys(connection, self._new_keys)

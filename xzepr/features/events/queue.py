@@ -23,22 +23,22 @@ class Pending:
     accepted: Accepted
     deadline: float
     """On the loop's clock; past it, if its turn has not begun, it is refused."""
-    answer: "asyncio.Future[Recorded]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    result: "asyncio.Future[Recorded]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def size(self) -> int:
         """Bytes of its payload."""
         return len(self.accepted.payload)
 
-    def settle(self, outcome: Recorded | Exception) -> None:
+    def resolve(self, outcome: Recorded | Exception) -> None:
         """Answers who waits, if somebody still does."""
-        if self.answer.done():
+        if self.result.done():
             return
         if isinstance(outcome, Exception):
-            self.answer.set_exception(outcome)
-            retrieve_exception(self.answer)
+            self.result.set_exception(outcome)
+            retrieve_exception(self.result)
         else:
-            self.answer.set_result(outcome)
+            self.result.set_result(outcome)
 
 
 class Queue:
@@ -65,22 +65,24 @@ class Queue:
         self._bytes += size
         self._filled.set()
 
-    async def take(self, most: int) -> list[Pending]:
+    async def take(self, limit: int) -> list[Pending]:
         """Waits for the first, and takes what stands behind it, up to `most` events or MAX_BATCH_BYTES."""
         while not self._waiting:
             self._filled.clear()
             await self._filled.wait()
         batch = [self._pop()]
         size = batch[0].size
-        while self._waiting and len(batch) < most and size + self._waiting[0].size <= MAX_BATCH_BYTES:
+        while self._waiting and len(batch) < limit and size + self._waiting[0].size <= MAX_BATCH_BYTES:
             batch.append(self._pop())
             size += batch[-1].size
         return batch
 
-    def refuse_late(self, now: float) -> None:
+    def reject_late(self, now: float) -> None:
         """Refuses what has waited past its deadline. Deadlines grow along the queue."""
         while self._waiting and self._waiting[0].deadline < now:
-            self._pop().settle(Overloaded("the event waited too long for its turn; it was not recorded", retry_after=1))
+            self._pop().resolve(
+                Overloaded("the event waited too long for its turn; it was not recorded", retry_after=1)
+            )
 
     def open(self) -> None:
         """Somebody takes from now on."""
@@ -90,7 +92,7 @@ class Queue:
         """Nobody takes any more: refuses everything that waits, and whatever comes."""
         self._closed = problem
         while self._waiting:
-            self._pop().settle(problem)
+            self._pop().resolve(problem)
 
     def _pop(self) -> Pending:
         pending = self._waiting.popleft()

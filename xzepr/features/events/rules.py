@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.ids import digest_of_parts, new_id
-from xzepr.core.text import MAX_ID_CHARS, check_text, must_be_askable
+from xzepr.core.text import MAX_ID_CHARS, check_queryable, check_text
 from xzepr.features.events.model import Accepted, EventFilter, NewEvent
 from xzepr.features.stream.model import Event
 from xzepr.settings import EventSettings
@@ -28,14 +28,14 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
         violations += check_text("idempotency_key", new.idempotency_key, max_chars=_MAX_KEY_CHARS)
     payload = _payload(new.payload, limits, violations)
     if new.created_at is not None:
-        new = replace(new, created_at=_in_utc(new.created_at, violations))
+        new = replace(new, created_at=_to_utc(new.created_at, violations))
     if violations:
         raise InvalidInput(violations)
     unit_id = new.unit.id
     return Accepted(new_id(), new, unit_id, payload, _digest(new, unit_id, payload), 0)
 
 
-def _in_utc(time: datetime, violations: list[Violation]) -> datetime | None:
+def _to_utc(time: datetime, violations: list[Violation]) -> datetime | None:
     """The same moment in UTC, so that a repeat may name it in another zone. What is before the year 1 there, Postgres
     would keep and psycopg could never read again."""
     if time.tzinfo is None:
@@ -50,7 +50,7 @@ def _in_utc(time: datetime, violations: list[Violation]) -> datetime | None:
 
 def check_filter(wanted: EventFilter) -> None:
     """Raises InvalidInput for a text that no event can have."""
-    must_be_askable({field: getattr(wanted, field) for field in _NAMES})
+    check_queryable({field: getattr(wanted, field) for field in _NAMES})
 
 
 def _payload(value: object, limits: EventSettings, violations: list[Violation]) -> bytes:
@@ -84,10 +84,10 @@ def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
     return digest_of_parts(parts)
 
 
-def position_event(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str, present: datetime) -> Event:
+def position_event(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str, now: datetime) -> Event:
     """The event at its place in the stream; raises InvalidInput when it claims to come from the future. `present` is
     by this process's clock, `recorded_at` by the database's: one of them that was set back refuses nobody."""
-    new, latest = accepted.new, max(recorded_at, present)
+    new, latest = accepted.new, max(recorded_at, now)
     if new.created_at is not None and new.created_at > latest:
         raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {latest.isoformat()}")
     return Event(

@@ -77,10 +77,10 @@ class Events:
             )
         return _pages(wanted, found)
 
-    async def forget_keys(self) -> None:
+    async def delete_old_keys(self) -> None:
         """Forgets idempotency keys that are older than they must be kept; for the housekeeping loop."""
         async with self.db.read() as connection:
-            await store.forget_keys(connection, self.limits.idempotency_hours)
+            await store.delete_old_keys(connection, self.limits.idempotency_hours)
 
 
 def _pages(

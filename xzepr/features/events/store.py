@@ -72,7 +72,7 @@ async def used_keys(connection: Connection, owner_ids: Sequence[str], keys: Sequ
     )
 
 
-async def remember_keys(connection: Connection, keys: Sequence[UsedKey]) -> None:
+async def insert_keys(connection: Connection, keys: Sequence[UsedKey]) -> None:
     """Remembers what keys were used for."""
     await connection.execute(
         """
@@ -89,7 +89,7 @@ async def remember_keys(connection: Connection, keys: Sequence[UsedKey]) -> None
     )
 
 
-async def forget_keys(connection: Connection, hours: int) -> None:
+async def delete_old_keys(connection: Connection, hours: int) -> None:
     """Forgets the keys that were used longer ago than this."""
     await connection.execute(
         "DELETE FROM idempotency WHERE recorded_at < clock_timestamp() - make_interval(hours => %s)", (hours,)

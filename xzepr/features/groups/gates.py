@@ -6,7 +6,7 @@ import orjson
 
 from xzepr.core.actor import Actor
 from xzepr.features.groups import rules, store
-from xzepr.features.groups.model import Gate, Verdict
+from xzepr.features.groups.model import Gate, GateUpdate
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Event
 from xzepr.features.stream.service import WriteTransaction
@@ -34,10 +34,10 @@ class GateBatch:
         """Folds one event in, announces what it completes or ends, and returns the gates of its receiver."""
         verdicts = self._fold.record(event)
         for verdict in verdicts:
-            self._announce(tx, actor, event, verdict)
+            self._publish(tx, actor, event, verdict)
         return tuple(verdict.gate for verdict in verdicts)
 
-    def _announce(self, tx: WriteTransaction, actor: Actor, event: Event, verdict: Verdict) -> None:
+    def _publish(self, tx: WriteTransaction, actor: Actor, event: Event, verdict: GateUpdate) -> None:
         if not verdict.completed and not verdict.regressed:
             return
         group = verdict.gate.group
@@ -65,17 +65,17 @@ class GateBatch:
             await store.save_statuses(connection, changed)
 
 
-async def present_gates(connection: Connection, events: Sequence[Event]) -> dict[int, tuple[Gate, ...]]:
+async def current_gates(connection: Connection, events: Sequence[Event]) -> dict[int, tuple[Gate, ...]]:
     """The gates of each event's receiver for its unit as they are now, by the event's position."""
     groups = await (
         await store.enabled_groups_with_members(connection, [event.receiver_id for event in events])
     ).fetchall()
     groups.sort(key=lambda group: group.position)
     statuses = await (await store.statuses(connection, [event.unit_id for event in events])).fetchall()
-    units = rules.by_unit(statuses)
+    units = rules.statuses_by_unit(statuses)
     return {
         event.position: tuple(
-            rules.judge(group, rules.unit_of(event), units.get(event.unit_id, {}))
+            rules.evaluate_gate(group, rules.unit_of(event), units.get(event.unit_id, {}))
             for group in groups
             if event.receiver_id in group.receiver_ids
         )

@@ -124,7 +124,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateUpdate:
     """What one event did to one gate."""
 
     gate: Gate

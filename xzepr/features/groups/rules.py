@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.text import MAX_ID_CHARS, check_text, must_be_askable
-from xzepr.features.groups.model import Gate, GateMember, Group, GroupFilter, MemberState, Unit, UnitStatus, Verdict
+from xzepr.core.text import MAX_ID_CHARS, check_queryable, check_text
+from xzepr.features.groups.model import Gate, GateMember, GateUpdate, Group, GroupFilter, MemberState, Unit, UnitStatus
 from xzepr.features.stream.model import Event
 from xzepr.settings import EventSettings
 
 
-def judge(group: Group, unit: Unit, statuses: Mapping[str, UnitStatus]) -> Gate:
+def evaluate_gate(group: Group, unit: Unit, statuses: Mapping[str, UnitStatus]) -> Gate:
     """The gate that a group is for a unit, from its receivers' latest events, keyed by receiver: complete when every
     member's latest event for exactly this unit is a success."""
     members: list[GateMember] = []
@@ -39,7 +39,7 @@ def _member(receiver_id: str, status: UnitStatus | None) -> GateMember:
     return GateMember(receiver_id, MemberState.PASSED if status.success else MemberState.FAILED, status.position)
 
 
-def by_unit(statuses: Iterable[UnitStatus]) -> dict[bytes, dict[str, UnitStatus]]:
+def statuses_by_unit(statuses: Iterable[UnitStatus]) -> dict[bytes, dict[str, UnitStatus]]:
     """Statuses by their unit, then by their receiver."""
     units: dict[bytes, dict[str, UnitStatus]] = {}
     for status in statuses:
@@ -56,27 +56,27 @@ class GateFold:
         for group in sorted(groups, key=lambda group: group.position):
             for receiver_id in group.receiver_ids:
                 self._groups.setdefault(receiver_id, []).append(group)
-        self._units = by_unit(statuses)
+        self._units = statuses_by_unit(statuses)
         self._changed: dict[tuple[bytes, str], UnitStatus] = {}
 
-    def record(self, event: Event) -> list[Verdict]:
+    def record(self, event: Event) -> list[GateUpdate]:
         """What the event does to each gate of its receiver, in the order the groups were created."""
         statuses = self._units.setdefault(event.unit_id, {})
         groups = self._groups.get(event.receiver_id, ())
         unit = unit_of(event)
-        before = [_standing(group, statuses) for group in groups]
-        latest = _after(statuses.get(event.receiver_id), event)
+        before = [_status_before(group, statuses) for group in groups]
+        latest = _next_status(statuses.get(event.receiver_id), event)
         statuses[event.receiver_id] = latest
         self._changed[event.unit_id, event.receiver_id] = latest
-        after = [judge(group, unit, statuses) for group in groups]
-        return [_verdict(*was, gate, event) for was, gate in zip(before, after, strict=True)]
+        after = [evaluate_gate(group, unit, statuses) for group in groups]
+        return [_update(*was, gate, event) for was, gate in zip(before, after, strict=True)]
 
     def changed(self) -> Sequence[UnitStatus]:
         """The final state of every (unit, receiver) that the batch reported on."""
         return list(self._changed.values())
 
 
-def _after(before: UnitStatus | None, event: Event) -> UnitStatus:
+def _next_status(before: UnitStatus | None, event: Event) -> UnitStatus:
     if not event.success:
         run_position, run_began_at = None, None
     elif before is not None and before.success:
@@ -86,7 +86,7 @@ def _after(before: UnitStatus | None, event: Event) -> UnitStatus:
     return UnitStatus(event.unit_id, event.receiver_id, event.position, event.success, run_position, run_began_at)
 
 
-def _standing(group: Group, statuses: Mapping[str, UnitStatus]) -> tuple[bool, int]:
+def _status_before(group: Group, statuses: Mapping[str, UnitStatus]) -> tuple[bool, int]:
     """Whether the gate is complete, and the position of the last event that it was judged by."""
     complete, judged_at = True, 0
     for receiver_id in group.receiver_ids:
@@ -99,9 +99,9 @@ def _standing(group: Group, statuses: Mapping[str, UnitStatus]) -> tuple[bool, i
     return complete, judged_at
 
 
-def _verdict(was_complete: bool, judged_at: int, after: Gate, event: Event) -> Verdict:
+def _update(was_complete: bool, judged_at: int, after: Gate, event: Event) -> GateUpdate:
     fresh = judged_at <= after.group.changed_position
-    return Verdict(
+    return GateUpdate(
         gate=after,
         completed=event.success and after.complete,
         regressed=was_complete and not after.complete,
@@ -126,7 +126,7 @@ def check(
 
 def check_filter(wanted: GroupFilter) -> None:
     """Raises InvalidInput for a text that no group can have."""
-    must_be_askable({field: getattr(wanted, field) for field in ("name", "type", "version", "receiver_id")})
+    check_queryable({field: getattr(wanted, field) for field in ("name", "type", "version", "receiver_id")})
 
 
 def _check_members(receiver_ids: tuple[str, ...], max_members: int) -> Iterator[Violation]:

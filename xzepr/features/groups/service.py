@@ -24,7 +24,7 @@ class Groups:
     stream: Stream
     receivers: Receivers
     limits: GroupSettings
-    texts: EventSettings
+    text_limits: EventSettings
 
     async def create(self, actor: Actor, new: NewGroup) -> Group:
         """A new group; InvalidInput when a field breaks a rule or a receiver does not exist."""
@@ -60,7 +60,7 @@ class Groups:
             if (value := getattr(change, field)) is not None
         }
         async with self.stream.write(actor) as tx:
-            group = await self._expect(tx.connection, id, expected_version)
+            group = await self._read_for_change(tx.connection, id, expected_version)
             changed = replace(
                 group,
                 **given,
@@ -79,7 +79,7 @@ class Groups:
         """Deletes the group; its last state is announced and returned."""
         actor.must(Permission.GROUP_DELETE)
         async with self.stream.write(actor) as tx:
-            group = await self._expect(tx.connection, id, expected_version)
+            group = await self._read_for_change(tx.connection, id, expected_version)
             await store.delete(tx.connection, id)
             tx.append(Kind.GROUP_DELETED, group_id=id, data=rules.snapshot(group))
         return group
@@ -119,7 +119,7 @@ class Groups:
         group = await self.get(actor, id)
         async with self.db.read() as connection:
             statuses = await (await store.statuses(connection, [unit.id])).fetchall()
-        return rules.judge(group, unit, rules.by_unit(statuses).get(unit.id, {}))
+        return rules.evaluate_gate(group, unit, rules.statuses_by_unit(statuses).get(unit.id, {}))
 
     async def gates_of_units(self, actor: Actor, units: Sequence[Unit]) -> dict[Unit, list[Gate]]:
         """Every gate with a member that has reported on the unit, in the order the groups were created."""
@@ -129,7 +129,7 @@ class Groups:
             reporters = list({status.receiver_id for status in statuses})
             groups = await (await store.groups_with_members(connection, reporters)).fetchall()
         groups.sort(key=lambda group: group.position)
-        seen = rules.by_unit(statuses)
+        seen = rules.statuses_by_unit(statuses)
         return {unit: _gates_of(unit, seen.get(unit.id, {}), groups) for unit in units}
 
     def _check(self, change: GroupChange) -> None:
@@ -139,9 +139,9 @@ class Groups:
             "version": change.version,
             "description": change.description,
         }
-        rules.check(texts, change.receiver_ids, limits=self.texts, max_members=self.limits.max_members)
+        rules.check(texts, change.receiver_ids, limits=self.text_limits, max_members=self.limits.max_members)
 
-    async def _expect(self, connection: Connection, id: str, expected_version: int | None) -> Group:
+    async def _read_for_change(self, connection: Connection, id: str, expected_version: int | None) -> Group:
         found = await store.by_ids(connection, [id]) if is_id(id) else []
         if not found:
             raise NotFound("event receiver group", id, field="id")
@@ -156,7 +156,7 @@ class Groups:
         if members_changed:
             await self._check_receivers(tx.connection, group)
         if group.enabled:
-            await self._check_room(tx.connection, group)
+            await self._check_group_limit(tx.connection, group)
         await store.save(tx.connection, group)
         if members_changed:
             await store.remove_members(tx.connection, group.id)
@@ -173,7 +173,7 @@ class Groups:
         if violations:
             raise InvalidInput(violations)
 
-    async def _check_room(self, connection: Connection, group: Group) -> None:
+    async def _check_group_limit(self, connection: Connection, group: Group) -> None:
         limit = self.limits.max_groups_per_receiver
         for id in await store.receivers_at_group_limit(connection, group.receiver_ids, group.id, limit):
             raise Conflict(f"the receiver {id} is in {limit} enabled groups already", field="receiver_ids")
@@ -181,5 +181,7 @@ class Groups:
 
 def _gates_of(unit: Unit, statuses: dict[str, UnitStatus], groups: Sequence[Group]) -> list[Gate]:
     return [
-        rules.judge(group, unit, statuses) for group in groups if not statuses.keys().isdisjoint(group.receiver_ids)
+        rules.evaluate_gate(group, unit, statuses)
+        for group in groups
+        if not statuses.keys().isdisjoint(group.receiver_ids)
     ]

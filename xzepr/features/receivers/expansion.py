@@ -23,42 +23,42 @@ _UNEVALUATED_FACTOR = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Measured:
     """What is known of a node whose component is complete."""
 
     weight: int
     recurses: bool
 
 
-def fault(root: Node) -> str | None:
+def exceeded_limit(root: Node) -> str | None:
     """Why the schema of that root is refused, or None."""
-    known: dict[Node, _Known] = {}
+    known: dict[Node, _Measured] = {}
     for component in _components(root):
         inside = set(component)
         cyclic = len(component) > 1 or any(target in inside for target, _ in component[0].edges)
-        if cyclic and (why := _endless_or_branching(component, inside, known)) is not None:
+        if cyclic and (why := _recursion_error(component, inside, known)) is not None:
             return why
         weight = min(sum(_weight(node, inside, known) for node in component), MAX_SUBSCHEMAS + 1)
         if weight > MAX_SUBSCHEMAS:
             return f"expands to more than {MAX_SUBSCHEMAS:,} subschemas when each reference counts as all it leads to"
         recurses = cyclic or any(known[target].recurses for node in component for target, _ in node.edges)
-        known.update((node, _Known(weight, recurses)) for node in component)
+        known.update((node, _Measured(weight, recurses)) for node in component)
     return None
 
 
-def _endless_or_branching(component: list[Node], inside: set[Node], known: dict[Node, _Known]) -> str | None:
+def _recursion_error(component: list[Node], inside: set[Node], known: dict[Node, _Measured]) -> str | None:
     descends = False
     for node in component:
         recursive = [
             (target, in_place) for target, in_place in node.edges if target in inside or known[target].recurses
         ]
         if len(recursive) > 1:
-            return f"recurses in more than one branch at {node.place or 'a dynamic reference'}"
+            return f"recurses in more than one branch at {node.location or 'a dynamic reference'}"
         descends = descends or not recursive[0][1]
-    return None if descends else f"refers to itself without end at {component[0].place or 'a dynamic reference'}"
+    return None if descends else f"refers to itself without end at {component[0].location or 'a dynamic reference'}"
 
 
-def _weight(node: Node, inside: set[Node], known: dict[Node, _Known]) -> int:
+def _weight(node: Node, inside: set[Node], known: dict[Node, _Measured]) -> int:
     """What one node expands to, without those of its own recursion."""
     unevaluated = "unevaluatedProperties" in node.schema or "unevaluatedItems" in node.schema
     factor = _UNEVALUATED_FACTOR if unevaluated else 1

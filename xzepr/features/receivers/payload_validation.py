@@ -14,20 +14,20 @@ from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream.model import Message
 from xzepr.infra.db import Connection, Cursor, Database
 
-_REMEMBERED = 1_000
-FIELD = "receiver_id"
+_CACHE_SIZE = 1_000
+_FIELD = "receiver_id"
 """The field of an event that names its receiver."""
 
 
-class PayloadValidation:
+class PayloadValidator:
     """The receivers that this process has met, with their validators."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._validators = schemas.Validators()
-        self._receivers = LRUCache[str, Receiver](_REMEMBERED)
+        self._receivers = LRUCache[str, Receiver](_CACHE_SIZE)
 
-    async def admit(self, receiver_id: str, payload: object) -> int:
+    async def validate(self, receiver_id: str, payload: object) -> int:
         """The revision of the schema that accepts the payload. Raises NotFound, Conflict (disabled), or InvalidInput
         with every violation, as the receiver is now."""
         receiver = self._receivers.get(receiver_id)
@@ -35,28 +35,28 @@ class PayloadValidation:
             return receiver.revision
         async with self._db.read() as connection:
             receiver = await self._read(connection, receiver_id)
-        self.judge(receiver, payload)
+        self.check(receiver, payload)
         return receiver.revision
 
-    def judge(self, receiver: Receiver, payload: object) -> None:
+    def check(self, receiver: Receiver, payload: object) -> None:
         """Raises Conflict or InvalidInput unless the receiver admits the payload."""
         if not receiver.enabled:
-            raise Conflict(f"the receiver {receiver.id} is disabled", field=FIELD)
+            raise Conflict(f"the receiver {receiver.id} is disabled", field=_FIELD)
         validator = self._validators.get(receiver.schema_digest, receiver.schema)
         if found := schemas.violations(validator, payload):
             raise InvalidInput(found)
 
-    async def ask(self, connection: Connection, receiver_ids: Collection[str]) -> Cursor[store.ReceiverState]:
+    async def read_states(self, connection: Connection, receiver_ids: Collection[str]) -> Cursor[store.ReceiverState]:
         """Asks how the receivers of a batch stand, under the lock; fetch it into `Admitting`."""
-        return await store.standings(connection, list(receiver_ids))
+        return await store.states(connection, list(receiver_ids))
 
-    def forget(self, messages: Sequence[Message]) -> None:
+    def forget_changed(self, messages: Sequence[Message]) -> None:
         """Forgets receivers that the stream says were changed, in whatever process."""
         for message in messages:
             if message.event is None and message.receiver_id is not None:
                 self._receivers.pop(message.receiver_id)
 
-    def forget_all(self) -> None:
+    def clear(self) -> None:
         """Forgets every receiver: the database was restored, and may hold other revisions under the same numbers."""
         self._receivers.clear()
 
@@ -71,7 +71,7 @@ class PayloadValidation:
         found = await store.by_ids(connection, [receiver_id])
         if not found:
             self._receivers.pop(receiver_id)
-            raise NotFound("event receiver", receiver_id, field=FIELD)
+            raise NotFound("event receiver", receiver_id, field=_FIELD)
         self._receivers.put(receiver_id, found[0])
         return found[0]
 
@@ -80,20 +80,20 @@ class BatchValidator:
     """The receivers of one batch as they stand under the lock."""
 
     def __init__(
-        self, admission: PayloadValidation, connection: Connection, standings: Sequence[store.ReceiverState]
+        self, admission: PayloadValidator, connection: Connection, standings: Sequence[store.ReceiverState]
     ) -> None:
-        self._admission = admission
+        self._validator = admission
         self._connection = connection
-        self._standings: Mapping[str, store.ReceiverState] = {standing.id: standing for standing in standings}
+        self._states: Mapping[str, store.ReceiverState] = {standing.id: standing for standing in standings}
 
-    async def admit(self, receiver_id: str, revision: int, payload: object) -> int:
+    async def validate(self, receiver_id: str, revision: int, payload: object) -> int:
         """The revision that accepts the payload, which was judged by `revision` before the lock; if the receiver has
         changed since, it is judged again. Raises NotFound, Conflict or InvalidInput."""
-        standing = self._standings.get(receiver_id)
+        standing = self._states.get(receiver_id)
         if standing is None:
-            raise NotFound("event receiver", receiver_id, field=FIELD)
+            raise NotFound("event receiver", receiver_id, field=_FIELD)
         if standing.enabled and standing.revision == revision:
             return revision
-        receiver = await self._admission.reread(self._connection, receiver_id)
-        self._admission.judge(receiver, payload)
+        receiver = await self._validator.reread(self._connection, receiver_id)
+        self._validator.check(receiver, payload)
         return receiver.revision

@@ -9,7 +9,7 @@ import orjson
 
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.text import check_text, must_be_askable
+from xzepr.core.text import check_queryable, check_text
 from xzepr.features.receivers import schemas
 from xzepr.features.receivers.model import UNCHANGED, NewReceiver, Receiver, ReceiverChange, ReceiverFilter
 from xzepr.settings import EventSettings
@@ -43,10 +43,10 @@ def _text_violations(asked: NewReceiver | ReceiverChange, limits: EventSettings)
 
 def check_filter(wanted: ReceiverFilter) -> None:
     """Raises InvalidInput for a text that no receiver can have."""
-    must_be_askable({field: getattr(wanted, field) for field in _NAMES})
+    check_queryable({field: getattr(wanted, field) for field in _NAMES})
 
 
-def created(new: NewReceiver, schema: bytes, *, id: str, position: int, owner_id: str, time: datetime) -> Receiver:
+def new_receiver(new: NewReceiver, schema: bytes, *, id: str, position: int, owner_id: str, time: datetime) -> Receiver:
     """The receiver at its beginning; `schema` is the text that `check` gave."""
     return Receiver(
         id=id,
@@ -67,7 +67,7 @@ def created(new: NewReceiver, schema: bytes, *, id: str, position: int, owner_id
     )
 
 
-def changed(receiver: Receiver, change: ReceiverChange, schema: bytes | None, time: datetime) -> Receiver:
+def apply_change(receiver: Receiver, change: ReceiverChange, schema: bytes | None, time: datetime) -> Receiver:
     """The receiver after a change. A schema with another text makes a new revision; the same text makes none."""
     given = {field: value for field in (*_TEXTS, "enabled") if (value := getattr(change, field)) is not None}
     after = replace(receiver, **given, resource_version=receiver.resource_version + 1, updated_at=time)

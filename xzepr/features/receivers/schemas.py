@@ -18,14 +18,14 @@ from xzepr.features.receivers.references import Dialect, Document, Schema, is_ob
 
 MAX_SCHEMA_BYTES = 262_144
 MAX_VIOLATIONS = 100
-MAX_LISTED_VALUES = 5_000
+MAX_VALUES_WITH_ALL_ERRORS = 5_000
 """A payload of more values than this is judged as quickly as any, but only its first violation is named: the validator
 makes all errors at once, at 15 µs each, and would hold up everybody else."""
 MAX_MESSAGE = 500
 MAX_PATTERN_BYTES = 67_108_864
 """What the compiled patterns of a schema share: one such as `^\\p{L}{1,64}$` takes 3 MB and 20 ms."""
 
-_VALUE = "the value"
+_MASK = "the value"
 _BAD_PATTERN = "not a regular expression that runs in linear time (no look-around, no back-references), or too large"
 
 
@@ -44,7 +44,7 @@ _SINCE_6 = _SINCE_7 | {"contains", "propertyNames"}
 _DRAFT_7 = _Draft(
     "http://json-schema.org/draft-07/schema#",
     jsonschema_rs.Draft7Validator,
-    Dialect(_SINCE_2019, ref_stands_alone=True),
+    Dialect(_SINCE_2019, ref_hides_siblings=True),
 )
 _DRAFT_2020 = _Draft(
     "https://json-schema.org/draft/2020-12/schema",
@@ -55,12 +55,12 @@ _DRAFTS = (
     _Draft(
         "http://json-schema.org/draft-04/schema#",
         jsonschema_rs.Draft4Validator,
-        Dialect(_SINCE_6, id_keyword="id", ref_stands_alone=True),
+        Dialect(_SINCE_6, id_keyword="id", ref_hides_siblings=True),
     ),
     _Draft(
         "http://json-schema.org/draft-06/schema#",
         jsonschema_rs.Draft6Validator,
-        Dialect(_SINCE_7, ref_stands_alone=True),
+        Dialect(_SINCE_7, ref_hides_siblings=True),
     ),
     _DRAFT_7,
     _Draft(
@@ -84,7 +84,7 @@ def check(schema: object, *, field: str = "schema") -> bytes:
     read: object = orjson.loads(text)  # our own copy: no part of it is shared with another
     if is_object(read):
         draft = _draft(read, field)
-        _check_expansion(read, draft, field)
+        _check_size(read, draft, field)
         _check_compiles(read, draft, field)
     elif not isinstance(read, bool):
         raise InvalidInput.one(field, "a schema is a JSON object, true or false")
@@ -95,8 +95,8 @@ def compile(schema: bytes) -> Validator:
     """The validator of a schema that `check` accepted, from its stored text."""
     read = cast(Schema | bool, orjson.loads(schema))
     if isinstance(read, bool):
-        return _compiled(read, _DRAFT_2020)
-    return _compiled(read, _draft(read, "schema"))
+        return _build_validator(read, _DRAFT_2020)
+    return _build_validator(read, _draft(read, "schema"))
 
 
 def violations(validator: Validator, payload: object, *, field: str = "payload") -> tuple[Violation, ...]:
@@ -108,8 +108,8 @@ def violations(validator: Validator, payload: object, *, field: str = "payload")
     if validator.is_valid(payload):
         return ()
     if _has_many_values(payload):
-        return tuple(_said(error, field) for error in _first_error(validator, payload))
-    return tuple(_said(error, field) for error in islice(validator.iter_errors(payload), MAX_VIOLATIONS))
+        return tuple(_violation_of(error, field) for error in _first_error(validator, payload))
+    return tuple(_violation_of(error, field) for error in islice(validator.iter_errors(payload), MAX_VIOLATIONS))
 
 
 def fingerprint(type: str, description: str, name: str, version: str) -> str:
@@ -141,27 +141,27 @@ def _draft(schema: Schema, field: str) -> _Draft:
     """The draft that a schema is written in: `$schema`, else draft 7 if `items` is a list anywhere, else 2020-12."""
     declared = schema.get("$schema")
     if declared is None:
-        lists = any(isinstance(part.get("items"), list) for _, part in _parts(schema, field))
+        lists = any(isinstance(part.get("items"), list) for _, part in _all_subschemas(schema, field))
         return _DRAFT_7 if lists else _DRAFT_2020
-    draft = next((draft for draft in _DRAFTS if _plain(draft.metaschema) == _plain(declared)), None)
+    draft = next((draft for draft in _DRAFTS if _normalise(draft.metaschema) == _normalise(declared)), None)
     if draft is None:
         known = ", ".join(draft.metaschema for draft in _DRAFTS)
         raise InvalidInput.one(
             pointer(field, ["$schema"]), f"unknown $schema {str(declared)[:200]!r}; known are {known}"
         )
-    if other := [place for place, part in _parts(schema, field) if part.get("$schema", declared) != declared]:
+    if other := [place for place, part in _all_subschemas(schema, field) if part.get("$schema", declared) != declared]:
         raise InvalidInput.one(
             pointer(other[0], ["$schema"]), "a part of a schema is written in the draft of the whole"
         )
     return draft
 
 
-def _plain(metaschema: object) -> str:
+def _normalise(metaschema: object) -> str:
     """The name of a draft, however it is written: http or https, with an empty fragment or without."""
     return str(metaschema).removesuffix("#").replace("http://", "https://", 1)
 
 
-def _parts(schema: Schema, field: str) -> Iterator[tuple[str, Schema]]:
+def _all_subschemas(schema: Schema, field: str) -> Iterator[tuple[str, Schema]]:
     """The schema and every subschema that a keyword names, with their places."""
     stack = [(field, schema)]
     while stack:
@@ -172,31 +172,31 @@ def _parts(schema: Schema, field: str) -> Iterator[tuple[str, Schema]]:
                 stack.append((pointer(place, keys), child))
 
 
-def _check_expansion(schema: Schema, draft: _Draft, field: str) -> None:
+def _check_size(schema: Schema, draft: _Draft, field: str) -> None:
     document = Document(schema, draft.dialect, field=field)
     if document.violations:
         raise InvalidInput(document.violations[:MAX_VIOLATIONS])
-    if (fault := expansion.fault(document.root)) is not None:
+    if (fault := expansion.exceeded_limit(document.root)) is not None:
         raise InvalidInput.one(field, f"the schema {fault}")
 
 
 def _check_compiles(schema: Schema, draft: _Draft, field: str) -> None:
     try:
-        _compiled(schema, draft)
+        _build_validator(schema, draft)
     except (jsonschema_rs.ValidationError, ValueError) as error:
-        metaschema = _compiled({"$ref": draft.metaschema}, draft)
-        found = tuple(_said(fault, field) for fault in islice(metaschema.iter_errors(schema), MAX_VIOLATIONS))
+        metaschema = _build_validator({"$ref": draft.metaschema}, draft)
+        found = tuple(_violation_of(fault, field) for fault in islice(metaschema.iter_errors(schema), MAX_VIOLATIONS))
         if found:
             raise InvalidInput(found) from None
         if isinstance(error, jsonschema_rs.ValidationError):
-            raise InvalidInput([_said(error, field)]) from None
+            raise InvalidInput([_violation_of(error, field)]) from None
         raise InvalidInput.one(field, f"the schema cannot be compiled: {error}") from None
 
 
-def _compiled(schema: Schema | bool, draft: _Draft) -> Validator:
+def _build_validator(schema: Schema | bool, draft: _Draft) -> Validator:
     share = MAX_PATTERN_BYTES // max(16, len(_patterns(schema)))
     linear = jsonschema_rs.RegexOptions(size_limit=share, dfa_size_limit=share)
-    return draft.validator(schema, validate_formats=True, offline=True, pattern_options=linear, mask=_VALUE)
+    return draft.validator(schema, validate_formats=True, offline=True, pattern_options=linear, mask=_MASK)
 
 
 def _patterns(schema: object) -> set[str]:
@@ -218,14 +218,14 @@ def _patterns(schema: object) -> set[str]:
 
 def _has_many_values(payload: object) -> bool:
     count, stack = 0, [payload]
-    while stack and count <= MAX_LISTED_VALUES:
+    while stack and count <= MAX_VALUES_WITH_ALL_ERRORS:
         value = stack.pop()
         count += 1
         if is_object(value):
             stack.extend(value.values())
         elif isinstance(value, list):
             stack.extend(cast(list[Any], value))
-    return count > MAX_LISTED_VALUES
+    return count > MAX_VALUES_WITH_ALL_ERRORS
 
 
 def _first_error(validator: Validator, payload: object) -> Iterator[jsonschema_rs.ValidationError]:
@@ -235,7 +235,7 @@ def _first_error(validator: Validator, payload: object) -> Iterator[jsonschema_r
         yield error
 
 
-def _said(error: jsonschema_rs.ValidationError, field: str) -> Violation:
+def _violation_of(error: jsonschema_rs.ValidationError, field: str) -> Violation:
     match error.kind:
         case ValidationErrorKind.FalseSchema():
             message = "no value is allowed here"

@@ -21,18 +21,18 @@ class Receivers:
 
     db: Database
     stream: Stream
-    texts: EventSettings
+    text_limits: EventSettings
 
     async def create(self, actor: Actor, new: NewReceiver) -> Receiver:
         """A new receiver; InvalidInput when a field breaks a rule. The same name, type and version twice is allowed."""
         actor.must(Permission.RECEIVER_CREATE)
-        schema = rules.check(new, self.texts)
+        schema = rules.check(new, self.text_limits)
         assert schema is not None, "a new receiver has a schema"
         async with self.stream.write(actor) as tx:
-            receiver = rules.created(
+            receiver = rules.new_receiver(
                 new, schema, id=new_id(), position=tx.next_position, owner_id=actor.id, time=tx.time
             )
-            await self._write(tx, Kind.RECEIVER_CREATED, receiver, keep_revision=True)
+            await self._write(tx, Kind.RECEIVER_CREATED, receiver, new_revision=True)
         return receiver
 
     async def update(
@@ -41,11 +41,11 @@ class Receivers:
         """Changes what is given and announces it; another schema is a new revision. InvalidInput, NotFound, or Conflict
         when `expected_version` is not the receiver's `resource_version`."""
         actor.must(Permission.RECEIVER_UPDATE)
-        schema = rules.check(change, self.texts)
+        schema = rules.check(change, self.text_limits)
         async with self.stream.write(actor) as tx:
-            before = await self._expect(tx.connection, id, expected_version)
-            after = rules.changed(before, change, schema, tx.time)
-            await self._write(tx, Kind.RECEIVER_UPDATED, after, keep_revision=after.revision != before.revision)
+            before = await self._read_for_change(tx.connection, id, expected_version)
+            after = rules.apply_change(before, change, schema, tx.time)
+            await self._write(tx, Kind.RECEIVER_UPDATED, after, new_revision=after.revision != before.revision)
         return after
 
     async def delete(self, actor: Actor, id: str, expected_version: int | None = None) -> Receiver:
@@ -53,10 +53,10 @@ class Receivers:
         it, or as in `update`."""
         actor.must(Permission.RECEIVER_DELETE)
         async with self.stream.write(actor) as tx:
-            receiver = await self._expect(tx.connection, id, expected_version)
+            receiver = await self._read_for_change(tx.connection, id, expected_version)
             if await store.has_events(tx.connection, id):
                 raise Conflict("the receiver has events, which are never deleted; disable it instead", field="id")
-            if (group_id := await store.group_having(tx.connection, id)) is not None:
+            if (group_id := await store.group_with_member(tx.connection, id)) is not None:
                 raise Conflict(f"the receiver is a member of the group {group_id}", field="id")
             await store.delete(tx.connection, id)
             tx.append(Kind.RECEIVER_DELETED, receiver_id=id, data=rules.snapshot(receiver))
@@ -89,7 +89,7 @@ class Receivers:
         """Those of the ids that receivers have, inside the caller's transaction and on the caller's authority."""
         return set(await store.existing(connection, [id for id in ids if is_id(id)]))
 
-    async def _expect(self, connection: Connection, id: str, expected_version: int | None) -> Receiver:
+    async def _read_for_change(self, connection: Connection, id: str, expected_version: int | None) -> Receiver:
         found = await store.by_ids(connection, [id]) if is_id(id) else []
         if not found:
             raise NotFound("event receiver", id, field="id")
@@ -100,8 +100,8 @@ class Receivers:
             )
         return found[0]
 
-    async def _write(self, tx: WriteTransaction, kind: Kind, receiver: Receiver, *, keep_revision: bool) -> None:
+    async def _write(self, tx: WriteTransaction, kind: Kind, receiver: Receiver, *, new_revision: bool) -> None:
         await store.save(tx.connection, receiver)
-        if keep_revision:
-            await store.keep_revision(tx.connection, receiver.id)
+        if new_revision:
+            await store.insert_revision(tx.connection, receiver.id)
         tx.append(kind, receiver_id=receiver.id, data=rules.snapshot(receiver))

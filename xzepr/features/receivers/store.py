@@ -44,7 +44,7 @@ async def existing(connection: Connection, ids: Sequence[str]) -> list[str]:
     return await (await cursor.execute("SELECT id FROM receivers WHERE id = ANY(%s)", (list(ids),))).fetchall()
 
 
-async def standings(connection: Connection, ids: Sequence[str]) -> AsyncCursor[ReceiverState]:
+async def states(connection: Connection, ids: Sequence[str]) -> AsyncCursor[ReceiverState]:
     """How these receivers stand; those that do not exist are left out."""
     return await connection.cursor(row_factory=class_row(ReceiverState)).execute(
         "SELECT id, enabled, revision FROM receivers WHERE id = ANY(%b::text[])", (list(ids),)
@@ -112,7 +112,7 @@ async def save(connection: Connection, receiver: Receiver) -> None:
     )
 
 
-async def keep_revision(connection: Connection, receiver_id: str) -> None:
+async def insert_revision(connection: Connection, receiver_id: str) -> None:
     """Keeps the receiver's present schema under its present revision, which must be new."""
     await connection.execute(
         """
@@ -130,7 +130,7 @@ async def has_events(connection: Connection, receiver_id: str) -> bool:
     return bool(await cursor.fetchone())
 
 
-async def group_having(connection: Connection, receiver_id: str) -> str | None:
+async def group_with_member(connection: Connection, receiver_id: str) -> str | None:
     """The id of a group that the receiver is a member of, if there is one."""
     cursor = connection.cursor(row_factory=scalar_row)
     await cursor.execute("SELECT group_id FROM group_members WHERE receiver_id = %s LIMIT 1", (receiver_id,))

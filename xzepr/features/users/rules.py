@@ -27,14 +27,14 @@ def is_username(folded: str) -> bool:
 
 def check_new_user(new: NewUser, *, min_password: int) -> None:
     """Raises InvalidInput with everything that is wrong; `min_password` counts characters."""
-    violations = [*_username_faults(fold(new.username)), *_password_faults(new, min_password)]
+    violations = [*_username_violations(fold(new.username)), *_password_violations(new, min_password)]
     if not new.roles:
         violations.append(Violation("roles", "a user needs at least one role"))
     if violations:
         raise InvalidInput(violations)
 
 
-def _username_faults(folded: str) -> Iterator[Violation]:
+def _username_violations(folded: str) -> Iterator[Violation]:
     if not is_username(folded):
         yield Violation(
             "username",
@@ -44,7 +44,7 @@ def _username_faults(folded: str) -> Iterator[Violation]:
         yield Violation("username", f"the name {folded!r} is the hub's own")
 
 
-def _password_faults(new: NewUser, min_password: int) -> Iterator[Violation]:
+def _password_violations(new: NewUser, min_password: int) -> Iterator[Violation]:
     if not min_password <= len(new.password) <= MAX_PASSWORD:
         yield Violation("password", f"a password has {min_password} to {MAX_PASSWORD} characters")
     if new.password.lower() == fold(new.username):

@@ -14,11 +14,11 @@ from xzepr.infra.concurrency import BatchLoader
 from xzepr.infra.crypto import Passwords, new_password
 from xzepr.infra.db import Connection, Database
 
-FRESH_SECONDS = 2.0
+CACHE_SECONDS = 2.0
 """How long a process goes on believing what it read about a user: a disabled one is refused after this, everywhere."""
 
-_REMEMBERED = 10_000
-_MOST_LISTED = 1_000
+_CACHE_SIZE = 10_000
+_MAX_LISTED = 1_000
 
 
 class Users:
@@ -36,8 +36,8 @@ class Users:
         self._db = db
         self._passwords = passwords
         self._min_password = min_password
-        self._recent = TTLCache(
-            BatchLoader(RepeatedRead(self._look_up)).load, seconds=FRESH_SECONDS, size=_REMEMBERED, clock=clock
+        self._cache = TTLCache(
+            BatchLoader(RepeatedRead(self._load)).load, seconds=CACHE_SECONDS, size=_CACHE_SIZE, clock=clock
         )
 
     async def create(self, actor: Actor, new: NewUser) -> User:
@@ -51,13 +51,13 @@ class Users:
         check_new_user(new, min_password=self._min_password)
         password_hash = await self._passwords.hash(new.password)
         async with self._db.write() as connection:
-            row = await store.insert(connection, new_id(), fold(new.username), password_hash, _names(new.roles))
+            row = await store.insert(connection, new_id(), fold(new.username), password_hash, _role_names(new.roles))
         if row is None:
             raise Conflict(f"there is a user {fold(new.username)!r} already", field="username")
         return row.user()
 
     async def ensure_admin(
-        self, username: str, password: str | None, *, keep: Callable[[str], None] | None = None
+        self, username: str, password: str | None, *, save_password: Callable[[str], None] | None = None
     ) -> FirstAdmin | None:
         """Makes an admin if there is no user at all, with a password made up unless one is given; else None.
 
@@ -75,16 +75,16 @@ class Users:
             await store.lock_admins(connection)
             if await store.has_users(connection):
                 return None
-            row = await store.insert(connection, new_id(), fold(username), password_hash, _names(new.roles))
-            if keep is not None and made_up is not None:
-                keep(made_up)
+            row = await store.insert(connection, new_id(), fold(username), password_hash, _role_names(new.roles))
+            if save_password is not None and made_up is not None:
+                save_password(made_up)
         return None if row is None else FirstAdmin(row.user(), made_up)
 
-    async def everybody(self, actor: Actor) -> Sequence[User]:
+    async def list_users(self, actor: Actor) -> Sequence[User]:
         """Everybody who may or might log in, by name; at most a thousand."""
         actor.must(Permission.USER_MANAGE)
         async with self._db.read() as connection:
-            return [row.user() for row in await store.first(connection, _MOST_LISTED)]
+            return [row.user() for row in await store.first(connection, _MAX_LISTED)]
 
     async def set_enabled(self, actor: Actor, user_id: str, enabled: bool) -> User:
         """The user afterwards; every process follows within 5 s. Raises Conflict for the last admin who may log in."""
@@ -98,7 +98,7 @@ class Users:
                 raise NotFound("user", user_id)
             if not enabled and Role.ADMIN in row.user().roles and not await store.has_enabled_admin(connection):
                 raise Conflict(f"{row.username!r} is the last admin who may log in; make another one first")
-        self._recent.forget(user_id)
+        self._cache.forget(user_id)
         return row.user()
 
     async def by_ids(self, ids: Sequence[str]) -> dict[str, User]:
@@ -106,16 +106,16 @@ class Users:
         async with self._db.read() as connection:
             return await _by_ids(connection, ids)
 
-    async def _look_up(self, ids: Sequence[str]) -> dict[str, User]:
+    async def _load(self, ids: Sequence[str]) -> dict[str, User]:
         # Who keeps all connections busy must not keep the hub from noticing that they are disabled.
         async with self._db.read_reserved() as connection:
             return await _by_ids(connection, ids)
 
-    async def recent(self, user_id: str) -> User | None:
+    async def cached(self, user_id: str) -> User | None:
         """The user as of at most 2 s ago, for those who ask with every request; None when there is none."""
-        return await self._recent.get(user_id)
+        return await self._cache.get(user_id)
 
-    async def with_password(self, username: str, password: str) -> User | None:
+    async def verify_password(self, username: str, password: str) -> User | None:
         """The enabled user whose name and password these are, else None after the same work; raises Overloaded."""
         row = None
         folded = fold(username)
@@ -125,7 +125,7 @@ class Users:
         if len(password) > MAX_PASSWORD:
             row, password = None, ""
         if row is None:
-            await self._passwords.verify_nobody(password)
+            await self._passwords.verify_dummy(password)
             return None
         if not await self._passwords.verify(row.password_hash, password) or not row.enabled:
             return None
@@ -146,5 +146,5 @@ async def _by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, User]
     return {row.id: row.user() for row in await store.by_ids(connection, [id for id in ids if is_id(id)])}
 
 
-def _names(roles: Sequence[Role]) -> list[str]:
+def _role_names(roles: Sequence[Role]) -> list[str]:
     return [role.value for role in dict.fromkeys(roles)]
