@@ -126,7 +126,7 @@ async def _event_stream_errors(consumer: LateConsumer, last_event_id: str | None
 def _check_command_line(consumer: LateConsumer, anonymous: CommandLineUser) -> None:
     rejected = anonymous("events", "tail", "--after", consumer.expired)
     assert (rejected.code, rejected.out) == (1, "")
-    assert f"go on after {consumer.oldest}" in rejected.err
+    assert f"continue after {consumer.oldest}" in rejected.err
     assert "use `--from-start` to read all that is left" in rejected.err
     for options in (("--after", consumer.oldest), ("--from-start",)):
         result = anonymous("events", "tail", *options, "--limit", "4", "--json")

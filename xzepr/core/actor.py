@@ -1,4 +1,4 @@
-"""Who is asking and what they may do: the one table of permissions and roles for code, SDL and documentation."""
+"""Actors, their roles and their permissions. This is the only table of them: schema and documentation use it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from xzepr.core.errors import Forbidden, Unauthenticated
 
 
 class Permission(StrEnum):
-    """One thing that an actor may be allowed to do."""
+    """An action that an actor may be allowed to do."""
 
     EVENT_CREATE = "event:create"
     EVENT_READ = "event:read"
@@ -44,12 +44,12 @@ ROLES: dict[Role, frozenset[Permission]] = {
 
 
 def permissions_of(roles: Iterable[Role]) -> frozenset[Permission]:
-    """The union of what the roles allow."""
+    """Returns the permissions that at least one of the roles has."""
     return frozenset[Permission]().union(*(ROLES[role] for role in roles))
 
 
 class ActorKind(StrEnum):
-    """How an actor came to be known."""
+    """How an actor was authenticated."""
 
     USER = "user"
     API_KEY = "api_key"
@@ -59,23 +59,29 @@ class ActorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who is asking. `id` is the user's id, also for an API key, and empty for anonymous callers."""
+    """The author of a request: a user, an API key, the hub itself, or an anonymous caller.
+
+    `id` is the user's id, also for an API key; empty for an anonymous caller.
+    """
 
     kind: ActorKind
     id: str
     name: str
     permissions: frozenset[Permission]
     key_id: str | None = None
-    """The API key that was presented, if one was."""
+    """Id of the API key that authenticated the actor; None for other actors."""
     ends_at: float | None = field(default=None, compare=False)
-    """When the token that was presented expires, in seconds since 1970; None without one."""
+    """When the actor's token expires, in seconds since 1970; None if the actor has no token."""
 
     def may(self, permission: Permission) -> bool:
-        """Whether the actor has the permission."""
+        """Returns whether the actor has the permission."""
         return permission in self.permissions
 
     def must(self, permission: Permission) -> None:
-        """The first line of every service call: raises Unauthenticated or Forbidden."""
+        """Raises Forbidden if the actor lacks the permission, Unauthenticated if it is also anonymous.
+
+        Every service call starts with this check.
+        """
         if permission in self.permissions:
             return
         self.require_authenticated()

@@ -1,8 +1,8 @@
-"""Time as the hub writes it: aware, in UTC."""
+"""The current time as the hub uses it: with a time zone, in UTC."""
 
 from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """The present, in UTC. For what the stream orders the database's clock counts, not this one."""
+    """Returns the current time in UTC. The order of the stream uses the database's clock, not this one."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Every way a request can be refused, as kinds with stable codes; only `api/errors.py` knows their HTTP statuses."""
+"""Errors that callers receive, each with a stable code. Only `api/errors.py` knows their HTTP statuses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class Problem(Exception):
-    """Something the caller can understand and act on. Anything that is not a Problem is our bug."""
+    """An error that the caller can act on. Any other exception that ends a request is a bug of the hub."""
 
     code: ClassVar[str] = "INTERNAL"
 
@@ -15,19 +15,20 @@ class Problem(Exception):
         self.message = message
         self.field = field
         self.retry_after = retry_after
-        """Seconds after which the same call may succeed; None where waiting does not help."""
+        """Seconds after which the same call may succeed; None if waiting does not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One fault of an input: where it is (`payload/size`, `name`; RFC 6901 below the field) and what is wrong."""
+    """One error in an input."""
 
     field: str
+    """The field (`name`), or a JSON pointer (RFC 6901) below it (`payload/size`)."""
     message: str
 
 
 class InvalidInput(Problem):
-    """The input breaks a rule; `violations` holds every one that was found."""
+    """The input breaks rules; `violations` lists each breach that was found."""
 
     code = "INVALID_INPUT"
 
@@ -37,12 +38,12 @@ class InvalidInput(Problem):
 
     @classmethod
     def one(cls, field: str, message: str) -> "InvalidInput":
-        """The refusal of a single field."""
+        """Returns an error about a single field."""
         return cls((Violation(field, message),))
 
 
 class NotFound(Problem):
-    """Nothing of that noun has that id, or the caller may not know that it has."""
+    """No object of this type has this id, or the caller may not know that it exists."""
 
     code = "NOT_FOUND"
 
@@ -53,13 +54,13 @@ class NotFound(Problem):
 
 
 class Conflict(Problem):
-    """The input is well formed, and what is stored contradicts it."""
+    """The input is valid but contradicts stored data."""
 
     code = "CONFLICT"
 
 
 class Unauthenticated(Problem):
-    """The call needs an actor and carries no credentials."""
+    """The request has no credentials and needs some."""
 
     code = "UNAUTHENTICATED"
 
@@ -68,7 +69,7 @@ class Unauthenticated(Problem):
 
 
 class InvalidCredentials(Problem):
-    """User name and password do not belong together; says the same for an unknown user."""
+    """The user name or the password is wrong. The message is the same for an unknown user."""
 
     code = "INVALID_CREDENTIALS"
 
@@ -77,7 +78,7 @@ class InvalidCredentials(Problem):
 
 
 class InvalidToken(Problem):
-    """A token or API key was presented that this hub does not accept."""
+    """The hub does not accept the token or API key."""
 
     code = "INVALID_TOKEN"
 
@@ -86,7 +87,7 @@ class InvalidToken(Problem):
 
 
 class TokenExpired(InvalidToken):
-    """The token was valid once."""
+    """The token was valid and has expired."""
 
     code = "TOKEN_EXPIRED"
 
@@ -95,7 +96,7 @@ class TokenExpired(InvalidToken):
 
 
 class Forbidden(Problem):
-    """The actor is known and lacks a permission."""
+    """The actor is authenticated and lacks a permission."""
 
     code = "FORBIDDEN"
 
@@ -105,64 +106,62 @@ class Forbidden(Problem):
 
 
 class RateLimited(Problem):
-    """Too many of something for now."""
+    """The caller made too many attempts in a short time."""
 
     code = "RATE_LIMITED"
 
 
 class Overloaded(Problem):
-    """The hub is too busy and has done nothing of what was asked."""
+    """The hub is too busy and changed nothing."""
 
     code = "OVERLOADED"
 
 
 class TimedOut(Problem):
-    """The hub gave up waiting; what was asked may or may not have happened."""
+    """The hub stopped waiting. The change may or may not have been made."""
 
     code = "TIMEOUT"
 
 
 class Unavailable(Problem):
-    """Something the hub needs, such as its database, cannot be reached."""
+    """A service that the hub needs, such as its database, cannot be reached."""
 
     code = "UNAVAILABLE"
 
 
 class StorageFull(Unavailable):
-    """The disk under the database is full: nothing of what was asked is kept until there is room again."""
+    """The database's disk is full. Changes fail until there is space again."""
 
     code = "STORAGE_FULL"
 
     def __init__(self) -> None:
-        super().__init__("the disk under the database is full; nothing was changed", retry_after=5)
+        super().__init__("the disk of the database is full; nothing was changed", retry_after=5)
 
 
 class TooLarge(Problem):
-    """A request is larger than a limit, which the message names."""
+    """The request is larger than a limit, which the message names."""
 
     code = "TOO_LARGE"
 
 
 class StreamDiverged(Problem):
-    """The cursor names a message that this stream does not hold there: the database was restored or replaced."""
+    """The stream has another message at the cursor's position: the database was restored or replaced."""
 
     code = "STREAM_DIVERGED"
 
 
 class CursorExpired(Problem):
-    """Messages after the cursor are older than the stream is kept, and were removed; `oldest` is the oldest cursor to
-    go on from."""
+    """Messages after the cursor have been removed by retention. `oldest` is the oldest cursor that can be used."""
 
     code = "CURSOR_EXPIRED"
 
     def __init__(self, cursor: str, oldest: str) -> None:
         super().__init__(
-            f"messages after the cursor {cursor} are older than this stream is kept, and were removed: go on after "
-            f"{oldest}, the oldest cursor there is, and read by queries what you missed"
+            f"messages after the cursor {cursor} were removed, because they are older than the stream's retention: "
+            f"continue after {oldest}, the oldest cursor, and query the events that you missed"
         )
         self.oldest = oldest
 
 
 class CannotStart(Exception):
-    """The process cannot start or go on. The message tells an operator, in a sentence or two, what is wrong and what
-    to do."""
+    """The process cannot start or continue. The message is for an operator: what is wrong, and what to do."""

@@ -1,4 +1,4 @@
-"""A page of a longer list, and how to ask for one: keysets over positions, newest first."""
+"""Pages of long lists: keyset pagination by position, newest first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Ask for `first` entries older than the position `after` (None: from the newest)."""
+    """Requests up to `first` entries older than the position `after`, or the newest ones if `after` is None."""
 
     first: int = 50
     after: int | None = None
@@ -25,11 +25,10 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some entries in order, and whether more follow."""
+    """Entries of a list in order, and whether more entries follow."""
 
     items: Sequence[T]
     has_next: bool
 
 
 EMPTY_PAGE: Page[Any] = Page((), has_next=False)
-"""The page of an empty list."""

@@ -1,32 +1,32 @@
-"""What a text field must be: checked in one place for receivers, groups and events."""
+"""Checks of text fields, shared by receivers, groups and events."""
 
 import re
 from collections.abc import Iterator, Mapping
 
 from xzepr.core.errors import InvalidInput, Violation
 
-MAX_ID_CHARS = 64  # of a text that names a thing by its id; ids have 26
+MAX_ID_CHARS = 64  # of a text that should be an id; ids have 26
 
-NUL = "text with the character NUL (\\u0000) cannot be kept"
-LONE_SURROGATE = "text with a lone surrogate (\\ud800 to \\udfff) is not Unicode and cannot be kept"
+NUL = "text with the character NUL (\\u0000) cannot be stored"
+LONE_SURROGATE = "text with a lone surrogate (\\ud800 to \\udfff) is not Unicode and cannot be stored"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def text_error(text: str) -> str | None:
-    """What keeps a text out of the database, or None."""
+    """Returns why the database cannot store a text; None if it can."""
     if "\0" in text:
         return NUL
     return None if text.isascii() or _SURROGATES.search(text) is None else LONE_SURROGATE
 
 
 def check_text(field: str, text: str, *, max_chars: int) -> Iterator[Violation]:
-    """Yields the violations of one field: a character that cannot be stored, nothing but white space, too long.
+    """Yields a violation if the text has a character that cannot be stored, is blank, or is too long.
 
-    Nothing is trimmed, and the limit counts Unicode characters.
+    White space counts: nothing is trimmed. `max_chars` counts Unicode characters.
     """
-    if (fault := text_error(text)) is not None:
-        yield Violation(field, f"{field}: {fault}")
+    if (error := text_error(text)) is not None:
+        yield Violation(field, f"{field}: {error}")
     if not text.strip():
         yield Violation(field, f"{field} must not be blank")
     if len(text) > max_chars:
@@ -34,7 +34,7 @@ def check_text(field: str, text: str, *, max_chars: int) -> Iterator[Violation]:
 
 
 def check_queryable(filters: Mapping[str, str | None]) -> None:
-    """Raises InvalidInput for a text to look for, by its field, that the database cannot even be asked for."""
-    faults = [(field, text_error(text)) for field, text in filters.items() if text is not None]
-    if violations := [Violation(field, f"{field}: {fault}") for field, fault in faults if fault is not None]:
+    """Raises InvalidInput for filter texts, by field, that cannot be sent to the database. None means no filter."""
+    errors = [(field, text_error(text)) for field, text in filters.items() if text is not None]
+    if violations := [Violation(field, f"{field}: {error}") for field, error in errors if error is not None]:
         raise InvalidInput(violations)
