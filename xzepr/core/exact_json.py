@@ -103,7 +103,7 @@ def _printable(text: str) -> str:
 
 
 def _may_be_altered(data: bytes) -> bool:
-    """Returns whether a text that parsed may have NUL or an integer beyond 64 bits. Cheap, but may return True wrongly."""
+    """Returns whether a valid JSON text may have NUL or an integer beyond 64 bits. It may return True wrongly."""
     if b"\\u0000" in data:
         return True
     if _NINETEEN_DIGITS not in data.translate(_ALL_DIGITS_ZERO):

@@ -1,4 +1,4 @@
-"""What an operator can set: the typed model, and the loader that knows where each value came from."""
+"""The settings of the hub: their typed model, and the loader, which records the origin of each value."""
 
 from xzepr.settings.domain import EventSettings, GraphQLSettings, GroupSettings, RecorderSettings, StreamSettings
 from xzepr.settings.kafka import KafkaSettings

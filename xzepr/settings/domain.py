@@ -1,4 +1,4 @@
-"""Settings of events, groups, GraphQL documents and the stream: sizes, counts and waiting times."""
+"""Settings of events, groups, GraphQL documents and the stream: sizes, counts and time-outs."""
 
 from typing import Annotated
 
@@ -8,87 +8,106 @@ from xzepr.settings.types import Count, Number, Seconds, Section
 
 
 class EventSettings(Section):
-    """How large an event may be, and how long the texts of events, receivers and groups."""
+    """Limits of events, and of the texts of events, receivers and groups."""
 
-    max_payload_bytes: Count = Field(default=512 * 1024, description="Largest payload, in bytes of compact JSON.")
-    max_payload_depth: Annotated[Count, Field(le=500)] = Field(default=64, description="Deepest nesting of a payload.")
+    max_payload_bytes: Count = Field(
+        default=512 * 1024, description="Maximum size of a payload, in bytes of compact JSON."
+    )
+    max_payload_depth: Annotated[Count, Field(le=500)] = Field(
+        default=64, description="Maximum nesting depth of a payload."
+    )
     max_name_chars: Annotated[Count, Field(le=600)] = Field(
         default=255,
-        description="Longest name, version, release, platform or package of an event, and longest name, type or "
-        "version of a receiver or group, in characters.",
+        description="Maximum length, in characters, of the name, version, release, platform and package of an event, "
+        "and of the name, type and version of a receiver or group.",
     )
     max_description_chars: Count = Field(
-        default=4000, description="Longest description of an event, receiver or group, in characters."
+        default=4000, description="Maximum length of the description of an event, receiver or group, in characters."
     )
-    max_batch_items: Count = Field(default=1000, description="Most items of one `createEvents`.")
+    max_batch_items: Count = Field(default=1000, description="Maximum number of events in one `createEvents`.")
     idempotency_hours: Annotated[Number, Field(ge=24)] = Field(
-        default=24, description="Hours that an idempotency key is remembered, at least."
+        default=24, description="Minimum hours for which an idempotency key is kept."
     )
 
 
 class RecorderSettings(Section):
-    """The queue between those who create events and the one writer."""
+    """The queue in which created events wait until they are recorded."""
 
-    max_batch: Count = Field(default=512, description="Most events in one transaction.")
-    queue_size: Count = Field(default=10_000, description="Most events that wait; past it callers are told OVERLOADED.")
-    max_wait_seconds: Seconds = Field(default=5, description="Seconds an event waits for its turn before OVERLOADED.")
+    max_batch: Count = Field(default=512, description="Maximum number of events in one transaction.")
+    queue_size: Count = Field(
+        default=10_000, description="Maximum number of waiting events; above it, callers get OVERLOADED."
+    )
+    max_wait_seconds: Seconds = Field(
+        default=5, description="Seconds that an event may wait before its caller gets OVERLOADED."
+    )
 
 
 class GroupSettings(Section):
-    """How large groups of receivers may grow."""
+    """Limits of groups of receivers."""
 
-    max_members: Count = Field(default=100, description="Most receivers in one group.")
-    max_groups_per_receiver: Count = Field(default=1000, description="Most enabled groups that hold one receiver.")
+    max_members: Count = Field(default=100, description="Maximum number of receivers in one group.")
+    max_groups_per_receiver: Count = Field(
+        default=1000, description="Maximum number of enabled groups with the same receiver."
+    )
 
 
 class GraphQLSettings(Section):
-    """How large a GraphQL document may be; generous, since these are bounds against abuse."""
+    """Limits of GraphQL documents. They are generous, because they only protect against abuse."""
 
-    max_document_chars: Count = Field(default=100_000, description="Longest document, in characters.")
-    max_tokens: Count = Field(default=10_000, description="Most tokens of a document.")
-    max_depth: Count = Field(default=30, description="Deepest nesting of fields, fragments followed.")
-    max_aliases: Count = Field(default=500, description="Most aliases, fragments counted where they are used.")
+    max_document_chars: Count = Field(default=100_000, description="Maximum length of a document, in characters.")
+    max_tokens: Count = Field(default=10_000, description="Maximum number of tokens in a document.")
+    max_depth: Count = Field(default=30, description="Maximum nesting depth of fields, with fragments expanded.")
+    max_aliases: Count = Field(default=500, description="Maximum number of aliases, with fragments expanded.")
     document_cache_size: Annotated[Number, Field(ge=0)] = Field(
-        default=1000, description="Checked documents that are kept, by their text."
+        default=1000, description="Maximum number of validated documents in the cache."
     )
 
 
 class StreamSettings(Section):
-    """The stream and those who follow it."""
+    """The stream, its connections and its subscriptions."""
 
     partition_size: Annotated[Number, Field(ge=1_000_000)] = Field(
         default=10_000_000, description="Positions in one partition of the stream's table."
     )
     retention_hours: Count | None = Field(
         default=None,
-        description="Hours that messages are kept; without, for ever. What the relay has yet to publish or may have to "
-        "send again stays longer; events are never removed.",
+        description="Hours for which messages are kept; indefinitely if it is not set. Messages that the relay has yet "
+        "to publish, or may have to retry, are kept longer. Events are never removed.",
     )
-    ring_size: Count = Field(default=10_000, description="Newest messages that a process keeps at hand.")
-    checkpoint_seconds: Seconds = Field(default=10, description="Seconds of silence after which a checkpoint is sent.")
-    poll_seconds: Seconds = Field(default=1, description="Seconds between looks at the stream when no notice arrives.")
-    max_frame_bytes: Count = Field(default=1024**2, description="Largest WebSocket frame from a client, in bytes.")
+    ring_size: Count = Field(default=10_000, description="Number of newest messages that a process keeps in memory.")
+    checkpoint_seconds: Seconds = Field(
+        default=10, description="Seconds without a message after which a subscriber gets a checkpoint."
+    )
+    poll_seconds: Seconds = Field(
+        default=1, description="Seconds between reads of the stream if no notification arrives."
+    )
+    max_frame_bytes: Count = Field(
+        default=1024**2, description="Maximum size of a WebSocket frame from a client, in bytes."
+    )
     connection_init_timeout_seconds: Seconds = Field(
-        default=3, description="Seconds a WebSocket has to send `connection_init`."
+        default=3, description="Seconds in which a WebSocket client must send `connection_init`."
     )
     ping_seconds: Seconds = Field(
         default=12,
-        description="Seconds between pings of a WebSocket, which is closed when nothing comes back until the next one; "
-        "and seconds of silence after which an event stream gets a comment.",
+        description="Seconds between pings of a WebSocket; it is closed if nothing is received before the next ping. "
+        "Also the idle seconds after which an event stream gets a comment.",
     )
     stalled_seconds: Seconds = Field(
         default=300,
-        description="Seconds that a WebSocket or event stream may leave unread what was sent to it, before it is "
-        "closed.",
+        description="Seconds for which the client of a WebSocket or event stream may leave data unread before the "
+        "connection is closed.",
     )
-    max_operations: Count = Field(default=100, description="Most operations at a time on one WebSocket.")
-    max_connections: Count = Field(default=10_000, description="Most WebSockets and event streams of one process.")
+    max_operations: Count = Field(default=100, description="Maximum number of concurrent operations on one WebSocket.")
+    max_connections: Count = Field(
+        default=10_000, description="Maximum number of WebSockets and event streams in one process."
+    )
     max_connections_per_actor: Count = Field(
         default=1_000,
-        description="Most WebSockets and event streams of one user in one process; who comes without credentials "
-        "counts as one user.",
+        description="Maximum number of WebSockets and event streams of one user in one process. All clients without "
+        "credentials count as one user.",
     )
-    max_subscriptions: Count = Field(default=20_000, description="Most subscriptions in one process.")
+    max_subscriptions: Count = Field(default=20_000, description="Maximum number of subscriptions in one process.")
     max_subscriptions_per_actor: Count = Field(
-        default=1_000, description="Most subscriptions of one user in one process, whichever tokens and keys they use."
+        default=1_000,
+        description="Maximum number of subscriptions of one user in one process, with all tokens and keys.",
     )

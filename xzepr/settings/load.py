@@ -1,4 +1,4 @@
-"""Reads every place that settings come from, and says where each came from, or all that is wrong with them at once."""
+"""Loads the settings from files, environment and command line; reports the origin of each, or all errors at once."""
 
 import os
 import re
@@ -21,13 +21,13 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings that hold together, and what is known about how they came to be."""
+    """Valid settings, and the origin of each."""
 
     settings: Settings
     origins: dict[str, str]
-    """For every dotted key: `default`, a file with its line, a variable, or `command line`."""
+    """By dotted key: `default`, a file and its line, an environment variable, or `command line`."""
     not_in_effect: list[str]
-    """Keys that somebody set, and that nothing obeys yet."""
+    """Keys that are set and have no effect yet."""
 
 
 def load(
@@ -37,106 +37,111 @@ def load(
     environ: Mapping[str, str] = os.environ,
     cwd: Path | None = None,
 ) -> LoadedSettings:
-    """The settings: defaults < config/default.yaml < config/{environment}.yaml < `config_file` < environment < `flags`.
+    """Loads the settings from all sources; each overrides the ones before it.
 
-    `flags` is by dotted key; None counts as not given. The files are looked for in `cwd`, by default the working
-    folder. Raises CannotStart with one message that lists every fault.
+    The sources are the defaults, config/default.yaml, config/{environment}.yaml, `config_file`, `environ` and `flags`.
+    `flags` is by dotted key; a flag of None is not set. The files are in `cwd`, by default the working folder. Raises
+    CannotStart with one message that lists all errors.
     """
-    faults: list[str] = []
-    given = _gather(cwd or Path.cwd(), config_file, environ, flags or {}, faults)
-    settings = _check(given, faults)
-    if settings is None or faults:
-        raise CannotStart(_message(faults))
-    origins = {name: given[name].origin if name in given else DEFAULT for name in keys()}
-    later = [name for name, key in keys().items() if name in given and not key.in_effect]
-    return LoadedSettings(settings, origins, later)
+    errors: list[str] = []
+    values = _gather(cwd or Path.cwd(), config_file, environ, flags or {}, errors)
+    settings = _check(values, errors)
+    if settings is None or errors:
+        raise CannotStart(_message(errors))
+    origins = {name: values[name].origin if name in values else DEFAULT for name in keys()}
+    not_in_effect = [name for name, key in keys().items() if name in values and not key.in_effect]
+    return LoadedSettings(settings, origins, not_in_effect)
 
 
 def _gather(
-    cwd: Path, config_file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], faults: list[str]
+    cwd: Path, config_file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], errors: list[str]
 ) -> dict[str, RawValue]:
     folder = cwd / "config"
-    everywhere = _optional(folder / "default.yaml", faults)
-    named = read_file(cwd / config_file, str(config_file), faults) if config_file else {}
-    variables = read_environment(environ, cwd, faults)
-    line = dict(_command_line(flags, faults))
-    # The environment decides which file is read, so that file cannot decide the environment.
-    chosen = {**everywhere, **named, **variables, **line}.get("environment", RawValue(Settings().environment, DEFAULT))
-    here: dict[str, RawValue] = {}
-    if isinstance(chosen.value, str) and re.fullmatch(r"[\w-]+", chosen.value):
-        here = _optional(folder / f"{chosen.value}.yaml", faults)
-    own = here.pop("environment", chosen)
-    if own.value != chosen.value:
-        faults.append(f"environment ({own.origin}) contradicts the one that chose this file ({chosen.origin})")
-    return {**everywhere, **here, **named, **variables, **line}
+    default_file = _read_optional(folder / "default.yaml", errors)
+    named_file = read_file(cwd / config_file, str(config_file), errors) if config_file else {}
+    variables = read_environment(environ, cwd, errors)
+    command_line = dict(_command_line(flags, errors))
+    default = RawValue(Settings().environment, DEFAULT)
+    environment = {**default_file, **named_file, **variables, **command_line}.get("environment", default)
+    environment_file: dict[str, RawValue] = {}
+    if isinstance(environment.value, str) and re.fullmatch(r"[\w-]+", environment.value):
+        environment_file = _read_optional(folder / f"{environment.value}.yaml", errors)
+    # The environment selects this file, so the file may not set another environment.
+    repeated = environment_file.pop("environment", environment)
+    if repeated.value != environment.value:
+        errors.append(
+            f"environment ({repeated.origin}) contradicts the one that chose this file ({environment.origin})"
+        )
+    return {**default_file, **environment_file, **named_file, **variables, **command_line}
 
 
-def _optional(path: Path, faults: list[str]) -> dict[str, RawValue]:
-    return read_file(path, f"config/{path.name}", faults, may_be_absent=True)
+def _read_optional(path: Path, errors: list[str]) -> dict[str, RawValue]:
+    return read_file(path, f"config/{path.name}", errors, may_be_absent=True)
 
 
-def _command_line(flags: Mapping[str, Any], faults: list[str]) -> Iterator[tuple[str, RawValue]]:
+def _command_line(flags: Mapping[str, Any], errors: list[str]) -> Iterator[tuple[str, RawValue]]:
     for name, value in flags.items():
         if name not in keys():
-            meant = nearest(name, keys())
-            faults.append(f"{name} (command line) is unknown" + (f"; did you mean {meant}?" if meant else ""))
+            suggestion = nearest(name, keys())
+            hint = f"; did you mean {suggestion}?" if suggestion else ""
+            errors.append(f"{name} (command line) is unknown{hint}")
         elif value is not None:
             yield name, RawValue(value, "command line")
 
 
 @dataclass(slots=True)
-class _Findings:
-    """What one round of checking found: what to say, and which keys to leave out of the next."""
+class _CheckErrors:
+    """The result of one failed check: messages, and the keys to leave out of the next check."""
 
-    faults: list[str] = field(default_factory=list[str])
-    bad: set[str] = field(default_factory=set[str])
+    messages: list[str] = field(default_factory=list[str])
+    invalid: set[str] = field(default_factory=set[str])
 
 
-def _check(given: dict[str, RawValue], faults: list[str]) -> Settings | None:
-    """The settings, or None with their faults added.
+def _check(values: dict[str, RawValue], errors: list[str]) -> Settings | None:
+    """Returns the settings; None if they are invalid, with the messages added to `errors`.
 
-    Contradictions are found only between settings that are right by themselves; so what is wrong is left out and the
-    rest is checked again, and an operator learns everything at once.
+    Contradictions are found only between values that are valid by themselves. The check is therefore repeated without
+    the invalid values, so that an operator gets all errors at once.
     """
-    bad: set[str] = set()
+    invalid: set[str] = set()
     while True:
-        rest = {name: found.value for name, found in given.items() if name not in bad}
+        rest = {name: raw.value for name, raw in values.items() if name not in invalid}
         try:
             settings = Settings.model_validate(_nested(rest))
         except ValidationError as error:
-            findings = _findings(error, given, bad)
+            result = _check_errors(error, values, invalid)
         else:
-            return None if bad else settings
-        faults += findings.faults
-        if findings.bad <= bad:
+            return None if invalid else settings
+        errors += result.messages
+        if result.invalid <= invalid:
             return None
-        bad |= findings.bad
+        invalid |= result.invalid
 
 
-def _findings(error: ValidationError, given: dict[str, RawValue], known_bad: set[str]) -> _Findings:
-    findings = _Findings()
+def _check_errors(error: ValidationError, values: dict[str, RawValue], reported: set[str]) -> _CheckErrors:
+    result = _CheckErrors()
     for detail in error.errors(include_url=False, include_input=False):
         names = _names(detail)
-        findings.bad |= set(names)
-        if known_bad.isdisjoint(names):
-            findings.faults.append(f"{_described(names, given)}: {_wrong(detail)}")
-    return findings
+        result.invalid |= set(names)
+        if reported.isdisjoint(names):
+            result.messages.append(f"{_described(names, values)}: {_cause(detail)}")
+    return result
 
 
 def _names(detail: ErrorDetails) -> list[str]:
-    """The dotted keys that an error is about: the one at its place, or those that a contradiction names."""
-    place = ".".join(part for part in detail["loc"] if isinstance(part, str))
+    """Returns the dotted keys that an error is about: the one at its location, or all that a contradiction names."""
+    location = ".".join(part for part in detail["loc"] if isinstance(part, str))
     if detail["type"] != "contradiction":
-        return [place]
-    named: Sequence[str] = detail.get("ctx", {})["keys"]
-    return [f"{place}.{name}" if place else name for name in named]
+        return [location]
+    contradicting: Sequence[str] = detail.get("ctx", {})["keys"]
+    return [f"{location}.{name}" if location else name for name in contradicting]
 
 
-def _described(names: list[str], given: dict[str, RawValue]) -> str:
-    return " and ".join(f"{name} ({given[name].origin if name in given else DEFAULT})" for name in names)
+def _described(names: list[str], values: dict[str, RawValue]) -> str:
+    return " and ".join(f"{name} ({values[name].origin if name in values else DEFAULT})" for name in names)
 
 
-def _wrong(detail: ErrorDetails) -> str:
+def _cause(detail: ErrorDetails) -> str:
     text = detail["msg"]
     for noise in ("Value error, ", "Input ", "String "):
         text = text.removeprefix(noise)
@@ -156,6 +161,6 @@ def _nested(flat: Mapping[str, object]) -> dict[str, Any]:
     return nested
 
 
-def _message(faults: list[str]) -> str:
-    head = "a setting cannot be used" if len(faults) == 1 else f"{len(faults)} settings cannot be used"
-    return "\n  ".join([f"{head}:", *faults])
+def _message(errors: list[str]) -> str:
+    head = "a setting cannot be used" if len(errors) == 1 else f"{len(errors)} settings cannot be used"
+    return "\n  ".join([f"{head}:", *errors])

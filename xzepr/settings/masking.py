@@ -1,4 +1,4 @@
-"""Settings as they may be shown: secrets masked, with their origins."""
+"""Settings for display: their values with masked secrets, and their origins."""
 
 import re
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from xzepr.settings.registry import keys
 
 MASK = "********"
 
-# Only an address of the plainest form is shown in part. Its query may hold a password too, so it is dropped; and an "@"
-# or "/" that stands in an unescaped password makes the whole fail to match.
+# Only an address of the simplest form is shown in part. Its query is masked, because it may contain a password. An
+# address with an unescaped "@" or "/" in its password does not match, and is masked as a whole.
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+]*://)((?P<user>[^\s:@/?#]*)(?P<password>:[^\s@/?#]*)?@)?"
     r"(?P<host>[^\s@/?#]*)(?P<path>/[^\s@?#]*)?(?P<query>\?[^\s@#]*)?"
@@ -23,17 +23,17 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ShownSetting:
-    """One line of `xzepr config`."""
+    """One setting as `xzepr config` prints it."""
 
     key: str
     value: str | int | float | bool | list[str] | None
-    """As JSON has it; None when unset, secrets masked."""
+    """A JSON value with masked secrets; None if the setting is unset."""
     origin: str
     in_effect: bool
 
 
 def shown_settings(loaded: LoadedSettings) -> list[ShownSetting]:
-    """Every setting in the order of the model, safe to print."""
+    """Returns all settings in the order of the model, safe to print."""
     return [
         ShownSetting(name, shown_value(value_of(loaded.settings, name)), loaded.origins[name], key.in_effect)
         for name, key in keys().items()
@@ -41,7 +41,7 @@ def shown_settings(loaded: LoadedSettings) -> list[ShownSetting]:
 
 
 def value_of(settings: Settings, name: str) -> object:
-    """The value of a dotted key."""
+    """Returns the value of a dotted key."""
     value: object = settings
     for part in name.split("."):
         value = getattr(value, part)
@@ -49,7 +49,7 @@ def value_of(settings: Settings, name: str) -> object:
 
 
 def shown_value(value: object) -> str | int | float | bool | list[str] | None:
-    """A setting's value as JSON can hold it, without its secret."""
+    """Returns a setting's value as a JSON value, with secrets masked."""
     if isinstance(value, SecretStr):
         return mask(value.get_secret_value())
     if isinstance(value, Path):
@@ -60,11 +60,11 @@ def shown_value(value: object) -> str | int | float | bool | list[str] | None:
         return int(value)
     if value is None or isinstance(value, str | int | float):
         return value
-    raise TypeError(f"a setting of type {type(value).__name__} needs a way to be shown")
+    raise TypeError(f"a setting of type {type(value).__name__} cannot be shown: add it here")
 
 
 def mask(secret: str) -> str:
-    """The secret with everything hidden but, for an address, its scheme, user, host and path."""
+    """Returns the mask instead of a secret. An address keeps its scheme, user, host and path."""
     match = _ADDRESS.fullmatch(secret)
     if match is None:
         return MASK

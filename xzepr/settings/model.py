@@ -1,4 +1,4 @@
-"""All settings, in one frozen value."""
+"""The model of all settings: one frozen value."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -14,14 +14,14 @@ from xzepr.settings.types import Folder, Section, contradiction
 
 
 class Settings(Section):
-    """All settings of one process. `Settings()` holds the defaults and reads nothing; `load` reads what is around."""
+    """All settings of one process. `Settings()` has the defaults; `load` reads files and the environment."""
 
     environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = Field(
-        default="development", description="Names the file `config/{environment}.yaml` that is read."
+        default="development", description="Selects the file `config/{environment}.yaml`."
     )
     data_dir: Folder = Field(
         default=Path("data"),
-        description="Folder of all local state, from the working folder: embedded database, keys, first password.",
+        description="Folder of all local data: the embedded database, keys, and the first password.",
     )
     server: ServerSettings = ServerSettings()
     work: WorkSettings = WorkSettings()
@@ -39,7 +39,7 @@ class Settings(Section):
     redis: RedisSettings = RedisSettings()
 
     @model_validator(mode="after")
-    def _largest_input_fits(self) -> Self:
+    def _check_input_sizes(self) -> Self:
         if self.events.max_payload_bytes > self.server.max_request_bytes:
             raise contradiction(
                 "the largest payload does not fit into the largest request",

@@ -1,4 +1,4 @@
-"""The reference page of all settings, written from the model, so that the two cannot differ."""
+"""The reference page of all settings, generated from their model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,21 +16,21 @@ _INTRODUCTION = """\
 
 <!-- Written by `xzepr config --reference`; a test compares. Change the descriptions in xzepr/settings/. -->
 
-Each place overrides those before it:
+Settings come from these sources. Each overrides the ones before it:
 
 1. the defaults below;
 2. `config/default.yaml` in the working folder;
-3. `config/{environment}.yaml` there, where the environment is `environment` below;
-4. the file given as `--config FILE`;
-5. the environment: `XZEPR__SERVER__PORT` is `server.port`. Lists have commas between their values, or are JSON. Every
-   secret can instead stand in a file: `XZEPR__DATABASE__URL_FILE=/run/secrets/url`. `DATABASE_URL`, `REDIS_URL` and
-   `APP_ENV` are other names for `database.url`, `redis.url` and `environment`; where both are set, `XZEPR__…` counts;
+3. `config/{environment}.yaml` in the same folder, where `{environment}` is the setting `environment`;
+4. the file of the option `--config FILE`;
+5. environment variables: `XZEPR__SERVER__PORT` sets `server.port`. A list is written with commas between its values, or
+   as JSON. A secret can also be read from a file: `XZEPR__DATABASE__URL_FILE=/run/secrets/url`. `DATABASE_URL`,
+   `REDIS_URL` and `APP_ENV` are aliases of `database.url`, `redis.url` and `environment`; `XZEPR__…` overrides them;
 6. options of the command, such as `--data-dir`.
 
-A key or variable that is not listed here, a value of the wrong kind, or two settings that contradict each other stop
-the start, with one message that lists all that is wrong. An empty variable unsets a setting that can be unset, and
-empties a list. Relative paths are taken from the working folder. `xzepr config` prints what is in force and where each
-value came from, secrets masked. Settings marked *not in effect yet* are accepted and checked, and change nothing.
+The hub does not start if a key or variable is not listed here, a value has the wrong type, or two settings contradict
+each other. One message lists all errors. An empty variable unsets an optional setting, and empties a list. Relative
+paths start at the working folder. `xzepr config` prints the settings in force and the origin of each, with secrets
+masked. Settings marked *not in effect yet* are validated and have no effect.
 
 Examples are in [`deploy/config/`](../../deploy/config/).
 """
@@ -46,8 +46,8 @@ _KINDS: dict[Any, str] = {
 
 
 def reference() -> str:
-    """The whole page, in Markdown."""
-    parts = [_INTRODUCTION, "## top\n\nWhat belongs to no section.\n\n" + _table("")]
+    """Returns the page in Markdown."""
+    parts = [_INTRODUCTION, "## top\n\nSettings outside the sections.\n\n" + _table("")]
     for name, section in sections().items():
         if any(key.section == name for key in keys().values()):
             parts.append(f"## {name}\n\n{section.__doc__}\n\n{_table(name)}")
@@ -56,17 +56,17 @@ def reference() -> str:
 
 def _table(section: str) -> str:
     rows = [_row(key) for key in keys().values() if key.section == section]
-    return "\n".join(["| key | takes | default | meaning |", "|---|---|---|---|", *rows, ""])
+    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
 def _row(key: Key) -> str:
     meaning = key.field.description or ""
     if not key.in_effect:
         meaning += " *Not in effect yet.*"
-    return f"| `{key.name}` | {_takes(key)} | {_default(key)} | {meaning} |"
+    return f"| `{key.name}` | {_type(key)} | {_default(key)} | {meaning} |"
 
 
-def _takes(key: Key) -> str:
+def _type(key: Key) -> str:
     kinds = [_kind(part) for part in parts_of(key.field.annotation) if part is not NoneType]
     return ", ".join([" or ".join(kinds), *_bounds(key)])
 

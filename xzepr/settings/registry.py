@@ -1,4 +1,4 @@
-"""The table of all keys, read off the model: what each is called, here and in the environment, and what it takes."""
+"""The table of all settings: their names in files and in the environment, and their types, taken from the model."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -19,53 +19,57 @@ ALIASES = {"APP_ENV": "environment", "DATABASE_URL": "database.url", "REDIS_URL"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting. `name` is dotted (`server.port`); `variable` is its name in the environment."""
+    """A setting. `name` is its dotted key (`server.port`)."""
 
     name: str
     field: FieldInfo
     secret: bool
-    many: bool
-    """Takes a list."""
+    is_list: bool
+    """Whether its value is a list."""
     optional: bool
-    """May be unset."""
+    """Whether it may be unset."""
     in_effect: bool
-    """False: accepted, and nothing obeys it yet."""
+    """False if it is accepted and has no effect yet."""
 
     @property
     def variable(self) -> str:
+        """The name of its environment variable."""
         return variable(self.name)
 
     @property
     def section(self) -> str:
-        """The name of the section that holds it; empty at the top."""
+        """The dotted name of its section; empty for a setting outside the sections."""
         return self.name.rpartition(".")[0]
 
 
 def variable(name: str) -> str:
-    """The environment's name for a dotted one."""
+    """Returns the name of the environment variable for a dotted key."""
     return PREFIX + name.upper().replace(".", "__")
 
 
 @cache
 def keys() -> dict[str, Key]:
-    """Every setting by its dotted name, in the order of the model."""
+    """Returns all settings by dotted key, in the order of the model."""
     return {key.name: key for key in _walk(Settings, "")}
 
 
 @cache
 def sections() -> dict[str, type[Section]]:
-    """Every section by its dotted name."""
+    """Returns all sections by dotted name."""
     return dict(_sections(Settings, ""))
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, if one is close: by its spelling, or as the same word elsewhere."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Returns the name that an unknown one probably stands for; None if none is close.
+
+    A name is close if its spelling is similar, or if it has the same last part in another section.
+    """
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     if close:
         return close[0]
-    word = name.rpartition(".")[2]
-    return next((other for other in known if other.rpartition(".")[2] == word), None)
+    last = name.rpartition(".")[2]
+    return next((other for other in names if other.rpartition(".")[2] == last), None)
 
 
 def _walk(model: type[Section], prefix: str) -> Iterator[Key]:
@@ -96,14 +100,14 @@ def _key(name: str, field: FieldInfo) -> Key:
         name,
         field,
         secret=SecretStr in parts,
-        many=any(get_origin(part) is tuple for part in parts),
+        is_list=any(get_origin(part) is tuple for part in parts),
         optional=NoneType in parts,
         in_effect=not any(isinstance(mark, NotInEffectYet) for mark in field.metadata),
     )
 
 
 def parts_of(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation allows, without its rules."""
+    """Yields the types that an annotation allows, without its constraints."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from parts_of(get_args(annotation)[0])

@@ -1,4 +1,4 @@
-"""Settings of identity and access: accounts, tokens, other origins, rate limits."""
+"""Settings of accounts, tokens, cross-origin requests and rate limits."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -9,21 +9,22 @@ from xzepr.settings.types import LATER, Count, Number, Origin, Section, Text, co
 
 
 class AuthSettings(Section):
-    """Signing in, and the first user."""
+    """Logins, and the first user."""
 
     admin_username: Annotated[str, Field(min_length=1, max_length=255)] = Field(
-        default="admin", description="Name of the user that the first start makes."
+        default="admin", description="User name of the administrator that the first start creates."
     )
     admin_password: SecretStr | None = Field(
-        default=None, description="Password of that user. Without it, the first start makes one up and shows it once."
+        default=None,
+        description="Password of that administrator. By default, the first start generates one and shows it once.",
     )
     login_failures_per_minute: Count = Field(
-        default=10, description="Failed logins a minute for one user name, after which the next are refused unread."
+        default=10, description="Failed logins per minute for one user name; further ones are rejected without a check."
     )
-    password_min_length: Count = Field(default=12, description="Shortest password that is accepted, in characters.")
+    password_min_length: Count = Field(default=12, description="Minimum length of a password, in characters.")
 
     @model_validator(mode="after")
-    def _own_rule_is_kept(self) -> Self:
+    def _check_password_length(self) -> Self:
         password = self.admin_password
         if password is not None and len(password.get_secret_value()) < self.password_min_length:
             raise contradiction("the password is too short", "admin_password", "password_min_length")
@@ -31,52 +32,58 @@ class AuthSettings(Section):
 
 
 class JwtSettings(Section):
-    """The access tokens that `login` gives."""
+    """The access tokens that `login` returns."""
 
     private_key_path: Path | None = Field(
         default=None,
-        description="RSA key that signs tokens, PEM. Needed with `database.url`: `xzepr keys init` makes a pair. "
-        "Without `database.url`, the first start makes one in `data_dir`.",
+        description="RSA private key (PEM) that signs tokens. Required with `database.url`; `xzepr keys init` creates "
+        "a key pair. Without `database.url`, the first start creates one in `data_dir`.",
     )
-    public_key_path: Path | None = Field(default=None, description="Its public half, PEM.")
-    issuer: Text = Field(default="xzepr", description="The `iss` that tokens carry and must carry.")
-    audience: Text = Field(default="xzepr", description="The `aud` that tokens carry and must carry.")
-    access_token_expiration: Count = Field(default=900, description="Seconds that an access token is valid.")
+    public_key_path: Path | None = Field(default=None, description="The public key (PEM) of that pair.")
+    issuer: Text = Field(
+        default="xzepr", description="The `iss` claim of tokens; tokens with another one are rejected."
+    )
+    audience: Text = Field(
+        default="xzepr", description="The `aud` claim of tokens; tokens with another one are rejected."
+    )
+    access_token_expiration: Count = Field(default=900, description="Seconds for which an access token is valid.")
     refresh_token_expiration: Annotated[Count, LATER] = Field(
-        default=86_400, description="Seconds that a refresh token is valid."
+        default=86_400, description="Seconds for which a refresh token is valid."
     )
 
     @model_validator(mode="after")
-    def _keys_come_in_pairs(self) -> Self:
+    def _check_key_pair(self) -> Self:
         if (self.private_key_path is None) != (self.public_key_path is None):
             raise contradiction("a key pair needs both of its files", "private_key_path", "public_key_path")
         return self
 
 
 class CorsSettings(Section):
-    """Pages from other origins."""
+    """Cross-origin requests of browsers."""
 
     allowed_origins: tuple[Origin, ...] = Field(
         default=(), description="Origins, besides the hub's own, from which browsers may open a WebSocket."
     )
-    allow_credentials: Annotated[bool, LATER] = Field(default=False, description="Let other origins send credentials.")
+    allow_credentials: Annotated[bool, LATER] = Field(
+        default=False, description="Allow other origins to send credentials."
+    )
     max_age_seconds: Annotated[Number, Field(ge=0), LATER] = Field(
-        default=600, description="Seconds that a browser may remember the answer to a preflight."
+        default=600, description="Seconds for which a browser may cache the response to a preflight request."
     )
 
 
 class RateLimitSettings(Section):
-    """Requests a minute."""
+    """Rate limits, in requests per minute."""
 
     anonymous_rpm: Annotated[Count, LATER] = Field(
-        default=60, description="Requests a minute from one address, not signed in."
+        default=60, description="Requests per minute from one address without credentials."
     )
-    authenticated_rpm: Annotated[Count, LATER] = Field(default=600, description="Requests a minute from one user.")
-    admin_rpm: Annotated[Count, LATER] = Field(default=6000, description="Requests a minute from one admin.")
+    authenticated_rpm: Annotated[Count, LATER] = Field(default=600, description="Requests per minute from one user.")
+    admin_rpm: Annotated[Count, LATER] = Field(default=6000, description="Requests per minute from one administrator.")
 
 
 class SecuritySettings(Section):
-    """What is let in from elsewhere, and how often."""
+    """Cross-origin requests and rate limits."""
 
     cors: CorsSettings = CorsSettings()
     rate_limit: RateLimitSettings = RateLimitSettings()

@@ -1,4 +1,4 @@
-"""Settings of the processes: where they listen, what one request may take, and how they are observed."""
+"""Settings of the processes: addresses, limits of requests, logs, metrics and traces."""
 
 from typing import Annotated, Literal
 
@@ -8,39 +8,38 @@ from xzepr.settings.types import LATER, Count, Host, HttpUrl, Number, Seconds, S
 
 
 class ServerSettings(Section):
-    """Where the hub listens, and what it takes from one request."""
+    """Addresses of the hub, and limits of one request."""
 
-    host: Text = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all of them.")
-    port: Annotated[Number, Field(ge=0, le=65535)] = Field(default=8042, description="TCP port; 0 takes a free one.")
+    host: Text = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
+    port: Annotated[Number, Field(ge=0, le=65535)] = Field(default=8042, description="TCP port; 0 for any free port.")
     workers: Annotated[Count, Field(le=64)] = Field(
         default=1,
-        description="Processes that `xzepr serve` serves with, all on this port; with more than 1 one more "
-        "looks after them.",
+        description="Number of processes with which `xzepr serve` serves this port; if more than 1, another process "
+        "supervises them.",
     )
-    enable_https: Annotated[bool, LATER] = Field(default=False, description="Serve TLS. End TLS in front of the hub.")
+    enable_https: Annotated[bool, LATER] = Field(
+        default=False, description="Serve TLS. Use a proxy in front of the hub instead."
+    )
     allowed_hosts: tuple[Host, ...] = Field(
         default=(),
-        description="Host names that requests may name besides the hub's own address and that of `public_url`.",
+        description="Allowed `Host` names of requests, besides the hub's own address and that of `public_url`.",
     )
-    public_url: HttpUrl | None = Field(
-        default=None, description="The address by which clients reach the hub, for links to it."
-    )
+    public_url: HttpUrl | None = Field(default=None, description="URL by which clients reach the hub, for links to it.")
     shutdown_timeout_seconds: Seconds = Field(
         default=20,
-        description="Seconds in which the hub ends when it is told to stop; what clients have under way is given most "
-        "of them.",
+        description="Seconds within which the hub ends after a stop signal; requests in flight get most of this time.",
     )
-    max_request_bytes: Count = Field(default=16 * 1024**2, description="Largest request body, in bytes.")
-    request_timeout_seconds: Seconds = Field(default=30, description="Seconds after which a request is given up.")
+    max_request_bytes: Count = Field(default=16 * 1024**2, description="Maximum size of a request body, in bytes.")
+    request_timeout_seconds: Seconds = Field(default=30, description="Seconds after which a request fails.")
 
 
 class WorkSettings(Section):
-    """`xzepr work`, a process that relays into Kafka and keeps house, and serves nobody."""
+    """`xzepr work`, a process that runs the relay and the clean-up tasks without serving clients."""
 
     port: Annotated[Number, Field(ge=0, le=65535)] | None = Field(
         default=None,
-        description="TCP port at `server.host` where `xzepr work` answers `/health` and `/metrics`, 0 for a free one; "
-        "without, it listens nowhere.",
+        description="TCP port at `server.host` on which `xzepr work` serves `/health` and `/metrics`; 0 for any free "
+        "port. If it is not set, `xzepr work` does not listen.",
     )
 
 
@@ -48,15 +47,18 @@ class TelemetrySettings(Section):
     """Logs, metrics and traces."""
 
     jaeger_endpoint: Annotated[Text | None, LATER] = Field(
-        default=None, description="Jaeger's own protocol. Jaeger takes OTLP: set `telemetry.otlp_endpoint`."
+        default=None, description="Jaeger's own protocol. Jaeger accepts OTLP: use `telemetry.otlp_endpoint`."
     )
     otlp_endpoint: HttpUrl = Field(
-        default="http://localhost:4318", description="Where traces go, as OTLP over HTTP, when `tracing_enabled`."
+        default="http://localhost:4318",
+        description="URL to which traces are sent, as OTLP over HTTP, if `tracing_enabled`.",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
-        default="info", description="Least level that is logged."
+        default="info", description="Minimum level of logged messages."
     )
-    json_logs: bool | None = Field(default=None, description="Log lines as JSON; when not set, unless on a terminal.")
+    json_logs: bool | None = Field(
+        default=None, description="Log as JSON; by default, unless the log goes to a terminal."
+    )
     metrics_enabled: bool = Field(default=True, description="Serve `/metrics`.")
-    tracing_enabled: bool = Field(default=False, description="Trace requests; costs about 160 µs for each.")
+    tracing_enabled: bool = Field(default=False, description="Trace requests; this costs about 160 µs per request.")
     service_name: Text = Field(default="xzepr", description="The name of this service in traces.")

@@ -8,33 +8,35 @@ from xzepr.settings.types import LATER, Count, Number, PostgresUrl, Seconds, Sec
 
 
 class DatabaseSettings(Section):
-    """PostgreSQL: an address, or none for the embedded server in `data_dir`."""
+    """PostgreSQL: an external server, or the embedded one in `data_dir`."""
 
     url: PostgresUrl | None = Field(
         default=None,
-        description="PostgreSQL 15 or newer. Without it, the hub runs a PostgreSQL of its own in `data_dir`.",
+        description="URL of a PostgreSQL 15 or newer. By default, the hub runs an embedded PostgreSQL in `data_dir`.",
     )
-    max_connections: Count = Field(default=10, description="Most connections that one process holds in its pool.")
-    min_connections: Annotated[Number, Field(ge=0)] = Field(default=2, description="Connections kept open when idle.")
+    max_connections: Count = Field(default=10, description="Maximum number of connections in the pool of one process.")
+    min_connections: Annotated[Number, Field(ge=0)] = Field(
+        default=2, description="Number of connections that stay open when idle."
+    )
     connection_timeout_seconds: Seconds = Field(default=5, description="Seconds to wait for a connection.")
     statement_timeout_seconds: Seconds = Field(
-        default=30, description="Seconds after which PostgreSQL ends a statement."
+        default=30, description="Seconds after which PostgreSQL cancels a statement."
     )
     lock_timeout_seconds: Seconds = Field(
-        default=10, description="Seconds to wait for a lock, the writer's among them."
+        default=10, description="Seconds to wait for a lock, such as the writer lock."
     )
     idle_in_transaction_timeout_seconds: Seconds = Field(
-        default=10, description="Seconds after which PostgreSQL ends a transaction that has gone silent."
+        default=10, description="Seconds after which PostgreSQL terminates an idle transaction."
     )
 
     @model_validator(mode="after")
-    def _pool_has_room(self) -> Self:
+    def _check_pool_size(self) -> Self:
         if self.min_connections > self.max_connections:
-            raise contradiction("the least is more than the most", "min_connections", "max_connections")
+            raise contradiction("the minimum is larger than the maximum", "min_connections", "max_connections")
         return self
 
 
 class RedisSettings(Section):
-    """A cache that several hub processes share."""
+    """A cache shared by several hub processes."""
 
     url: Annotated[SecretStr | None, LATER] = Field(default=None, description="redis:// address.")

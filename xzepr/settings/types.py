@@ -1,4 +1,4 @@
-"""The kinds of value that settings are made of, and the marker for those that are accepted and not in effect yet."""
+"""The types of settings' values, and the marker of settings without effect."""
 
 import re
 from pathlib import Path
@@ -9,33 +9,33 @@ from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, refusing keys it does not know, its defaults held to the same rules."""
+    """A section of the settings. It is frozen, rejects unknown keys, and validates its defaults too."""
 
-    # What is refused may be a secret: a validation error that reaches a log must not carry it.
+    # A rejected value may be a secret, and validation errors may be logged.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
 
 def contradiction(message: str, *keys: str) -> PydanticCustomError:
-    """Two settings that exclude each other; `keys` lets the loader say where each came from."""
+    """Returns an error about settings that exclude each other. The loader reports the origin of each of the `keys`."""
     return PydanticCustomError("contradiction", "{problem}", {"problem": message, "keys": keys})
 
 
 class NotInEffectYet:
-    """Marks a setting that is read and checked, and that nothing obeys yet; `xzepr config` says so when it is set."""
+    """Marks a setting that is validated and has no effect yet. `xzepr config` shows the mark if it is set."""
 
 
 LATER = NotInEffectYet()
 
 
-def _refuse_bool(value: object) -> object:
-    """Python counts True as 1: `port: yes` in YAML would be port 1."""
+def _reject_bool(value: object) -> object:
+    """Rejects booleans as numbers: in Python True is 1, so `port: yes` in YAML would mean port 1."""
     if isinstance(value, bool):
         raise ValueError("should be a number, not true or false")
     return value
 
 
 def lower(value: object) -> object:
-    """Text in lower case: INFO is as good as info."""
+    """Returns text in lower case, so that INFO is accepted for info. Other values stay as they are."""
     return value.lower() if isinstance(value, str) else value
 
 
@@ -58,7 +58,7 @@ def _host(value: str) -> str:
 
 
 def _folder(value: object) -> object:
-    # An empty path is the working folder, which nobody means by an empty variable.
+    # Path("") is the working folder, which an empty variable is not meant to select.
     if value == "":
         raise ValueError("should name a folder")
     return value
@@ -70,9 +70,9 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
-Number = Annotated[int, BeforeValidator(_refuse_bool)]
+Number = Annotated[int, BeforeValidator(_reject_bool)]
 Count = Annotated[Number, Field(ge=1)]
-Seconds = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_reject_bool), Field(gt=0, allow_inf_nan=False)]
 Origin = Annotated[str, AfterValidator(_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]
