@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from xzepr.core.errors import CannotStart
-from xzepr.settings import Loaded, Settings, load
+from xzepr.settings import LoadedSettings, Settings, load
+from xzepr.settings.masking import MASK, mask, shown_settings
 from xzepr.settings.registry import keys
-from xzepr.settings.masking import MASK, masked, shown
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadedSettings]
 ErrorMessage = Callable[..., str]
 
 
@@ -25,7 +25,7 @@ def read(tmp_path: Path) -> Load:
         environ: Mapping[str, str] | None = None,
         flags: Mapping[str, Any] | None = None,
         config: str | None = None,
-    ) -> Loaded:
+    ) -> LoadedSettings:
         for name, text in (files or {}).items():
             path = tmp_path / name
             path.parent.mkdir(exist_ok=True)
@@ -282,15 +282,15 @@ def test_error_message_contains_no_secret(error_message: ErrorMessage, source: d
     ],
 )
 def test_masked_secret_shows_only_a_plain_url(secret: str, expected: str) -> None:
-    assert masked(secret) == expected
+    assert mask(secret) == expected
 
 
 def test_shown_settings_contain_no_secret(read: Load) -> None:
     secrets = {key.variable: f"postgresql://u:{SECRET}@h/d" for key in keys().values() if key.secret}
     sasl = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "relay"}
     loaded = read(environ=secrets | {f"XZEPR__KAFKA__{name}": value for name, value in sasl.items()})
-    assert {line.key for line in shown(loaded)} == set(keys())
-    assert SECRET not in repr(shown(loaded))
+    assert {line.key for line in shown_settings(loaded)} == set(keys())
+    assert SECRET not in repr(shown_settings(loaded))
     assert SECRET not in repr(loaded)
 
 
