@@ -25,7 +25,7 @@ import asyncio, pathlib, sys
 from xzepr.infra.embedded import EmbeddedPostgres
 
 async def main():
-    server = await EmbeddedPostgres.start(pathlib.Path(sys.argv[1]), say=print)
+    server = await EmbeddedPostgres.start(pathlib.Path(sys.argv[1]), report=print)
     print("ready", flush=True)
     await asyncio.sleep(600)
 
@@ -192,7 +192,7 @@ def test_orphaned_database_is_taken_over(data_dir: Path) -> None:
     pid = _kill_hub(data_dir, "other")
     assert _alive(pid)
     lines: list[str] = []
-    with embedded(data_dir, say=lines.append) as server:
+    with embedded(data_dir, report=lines.append) as server:
         assert _without_waiting(lines) == [f"stopping the database that an earlier server left running (pid {pid})"]
         assert not _alive(pid)
         _write(server)
@@ -219,7 +219,7 @@ def test_unrelated_process_with_recorded_pid_is_not_stopped(data_dir: Path) -> N
         os.chown(pid_file, *_owner(data_dir / "postgres"))
         pid_file.chmod(0o600)
         lines: list[str] = []
-        with embedded(data_dir, say=lines.append):
+        with embedded(data_dir, report=lines.append):
             assert unrelated_process.poll() is None
             assert _without_waiting(lines) == []
     finally:
@@ -265,7 +265,7 @@ def test_long_recovery_is_reported(data_dir: Path) -> None:
     signal_file.touch()
     os.chown(signal_file, *_owner(data_dir / "postgres"))
     lines: list[str] = []
-    with embedded(data_dir, say=lines.append, settings={"restore_command": "sleep 2; exit 1"}):
+    with embedded(data_dir, report=lines.append, settings={"restore_command": "sleep 2; exit 1"}):
         assert "waiting for the database to recover" in lines[0]
 
 

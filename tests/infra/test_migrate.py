@@ -24,7 +24,7 @@ def upgrade() -> None:
 _SERVER = """
 import pathlib, sys
 from xzepr.infra.migrate import migrate
-migrate(sys.argv[1], say=print, folder=pathlib.Path(sys.argv[2]))
+migrate(sys.argv[1], report=print, folder=pathlib.Path(sys.argv[2]))
 """
 
 
@@ -79,7 +79,7 @@ def test_migration_needs_no_superuser(empty_database_url: str) -> None:
 
 
 async def test_concurrent_servers_migrate_once(empty_database_url: str) -> None:
-    applied = await asyncio.gather(*(asyncio.to_thread(migrate, empty_database_url, say=print) for _ in range(4)))
+    applied = await asyncio.gather(*(asyncio.to_thread(migrate, empty_database_url, report=print) for _ in range(4)))
     assert sorted(applied, reverse=True) == [all_revisions(), [], [], []]
 
 
@@ -133,7 +133,7 @@ async def test_waiting_for_another_migration_is_reported(empty_database_url: str
 
     with psycopg.connect(empty_database_url, autocommit=True) as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", [0x787A657072])
-        waiting = asyncio.create_task(asyncio.to_thread(migrate, empty_database_url, say=report))
+        waiting = asyncio.create_task(asyncio.to_thread(migrate, empty_database_url, report=report))
         assert "waiting for another server" in await asyncio.wait_for(lines.get(), 10)
         assert pending(empty_database_url)
     assert await waiting

@@ -172,7 +172,7 @@ def test_external_database_needs_schema_before_keys(
 ) -> None:
     environ = {"DATABASE_URL": empty_database_url}
     assert "`xzepr migrate`" in start_error(folder, "--port", "0", environ={**environ, **keys})
-    migrate(empty_database_url, say=print)
+    migrate(empty_database_url, report=print)
     assert "`xzepr keys init`" in start_error(folder, "--port", "0", environ=environ)
     assert not (folder / "data").exists()
 
@@ -240,8 +240,8 @@ async def test_subscriber_sees_event_recorded_by_another_server(database_url: st
 
 async def test_server_recovers_when_the_database_returns(keys: dict[str, str]) -> None:
     with temporary_folder() as database, temporary_folder() as folder:
-        server = await EmbeddedPostgres.start(database / "data", say=print, settings=FAST)
-        await asyncio.to_thread(migrate, server.url, say=print)
+        server = await EmbeddedPostgres.start(database / "data", report=print, settings=FAST)
+        await asyncio.to_thread(migrate, server.url, report=print)
         with served(folder, environ={"DATABASE_URL": server.url, **keys}) as hub:
             client = await Client(hub.url).logged_in("admin", hub.admin_password)
             receiver = await client.receiver("build")
@@ -254,7 +254,7 @@ async def test_server_recovers_when_the_database_returns(keys: dict[str, str]) -
                 failed = await client(CREATE, input=new_event(receiver))
                 assert failed.codes[0] in ("UNAVAILABLE", "OVERLOADED"), failed.raw
                 assert failed.errors[0]["extensions"]["retryAfter"]
-                server = await EmbeddedPostgres.start(database / "data", say=print, settings=FAST)
+                server = await EmbeddedPostgres.start(database / "data", report=print, settings=FAST)
                 try:
                     created = await create_with_retries(client, receiver)
                     assert (await frames.message())["event"]["id"] == created["event"]["id"]

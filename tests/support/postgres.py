@@ -70,12 +70,12 @@ def databases() -> Generator[Databases]:
 
 @contextlib.contextmanager
 def embedded(
-    data_dir: Path, *, say: Callable[[str], None] = print, settings: Mapping[str, str] | None = None
+    data_dir: Path, *, report: Callable[[str], None] = print, settings: Mapping[str, str] | None = None
 ) -> Generator[EmbeddedPostgres]:
     """Runs an embedded PostgreSQL on its own event loop, so that a test can use another one."""
     loop = asyncio.new_event_loop()
     try:
-        server = loop.run_until_complete(EmbeddedPostgres.start(data_dir, report=say, settings=settings))
+        server = loop.run_until_complete(EmbeddedPostgres.start(data_dir, report=report, settings=settings))
         try:
             yield server
         finally:

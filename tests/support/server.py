@@ -51,13 +51,13 @@ class ServedHub:
         *arguments: str,
         port: int = 0,
         environ: Mapping[str, str] | None = None,
-        tied: bool = False,
+        end_with_thread: bool = False,
         command: str = "serve",
     ) -> "ServedHub":
         """Starts a hub and waits until it answers. Fails with the hub's output if it ends instead.
 
         `arguments` are options of `xzepr serve`, `environ` overrides its variables.
-        `tied`: the process ends with the thread that started it.
+        `end_with_thread`: the process ends with the thread that started it.
         `command`: "work" for a process that relays and answers only health requests.
         """
         program = [sys.executable, "-m", "xzepr", command, "--data-dir", str(data_dir), "--port", str(port), *arguments]
@@ -70,7 +70,7 @@ class ServedHub:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=die_with_parent if tied else None,
+            preexec_fn=die_with_parent if end_with_thread else None,
         )
         hub = cls("", variables["XZEPR__AUTH__ADMIN_PASSWORD"], data_dir, process)
         ready = Event()

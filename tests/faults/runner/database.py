@@ -118,7 +118,7 @@ class DatabaseServer:
 
     async def migrate(self) -> None:
         """Migrates the hub's database to the current schema."""
-        await asyncio.to_thread(migrate, self.url, say=lambda _: None)
+        await asyncio.to_thread(migrate, self.url, report=lambda _: None)
 
     async def stop(self) -> None:
         """Fast shutdown: ends every session and writes a checkpoint."""

@@ -41,7 +41,12 @@ class HubProcess:
     async def start(self) -> None:
         """Starts a process and waits until it answers."""
         process = await asyncio.to_thread(
-            ServedHub.start, self.data_dir, port=self.port, environ=self.environ, tied=True, command=self.command
+            ServedHub.start,
+            self.data_dir,
+            port=self.port,
+            environ=self.environ,
+            end_with_thread=True,
+            command=self.command,
         )
         self.processes.append(process)
 
