@@ -177,7 +177,7 @@ async def test_held_writer_lock_raises_overloaded(database_url: str):
     async with running_hub(database_url, database={"lock_timeout_seconds": 1}) as hub:
         build = await new_receiver(hub)
         async with writer_lock_held(database_url):
-            with pytest.raises(Overloaded, match="another writer holds the stream") as error:
+            with pytest.raises(Overloaded, match="another writer has locked the stream") as error:
                 await hub.recorder.record(MANAGER, new_event(build))
             assert error.value.retry_after == 1
         assert await events_stored(database_url) == 0
@@ -247,7 +247,7 @@ async def test_stopping_recorder_finishes_current_batch(database_url: str):
             stop = asyncio.create_task(second_context.__aexit__(None, None, None))
             await until(lambda: stop.done() or second.recorder.queue_length == 1)
         assert (await first).event.name == "current"
-        with pytest.raises(Overloaded, match="stopping"):
+        with pytest.raises(Overloaded, match="shutting down"):
             await waiting
         await stop
         assert await execute(database_url, "SELECT name FROM events") == [("current",)]
