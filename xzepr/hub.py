@@ -87,12 +87,19 @@ class Hub(Core):
             lifetime=timedelta(seconds=settings.jwt.access_token_expiration),
         )
         receivers = Receivers(db, stream, settings.events)
-        payload_validation = PayloadValidator(db)
-        recorder = Recorder(db, stream, payload_validation, settings.events, settings.recorder, metrics.batch_committed)
+        payload_validator = PayloadValidator(db)
+        recorder = Recorder(
+            db,
+            stream,
+            payload_validator,
+            limits=settings.events,
+            settings=settings.recorder,
+            observe=metrics.batch_committed,
+        )
         stream.on_commit.append(feed.accept_committed)
         stream.on_commit.append(lambda tx: _count_committed(metrics, tx.messages))
-        feed.on_messages.append(payload_validation.forget_changed)
-        feed.on_reset.append(payload_validation.clear)
+        feed.on_messages.append(payload_validator.forget_changed)
+        feed.on_reset.append(payload_validator.clear)
         return cls(
             settings=settings,
             process=core.process,
@@ -113,7 +120,9 @@ class Hub(Core):
                 observe_login=metrics.login_attempted,
             ),
             receivers=receivers,
-            groups=Groups(db, stream, receivers, settings.groups, settings.events),
+            groups=Groups(
+                db=db, stream=stream, receivers=receivers, limits=settings.groups, text_limits=settings.events
+            ),
             recorder=recorder,
         )
 

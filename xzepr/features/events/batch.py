@@ -1,4 +1,4 @@
-"""One batch of events in one transaction: read what it needs, judge each in order, write it all."""
+"""A batch of events that the recorder writes in one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from xzepr.infra.db import Connection
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The idempotency key was used before: the answer is the event that stands at this position."""
+    """The outcome of an event whose idempotency key was used before, for the event at `position`."""
 
     position: int
 
@@ -28,34 +28,36 @@ Outcome = Recorded | Repeat | Problem
 
 
 class Batch:
-    """The events of one transaction, each with what became of it."""
+    """The events of one transaction: `read` what they need, `add` each in order, `write` them all."""
 
     def __init__(
-        self, tx: WriteTransaction, admitting: BatchValidator, gates: GateBatch, keys: Sequence[store.UsedKey]
+        self, tx: WriteTransaction, validator: BatchValidator, gates: GateBatch, used_keys: Sequence[store.UsedKey]
     ):
         self._tx = tx
-        self._validator = admitting
+        self._validator = validator
         self._gates = gates
-        self._keys = {(key.owner_id, key.key): key for key in keys}
+        self._keys = {(key.owner_id, key.key): key for key in used_keys}
         self._new_keys: list[store.UsedKey] = []
         self._events: list[Event] = []
 
     @classmethod
-    async def read(cls, tx: WriteTransaction, admission: PayloadValidator, pendings: Sequence[Pending]) -> "Batch":
-        """Reads receivers, gates and idempotency keys of the batch under the lock."""
+    async def read(cls, tx: WriteTransaction, validator: PayloadValidator, pendings: Sequence[Pending]) -> "Batch":
+        """Reads receivers, gates and idempotency keys of the batch under the writer lock."""
         connection = tx.connection
         receiver_ids = {pending.accepted.new.receiver_id for pending in pendings}
-        keyed = [
+        owned_keys = [
             (pending.actor.id, key) for pending in pendings if (key := pending.accepted.new.idempotency_key) is not None
         ]
-        used = await store.used_keys(connection, [id for id, _ in keyed], [key for _, key in keyed]) if keyed else None
-        standings = await admission.read_states(connection, receiver_ids)
+        used_keys = None
+        if owned_keys:
+            used_keys = await store.used_keys(connection, [id for id, _ in owned_keys], [key for _, key in owned_keys])
+        states = await validator.read_states(connection, receiver_ids)
         gates = await GateBatch.read(connection, receiver_ids, {pending.accepted.unit_id for pending in pendings})
-        admitting = BatchValidator(admission, connection, await standings.fetchall())
-        return cls(tx, admitting, gates, await used.fetchall() if used else [])
+        batch_validator = BatchValidator(validator, connection, await states.fetchall())
+        return cls(tx, batch_validator, gates, await used_keys.fetchall() if used_keys else [])
 
     async def add(self, pending: Pending) -> Outcome:
-        """Gives one event its place, or says why not."""
+        """Gives an event its position and appends its message; returns a Repeat or a Problem if it is not recorded."""
         accepted, actor = pending.accepted, pending.actor
         try:
             if (repeat := self._find_repeat(actor, accepted)) is not None:
@@ -71,12 +73,12 @@ class Batch:
 
     def _find_repeat(self, actor: Actor, accepted: Accepted) -> Repeat | None:
         key = accepted.new.idempotency_key
-        used = None if key is None else self._keys.get((actor.id, key))
-        if used is None:
+        used_key = None if key is None else self._keys.get((actor.id, key))
+        if used_key is None:
             return None
-        if used.digest != accepted.digest:
+        if used_key.digest != accepted.digest:
             raise Conflict("this idempotency key was used for an event with other content", field="idempotency_key")
-        return Repeat(used.position)
+        return Repeat(used_key.position)
 
     def _record(self, actor: Actor, accepted: Accepted, event: Event) -> Recorded:
         message = self._tx.append(
@@ -84,14 +86,14 @@ class Batch:
         )
         self._events.append(event)
         if (key := accepted.new.idempotency_key) is not None:
-            used = store.UsedKey(actor.id, key, accepted.digest, event.position)
-            self._keys[actor.id, key] = used
-            self._new_keys.append(used)
+            used_key = store.UsedKey(actor.id, key, accepted.digest, event.position)
+            self._keys[actor.id, key] = used_key
+            self._new_keys.append(used_key)
         gates = self._gates.record(self._tx, actor, event)
         return Recorded(event, Cursor.of(message.position, message.id), gates, repeated=False)
 
     async def write(self, connection: Connection) -> None:
-        """Writes what was given a place; the stream's turn writes the messages."""
+        """Writes the recorded events, gates and idempotency keys. The write transaction writes the messages."""
         if not self._events:
             return
         await store.insert(connection, self._events)

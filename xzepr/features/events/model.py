@@ -1,4 +1,4 @@
-"""What it takes to record an event, and what comes back."""
+"""Events as clients report them, and the results of recording them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from xzepr.features.stream.model import Cursor, Event
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event as somebody reports it."""
+    """An event as a client reports it."""
 
     name: str
     version: str
@@ -22,19 +22,19 @@ class NewEvent:
     success: bool
     receiver_id: str
     created_at: datetime | None = None
-    """When it happened; None means now."""
+    """When the event happened. None if at the time of recording."""
     idempotency_key: str | None = None
-    """The same actor's same key, with the same content, is the same event."""
+    """An event with the same actor, key and content is recorded once."""
 
     @property
     def unit(self) -> Unit:
-        """What it is about."""
+        """The unit that the event reports on."""
         return Unit(self.name, self.version, self.release, self.platform_id, self.package)
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A new event that its receiver admits, before it has its place in the stream."""
+    """A valid new event that has no position in the stream yet."""
 
     id: str
     new: NewEvent
@@ -42,25 +42,26 @@ class Accepted:
     payload: bytes
     """Compact JSON text."""
     digest: bytes
-    """SHA-256 of everything that makes it this event and no other; for idempotency."""
+    """SHA-256 of the event's content. A repeated idempotency key must have the same digest."""
     receiver_revision: int
+    """The revision of the receiver's schema that accepted the payload; 0 before the payload is validated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The answer to a new event, given after COMMIT."""
+    """The result of reporting an event, available after COMMIT."""
 
     event: Event
     cursor: Cursor
     gates: tuple[Gate, ...]
-    """The gates of its receiver for its unit, as the event left them; for a repeat, as they are now."""
+    """The gates of the event's receiver for its unit: just after the event, or the current ones if it is repeated."""
     repeated: bool
-    """The idempotency key had been used for this very event before."""
+    """Whether an earlier call with the same idempotency key recorded the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a list shows; every given field must match."""
+    """Conditions on the events of a list. All fields that are not None must match."""
 
     receiver_id: str | None = None
     name: str | None = None
@@ -71,6 +72,6 @@ class EventFilter:
     success: bool | None = None
     unit_id: bytes | None = None
     recorded_from: datetime | None = None
-    """Recorded at this time or later."""
+    """Matches events recorded at this time or later."""
     recorded_before: datetime | None = None
-    """Recorded before this time."""
+    """Matches events recorded before this time."""

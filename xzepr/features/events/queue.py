@@ -1,4 +1,4 @@
-"""Events that wait for the recorder: bounded in number, bytes and time."""
+"""The queue of events that wait for the recorder, with limits on number, bytes and time."""
 
 import asyncio
 from collections import deque
@@ -10,28 +10,28 @@ from xzepr.core.errors import Overloaded, Problem
 from xzepr.features.events.model import Accepted, Recorded
 from xzepr.infra.concurrency import retrieve_exception
 
+# Of payloads in one transaction. A single larger event gets its own transaction.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-"""Of payloads in one transaction; a larger single event goes alone."""
-MAX_QUEUE_BYTES = 64 * 1024 * 1024
+MAX_QUEUE_BYTES = 64 * 1024 * 1024  # of payloads in the queue
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """One event on its way, and who waits for it."""
+    """A queued event, and the future that its caller awaits."""
 
     actor: Actor
     accepted: Accepted
     deadline: float
-    """On the loop's clock; past it, if its turn has not begun, it is refused."""
+    """On the event loop's clock. The event is rejected if its transaction has not begun by then."""
     result: "asyncio.Future[Recorded]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def size(self) -> int:
-        """Bytes of its payload."""
+        """The size of the payload in bytes."""
         return len(self.accepted.payload)
 
     def resolve(self, outcome: Recorded | Exception) -> None:
-        """Answers who waits, if somebody still does."""
+        """Completes the future, unless the caller has cancelled it."""
         if self.result.done():
             return
         if isinstance(outcome, Exception):
@@ -42,7 +42,7 @@ class Pending:
 
 
 class Queue:
-    """First in, first out. Full means refused at once, never memory."""
+    """A first-in, first-out queue. When it is full, new events are rejected at once."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -55,7 +55,7 @@ class Queue:
         return len(self._waiting)
 
     def put(self, pendings: Sequence[Pending]) -> None:
-        """Takes all of them, or raises Overloaded and takes none."""
+        """Appends all events, or none and raises Overloaded. Raises the problem of `close` if the queue is closed."""
         if self._closed is not None:
             raise self._closed
         size = sum(pending.size for pending in pendings)
@@ -66,7 +66,7 @@ class Queue:
         self._filled.set()
 
     async def take(self, limit: int) -> list[Pending]:
-        """Waits for the first, and takes what stands behind it, up to `most` events or MAX_BATCH_BYTES."""
+        """Waits for an event, then removes and returns up to `limit` events or MAX_BATCH_BYTES."""
         while not self._waiting:
             self._filled.clear()
             await self._filled.wait()
@@ -78,18 +78,18 @@ class Queue:
         return batch
 
     def reject_late(self, now: float) -> None:
-        """Refuses what has waited past its deadline. Deadlines grow along the queue."""
+        """Rejects events whose deadline has passed. The first event has the earliest deadline."""
         while self._waiting and self._waiting[0].deadline < now:
             self._pop().resolve(
-                Overloaded("the event waited too long for its turn; it was not recorded", retry_after=1)
+                Overloaded("the event waited too long in the queue; it was not recorded", retry_after=1)
             )
 
     def open(self) -> None:
-        """Somebody takes from now on."""
+        """Starts to accept events."""
         self._closed = None
 
     def close(self, problem: Problem) -> None:
-        """Nobody takes any more: refuses everything that waits, and whatever comes."""
+        """Rejects the events in the queue, and every event until `open`, with `problem`."""
         self._closed = problem
         while self._waiting:
             self._pop().resolve(problem)

@@ -1,8 +1,8 @@
-"""The recorder: turns concurrent creates into one transaction at a time.
+"""The recorder: writes concurrently reported events, one transaction at a time.
 
-What queued while the last batch committed is the next batch: no timer, at most 512. The recorder is a task of its own
-and callers await a future, so a client that hangs up cancels nothing. After a COMMIT with unknown outcome it looks the
-ids up on a new connection, behind the lock, and answers the truth.
+The events that queue up during a transaction are the next batch: up to `max_batch` of them, without a timer. The
+recorder runs in a separate task and callers await a future, so a client that disconnects cancels nothing. If the
+outcome of a COMMIT is unknown, the recorder looks up the ids on a new connection under the writer lock.
 """
 
 import asyncio
@@ -26,33 +26,31 @@ from xzepr.features.stream.service import Stream, WriteTransaction
 from xzepr.infra.db import Connection, ConnectionLost, Database, hang_up_after, translate_errors
 from xzepr.settings import EventSettings, RecorderSettings
 
-_GRACE_SECONDS = 2.0
-"""How much later than PostgreSQL's own limit on a transaction its answer may arrive."""
-_OUTCOME_TIMEOUT_SECONDS = 30.0
-"""How long the recorder tries to learn the outcome of a COMMIT before it says that it does not know."""
-_DISK_FULL_SECONDS = 30.0
+_GRACE_SECONDS = 2.0  # after PostgreSQL's time limit for the transaction, until its response must have arrived
+_OUTCOME_TIMEOUT_SECONDS = 30.0  # for learning the outcome of a COMMIT; then it is reported as unknown
+_DISK_FULL_SECONDS = 30.0  # the time for which a full disk is assumed to be still full
 _UNBLOCK_TIMEOUT_SECONDS = 5.0
-_EVENTS_PER_SLICE = 50
-"""Events of one call that are judged before others get their turn."""
+_EVENTS_PER_SLICE = 50  # events of one call that are validated before other tasks run
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class Recorder:
-    """Records events: validated before the lock, judged and written under it, answered after COMMIT."""
+    """Records events: validates them before the writer lock, writes them under it, and returns after COMMIT."""
 
     def __init__(
         self,
         db: Database,
         stream: Stream,
-        admission: PayloadValidator,
+        validator: PayloadValidator,
+        *,
         limits: EventSettings,
         settings: RecorderSettings,
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
-        """`observe(size, seconds)` is called after each COMMIT with the batch's size and how long it took."""
+        """`observe(size, seconds)` is called after each COMMIT with the size and the duration of the batch."""
         self._db = db
         self._stream = stream
-        self._validator = admission
+        self._validator = validator
         self._limits = limits
         self._settings = settings
         self._observe = observe
@@ -63,39 +61,44 @@ class Recorder:
 
     @property
     def queue_length(self) -> int:
-        """How many events wait for their turn."""
+        """The number of events that wait in the queue."""
         return len(self._queue)
 
     @property
     def has_disk_space(self) -> bool:
-        """Whether the disk under the database has taken what was recorded last; or may by now, after half a minute."""
-        at = self._disk_full_at
-        return at is None or time.monotonic() - at > _DISK_FULL_SECONDS
+        """Whether the database's disk has space: False for 30 s after a batch that found it full."""
+        full_at = self._disk_full_at
+        return full_at is None or time.monotonic() - full_at > _DISK_FULL_SECONDS
 
     async def record(self, actor: Actor, new: NewEvent) -> Recorded:
-        """Records one event; returns after COMMIT. Raises InvalidInput, Conflict, Overloaded (nothing was recorded),
-        or TimedOut (unknown; the same idempotency key tells)."""
+        """Records one event and returns after COMMIT.
+
+        Raises InvalidInput, NotFound, Conflict, Overloaded or Unavailable if it was not recorded, and TimedOut if that
+        is unknown: a call with the same idempotency key then returns the event or records it.
+        """
         actor.must(Permission.EVENT_CREATE)
         pending = self._pending(actor, await self._validate(actor, new))
         self._queue.put([pending])
         return await asyncio.shield(pending.result)
 
     async def record_all(self, actor: Actor, new_events: Sequence[NewEvent]) -> list[Recorded | Problem]:
-        """Records many, in order; each is answered by itself. Refused as a whole only when there are too many, or when
-        not all of the valid ones find room to wait."""
+        """Records several events in order, and returns a result or a problem for each.
+
+        Raises InvalidInput if there are too many, and Overloaded if the queue has no space for all the valid ones.
+        """
         actor.must(Permission.EVENT_CREATE)
         if len(new_events) > self._limits.max_batch_items:
-            raise InvalidInput.one("events", f"at most {self._limits.max_batch_items:,} events fit into one call")
-        answers: list[Recorded | Problem | Pending] = []
+            raise InvalidInput.one("events", f"at most {self._limits.max_batch_items:,} events are allowed in one call")
+        results: list[Problem | Pending] = []
         for index, new in enumerate(new_events):
             if index % _EVENTS_PER_SLICE == 0:
                 await asyncio.sleep(0)
             try:
-                answers.append(self._pending(actor, await self._validate(actor, new)))
+                results.append(self._pending(actor, await self._validate(actor, new)))
             except Problem as problem:
-                answers.append(problem)
-        self._queue.put([answer for answer in answers if isinstance(answer, Pending)])
-        return [await _result_of(answer) if isinstance(answer, Pending) else answer for answer in answers]
+                results.append(problem)
+        self._queue.put([result for result in results if isinstance(result, Pending)])
+        return [await _result_of(result) if isinstance(result, Pending) else result for result in results]
 
     async def _validate(self, actor: Actor, new: NewEvent) -> Accepted:
         accepted = rules.accept(new, self._limits)
@@ -108,7 +111,7 @@ class Recorder:
         return replace(accepted, receiver_revision=revision)
 
     async def _is_repeat(self, actor: Actor, accepted: Accepted) -> bool:
-        """Whether the event's key was used before: then a receiver that has changed since has no say in the answer."""
+        """Returns whether the idempotency key was used before, so that a receiver changed since does not matter."""
         if (key := accepted.new.idempotency_key) is None:
             return False
         async with self._db.read() as connection:
@@ -118,8 +121,8 @@ class Recorder:
         return Pending(actor, accepted, asyncio.get_running_loop().time() + self._settings.max_wait_seconds)
 
     async def run(self) -> None:
-        """Records until cancelled; then finishes the batch in hand and refuses what waits."""
-        sweeper = asyncio.create_task(self._reject_late_events())
+        """Records events until cancelled; then finishes the current batch and rejects the events in the queue."""
+        rejecter = asyncio.create_task(self._reject_late_events())
         self._queue.open()
         try:
             while True:
@@ -131,8 +134,8 @@ class Recorder:
                     await commit
                     raise
         finally:
-            sweeper.cancel()
-            self._queue.close(Overloaded("the hub is stopping; the event was not recorded", retry_after=1))
+            rejecter.cancel()
+            self._queue.close(Overloaded("the hub is shutting down; the event was not recorded", retry_after=1))
             await self._disconnect()
 
     async def _reject_late_events(self) -> None:
@@ -141,7 +144,7 @@ class Recorder:
             self._queue.reject_late(asyncio.get_running_loop().time())
 
     async def _commit(self, batch: Sequence[Pending]) -> None:
-        began = time.perf_counter()
+        started = time.perf_counter()
         outcomes: list[Outcome] = []
         try:
             async with translate_errors():
@@ -150,7 +153,7 @@ class Recorder:
             failure = error
         else:
             self._disk_full_at = None
-            self._observe(len(batch), time.perf_counter() - began)
+            self._observe(len(batch), time.perf_counter() - started)
             self._resolve(batch, outcomes)
             self._stream.publish_locally(tx)
             return
@@ -177,8 +180,7 @@ class Recorder:
                     work = await Batch.read(tx, self._validator, batch)
                     outcomes.extend([await work.add(pending) for pending in batch])
                     await work.write(connection)
-                # Leaving a pipeline can hide a statement's error behind "pipeline aborted"; asking for the answers
-                # first does not.
+                # Leaving the pipeline can replace a statement's error by "pipeline aborted"; a sync before it does not.
                 await pipeline.sync()
         return tx
 
@@ -202,15 +204,15 @@ class Recorder:
         except Exception as error:
             _fail_all([pending for pending, _ in repeats], error)
             return
-        found = {event.position: (event, gates[event.position]) for event in events}
+        by_position = {event.position: (event, gates[event.position]) for event in events}
         for pending, position in repeats:
-            event, its_gates = found[position]
-            pending.resolve(Recorded(event, Cursor.of(event.position, event.id), its_gates, repeated=True))
+            event, event_gates = by_position[position]
+            pending.resolve(Recorded(event, Cursor.of(event.position, event.id), event_gates, repeated=True))
 
     async def _retry_halves(self, batch: Sequence[Pending], error: Exception) -> None:
         if len(batch) == 1:
-            _log.error("recorder.refused", event_id=batch[0].accepted.id, exc_info=error)
-            batch[0].resolve(Problem("the hub could not record this event, which is its own fault; nothing was kept"))
+            _log.error("recorder.event_failed", event_id=batch[0].accepted.id, exc_info=error)
+            batch[0].resolve(Problem("internal error while recording this event; nothing was stored"))
             return
         middle = len(batch) // 2
         await self._commit(batch[:middle])
@@ -222,12 +224,14 @@ class Recorder:
             committed = len(outcomes) == len(batch) and (not ids or await self._were_recorded(ids))
         except Exception:
             _log.exception("recorder.outcome_unknown", events=len(batch))
-            _fail_all(batch, TimedOut("whether the event was recorded is unknown: ask with its idempotency key"))
+            message = "it is unknown whether the event was recorded: send it again with the same idempotency key"
+            _fail_all(batch, TimedOut(message))
             return
         if committed:
             self._resolve(batch, outcomes)
         else:
-            _fail_all(batch, Unavailable("the database went away; the event was not recorded", retry_after=1))
+            message = "the connection to the database was lost; the event was not recorded"
+            _fail_all(batch, Unavailable(message, retry_after=1))
 
     async def _were_recorded(self, ids: Sequence[str]) -> bool:
         deadline = time.monotonic() + _OUTCOME_TIMEOUT_SECONDS
@@ -248,14 +252,14 @@ class Recorder:
                 await asyncio.sleep(0.2)
 
     async def _end_stuck_writers(self) -> None:
-        """After a turn that did not come or went wrong: a writer that is stuck in its own is ended, if there is one."""
+        """Ends a writer that is stuck in its transaction, because it may have blocked the batch that failed."""
         try:
             async with asyncio.timeout(_UNBLOCK_TIMEOUT_SECONDS):
-                ended = await self._stream.end_stuck_writers()
+                sessions = await self._stream.end_stuck_writers()
         except (Problem, TimeoutError):
             return
-        if ended:
-            _log.warning("recorder.ended_stuck_writer", sessions=ended)
+        if sessions:
+            _log.warning("recorder.ended_stuck_writer", sessions=sessions)
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
@@ -264,9 +268,9 @@ class Recorder:
             self._connection = None
 
 
-def _fail_all(batch: Sequence[Pending], outcome: Exception) -> None:
+def _fail_all(batch: Sequence[Pending], error: Exception) -> None:
     for pending in batch:
-        pending.resolve(outcome)
+        pending.resolve(error)
 
 
 async def _result_of(pending: Pending) -> Recorded | Problem:

@@ -1,4 +1,4 @@
-"""What a new event must be before it may wait for the lock: pure."""
+"""Rules for new events, without I/O: limits on fields, the digest of the content, and the position in the stream."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,12 +17,14 @@ _MAX_KEY_CHARS = 255
 
 
 def accept(new: NewEvent, limits: EventSettings) -> Accepted:
-    """The event with its id, its payload as compact text, and its digests; raises InvalidInput with all that is wrong.
-    The receiver's schema has not been asked yet."""
+    """Returns the event with its id, its payload as compact text and its digests.
+
+    Raises InvalidInput with all violations. Does not validate the payload with the receiver's schema.
+    """
     violations: list[Violation] = []
     for field in _NAMES:
-        longest = MAX_ID_CHARS if field == "receiver_id" else limits.max_name_chars
-        violations += check_text(field, getattr(new, field), max_chars=longest)
+        max_chars = MAX_ID_CHARS if field == "receiver_id" else limits.max_name_chars
+        violations += check_text(field, getattr(new, field), max_chars=max_chars)
     violations += check_text("description", new.description, max_chars=limits.max_description_chars)
     if new.idempotency_key is not None:
         violations += check_text("idempotency_key", new.idempotency_key, max_chars=_MAX_KEY_CHARS)
@@ -36,39 +38,43 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
 
 
 def _to_utc(time: datetime, violations: list[Violation]) -> datetime | None:
-    """The same moment in UTC, so that a repeat may name it in another zone. What is before the year 1 there, Postgres
-    would keep and psycopg could never read again."""
+    """Converts a time to UTC, so that a repeat may give it in another time zone. Returns None for an invalid time.
+
+    PostgreSQL would store a time before the year 1, but psycopg could not read it.
+    """
     if time.tzinfo is None:
-        violations.append(Violation("created_at", "created_at says no zone"))
+        violations.append(Violation("created_at", "created_at has no time zone"))
         return None
     try:
         return time.astimezone(UTC)
     except OverflowError:
-        violations.append(Violation("created_at", "created_at is beyond the years 1 to 9999 in UTC"))
+        violations.append(Violation("created_at", "created_at is outside the years 1 to 9999 in UTC"))
         return None
 
 
-def check_filter(wanted: EventFilter) -> None:
-    """Raises InvalidInput for a text that no event can have."""
-    check_queryable({field: getattr(wanted, field) for field in _NAMES})
+def check_filter(filter: EventFilter) -> None:
+    """Raises InvalidInput if the filter has a text that no event can have."""
+    check_queryable({field: getattr(filter, field) for field in _NAMES})
 
 
 def _payload(value: object, limits: EventSettings, violations: list[Violation]) -> bytes:
     try:
         text = exact_json.dumps(value, field="payload")
-        refused: Sequence[Violation] = ()
-    except InvalidInput as refusal:
-        text, refused = b"", refusal.violations
-    # No value is deeper than its text has brackets, and those are counted a hundred times faster.
-    if refused or text.count(b"[") + text.count(b"{") > limits.max_payload_depth:
+        payload_violations: Sequence[Violation] = ()
+    except InvalidInput as error:
+        text, payload_violations = b"", error.violations
+    # A value has at most as many levels as its text has brackets, and counting those is a hundred times faster.
+    if payload_violations or text.count(b"[") + text.count(b"{") > limits.max_payload_depth:
         if exact_json.depth(value) > limits.max_payload_depth:
-            refused = [Violation("payload", f"payload is nested deeper than {limits.max_payload_depth} levels")]
-        if refused:
-            violations += refused
+            payload_violations = [
+                Violation("payload", f"payload is nested deeper than {limits.max_payload_depth} levels")
+            ]
+        if payload_violations:
+            violations += payload_violations
             return b""
     if len(text) > limits.max_payload_bytes:
-        size = f"payload has {len(text):,} bytes; at most {limits.max_payload_bytes:,} are allowed"
-        violations.append(Violation("payload", size))
+        message = f"payload has {len(text):,} bytes; at most {limits.max_payload_bytes:,} are allowed"
+        violations.append(Violation("payload", message))
     return text
 
 
@@ -85,8 +91,11 @@ def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
 
 
 def position_event(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str, now: datetime) -> Event:
-    """The event at its place in the stream; raises InvalidInput when it claims to come from the future. `present` is
-    by this process's clock, `recorded_at` by the database's: one of them that was set back refuses nobody."""
+    """Returns the event with its position in the stream. Raises InvalidInput if `created_at` is in the future.
+
+    `recorded_at` is from the database's clock and `now` from this process's. The later one counts, so that no event is
+    rejected because one clock was set back.
+    """
     new, latest = accepted.new, max(recorded_at, now)
     if new.created_at is not None and new.created_at > latest:
         raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {latest.isoformat()}")

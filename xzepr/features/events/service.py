@@ -1,4 +1,4 @@
-"""Events as they are read: by id, by position, in lists."""
+"""Reads of recorded events: by id, by position, and in lists."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,78 +19,83 @@ _Id = TypeVar("_Id", str, bytes)
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Use cases of recorded events; `Recorder` records them."""
+    """Use cases of recorded events. `Recorder` records them."""
 
     db: Database
     limits: EventSettings
 
     async def get(self, actor: Actor, id: str) -> Event:
-        """One event; NotFound when there is none."""
-        found = await self.by_ids(actor, [id])
-        if not found:
+        """Returns one event. Raises NotFound if it does not exist."""
+        events = await self.by_ids(actor, [id])
+        if not events:
             raise NotFound("event", id)
-        return found[id]
+        return events[id]
 
     async def by_ids(self, actor: Actor, ids: Sequence[str]) -> dict[str, Event]:
-        """Those that exist, by their ids."""
+        """Returns the events with these ids, by id. Unknown ids are left out."""
         actor.must(Permission.EVENT_READ)
-        if not (possible := [id for id in ids if is_id(id)]):
+        if not (valid_ids := [id for id in ids if is_id(id)]):
             return {}
         async with self.db.read() as connection:
-            return {event.id: event for event in await store.by_ids(connection, possible)}
+            return {event.id: event for event in await store.by_ids(connection, valid_ids)}
 
     async def by_positions(self, actor: Actor, positions: Sequence[int]) -> dict[int, Event]:
-        """Those that exist, by their positions in the stream."""
+        """Returns the events at these positions in the stream, by position. Unknown positions are left out."""
         actor.must(Permission.EVENT_READ)
         async with self.db.read() as connection:
             return {event.position: event for event in await store.by_positions(connection, positions)}
 
-    async def page(self, actor: Actor, wanted: EventFilter, asked: PageRequest) -> Page[Event]:
-        """A list of events, newest first."""
+    async def page(self, actor: Actor, filter: EventFilter, page_request: PageRequest) -> Page[Event]:
+        """Returns a page of the events that match a filter, newest first."""
         actor.must(Permission.EVENT_READ)
-        rules.check_filter(wanted)
+        rules.check_filter(filter)
+        first = page_request.first
         async with self.db.read() as connection:
-            found = await store.page(connection, wanted, asked.after, asked.first + 1)
-        return Page(found[: asked.first], len(found) > asked.first)
+            events = await store.page(connection, filter, page_request.after, first + 1)
+        return Page(events[:first], len(events) > first)
 
     async def pages_of_receivers(
-        self, actor: Actor, wanted: Sequence[tuple[str, PageRequest]]
+        self, actor: Actor, requests: Sequence[tuple[str, PageRequest]]
     ) -> dict[tuple[str, PageRequest], Page[Event]]:
-        """A list of each receiver's events, newest first, read together."""
+        """Returns a page of each receiver's events, newest first, read with one statement."""
         actor.must(Permission.EVENT_READ)
-        asked = [request for _, request in wanted]
         async with self.db.read() as connection:
-            found = await store.pages_of_receivers(
-                connection, [id for id, _ in wanted], [one.after for one in asked], [one.first + 1 for one in asked]
+            rows = await store.pages_of_receivers(
+                connection,
+                [id for id, _ in requests],
+                [page_request.after for _, page_request in requests],
+                [page_request.first + 1 for _, page_request in requests],
             )
-        return _pages(wanted, found)
+        return _pages(requests, rows)
 
     async def pages_of_units(
-        self, actor: Actor, wanted: Sequence[tuple[bytes, PageRequest]]
+        self, actor: Actor, requests: Sequence[tuple[bytes, PageRequest]]
     ) -> dict[tuple[bytes, PageRequest], Page[Event]]:
-        """A list of each unit's events, newest first, read together."""
+        """Returns a page of each unit's events, newest first, read with one statement."""
         actor.must(Permission.EVENT_READ)
-        asked = [request for _, request in wanted]
         async with self.db.read() as connection:
-            found = await store.pages_of_units(
-                connection, [id for id, _ in wanted], [one.after for one in asked], [one.first + 1 for one in asked]
+            rows = await store.pages_of_units(
+                connection,
+                [id for id, _ in requests],
+                [page_request.after for _, page_request in requests],
+                [page_request.first + 1 for _, page_request in requests],
             )
-        return _pages(wanted, found)
+        return _pages(requests, rows)
 
     async def delete_old_keys(self) -> None:
-        """Forgets idempotency keys that are older than they must be kept; for the housekeeping loop."""
+        """Deletes idempotency keys that are older than `events.idempotency_hours`, for the housekeeping loop."""
         async with self.db.read() as connection:
             await store.delete_old_keys(connection, self.limits.idempotency_hours)
 
 
 def _pages(
-    wanted: Sequence[tuple[_Id, PageRequest]], found: Iterable[tuple[int, Event]]
+    requests: Sequence[tuple[_Id, PageRequest]], rows: Iterable[tuple[int, Event]]
 ) -> dict[tuple[_Id, PageRequest], Page[Event]]:
-    """The pages of those that were asked for, from events with the places, from 1, of what they answer."""
-    items: list[list[Event]] = [[] for _ in wanted]
-    for number, event in found:
-        items[number - 1].append(event)
+    """Groups rows into pages. Each row has the number of its request, from 1."""
+    events_by_request: list[list[Event]] = [[] for _ in requests]
+    for number, event in rows:
+        events_by_request[number - 1].append(event)
     return {
-        (id, request): Page(events[: request.first], len(events) > request.first)
-        for (id, request), events in zip(wanted, items, strict=True)
+        (id, page_request): Page(events[: page_request.first], len(events) > page_request.first)
+        for (id, page_request), events in zip(requests, events_by_request, strict=True)
     }

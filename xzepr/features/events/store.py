@@ -12,13 +12,12 @@ from xzepr.features.stream.model import Event
 from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
 from xzepr.infra.db import Connection
 
-_NEWEST = 2**63 - 1
-"""Comes after every position."""
+_MAX_POSITION = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class UsedKey:
-    """An idempotency key and what it was used for."""
+    """An idempotency key, and the digest and position of its event."""
 
     owner_id: str
     key: str
@@ -27,7 +26,7 @@ class UsedKey:
 
 
 async def insert(connection: Connection, events: Sequence[Event]) -> None:
-    """Writes the events of a batch, in one statement with binary arrays."""
+    """Writes the events of a batch with one statement and binary arrays."""
     await connection.execute(
         """
         INSERT INTO events (position, id, unit_id, name, version, release, platform_id, package, description, payload,
@@ -62,18 +61,19 @@ async def insert(connection: Connection, events: Sequence[Event]) -> None:
 
 
 async def used_keys(connection: Connection, owner_ids: Sequence[str], keys: Sequence[str]) -> AsyncCursor[UsedKey]:
-    """Those of the (owner, key) pairs that were used before; the two lists run in step."""
+    """Reads the keys that were used before. `owner_ids[n]` belongs to `keys[n]`."""
     return await connection.cursor(row_factory=class_row(UsedKey)).execute(
         """
         SELECT i.owner_id, i.key, i.digest, i.position
-        FROM unnest(%b::text[], %b::text[]) AS asked (owner_id, key) JOIN idempotency AS i USING (owner_id, key)
+        FROM unnest(%b::text[], %b::text[]) AS requested (owner_id, key)
+        JOIN idempotency AS i USING (owner_id, key)
         """,
         (list(owner_ids), list(keys)),
     )
 
 
 async def insert_keys(connection: Connection, keys: Sequence[UsedKey]) -> None:
-    """Remembers what keys were used for."""
+    """Stores used idempotency keys."""
     await connection.execute(
         """
         INSERT INTO idempotency (owner_id, key, digest, position, recorded_at)
@@ -90,20 +90,20 @@ async def insert_keys(connection: Connection, keys: Sequence[UsedKey]) -> None:
 
 
 async def delete_old_keys(connection: Connection, hours: int) -> None:
-    """Forgets the keys that were used longer ago than this."""
+    """Deletes the idempotency keys that are older than `hours`."""
     await connection.execute(
         "DELETE FROM idempotency WHERE recorded_at < clock_timestamp() - make_interval(hours => %s)", (hours,)
     )
 
 
 async def existing(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of the ids that are events'."""
+    """Returns the ids of this list that belong to an event."""
     cursor = connection.cursor(row_factory=scalar_row)
     return set(await (await cursor.execute("SELECT id FROM events WHERE id = ANY(%s)", (list(ids),))).fetchall())
 
 
 async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Event]:
-    """The events with these ids, in no order."""
+    """Returns the events with these ids, in any order."""
     cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
         "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.id = ANY(%s)", (list(ids),)
     )
@@ -111,15 +111,15 @@ async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Event]:
 
 
 async def by_positions(connection: Connection, positions: Sequence[int]) -> list[Event]:
-    """The events at these positions, in no order."""
+    """Returns the events at these positions, in any order."""
     cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
         "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.position = ANY(%s::bigint[])", (list(positions),)
     )
     return await cursor.fetchall()
 
 
-async def page(connection: Connection, wanted: EventFilter, before: int | None, limit: int) -> list[Event]:
-    """Up to `limit` events recorded before a position (None: the newest), newest first."""
+async def page(connection: Connection, filter: EventFilter, before: int | None, limit: int) -> list[Event]:
+    """Returns up to `limit` events before a position, newest first. The newest events if `before` is None."""
     cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
         "SELECT "
         + EVENT_COLUMNS
@@ -142,18 +142,18 @@ async def page(connection: Connection, wanted: EventFilter, before: int | None, 
         {
             "before": before,
             "limit": limit,
-            "receiver_id": wanted.receiver_id,
-            "unit_id": wanted.unit_id,
-            "name": wanted.name,
-            "version": wanted.version,
-            "release": wanted.release,
-            "platform_id": wanted.platform_id,
-            "package": wanted.package,
-            "success": wanted.success,
-            "recorded_from": wanted.recorded_from,
-            "recorded_before": wanted.recorded_before,
+            "receiver_id": filter.receiver_id,
+            "unit_id": filter.unit_id,
+            "name": filter.name,
+            "version": filter.version,
+            "release": filter.release,
+            "platform_id": filter.platform_id,
+            "package": filter.package,
+            "success": filter.success,
+            "recorded_from": filter.recorded_from,
+            "recorded_before": filter.recorded_before,
         },
-        prepare=False,  # planned for what was asked: a plan for any filter would read the whole table
+        prepare=False,  # a generic plan for any filter would read the whole table
     )
     return await cursor.fetchall()
 
@@ -161,21 +161,24 @@ async def page(connection: Connection, wanted: EventFilter, before: int | None, 
 async def pages_of_receivers(
     connection: Connection, ids: Sequence[str], before: Sequence[int | None], limits: Sequence[int]
 ) -> list[tuple[int, Event]]:
-    """For each place of the three lists, which run in step, up to that many events of that receiver from before that
-    position (None: the newest), newest first; each with its place, from 1."""
+    """Returns a page of events per receiver, newest first. Each event has the number of its page, from 1.
+
+    The lists have one entry per page: the receiver, the position before which it begins (None for the newest events),
+    and its maximum size.
+    """
     cursor = await connection.cursor(row_factory=args_row(_numbered)).execute(
-        "SELECT asked.number, "
+        "SELECT page.number, "
         + EVENT_COLUMNS
         + """
-        FROM unnest(%b::text[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS asked (id, before, most, number)
+        FROM unnest(%b::text[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS page (id, before, size, number)
         CROSS JOIN LATERAL (
-            SELECT * FROM events AS one
-            WHERE one.receiver_id = asked.id AND one.position < asked.before
-            ORDER BY one.position DESC LIMIT asked.most
+            SELECT * FROM events
+            WHERE events.receiver_id = page.id AND events.position < page.before
+            ORDER BY events.position DESC LIMIT page.size
         ) AS e
-        ORDER BY asked.number, e.position DESC
+        ORDER BY page.number, e.position DESC
         """,
-        (list(ids), [_NEWEST if at is None else at for at in before], list(limits)),
+        (list(ids), [_MAX_POSITION if position is None else position for position in before], list(limits)),
     )
     return await cursor.fetchall()
 
@@ -183,20 +186,20 @@ async def pages_of_receivers(
 async def pages_of_units(
     connection: Connection, ids: Sequence[bytes], before: Sequence[int | None], limits: Sequence[int]
 ) -> list[tuple[int, Event]]:
-    """The same for units."""
+    """Returns a page of events of each unit, with arguments and results as in `pages_of_receivers`."""
     cursor = await connection.cursor(row_factory=args_row(_numbered)).execute(
-        "SELECT asked.number, "
+        "SELECT page.number, "
         + EVENT_COLUMNS
         + """
-        FROM unnest(%b::bytea[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS asked (id, before, most, number)
+        FROM unnest(%b::bytea[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS page (id, before, size, number)
         CROSS JOIN LATERAL (
-            SELECT * FROM events AS one
-            WHERE one.unit_id = asked.id AND one.position < asked.before
-            ORDER BY one.position DESC LIMIT asked.most
+            SELECT * FROM events
+            WHERE events.unit_id = page.id AND events.position < page.before
+            ORDER BY events.position DESC LIMIT page.size
         ) AS e
-        ORDER BY asked.number, e.position DESC
+        ORDER BY page.number, e.position DESC
         """,
-        (list(ids), [_NEWEST if at is None else at for at in before], list(limits)),
+        (list(ids), [_MAX_POSITION if position is None else position for position in before], list(limits)),
     )
     return await cursor.fetchall()
 
