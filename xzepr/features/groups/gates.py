@@ -1,4 +1,4 @@
-"""Gates for the recorder: read inside its transaction, fold its events in, announce, and write what changed."""
+"""The gates in a transaction of the recorder: read, updated with each event, published and stored."""
 
 from collections.abc import Collection, Sequence
 
@@ -14,8 +14,10 @@ from xzepr.infra.db import Connection
 
 
 class GateBatch:
-    """The gates that one batch of events touches. Two reads when it is opened, one write when it is saved; neither
-    depends on how many events there are."""
+    """The gates that one batch of events can change.
+
+    `read` takes two statements and `save` one, however many events the batch has.
+    """
 
     def __init__(self, fold: rules.GateFold) -> None:
         self._fold = fold
@@ -25,26 +27,26 @@ class GateBatch:
     async def read(
         cls, connection: Connection, receiver_ids: Collection[str], unit_ids: Collection[bytes]
     ) -> "GateBatch":
-        """Reads under the writer's lock; both statements travel together when the connection is in pipeline mode."""
+        """Reads gates under the writer lock, in one round trip if the connection is in pipeline mode."""
         groups = await store.enabled_groups_with_members(connection, list(receiver_ids))
         statuses = await store.statuses(connection, list(unit_ids))
         return cls(rules.GateFold(await groups.fetchall(), await statuses.fetchall()))
 
     def record(self, tx: WriteTransaction, actor: Actor, event: Event) -> tuple[Gate, ...]:
-        """Folds one event in, announces what it completes or ends, and returns the gates of its receiver."""
-        verdicts = self._fold.record(event)
-        for verdict in verdicts:
-            self._publish(tx, actor, event, verdict)
-        return tuple(verdict.gate for verdict in verdicts)
+        """Applies one event, publishes the gates that it completes or regresses, and returns its receiver's gates."""
+        updates = self._fold.record(event)
+        for update in updates:
+            self._publish(tx, actor, event, update)
+        return tuple(update.gate for update in updates)
 
-    def _publish(self, tx: WriteTransaction, actor: Actor, event: Event, verdict: GateUpdate) -> None:
-        if not verdict.completed and not verdict.regressed:
+    def _publish(self, tx: WriteTransaction, actor: Actor, event: Event, update: GateUpdate) -> None:
+        if not update.completed and not update.regressed:
             return
-        group = verdict.gate.group
+        group = update.gate.group
         if group.id not in self._snapshots:
             self._snapshots[group.id] = orjson.Fragment(rules.snapshot(group))
         tx.append(
-            Kind.GATE_COMPLETED if verdict.completed else Kind.GATE_REGRESSED,
+            Kind.GATE_COMPLETED if update.completed else Kind.GATE_REGRESSED,
             actor=actor,
             receiver_id=event.receiver_id,
             group_id=group.id,
@@ -52,21 +54,21 @@ class GateBatch:
             data=orjson.dumps(
                 {
                     "eventReceiverGroup": self._snapshots[group.id],
-                    "transition": verdict.transition,
-                    "since": verdict.gate.since,
+                    "transition": update.transition,
+                    "since": update.gate.since,
                 },
                 option=orjson.OPT_UTC_Z,
             ),
         )
 
     async def save(self, connection: Connection) -> None:
-        """Writes each receiver's latest event for each unit of the batch."""
-        if changed := self._fold.changed():
-            await store.save_statuses(connection, changed)
+        """Writes each receiver's status for each unit of the batch."""
+        if statuses := self._fold.changed():
+            await store.save_statuses(connection, statuses)
 
 
 async def current_gates(connection: Connection, events: Sequence[Event]) -> dict[int, tuple[Gate, ...]]:
-    """The gates of each event's receiver for its unit as they are now, by the event's position."""
+    """Returns the current gates of each event's receiver for the event's unit, by the event's position."""
     groups = await (
         await store.enabled_groups_with_members(connection, [event.receiver_id for event in events])
     ).fetchall()

@@ -1,4 +1,4 @@
-"""Groups, and the gates that they are for each unit."""
+"""Groups of receivers, units, and the gates of a group for each unit."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +9,11 @@ from xzepr.core.ids import unit_id
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A named set of receivers. Enabled, it is a gate for every unit that its receivers report on."""
+    """A named set of receivers. An enabled group is a gate for every unit that its receivers report on."""
 
     id: str
     position: int
-    """Of the message that announced it: the order of lists."""
+    """The position of its `group.created` message. Lists are sorted by it."""
     name: str
     type: str
     version: str
@@ -22,16 +22,16 @@ class Group:
     owner_id: str
     resource_version: int
     changed_position: int
-    """Of the latest message about the group itself."""
+    """The position of the latest message about the group itself."""
     created_at: datetime
     updated_at: datetime
     receiver_ids: tuple[str, ...]
-    """Its members in the order they were given."""
+    """The members, in the order in which they were given."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewGroup:
-    """What it takes to create a group."""
+    """A group to be created."""
 
     name: str
     type: str
@@ -43,7 +43,7 @@ class NewGroup:
 
 @dataclass(frozen=True, slots=True)
 class GroupChange:
-    """What is to be changed; None leaves it as it is."""
+    """Changes to a group. A field that is None stays unchanged."""
 
     name: str | None = None
     type: str | None = None
@@ -55,18 +55,19 @@ class GroupChange:
 
 @dataclass(frozen=True, slots=True)
 class GroupFilter:
-    """Which groups a list shows; every given field must be equal."""
+    """Conditions on the groups of a list. All fields that are not None must be equal."""
 
     name: str | None = None
     type: str | None = None
     version: str | None = None
     enabled: bool | None = None
     receiver_id: str | None = None
+    """Matches groups that have this receiver as a member."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What events are about: one exact artifact version."""
+    """The subject of events: one exact version of an artifact."""
 
     name: str
     version: str
@@ -76,25 +77,26 @@ class Unit:
 
     @property
     def id(self) -> bytes:
-        """The digest that names it in SQL, GraphQL and Kafka; 32 bytes."""
+        """The digest that identifies the unit in SQL, GraphQL and Kafka; 32 bytes."""
         return unit_id(self.name, self.version, self.release, self.platform_id, self.package)
 
 
 @dataclass(frozen=True, slots=True)
 class UnitStatus:
-    """One receiver's latest event for one unit."""
+    """The latest event of one receiver for one unit."""
 
     unit_id: bytes
     receiver_id: str
     position: int
     success: bool
     run_position: int | None
-    """Where its present run of successes began; None after a failure."""
+    """The position at which the current run of successes began. None if the latest event is a failure."""
     run_began_at: datetime | None
+    """When the current run of successes began. None if the latest event is a failure."""
 
 
 class MemberState(StrEnum):
-    """What a member of a gate says about the unit."""
+    """The state of a member of a gate for the unit."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -103,34 +105,34 @@ class MemberState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateMember:
-    """One receiver's part in a gate."""
+    """A member of a gate: a receiver and its state for the unit."""
 
     receiver_id: str
     state: MemberState
     event_position: int | None
-    """Of its latest event for the unit; None when there is none."""
+    """The position of the receiver's latest event for the unit. None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a group is for one unit."""
+    """The state of a group for one unit."""
 
     group: Group
     unit: Unit
     complete: bool
     since: datetime | None
-    """When the last of its members' present runs of successes began; None while it is not complete."""
+    """The start of the members' current run of successes that began last. None if the gate is incomplete."""
     members: tuple[GateMember, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GateUpdate:
-    """What one event did to one gate."""
+    """The effect of one event on one gate."""
 
     gate: Gate
     completed: bool
-    """To be announced as gate.completed."""
+    """Whether `gate.completed` is published."""
     regressed: bool
-    """To be announced as gate.regressed."""
+    """Whether `gate.regressed` is published."""
     transition: bool
-    """It was not complete just before, or has not been judged for this unit since the group changed."""
+    """Whether the event made the gate complete or incomplete, or is the first for the unit since the group changed."""

@@ -1,4 +1,4 @@
-"""What makes a gate complete, and what an event does to it: pure."""
+"""Rules for gates and groups, without I/O: evaluation, the effect of events, limits on fields, and snapshots."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,8 +14,10 @@ from xzepr.settings import EventSettings
 
 
 def evaluate_gate(group: Group, unit: Unit, statuses: Mapping[str, UnitStatus]) -> Gate:
-    """The gate that a group is for a unit, from its receivers' latest events, keyed by receiver: complete when every
-    member's latest event for exactly this unit is a success."""
+    """Returns the gate of a group for a unit, from the unit's statuses by receiver.
+
+    The gate is complete if every member's latest event for the unit is a success.
+    """
     members: list[GateMember] = []
     complete, since = True, None
     for receiver_id in group.receiver_ids:
@@ -29,7 +31,7 @@ def evaluate_gate(group: Group, unit: Unit, statuses: Mapping[str, UnitStatus]) 
 
 
 def unit_of(event: Event) -> Unit:
-    """What the event is about."""
+    """Returns the unit that the event reports on."""
     return Unit(event.name, event.version, event.release, event.platform_id, event.package)
 
 
@@ -40,39 +42,42 @@ def _member(receiver_id: str, status: UnitStatus | None) -> GateMember:
 
 
 def statuses_by_unit(statuses: Iterable[UnitStatus]) -> dict[bytes, dict[str, UnitStatus]]:
-    """Statuses by their unit, then by their receiver."""
-    units: dict[bytes, dict[str, UnitStatus]] = {}
+    """Returns the statuses by unit id, then by receiver id."""
+    by_unit: dict[bytes, dict[str, UnitStatus]] = {}
     for status in statuses:
-        units.setdefault(status.unit_id, {})[status.receiver_id] = status
-    return units
+        by_unit.setdefault(status.unit_id, {})[status.receiver_id] = status
+    return by_unit
 
 
 class GateFold:
-    """Folds the events of a batch, in order, into the gates of their receivers' enabled groups."""
+    """A fold over the events of a batch, in order: it keeps the gates of their receivers' enabled groups."""
 
     def __init__(self, groups: Iterable[Group], statuses: Iterable[UnitStatus]) -> None:
-        """`groups`: every enabled group that any of the batch's receivers is in. `statuses`: of all its units."""
+        """`groups` are all enabled groups of the batch's receivers, `statuses` all statuses of its units."""
         self._groups: dict[str, list[Group]] = {}
         for group in sorted(groups, key=lambda group: group.position):
             for receiver_id in group.receiver_ids:
                 self._groups.setdefault(receiver_id, []).append(group)
-        self._units = statuses_by_unit(statuses)
+        self._statuses = statuses_by_unit(statuses)
         self._changed: dict[tuple[bytes, str], UnitStatus] = {}
 
     def record(self, event: Event) -> list[GateUpdate]:
-        """What the event does to each gate of its receiver, in the order the groups were created."""
-        statuses = self._units.setdefault(event.unit_id, {})
+        """Applies an event and returns its effect on each gate of its receiver, sorted by the groups' creation."""
+        statuses = self._statuses.setdefault(event.unit_id, {})
         groups = self._groups.get(event.receiver_id, ())
         unit = unit_of(event)
-        before = [_status_before(group, statuses) for group in groups]
-        latest = _next_status(statuses.get(event.receiver_id), event)
-        statuses[event.receiver_id] = latest
-        self._changed[event.unit_id, event.receiver_id] = latest
+        before = [_completeness(group, statuses) for group in groups]
+        status = _next_status(statuses.get(event.receiver_id), event)
+        statuses[event.receiver_id] = status
+        self._changed[event.unit_id, event.receiver_id] = status
         after = [evaluate_gate(group, unit, statuses) for group in groups]
-        return [_update(*was, gate, event) for was, gate in zip(before, after, strict=True)]
+        return [
+            _update(was_complete, latest_position, gate, event)
+            for (was_complete, latest_position), gate in zip(before, after, strict=True)
+        ]
 
     def changed(self) -> Sequence[UnitStatus]:
-        """The final state of every (unit, receiver) that the batch reported on."""
+        """Returns the final status of every unit and receiver that the batch reported on."""
         return list(self._changed.values())
 
 
@@ -86,66 +91,66 @@ def _next_status(before: UnitStatus | None, event: Event) -> UnitStatus:
     return UnitStatus(event.unit_id, event.receiver_id, event.position, event.success, run_position, run_began_at)
 
 
-def _status_before(group: Group, statuses: Mapping[str, UnitStatus]) -> tuple[bool, int]:
-    """Whether the gate is complete, and the position of the last event that it was judged by."""
-    complete, judged_at = True, 0
+def _completeness(group: Group, statuses: Mapping[str, UnitStatus]) -> tuple[bool, int]:
+    """Returns whether the gate is complete, and the position of its members' latest event (0 if there is none)."""
+    complete, latest_position = True, 0
     for receiver_id in group.receiver_ids:
         status = statuses.get(receiver_id)
         if status is None:
             complete = False
         else:
             complete = complete and status.success
-            judged_at = max(judged_at, status.position)
-    return complete, judged_at
+            latest_position = max(latest_position, status.position)
+    return complete, latest_position
 
 
-def _update(was_complete: bool, judged_at: int, after: Gate, event: Event) -> GateUpdate:
-    fresh = judged_at <= after.group.changed_position
+def _update(was_complete: bool, latest_position: int, gate: Gate, event: Event) -> GateUpdate:
+    first_since_change = latest_position <= gate.group.changed_position
     return GateUpdate(
-        gate=after,
-        completed=event.success and after.complete,
-        regressed=was_complete and not after.complete,
-        transition=fresh or was_complete != after.complete,
+        gate=gate,
+        completed=event.success and gate.complete,
+        regressed=was_complete and not gate.complete,
+        transition=first_since_change or was_complete != gate.complete,
     )
 
 
 def check(
     texts: Mapping[str, str | None], receiver_ids: tuple[str, ...] | None, *, limits: EventSettings, max_members: int
 ) -> None:
-    """Raises InvalidInput with all that is wrong with the given fields of a group; None means not given."""
+    """Checks the fields of a group; those that are None are not checked. Raises InvalidInput with all violations."""
     violations: list[Violation] = []
     for field, value in texts.items():
         if value is not None:
-            longest = limits.max_description_chars if field == "description" else limits.max_name_chars
-            violations += check_text(field, value, max_chars=longest)
+            max_chars = limits.max_description_chars if field == "description" else limits.max_name_chars
+            violations += check_text(field, value, max_chars=max_chars)
     if receiver_ids is not None:
         violations += _check_members(receiver_ids, max_members)
     if violations:
         raise InvalidInput(violations)
 
 
-def check_filter(wanted: GroupFilter) -> None:
-    """Raises InvalidInput for a text that no group can have."""
-    check_queryable({field: getattr(wanted, field) for field in ("name", "type", "version", "receiver_id")})
+def check_filter(filter: GroupFilter) -> None:
+    """Raises InvalidInput if the filter has a text that no group can have."""
+    check_queryable({field: getattr(filter, field) for field in ("name", "type", "version", "receiver_id")})
 
 
 def _check_members(receiver_ids: tuple[str, ...], max_members: int) -> Iterator[Violation]:
     if not receiver_ids:
-        yield Violation("receiver_ids", "need at least one event receiver id")
+        yield Violation("receiver_ids", "a group needs at least one event receiver id")
     if len(receiver_ids) > max_members:
         yield Violation("receiver_ids", f"a group has at most {max_members} members")
         return
     for index, receiver_id in enumerate(receiver_ids):
         if not receiver_id.strip():
-            yield Violation(f"receiver_ids/{index}", "event receiver ids cannot be blank")
+            yield Violation(f"receiver_ids/{index}", "an event receiver id must not be blank")
         elif receiver_id in receiver_ids[:index]:
-            yield Violation(f"receiver_ids/{index}", f"{receiver_id} is named twice")
+            yield Violation(f"receiver_ids/{index}", f"{receiver_id} is listed twice")
         else:
             yield from check_text(f"receiver_ids/{index}", receiver_id, max_chars=MAX_ID_CHARS)
 
 
 def snapshot(group: Group) -> bytes:
-    """The group as the stream tells it: compact JSON, its keys as in GraphQL."""
+    """Returns the group as the stream carries it: compact JSON with the keys of GraphQL."""
     return orjson.dumps(
         {
             "id": group.id,
@@ -166,20 +171,20 @@ def snapshot(group: Group) -> bytes:
     )
 
 
-def from_snapshot(said: Mapping[str, Any]) -> Group:
-    """The group that `snapshot` wrote, once it is read as JSON."""
+def from_snapshot(data: Mapping[str, Any]) -> Group:
+    """Returns the group from the JSON object that `snapshot` wrote."""
     return Group(
-        id=said["id"],
-        position=said["position"],
-        name=said["name"],
-        type=said["type"],
-        version=said["version"],
-        description=said["description"],
-        enabled=said["enabled"],
-        owner_id=said["ownerId"],
-        resource_version=said["resourceVersion"],
-        changed_position=said["changedPosition"],
-        created_at=datetime.fromisoformat(said["createdAt"]),
-        updated_at=datetime.fromisoformat(said["updatedAt"]),
-        receiver_ids=tuple(said["eventReceiverIds"]),
+        id=data["id"],
+        position=data["position"],
+        name=data["name"],
+        type=data["type"],
+        version=data["version"],
+        description=data["description"],
+        enabled=data["enabled"],
+        owner_id=data["ownerId"],
+        resource_version=data["resourceVersion"],
+        changed_position=data["changedPosition"],
+        created_at=datetime.fromisoformat(data["createdAt"]),
+        updated_at=datetime.fromisoformat(data["updatedAt"]),
+        receiver_ids=tuple(data["eventReceiverIds"]),
     )

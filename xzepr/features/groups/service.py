@@ -1,4 +1,4 @@
-"""Groups: create, change, enable, delete, list; and gates as they are when somebody asks."""
+"""The use cases of groups (create, change, delete, list) and the queries of gates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from xzepr.infra.db import Connection, Database
 from xzepr.settings import EventSettings, GroupSettings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
     """Use cases of groups and gates."""
 
@@ -25,9 +25,13 @@ class Groups:
     receivers: Receivers
     limits: GroupSettings
     text_limits: EventSettings
+    """The maximum lengths of names and descriptions."""
 
     async def create(self, actor: Actor, new: NewGroup) -> Group:
-        """A new group; InvalidInput when a field breaks a rule or a receiver does not exist."""
+        """Creates a group. Raises InvalidInput if a field breaks a rule or a receiver does not exist.
+
+        Raises Conflict if a receiver is already in the maximum number of enabled groups.
+        """
         actor.must(Permission.GROUP_CREATE)
         self._check(GroupChange(new.name, new.type, new.version, new.description, new.enabled, new.receiver_ids))
         async with self.stream.write(actor) as tx:
@@ -50,11 +54,14 @@ class Groups:
         return group
 
     async def update(self, actor: Actor, id: str, change: GroupChange, expected_version: int | None = None) -> Group:
-        """Changes what is given and announces the change; evaluates no unit. Conflict when `expected_version` is not
-        the group's `resource_version`."""
+        """Changes a group and publishes the change. Does not evaluate the group's gates.
+
+        Raises InvalidInput, NotFound, or Conflict as `create` does or if `expected_version` is not the group's
+        `resource_version`.
+        """
         actor.must(Permission.GROUP_UPDATE)
         self._check(change)
-        given = {
+        new_values = {
             field: value
             for field in ("name", "type", "version", "description", "enabled", "receiver_ids")
             if (value := getattr(change, field)) is not None
@@ -63,7 +70,7 @@ class Groups:
             group = await self._read_for_change(tx.connection, id, expected_version)
             changed = replace(
                 group,
-                **given,
+                **new_values,
                 resource_version=group.resource_version + 1,
                 changed_position=tx.next_position,
                 updated_at=tx.time,
@@ -72,11 +79,11 @@ class Groups:
         return changed
 
     async def set_enabled(self, actor: Actor, id: str, enabled: bool, expected_version: int | None = None) -> Group:
-        """Lets the group be a gate, or not."""
+        """Enables or disables a group. A disabled group is no gate."""
         return await self.update(actor, id, GroupChange(enabled=enabled), expected_version)
 
     async def delete(self, actor: Actor, id: str, expected_version: int | None = None) -> Group:
-        """Deletes the group; its last state is announced and returned."""
+        """Deletes a group, publishes its last state and returns it. Raises NotFound, or Conflict as `update` does."""
         actor.must(Permission.GROUP_DELETE)
         async with self.stream.write(actor) as tx:
             group = await self._read_for_change(tx.connection, id, expected_version)
@@ -85,52 +92,53 @@ class Groups:
         return group
 
     async def get(self, actor: Actor, id: str) -> Group:
-        """One group; NotFound when there is none."""
-        found = await self.by_ids(actor, [id])
-        if not found:
+        """Returns one group. Raises NotFound if it does not exist."""
+        groups = await self.by_ids(actor, [id])
+        if not groups:
             raise NotFound("event receiver group", id)
-        return found[id]
+        return groups[id]
 
     async def by_ids(self, actor: Actor, ids: Sequence[str]) -> dict[str, Group]:
-        """Those that exist, by their ids."""
+        """Returns the groups with these ids, by id. Unknown ids are left out."""
         actor.must(Permission.GROUP_READ)
-        if not (possible := [id for id in ids if is_id(id)]):
+        if not (valid_ids := [id for id in ids if is_id(id)]):
             return {}
         async with self.db.read() as connection:
-            return {group.id: group for group in await store.by_ids(connection, possible)}
+            return {group.id: group for group in await store.by_ids(connection, valid_ids)}
 
-    async def page(self, actor: Actor, wanted: GroupFilter, asked: PageRequest) -> Page[Group]:
-        """A list of groups, newest first."""
+    async def page(self, actor: Actor, filter: GroupFilter, page_request: PageRequest) -> Page[Group]:
+        """Returns a page of the groups that match a filter, newest first."""
         actor.must(Permission.GROUP_READ)
-        rules.check_filter(wanted)
+        rules.check_filter(filter)
+        first = page_request.first
         async with self.db.read() as connection:
-            found = await store.page(connection, wanted, asked.after, asked.first + 1)
-        return Page(found[: asked.first], len(found) > asked.first)
+            groups = await store.page(connection, filter, page_request.after, first + 1)
+        return Page(groups[:first], len(groups) > first)
 
     async def of_receivers(self, actor: Actor, receiver_ids: Sequence[str]) -> dict[str, list[Group]]:
-        """The groups, enabled or not, that each of the receivers is a member of."""
+        """Returns each receiver's groups, enabled or not, by receiver id."""
         actor.must(Permission.GROUP_READ)
         async with self.db.read() as connection:
             groups = await (await store.groups_with_members(connection, receiver_ids)).fetchall()
         return {id: [group for group in groups if id in group.receiver_ids] for id in receiver_ids}
 
     async def gate(self, actor: Actor, id: str, unit: Unit) -> Gate:
-        """What one group is for one unit, enabled or not."""
+        """Returns the gate of a group, enabled or not, for a unit. Raises NotFound if the group does not exist."""
         group = await self.get(actor, id)
         async with self.db.read() as connection:
             statuses = await (await store.statuses(connection, [unit.id])).fetchall()
         return rules.evaluate_gate(group, unit, rules.statuses_by_unit(statuses).get(unit.id, {}))
 
     async def gates_of_units(self, actor: Actor, units: Sequence[Unit]) -> dict[Unit, list[Gate]]:
-        """Every gate with a member that has reported on the unit, in the order the groups were created."""
+        """Returns each unit's gates that have a member with an event for it, sorted by the groups' creation."""
         actor.must(Permission.GROUP_READ)
         async with self.db.read() as connection:
             statuses = await (await store.statuses(connection, [unit.id for unit in units])).fetchall()
-            reporters = list({status.receiver_id for status in statuses})
-            groups = await (await store.groups_with_members(connection, reporters)).fetchall()
+            receiver_ids = list({status.receiver_id for status in statuses})
+            groups = await (await store.groups_with_members(connection, receiver_ids)).fetchall()
         groups.sort(key=lambda group: group.position)
-        seen = rules.statuses_by_unit(statuses)
-        return {unit: _gates_of(unit, seen.get(unit.id, {}), groups) for unit in units}
+        by_unit = rules.statuses_by_unit(statuses)
+        return {unit: _gates_of(unit, by_unit.get(unit.id, {}), groups) for unit in units}
 
     def _check(self, change: GroupChange) -> None:
         texts = {
@@ -142,15 +150,15 @@ class Groups:
         rules.check(texts, change.receiver_ids, limits=self.text_limits, max_members=self.limits.max_members)
 
     async def _read_for_change(self, connection: Connection, id: str, expected_version: int | None) -> Group:
-        found = await store.by_ids(connection, [id]) if is_id(id) else []
-        if not found:
+        groups = await store.by_ids(connection, [id]) if is_id(id) else []
+        if not groups:
             raise NotFound("event receiver group", id, field="id")
-        if expected_version not in (None, found[0].resource_version):
+        if expected_version not in (None, groups[0].resource_version):
             raise Conflict(
-                f"the group is at version {found[0].resource_version}, not {expected_version}: read it again",
+                f"the group is at version {groups[0].resource_version}, not {expected_version}: read it again",
                 field="expected_version",
             )
-        return found[0]
+        return groups[0]
 
     async def _write(self, tx: WriteTransaction, kind: Kind, group: Group, *, members_changed: bool) -> None:
         if members_changed:
@@ -164,11 +172,11 @@ class Groups:
         tx.append(kind, group_id=group.id, data=rules.snapshot(group))
 
     async def _check_receivers(self, connection: Connection, group: Group) -> None:
-        known = await self.receivers.existing(connection, group.receiver_ids)
+        existing_ids = await self.receivers.existing(connection, group.receiver_ids)
         violations = [
             Violation(f"receiver_ids/{index}", f"there is no event receiver {id!r}")
             for index, id in enumerate(group.receiver_ids)
-            if id not in known
+            if id not in existing_ids
         ]
         if violations:
             raise InvalidInput(violations)

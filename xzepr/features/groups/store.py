@@ -1,4 +1,4 @@
-"""SQL of groups, their members, and the status of units."""
+"""SQL of groups, their members, and unit statuses."""
 
 from collections.abc import Sequence
 from typing import Any, LiteralString
@@ -23,13 +23,13 @@ def _group(*columns: Any) -> Group:
 
 
 async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Group]:
-    """The groups with these ids, in no order."""
+    """Returns the groups with these ids, in any order."""
     cursor = connection.cursor(row_factory=args_row(_group))
     return await (await cursor.execute(_GROUPS + "WHERE g.id = ANY(%s)", (list(ids),))).fetchall()
 
 
 async def groups_with_members(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
-    """Every group that any of the receivers is a member of."""
+    """Reads every group that has any of the receivers as a member."""
     return await connection.cursor(row_factory=args_row(_group)).execute(
         _GROUPS + "WHERE g.id IN (SELECT group_id FROM group_members WHERE receiver_id = ANY(%b::text[]))",
         (list(receiver_ids),),
@@ -37,7 +37,7 @@ async def groups_with_members(connection: Connection, receiver_ids: Sequence[str
 
 
 async def enabled_groups_with_members(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
-    """Every enabled group that any of the receivers is a member of."""
+    """Reads every enabled group that has any of the receivers as a member."""
     return await connection.cursor(row_factory=args_row(_group)).execute(
         _GROUPS
         + "WHERE g.enabled AND g.id IN (SELECT group_id FROM group_members WHERE receiver_id = ANY(%b::text[]))",
@@ -45,8 +45,8 @@ async def enabled_groups_with_members(connection: Connection, receiver_ids: Sequ
     )
 
 
-async def page(connection: Connection, wanted: GroupFilter, before: int | None, limit: int) -> list[Group]:
-    """Up to `limit` groups created before a position (None: the newest), newest first."""
+async def page(connection: Connection, filter: GroupFilter, before: int | None, limit: int) -> list[Group]:
+    """Returns up to `limit` groups before a position, newest first. The newest groups if `before` is None."""
     cursor = await connection.cursor(row_factory=args_row(_group)).execute(
         _GROUPS
         + """
@@ -63,19 +63,19 @@ async def page(connection: Connection, wanted: GroupFilter, before: int | None, 
         {
             "before": before,
             "limit": limit,
-            "name": wanted.name,
-            "type": wanted.type,
-            "version": wanted.version,
-            "enabled": wanted.enabled,
-            "receiver_id": wanted.receiver_id,
+            "name": filter.name,
+            "type": filter.type,
+            "version": filter.version,
+            "enabled": filter.enabled,
+            "receiver_id": filter.receiver_id,
         },
-        prepare=False,  # planned for what was asked: a plan for any filter would read the whole table
+        prepare=False,  # a generic plan for any filter would read the whole table
     )
     return await cursor.fetchall()
 
 
 async def save(connection: Connection, group: Group) -> None:
-    """Writes a group as it is now, new or changed."""
+    """Inserts or updates a group, without its members."""
     await connection.execute(
         """
         INSERT INTO groups (id, position, name, type, version, description, enabled, owner_id, resource_version,
@@ -106,12 +106,12 @@ async def save(connection: Connection, group: Group) -> None:
 
 
 async def remove_members(connection: Connection, group_id: str) -> None:
-    """Leaves the group without members."""
+    """Removes all members from a group."""
     await connection.execute("DELETE FROM group_members WHERE group_id = %s", (group_id,))
 
 
 async def add_members(connection: Connection, group_id: str, receiver_ids: Sequence[str]) -> None:
-    """Gives a group without members these, in this order."""
+    """Adds members, in this order, to a group without members."""
     await connection.execute(
         """
         INSERT INTO group_members (group_id, receiver_id, ordinal)
@@ -123,14 +123,14 @@ async def add_members(connection: Connection, group_id: str, receiver_ids: Seque
 
 
 async def delete(connection: Connection, group_id: str) -> None:
-    """Deletes the group and its membership."""
+    """Deletes a group and its memberships."""
     await connection.execute("DELETE FROM groups WHERE id = %s", (group_id,))
 
 
 async def receivers_at_group_limit(
     connection: Connection, receiver_ids: Sequence[str], group_id: str, limit: int
 ) -> list[str]:
-    """Those of the receivers that are in `limit` or more enabled groups, this one not counted."""
+    """Returns the receivers that are members of at least `limit` enabled groups other than `group_id`."""
     cursor = await connection.cursor(row_factory=scalar_row).execute(
         """
         SELECT m.receiver_id FROM group_members AS m JOIN groups AS g ON g.id = m.group_id
@@ -143,7 +143,7 @@ async def receivers_at_group_limit(
 
 
 async def statuses(connection: Connection, unit_ids: Sequence[bytes]) -> AsyncCursor[UnitStatus]:
-    """Every receiver's latest event for each of the units. Its cost does not depend on the history."""
+    """Reads every status of the units. The cost does not depend on the number of past events."""
     return await connection.cursor(row_factory=class_row(UnitStatus)).execute(
         """
         SELECT unit_id, receiver_id, position, success, run_position, run_began_at
@@ -154,7 +154,7 @@ async def statuses(connection: Connection, unit_ids: Sequence[bytes]) -> AsyncCu
 
 
 async def save_statuses(connection: Connection, statuses: Sequence[UnitStatus]) -> None:
-    """Writes the final states of a batch in one statement."""
+    """Writes the final statuses of a batch with one statement."""
     await connection.execute(
         """
         INSERT INTO unit_status (unit_id, receiver_id, position, success, run_position, run_began_at)
