@@ -30,7 +30,7 @@ class SubscriberProcess:
         self._last: asyncio.Task[str] = asyncio.create_task(self._read())
 
     async def _read(self) -> str:
-        assert self._process.stdout is not None, "it is piped"
+        assert self._process.stdout is not None, "standard output must be piped"
         line = ""
         while raw := await self._process.stdout.readline():
             line = raw.decode()
