@@ -9,7 +9,7 @@ import uvloop
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.cli.serve import configure_logging
 from xzepr.core.errors import CannotStart
-from xzepr.server.relay_process import relay_process
+from xzepr.server.work_process import run_work_process
 from xzepr.settings import LoadedSettings
 
 
@@ -29,7 +29,7 @@ def work(
     configure_logging(loaded)
     _require_kafka_enabled(loaded)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(relay_process(loaded.settings))
+        runner.run(run_work_process(loaded.settings))
 
 
 def _require_kafka_enabled(loaded: LoadedSettings) -> None:

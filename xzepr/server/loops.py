@@ -39,7 +39,7 @@ def _loops(core: Core, role: str, queue: Callable[[], int]) -> dict[str, Callabl
         "feed": core.feed.run,
         "relay": core.relay.run,
         "housekeeping": lambda: _run_housekeeping(core),
-        "description": lambda: _report(core, role, queue),
+        "status report": lambda: _report(core, role, queue),
     }
 
 

@@ -27,7 +27,7 @@ _NEXT_NOTICE_SECONDS = 60.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
-async def relay_process(settings: Settings) -> None:
+async def run_work_process(settings: Settings) -> None:
     """Relays until a signal stops it, beside the servers of the hub."""
     port, named = settings.work.port, settings.database.url
     listener = None if port is None else startup.listen(settings.server.host, port)
