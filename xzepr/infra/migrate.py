@@ -1,4 +1,4 @@
-"""Brings a database to this server's schema, and refuses one that does not fit; plain SQL, forward only."""
+"""Migrations: applies the missing SQL files to a database, and rejects an incompatible database. Forward only."""
 
 import contextlib
 import io
@@ -23,11 +23,11 @@ from xzepr.infra import revisions
 from xzepr.infra.db import conninfo_of
 
 OLDEST_POSTGRES = 15
-_LOCK = 0x787A657072  # "xzepr": one lock for all migrations of a database
+_LOCK_ID = 0x787A657072  # "xzepr": the advisory lock for all migrations of a database
 _LOCK_POLL_SECONDS = 0.2
-_FIRST_WORD_SECONDS = 3.0
-_NEXT_WORD_SECONDS = 10.0
-_CONNECT_SECONDS = 10
+_FIRST_REPORT_SECONDS = 3.0  # until a wait for the lock is reported
+_REPORT_SECONDS = 10.0  # between further reports
+_CONNECT_TIMEOUT_SECONDS = 10
 
 _revisions = sa.table(
     "schema_revision",
@@ -42,10 +42,10 @@ _CREATE_REVISIONS = sa.text(
 
 
 def migrate(url: str, *, report: Callable[[str], None], folder: Path | None = None) -> list[str]:
-    """Apply what is missing, each revision in one transaction, and return the revisions applied.
+    """Applies the missing revisions, each in its own transaction, and returns them.
 
-    Of several servers that start at once one migrates and the others wait. Raises CannotStart as `check` does, except
-    that a schema which is only too old is no reason.
+    If several servers start at the same time, one migrates and the others wait, which `report` gets as a message.
+    Raises CannotStart if the schema belongs to another or a newer server.
     """
     scripts = _scripts(folder)
     with _open(url) as connection:
@@ -57,20 +57,21 @@ def migrate(url: str, *, report: Callable[[str], None], folder: Path | None = No
 
 
 def pending(url: str, *, folder: Path | None = None) -> list[str]:
-    """The revisions that `migrate` would apply, oldest first."""
+    """Returns the revisions that `migrate` would apply, oldest first. Raises CannotStart like `migrate`."""
     with _open(url) as connection:
         return _missing(connection, _scripts(folder))
 
 
 def script(url: str | None = None, *, folder: Path | None = None) -> str:
-    """The SQL that brings the database to this server's schema, for psql; without a URL, an empty database."""
+    """Returns the SQL that migrates the database, or an empty database if there is no URL, for psql."""
     scripts = _scripts(folder)
-    missing = _ours(scripts) if url is None else pending(url, folder=folder)
+    revision_ids = _revision_ids(scripts)
+    missing = revision_ids if url is None else pending(url, folder=folder)
     if not missing:
         return ""
     out = io.StringIO()
-    applied = len(_ours(scripts)) - len(missing)
-    start = _ours(scripts)[applied - 1] if applied else None
+    applied = len(revision_ids) - len(missing)
+    start = revision_ids[applied - 1] if applied else None
     _run(
         scripts,
         {"dialect_name": "postgresql"},
@@ -80,19 +81,19 @@ def script(url: str | None = None, *, folder: Path | None = None) -> str:
 
 
 def check(url: str, *, folder: Path | None = None) -> None:
-    """Return if this server and the database's schema fit each other; else raise CannotStart, saying what to do."""
+    """Raises CannotStart, with what to do, unless the database's schema is compatible with this server."""
     if missing := pending(url, folder=folder):
         raise CannotStart(f"the database lacks the migration {', '.join(missing)}: run `xzepr migrate`")
 
 
 def run_sql_beside(revision_file: str) -> None:
-    """For a revision's `upgrade`: run the `.sql` of the same name whole, with no character of it interpreted."""
+    """Runs the `.sql` file with the name of a revision's file, unchanged. Each revision's `upgrade` calls it."""
     sql = Path(revision_file).with_suffix(".sql").read_text(encoding="utf-8")
     context = op.get_context()
     if context.as_sql:
         context.impl.static_output(sql)
         return
-    # The driver itself: without parameters psycopg sends the text as it is, and several statements at once.
+    # Called directly and without parameters, psycopg sends the text unchanged, even if it has several statements.
     connection = cast("psycopg.Connection[Any]", op.get_bind().connection.driver_connection)
     connection.execute(sql.encode())
 
@@ -102,30 +103,30 @@ def _scripts(folder: Path | None) -> ScriptDirectory:
     return ScriptDirectory(folder, version_locations=[folder])
 
 
-def _ours(scripts: ScriptDirectory) -> list[str]:
-    return [found.revision for found in scripts.walk_revisions()][::-1]
+def _revision_ids(scripts: ScriptDirectory) -> list[str]:
+    return [script.revision for script in scripts.walk_revisions()][::-1]
 
 
 def _missing(connection: sa.Connection, scripts: ScriptDirectory) -> list[str]:
-    """This server's revisions that the database lacks. Raises CannotStart where a newer server's schema excludes us."""
+    """Returns this server's revisions that the database lacks. Raises CannotStart if they are incompatible."""
     applied = _applied(connection)
-    ours = _ours(scripts)
-    oldest = max(applied.values(), key=_numbers, default="0")
-    if _numbers(oldest) > _numbers(xzepr.__version__):
+    revision_ids = _revision_ids(scripts)
+    oldest = max(applied.values(), key=_version_numbers, default="0")
+    if _version_numbers(oldest) > _version_numbers(xzepr.__version__):
         raise CannotStart(
             f"this database needs xzepr {oldest} or newer, and this is {xzepr.__version__}: upgrade this server"
         )
-    missing = [revision for revision in ours if revision not in applied]
-    if missing and (strange := applied.keys() - set(ours)):
+    missing = [revision for revision in revision_ids if revision not in applied]
+    if missing and (unknown := applied.keys() - set(revision_ids)):
         raise CannotStart(
-            f"the database has migrations that this server does not know ({', '.join(sorted(strange))}) and lacks"
-            f" {', '.join(missing)}: it belongs to another xzepr; name another database, or use that server"
+            f"the database has migrations that this server does not know ({', '.join(sorted(unknown))}) and lacks"
+            f" {', '.join(missing)}: another version of xzepr migrated it; use that version or another database"
         )
     return missing
 
 
 def _applied(connection: sa.Connection) -> Mapping[str, str]:
-    """Each revision the database has, and the oldest server that works with it."""
+    """Returns the oldest compatible server version by applied revision."""
     with connection.begin():
         if connection.scalar(sa.text("SELECT to_regclass('schema_revision')")) is None:
             return {}
@@ -134,13 +135,13 @@ def _applied(connection: sa.Connection) -> Mapping[str, str]:
 
 
 def _run(scripts: ScriptDirectory, target: dict[str, Any], options: Mapping[str, Any] | None = None) -> None:
-    """Apply what alembic finds missing, and note with each revision the oldest server that works with it."""
+    """Applies the missing revisions, and records the oldest compatible server version of each."""
 
     def steps(heads: tuple[str, ...], _context: MigrationContext) -> list[MigrationStep]:
         newest_first = list(scripts.iterate_revisions("heads", heads, implicit_base=True))
-        return [MigrationStep.upgrade_from_script(scripts.revision_map, found) for found in reversed(newest_first)]
+        return [MigrationStep.upgrade_from_script(scripts.revision_map, script) for script in reversed(newest_first)]
 
-    def note(ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
+    def record(ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
         (revision,) = step.up_revision_ids
         oldest_server: str = scripts.get_revision(revision).module.oldest_server
         values = {"revision": revision, "oldest_server": oldest_server, "applied_by": xzepr.__version__}
@@ -153,7 +154,7 @@ def _run(scripts: ScriptDirectory, target: dict[str, Any], options: Mapping[str,
             "fn": steps,
             "version_table": "schema_version",
             "transaction_per_migration": True,
-            "on_version_apply": (note,),
+            "on_version_apply": (record,),
             **(options or {}),
         },
     )
@@ -163,37 +164,37 @@ def _run(scripts: ScriptDirectory, target: dict[str, Any], options: Mapping[str,
 
 @contextlib.contextmanager
 def _open(url: str) -> Generator[sa.Connection]:
-    """One connection, made by psycopg so that every form of URL that libpq takes will do."""
+    """Opens a connection with psycopg, so that all forms of libpq URLs work."""
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: _connect(url), poolclass=sa.NullPool)
     try:
         with engine.connect() as connection:
             yield connection
     except DBAPIError as error:
-        raise CannotStart(f"the database refused: {_one_line(error.orig)}") from None
+        raise CannotStart(f"the database rejected a statement: {_one_line(error.orig)}") from None
     except psycopg.Error as error:
-        raise CannotStart(f"a migration failed, and nothing of it was kept: {_one_line(error)}") from None
+        raise CannotStart(f"a migration failed and was rolled back: {_one_line(error)}") from None
 
 
 def _connect(url: str) -> psycopg.Connection[Any]:
     parts = _parts(conninfo_of(url))
-    place = f"{parts.get('host') or 'the local socket'}{':' + str(parts['port']) if 'port' in parts else ''}"
-    defaults = {"connect_timeout": _CONNECT_SECONDS, "application_name": "xzepr migrate"}
+    address = f"{parts.get('host') or 'the local socket'}{':' + str(parts['port']) if 'port' in parts else ''}"
+    defaults = {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, "application_name": "xzepr migrate"}
     try:
         connection = psycopg.connect(make_conninfo("", **{**defaults, **parts}))
     except psycopg.Error as error:
         reason = _one_line(error)
         if password := parts.get("password"):
             reason = reason.replace(str(password), "***")
-        raise CannotStart(f"the database at {place} cannot be reached: {reason}") from None
-    found = connection.info.server_version // 10000
-    if found < OLDEST_POSTGRES:
+        raise CannotStart(f"the database at {address} cannot be reached: {reason}") from None
+    version = connection.info.server_version // 10000
+    if version < OLDEST_POSTGRES:
         connection.close()
-        raise CannotStart(f"the database at {place} is PostgreSQL {found}: xzepr needs {OLDEST_POSTGRES} or newer")
+        raise CannotStart(f"the database at {address} is PostgreSQL {version}: xzepr needs {OLDEST_POSTGRES} or newer")
     return connection
 
 
 def _parts(conninfo: str) -> dict[str, Any]:
-    """The URL by its parts. What cannot be read is not repeated: with a `/` in it, a password looks like a port."""
+    """Returns the parts of a URL. Errors do not quote it, because a password with a `/` looks like a port."""
     try:
         parts = conninfo_to_dict(conninfo)
     except psycopg.Error:
@@ -203,29 +204,31 @@ def _parts(conninfo: str) -> dict[str, Any]:
     return parts
 
 
-def _lock(connection: sa.Connection, say: Callable[[str], None]) -> None:
-    """Hold the migration lock until the connection closes. It is polled, because a transaction that waits for it
-    would deadlock with another server's CREATE INDEX CONCURRENTLY.
+def _lock(connection: sa.Connection, report: Callable[[str], None]) -> None:
+    """Takes the migration lock, which is held until the connection closes.
+
+    It polls, because a transaction that waits for the lock would deadlock with another server's CREATE INDEX
+    CONCURRENTLY.
     """
     started = time.monotonic()
-    word = started + _FIRST_WORD_SECONDS
+    next_report = started + _FIRST_REPORT_SECONDS
     while not _try_lock(connection):
-        if time.monotonic() >= word:
-            say(f"waiting for another server to migrate the database ({time.monotonic() - started:.0f} s so far)")
-            word += _NEXT_WORD_SECONDS
+        if time.monotonic() >= next_report:
+            report(f"waiting for another server to migrate the database ({time.monotonic() - started:.0f} s so far)")
+            next_report += _REPORT_SECONDS
         time.sleep(_LOCK_POLL_SECONDS)
 
 
 def _try_lock(connection: sa.Connection) -> bool:
     with connection.begin():
-        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))))
+        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK_ID))))
 
 
 def _one_line(error: BaseException | None) -> str:
     return " ".join(str(error).split())
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """A version as numbers that compare: 1.10.0 after 1.9.2; what follows them, as in 1.0.0rc1, does not count."""
+def _version_numbers(version: str) -> tuple[int, ...]:
+    """Returns a version as numbers, so that 1.10.0 sorts after 1.9.2. A suffix, as in 1.0.0rc1, is ignored."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in match.group().split(".")) if match else ()

@@ -1,7 +1,7 @@
-"""Whether a database has exactly this server's revisions: asked at each start, without loading what migrates it.
+"""Checks quickly at each start whether a database has exactly this server's revisions.
 
-Loading alembic and SQLAlchemy takes most of a second, more than all else that a start does; `migrate.py` is imported
-only when there is something to apply or to explain.
+It needs no alembic and SQLAlchemy, whose import takes most of a second, longer than the rest of a start. `migrate.py`
+is imported only if a migration is missing or an error must be explained.
 """
 
 from pathlib import Path
@@ -13,18 +13,20 @@ from xzepr.infra.db import conninfo_of
 
 
 def folder() -> Path:
-    """Where the migrations are: in the wheel inside the package, in a checkout beside it."""
+    """Returns the folder of the migrations: inside the package in a wheel, beside it in a checkout."""
     package = Path(xzepr.__file__).parent
     inside = package / "migrations"
     return inside if inside.exists() else package.parent / "migrations"
 
 
 def are_current(url: str) -> bool:
-    """True when the database has this server's revisions and no other. False also where it cannot be asked:
-    `migrate.check` says why."""
-    ours = {path.stem.partition("_")[0] for path in folder().glob("[0-9]*.sql")}
+    """Returns whether the database has this server's revisions and no others.
+
+    It also returns False if the database cannot be queried; `migrate.check` then reports the cause.
+    """
+    revisions = {path.stem.partition("_")[0] for path in folder().glob("[0-9]*.sql")}
     try:
         with psycopg.connect(conninfo_of(url), connect_timeout=10) as connection:
-            return {row[0] for row in connection.execute("SELECT revision FROM schema_revision")} == ours
+            return {row[0] for row in connection.execute("SELECT revision FROM schema_revision")} == revisions
     except psycopg.Error:
         return False
