@@ -11,7 +11,9 @@ PACKAGE = ROOT / "xzepr"
 # Modules of features whose classes are not terms: SQL, pure rules, and the internals of JSON Schema.
 WITHOUT_TERMS = {"expansion", "references", "rules", "schemas"}
 
-_ROW = re.compile(r"^\| (?P<term>[^`|]+) \| (?P<code>(?:`\w+`(?:, )?)*) ?\| (?P<meaning>[^|]+) \|$")
+_ROW = re.compile(
+    r"^\| (?P<term>[^`|]+) \| (?P<code>(?:`\w+`(?:, )?)*) ?\| (?P<modules>(?:`[\w/.]+`(?:, )?)*) ?\| (?P<meaning>[^|]+) \|$"
+)
 
 
 def rows() -> list[re.Match[str]]:
@@ -51,3 +53,11 @@ def test_every_code_name_of_the_glossary_exists() -> None:
 def test_glossary_is_sorted_by_term() -> None:
     terms = [row["term"].casefold() for row in rows()]
     assert terms == sorted(set(terms))
+
+
+def test_glossary_names_the_modules_of_its_classes() -> None:
+    for row in rows():
+        modules = re.findall(r"[\w/.]+", row["modules"])
+        found = {name for module in modules for name in classes(PACKAGE / module)}
+        assert set(re.findall(r"\w+", row["code"])) <= found, row["term"]
+        assert all(set(classes(PACKAGE / module)) & code_names() for module in modules), row["term"]
