@@ -15,6 +15,7 @@ import pytest
 
 from tests.faults.runner.database import DatabaseServer, database_server
 from tests.faults.runner.deployment import Deployment, HubProcess, deployment
+from tests.faults.runner.fault_run import under_fault
 from tests.faults.runner.postgres_faults import (
     Clock,
     all_connections_taken,
@@ -22,7 +23,6 @@ from tests.faults.runner.postgres_faults import (
     old_server,
     writer_lock_holder,
 )
-from tests.faults.runner.run import under_fault
 from tests.support.postgres import temporary_folder
 
 pytestmark = pytest.mark.faults

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.runner.database import DatabaseServer
 from tests.faults.runner.deployment import FREQUENT_CHECKPOINTS, Deployment, HubProcess, create_fixtures
-from tests.faults.runner.run import FaultRun, injection_count
+from tests.faults.runner.fault_run import FaultRun, injection_count
 from tests.faults.runner.writers import RETRYABLE
 from tests.support.postgres import temporary_folder
 

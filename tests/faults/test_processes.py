@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.runner.database import database_server
 from tests.faults.runner.deployment import Deployment, HubProcess, deployment, need_broker
-from tests.faults.runner.run import under_fault
+from tests.faults.runner.fault_run import under_fault
 from tests.support.commit_proxy import Cut, commit_proxy
 from tests.support.postgres import temporary_folder
 

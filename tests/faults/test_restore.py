@@ -9,10 +9,10 @@ import pytest
 
 from tests.faults.runner.commands import run_xzepr, wait_for_state_in_metrics, wait_until_following, wait_until_stopped
 from tests.faults.runner.deployment import Deployment, deployment, need_broker
+from tests.faults.runner.fault_run import WORKLOAD_SECONDS, injection_count, under_fault
 from tests.faults.runner.postgres_faults import graphql_response
 from tests.faults.runner.restore import RestoreRun, create_backup, published_position, read_history, restore_backup
 from tests.faults.runner.rewritten_history import History, Restore
-from tests.faults.runner.run import WORKLOAD_SECONDS, injection_count, under_fault
 from tests.faults.runner.subscriber_checks import check_subscriber
 from tests.faults.runner.subscribers import Subscriber
 from tests.support.kafka import Broker

@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 
 from tests.faults.runner.deployment import deployment
-from tests.faults.runner.run import WORKLOAD_SECONDS, FaultRun, injection_count
+from tests.faults.runner.fault_run import WORKLOAD_SECONDS, FaultRun, injection_count
 from tests.faults.runner.subscriber_process import SubscriberProcess, subscriber_process
 
 pytestmark = pytest.mark.faults

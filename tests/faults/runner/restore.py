@@ -15,9 +15,9 @@ from tests.faults.runner import evidence
 from tests.faults.runner.database import DatabaseServer
 from tests.faults.runner.deployment import Deployment
 from tests.faults.runner.evidence import Evidence
+from tests.faults.runner.fault_run import FaultRun
 from tests.faults.runner.ledger import Entry
 from tests.faults.runner.rewritten_history import History, Restore, expected_records
-from tests.faults.runner.run import FaultRun
 from tests.faults.runner.subscribers import Subscriber, create_subscribers
 
 
