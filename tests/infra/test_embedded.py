@@ -236,7 +236,7 @@ def test_other_major_version_is_rejected_untouched(data_dir: Path) -> None:
     version.write_text("16\n")
     before = sorted((path, path.stat().st_mtime_ns) for path in (data_dir / "postgres").rglob("*"))
     with (
-        pytest.raises(CannotStart, match=r"made by PostgreSQL 16 and this xzepr brings PostgreSQL 18: .*--data-dir"),
+        pytest.raises(CannotStart, match=r"created by PostgreSQL 16, and this xzepr has PostgreSQL 18: .*--data-dir"),
         embedded(data_dir),
     ):
         pass

@@ -1,4 +1,4 @@
-"""A real PostgreSQL in the data folder, for a hub that was given no database."""
+"""An embedded PostgreSQL in the data folder, for a hub without an external database."""
 
 from xzepr.infra.embedded.server import EmbeddedPostgres, running_url
 

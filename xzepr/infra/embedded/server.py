@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL as a child of this process: started, waited for, stopped."""
+"""The embedded PostgreSQL, a child process of the hub: its start, restart and stop."""
 
 import asyncio
 import contextlib
@@ -31,17 +31,17 @@ from xzepr.infra.embedded.folder import (
 )
 from xzepr.infra.embedded.leftover import stop_leftover
 
-_FAST_STOP_SECONDS = 20.0
-_FIRST_WORD_SECONDS = 3.0
-_NEXT_WORD_SECONDS = 10.0
-_LOOK_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 5.0
+_FAST_STOP_TIMEOUT_SECONDS = 20.0  # of PostgreSQL's fast shutdown; then follows an immediate one
+_FIRST_REPORT_SECONDS = 3.0  # until a slow start is reported
+_REPORT_SECONDS = 10.0  # between further reports
+_CHECK_SECONDS = 0.25  # between checks whether the process still runs, and before a restart
+_MAX_RESTART_SECONDS = 5.0  # before a restart, after several failures
 _SETTINGS = {"log_checkpoints": "off", "log_line_prefix": "%m [%p] "}
 
 
 @dataclass(slots=True)
 class EmbeddedPostgres:
-    """A PostgreSQL of our own, reachable through a private Unix socket for as long as this process lives."""
+    """A running PostgreSQL in the data folder, reachable through a private Unix socket."""
 
     data_dir: Path
     _lock: int
@@ -55,10 +55,11 @@ class EmbeddedPostgres:
     async def start(
         cls, data_dir: Path, *, report: Callable[[str], None], settings: Mapping[str, str] | None = None
     ) -> "EmbeddedPostgres":
-        """Make the cluster if there is none, start it and wait until it answers, however long recovery takes.
+        """Creates the cluster if there is none, starts PostgreSQL, and waits until it accepts connections.
 
-        Call it from the main thread: on Linux the database then ends by itself when this process is killed.
-        `settings` are PostgreSQL's own, by name. Raises CannotStart with a sentence for the operator.
+        There is no time limit, because recovery may take long; `report` gets messages about it. Call it from the main
+        thread, so that on Linux PostgreSQL ends if this process is killed. `settings` are PostgreSQL's, by name. Raises
+        CannotStart with a message for the operator.
         """
         data_dir = make_folder(data_dir)
         lock = lock_folder(data_dir)
@@ -76,15 +77,15 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """Where the hub's database is, as a `postgresql://` URL; the hub's account needs no password there."""
+        """The `postgresql://` URL of the hub's database. The hub's account needs no password."""
         return self.url_of(OWNER, OWNER)
 
     def url_of(self, user: str, database: str) -> str:
-        """The URL of one of the cluster's databases, as one of its roles (`postgres` is the superuser)."""
+        """Returns the URL of a database of the cluster for one of its roles. The superuser is `postgres`."""
         return _url(str(self._sockets), user, database)
 
     async def stop(self) -> None:
-        """End every connection, write everything down, stop, and let the data folder go. Harmless when repeated."""
+        """Shuts PostgreSQL down, which ends all connections, and unlocks the data folder. May be called twice."""
         if self._process is not None:
             await asyncio.to_thread(_stop_process, self._process)
             self._process = None
@@ -95,38 +96,39 @@ class EmbeddedPostgres:
             os.close(self._lock)
             self._lock = -1
 
-    async def keep_running(self, say: Callable[[str], None]) -> None:
-        """Start the database again whenever it ends by itself, until cancelled. Its URL stays the same."""
-        backoff = Backoff(_LOOK_SECONDS, _LONGEST_PAUSE_SECONDS)
+    async def keep_running(self, report: Callable[[str], None]) -> None:
+        """Restarts PostgreSQL with the same URL whenever it ends unexpectedly, until this is cancelled."""
+        backoff = Backoff(_CHECK_SECONDS, _MAX_RESTART_SECONDS)
         while True:
             await backoff.sleep()
             if self._process is None or self._binaries is None or self._process.poll() is None:
                 backoff.reset()
                 continue
-            say(f"The database ended ({self._process.returncode}); starting it again: see {self.data_dir}/postgres.log")
+            log = self.data_dir / "postgres.log"
+            report(f"The database ended (exit code {self._process.returncode}); starting it again. See {log}.")
             self._process = self._spawn(self._binaries / "postgres", self.data_dir / "postgres")
             try:
-                await self._answers(self._process, say)
+                await self._wait_until_ready(self._process, report)
             except CannotStart as error:
-                say(str(error))
+                report(str(error))
             else:
                 backoff.reset()
 
-    async def _open(self, say: Callable[[str], None]) -> None:
+    async def _open(self, report: Callable[[str], None]) -> None:
         cluster = self.data_dir / "postgres"
         grant_access(self._account, self.data_dir)
         binaries = await asyncio.to_thread(find_binaries, self._account, self.data_dir)
-        await stop_leftover(cluster, say)
+        await stop_leftover(cluster, report)
         durable = self._settings.get("fsync") != "off"
         await asyncio.to_thread(prepare_cluster, self._account, binaries, cluster, durable=durable)
         self._sockets = make_socket_folder(self._account, self.data_dir)
         self._binaries = binaries
         self._process = self._spawn(binaries / "postgres", cluster)
-        await self._answers(self._process, say)
+        await self._wait_until_ready(self._process, report)
         await asyncio.to_thread(_ensure_database, self.url_of(SUPERUSER, "postgres"))
 
     def _spawn(self, postgres: Path, cluster: Path) -> "subprocess.Popen[bytes]":
-        """In a session of its own, so that Ctrl-C in a terminal reaches the hub first and the database through it."""
+        """Starts PostgreSQL in a new session: Ctrl-C in a terminal must reach only the hub, which then stops it."""
         options = [f"--{name}={value}" for name, value in {**_SETTINGS, **self._settings}.items()]
         arguments = ["-D", str(cluster), "-h", "", "-k", str(self._sockets), *options]
         command = self._account.command(postgres, *arguments, end_with_parent=can_end_with_parent())
@@ -144,26 +146,28 @@ class EmbeddedPostgres:
         finally:
             os.close(log)
 
-    async def _answers(self, process: "subprocess.Popen[bytes]", say: Callable[[str], None]) -> None:
-        """Return when the server accepts connections. Recovery after a crash may take minutes and is not cut short."""
+    async def _wait_until_ready(self, process: "subprocess.Popen[bytes]", report: Callable[[str], None]) -> None:
+        """Waits until PostgreSQL accepts connections, without a limit: recovery after a crash may take minutes."""
         conninfo = self.url_of(SUPERUSER, "postgres").encode()
         started = time.monotonic()
-        word = started + _FIRST_WORD_SECONDS
+        next_report = started + _FIRST_REPORT_SECONDS
         pause = 0.02
         while await asyncio.to_thread(pq.PGconn.ping, conninfo) != pq.Ping.OK:
             if process.poll() is not None:
                 raise CannotStart(f"the embedded PostgreSQL ended while starting:\n{log_tail(self.data_dir)}")
-            if time.monotonic() >= word:
+            if time.monotonic() >= next_report:
                 waited = time.monotonic() - started
-                say(f"waiting for the database to recover ({waited:.0f} s so far; see {self.data_dir}/postgres.log)")
-                word += _NEXT_WORD_SECONDS
+                report(f"waiting for the database to recover ({waited:.0f} s so far; see {self.data_dir}/postgres.log)")
+                next_report += _REPORT_SECONDS
             await asyncio.sleep(pause)
-            pause = min(pause * 1.2, 0.25)  # each question that is refused is a line in the log
+            pause = min(pause * 1.2, 0.25)  # each rejected attempt is a line in PostgreSQL's log
 
 
 def running_url(data_dir: Path) -> str | None:
-    """Where the database is that another process of this user runs in the data folder; None where none does. It may
-    still be starting. Raises CannotStart when the folder is another user's."""
+    """Returns the URL of the database that another process runs in the data folder; None if none runs.
+
+    The database may still be starting. Raises CannotStart if the folder belongs to another user.
+    """
     folder = running_socket_folder(data_dir)
     return None if folder is None else _url(str(folder), OWNER, OWNER)
 
@@ -173,15 +177,15 @@ def _url(sockets: str, user: str, database: str) -> str:
 
 
 def _stop_process(process: "subprocess.Popen[bytes]") -> None:
-    for sign, seconds in ((signal.SIGINT, _FAST_STOP_SECONDS), (signal.SIGQUIT, None)):
+    for sign, seconds in ((signal.SIGINT, _FAST_STOP_TIMEOUT_SECONDS), (signal.SIGQUIT, None)):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.send_signal(sign)  # Popen signals only while the child is ours to wait for
+            process.send_signal(sign)  # Popen sends no signal to a process that it has reaped
             process.wait(seconds)
             return
 
 
 def _ensure_database(url: str) -> None:
-    """The hub's role, which is no superuser, and its database; at every start, as the first may have been killed."""
+    """Creates the hub's role and database if they are missing: an earlier start may have been killed."""
     try:
         with psycopg.connect(url, autocommit=True) as connection:
             if connection.execute("SELECT FROM pg_roles WHERE rolname = 'xzepr'").fetchone() is None:
@@ -189,4 +193,4 @@ def _ensure_database(url: str) -> None:
             if connection.execute("SELECT FROM pg_database WHERE datname = 'xzepr'").fetchone() is None:
                 connection.execute("CREATE DATABASE xzepr OWNER xzepr")
     except psycopg.Error as error:
-        raise CannotStart(f"the embedded PostgreSQL does not let xzepr in: {error}") from None
+        raise CannotStart(f"xzepr cannot connect to the embedded PostgreSQL: {error}") from None
