@@ -32,6 +32,7 @@ BANNED = re.compile(
     r"|\b(?:go|goes|going|went|gone) on\b",
     re.IGNORECASE | re.MULTILINE,
 )
+NOT_WORDS = {'"nobody"'}  # a user account of Unix
 # A first sentence that starts with one of these has no noun yet.
 VAGUE_START = re.compile(
     r"(?:The same|It|They|All of them|Those|That|What|Whatever|Who|Whoever|Whose|Whom|One (?:of|that|who))\b"
@@ -77,6 +78,7 @@ def test_text_has_no_banned_words() -> None:
         for path in [*PYTHON, *PAGES, *OTHERS]
         if path != Path(__file__)
         for line, text in prose_of(path)
+        if text not in NOT_WORDS
         for match in BANNED.finditer(text)
     ]
     assert not found, "\n".join(found)
