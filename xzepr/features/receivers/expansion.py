@@ -1,16 +1,17 @@
-"""How much work a JSON Schema can make: what it expands to when each reference counts as all it leads to.
+"""Limits on the size of a JSON Schema with its references expanded, which bounds the work of the validator.
 
-Refused are
+A schema is rejected if it has
 
-- an expansion of more than 10,000 subschemas. A recursion counts as one turn of itself, and what stands in place beside
-  `unevaluatedProperties` or `unevaluatedItems` three times (the validator's work grows 2.7-fold with each such level);
-- a recursion that never descends into the value, which would not end;
-- a recursion in more than one branch: when more than one of the edges from a subschema that leads back to itself
-  reaches a recursion (its own or another), the work can double with each level of the value. A list, or a tree with one
-  recursive keyword such as `children: {items: {$ref: "#"}}`, recurses in one branch.
+- more than 10,000 subschemas, counting each reference as everything that it leads to. A recursion counts once.
+  Subschemas applied in place beside `unevaluatedProperties` or `unevaluatedItems` count three times, because the
+  validator's work grows 2.7-fold with each such level;
+- a recursion that never descends into the value, and would not end;
+- a recursion in more than one branch. A subschema that leads back to itself may have only one edge to a recursion, its
+  own or another: with two, the work can double with each level of the value. A list recurses in one branch, and so does
+  a tree with one recursive keyword such as `children: {items: {$ref: "#"}}`.
 
-A recursion is a strongly connected component of the graph of `references.py`; by the last rule it is a simple cycle.
-Everything is computed once for each subschema, so a refusal costs no more than reading the schema.
+A recursion is a strongly connected component of the graph of `references.py`. The last rule makes it a simple cycle.
+Each subschema is visited once, so the check takes linear time.
 """
 
 from collections.abc import Iterator
@@ -23,51 +24,56 @@ _UNEVALUATED_FACTOR = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
-    """What is known of a node whose component is complete."""
+class _Size:
+    """The expanded size of a node: its number of subschemas, and whether it leads to a recursion."""
 
-    weight: int
+    subschemas: int
     recurses: bool
 
 
 def exceeded_limit(root: Node) -> str | None:
-    """Why the schema of that root is refused, or None."""
-    known: dict[Node, _Measured] = {}
+    """Returns the limit that a schema exceeds, to be appended to "the schema", or None if it is accepted."""
+    sizes: dict[Node, _Size] = {}
     for component in _components(root):
-        inside = set(component)
-        cyclic = len(component) > 1 or any(target in inside for target, _ in component[0].edges)
-        if cyclic and (why := _recursion_error(component, inside, known)) is not None:
-            return why
-        weight = min(sum(_weight(node, inside, known) for node in component), MAX_SUBSCHEMAS + 1)
-        if weight > MAX_SUBSCHEMAS:
-            return f"expands to more than {MAX_SUBSCHEMAS:,} subschemas when each reference counts as all it leads to"
-        recurses = cyclic or any(known[target].recurses for node in component for target, _ in node.edges)
-        known.update((node, _Measured(weight, recurses)) for node in component)
+        members = set(component)
+        is_cyclic = len(component) > 1 or any(target in members for target, _ in component[0].edges)
+        if is_cyclic and (error := _recursion_error(component, members, sizes)) is not None:
+            return error
+        count = min(sum(_subschemas(node, members, sizes) for node in component), MAX_SUBSCHEMAS + 1)
+        if count > MAX_SUBSCHEMAS:
+            return f"expands to more than {MAX_SUBSCHEMAS:,} subschemas, counting each reference as all it leads to"
+        recurses = is_cyclic or any(sizes[target].recurses for node in component for target, _ in node.edges)
+        sizes.update((node, _Size(count, recurses)) for node in component)
     return None
 
 
-def _recursion_error(component: list[Node], inside: set[Node], known: dict[Node, _Measured]) -> str | None:
+def _recursion_error(component: list[Node], members: set[Node], sizes: dict[Node, _Size]) -> str | None:
     descends = False
     for node in component:
         recursive = [
-            (target, in_place) for target, in_place in node.edges if target in inside or known[target].recurses
+            (target, in_place) for target, in_place in node.edges if target in members or sizes[target].recurses
         ]
         if len(recursive) > 1:
             return f"recurses in more than one branch at {node.location or 'a dynamic reference'}"
         descends = descends or not recursive[0][1]
-    return None if descends else f"refers to itself without end at {component[0].location or 'a dynamic reference'}"
+    if descends:
+        return None
+    return f"recurses without descending into the value at {component[0].location or 'a dynamic reference'}"
 
 
-def _weight(node: Node, inside: set[Node], known: dict[Node, _Measured]) -> int:
-    """What one node expands to, without those of its own recursion."""
+def _subschemas(node: Node, members: set[Node], sizes: dict[Node, _Size]) -> int:
+    """Returns the expanded number of subschemas of a node, without the other nodes of its own recursion."""
     unevaluated = "unevaluatedProperties" in node.schema or "unevaluatedItems" in node.schema
     factor = _UNEVALUATED_FACTOR if unevaluated else 1
-    applied = ((known[target].weight, in_place) for target, in_place in node.edges if target not in inside)
-    return 1 + node.booleans + sum(weight * factor if in_place else weight for weight, in_place in applied)
+    applied = ((sizes[target].subschemas, in_place) for target, in_place in node.edges if target not in members)
+    return 1 + node.booleans + sum(count * factor if in_place else count for count, in_place in applied)
 
 
 def _components(root: Node) -> Iterator[list[Node]]:
-    """The strongly connected components that can be reached, each after all it leads to (Tarjan, without recursion)."""
+    """Yields the strongly connected components, each after those that it leads to.
+
+    Tarjan's algorithm, without recursion.
+    """
     index: dict[Node, int] = {root: 0}
     low: dict[Node, int] = {root: 0}
     open_nodes: list[Node] = [root]

@@ -1,4 +1,4 @@
-"""Receivers: kinds of events, each with the JSON Schema that payloads must meet."""
+"""Receivers: kinds of events, each with a JSON Schema for its payloads."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,25 +8,25 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """A kind of event."""
+    """A kind of event, with the JSON Schema that its payloads must match."""
 
     id: str
     position: int
-    """Of the message that announced it: the order of lists."""
+    """The position of its `receiver.created` message. Lists are sorted by it."""
     name: str
     type: str
     version: str
     description: str
     schema: bytes
-    """JSON Schema as compact JSON text, its keys in the order they were sent in."""
+    """The JSON Schema as compact JSON text, with the keys in the order in which they were sent."""
     schema_digest: str
-    """SHA-256 of that text, in hex."""
+    """SHA-256 of the schema's text, in hex."""
     revision: int
     """Counts the changes of the schema, from 1."""
     fingerprint: str
-    """SHA-256 of type, description, name and version, as Event Provenance Registry makes it."""
+    """SHA-256 of type, description, name and version, in hex, as Event Provenance Registry computes it."""
     enabled: bool
-    """A disabled receiver refuses events."""
+    """A disabled receiver rejects events."""
     owner_id: str
     resource_version: int
     """Counts all changes, from 1."""
@@ -35,7 +35,7 @@ class Receiver:
 
 
 class Unchanged(Enum):
-    """Says that a field is left as it is where None would be a value."""
+    """The value of a field that stays unchanged, where None is a valid value."""
 
     UNCHANGED = "unchanged"
 
@@ -45,7 +45,7 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 
 @dataclass(frozen=True, slots=True)
 class NewReceiver:
-    """What it takes to create a receiver; `schema` is a JSON value."""
+    """A receiver to be created. `schema` is a JSON value."""
 
     name: str
     type: str
@@ -57,7 +57,7 @@ class NewReceiver:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverChange:
-    """What is to be changed; None (for the schema: UNCHANGED) leaves it as it is."""
+    """Changes to a receiver. A field that is None (for the schema: UNCHANGED) stays unchanged."""
 
     name: str | None = None
     type: str | None = None
@@ -69,7 +69,7 @@ class ReceiverChange:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverFilter:
-    """Which receivers a list shows; every given field must be equal."""
+    """Conditions on the receivers of a list. All fields that are not None must be equal."""
 
     name: str | None = None
     type: str | None = None

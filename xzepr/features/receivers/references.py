@@ -1,7 +1,8 @@
-"""Where the references of a JSON Schema lead: the schema as a graph.
+"""A JSON Schema as a graph, with its references resolved.
 
-Its nodes are subschemas. Its edges lead to the subschemas that are applied with one: in place (`allOf`, `$ref` …,
-judging the same value) or to parts of the value (`properties`, `items` …). `$defs` and `definitions` apply nothing.
+The nodes are subschemas. An edge leads to a subschema that is applied together with its node: in place, that is to the
+same value (`allOf`, `$ref` …), or to a child of the value (`properties`, `items` …). `$defs` and `definitions` apply
+nothing.
 """
 
 import re
@@ -24,8 +25,8 @@ _CHILD_SINGLE = (
 _CHILD_MANY = ("properties", "patternProperties", "prefixItems")
 _DEFINITIONS = ("$defs", "definitions")
 
-# Whether a keyword's object is one schema (else it maps names to schemas), and whether it applies in place (None: not
-# at all).
+# By keyword: whether its value can be a single schema (else it is a map or list of schemas), and whether it is applied
+# in place (None if it is not applied).
 _KEYWORDS: dict[str, tuple[bool, bool | None]] = {
     **dict.fromkeys(_IN_PLACE_SINGLE, (True, True)),
     **dict.fromkeys(_IN_PLACE_MANY, (False, True)),
@@ -42,34 +43,36 @@ _DOCUMENT_URI = "http://document.invalid/"
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What differs between the drafts for who follows references."""
+    """The differences between the drafts that matter for references."""
 
     unknown_keywords: frozenset[str]
-    """Keywords of other drafts: what they hold is never an identified schema."""
+    """Keywords of other drafts. The draft ignores identifiers inside their values."""
     id_keyword: str = "$id"
     ref_hides_siblings: bool = False
-    """`$ref` hides what is beside it, as up to draft 7."""
+    """Whether `$ref` hides the keywords beside it, as in drafts up to 7."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A subschema that is an object, with what it applies."""
+    """A subschema that is an object, and the subschemas that it applies."""
 
     schema: Schema
     base: str
+    """The base URI of its references."""
     location: str
+    """The JSON pointer to it, after the name of the field."""
     edges: "list[tuple[Node, bool]]" = field(default_factory=list["tuple[Node, bool]"])
-    """What is applied with it, and whether in place."""
+    """The nodes that it applies, each with whether it is applied in place."""
     booleans: int = 0
-    """How many of the subschemas it applies are `true` or `false`."""
+    """The number of subschemas `true` and `false` that it applies."""
 
 
 class UnresolvedReferenceError(Exception):
-    """A reference that leads to no schema in the document; the message says why."""
+    """A reference that does not resolve to a schema in the document. The message gives the reason."""
 
 
 class Document:
-    """A schema's nodes and edges; `violations` says what was wrong with its references and identifiers."""
+    """The graph of a schema. `violations` lists the invalid references and identifiers."""
 
     def __init__(self, schema: Schema, dialect: Dialect, *, field: str) -> None:
         self.violations: list[Violation] = []
@@ -79,74 +82,73 @@ class Document:
         self._queue: list[Node] = []
         self._resources: dict[str, Node] = {}
         self._anchors: dict[tuple[str, str], Node] = {}
-        # For each dynamic anchor a node that applies all who bear it: which of them it is depends on the way there.
+        # By dynamic anchor: a node that applies all subschemas with the anchor, because any of them may be the target.
         self._dynamic_targets: dict[str, Node] = {}
-        self.root = self._add(schema, _DOCUMENT_URI, field, named=True)
+        self.root = self._add(schema, _DOCUMENT_URI, field, has_ids=True)
         self._resources.setdefault(_DOCUMENT_URI, self.root)
-        for node in self._queue:  # grows while references lead to places that no keyword names
+        for node in self._queue:  # grows while references lead to schemas below unknown keywords
             self._add_edges(node)
 
-    def _add(self, schema: Schema, base: str, place: str, *, named: bool) -> Node:
-        """Add a subschema and all below it; `named` is False where the draft looks for no identifiers."""
+    def _add(self, schema: Schema, base: str, location: str, *, has_ids: bool) -> Node:
+        """Adds a subschema and all below it. `has_ids` is False where the draft ignores identifiers."""
         first = None
-        stack = [(schema, base, place, named)]
+        stack = [(schema, base, location, has_ids)]
         while stack:
-            found, base, place, named = stack.pop()
-            node = Node(found, base, place)
+            subschema, base, location, has_ids = stack.pop()
+            node = Node(subschema, base, location)
             first = first or node
-            self._nodes[id(found)] = node
+            self._nodes[id(subschema)] = node
             self._queue.append(node)
-            self._register_names(node, named=named)
-            for keys, child, _ in subschemas(found):
+            self._register_names(node, has_ids=has_ids)
+            for keys, child, _ in subschemas(subschema):
                 if is_object(child) and id(child) not in self._nodes:
-                    known = keys[0] not in self._dialect.unknown_keywords
-                    stack.append((child, node.base, pointer(place, keys), named and known))
-        assert first is not None, "the stack began with one schema"
+                    is_known = keys[0] not in self._dialect.unknown_keywords
+                    stack.append((child, node.base, pointer(location, keys), has_ids and is_known))
+        assert first is not None, "the stack starts with one schema"
         return first
 
     def _report(self, node: Node, keyword: str, message: str) -> None:
         self.violations.append(Violation(pointer(node.location, [keyword]), message))
 
-    def _register_names(self, node: Node, *, named: bool) -> None:
-        """Take down by which identifiers a subschema can be referred to."""
-        own = node.schema.get(self._id_keyword)
-        names = [
+    def _register_names(self, node: Node, *, has_ids: bool) -> None:
+        """Registers the identifier and the anchors of a subschema."""
+        schema_id = node.schema.get(self._id_keyword)
+        anchors = [
             (key, node.schema[key]) for key in ("$anchor", "$dynamicAnchor") if isinstance(node.schema.get(key), str)
         ]
-        if isinstance(own, str) and own.startswith("#"):
-            names.append((self._id_keyword, own[1:]))
-        elif isinstance(own, str):
-            self._register_id(node, own)
+        if isinstance(schema_id, str) and schema_id.startswith("#"):
+            anchors.append((self._id_keyword, schema_id[1:]))
+        elif isinstance(schema_id, str):
+            self._register_id(node, schema_id)
         if node.schema.get("$recursiveAnchor") is True:
             self._dynamic_target("").edges.append((node, True))
-        for keyword, name in names:
-            if self._anchors.setdefault((node.base, name), node) is not node:
-                self._report(node, keyword, f"the name {name!r} is given twice")
+        for keyword, anchor in anchors:
+            if self._anchors.setdefault((node.base, anchor), node) is not node:
+                self._report(node, keyword, f"the anchor {anchor!r} is defined twice")
             if keyword == "$dynamicAnchor":
-                self._dynamic_target(name).edges.append((node, True))
-        if not named and (names or isinstance(own, str)):
-            self._report(
-                node, self._id_keyword, "an identifier must stand where a keyword of its draft expects a schema"
-            )
+                self._dynamic_target(anchor).edges.append((node, True))
+        if not has_ids and (anchors or isinstance(schema_id, str)):
+            message = "an identifier is allowed only where a keyword of the schema's draft expects a schema"
+            self._report(node, self._id_keyword, message)
 
     def _register_id(self, node: Node, uri: str) -> None:
         if self._dialect.ref_hides_siblings and "$ref" in node.schema and self._queue[0] is not node:
-            self._report(node, self._id_keyword, f"{self._id_keyword} beside $ref has no meaning before draft 2019-09")
+            self._report(node, self._id_keyword, f"{self._id_keyword} beside $ref has no effect before draft 2019-09")
         try:
             base, _, fragment = _join(node.base, uri).partition("#")
         except UnresolvedReferenceError as error:
             self._report(node, self._id_keyword, str(error))
             return
         if fragment:
-            self._report(node, self._id_keyword, "an identifier has no fragment")
+            self._report(node, self._id_keyword, "an identifier must not have a fragment")
         elif not _is_normal(base):
             self._report(node, self._id_keyword, f"{base!r} is not in normal form: {_NORMAL_FORM}")
         elif self._resources.setdefault(base, node) is not node:
-            self._report(node, self._id_keyword, f"the identifier {base!r} is given twice")
+            self._report(node, self._id_keyword, f"the identifier {base!r} is defined twice")
         node.base = base
 
     def _add_edges(self, node: Node) -> None:
-        """Add the edges of a node."""
+        """Adds the edges of a node: its subschemas and the targets of its references."""
         for _, child, in_place in subschemas(node.schema):
             if in_place is not None:
                 self._apply(node, child, in_place=in_place)
@@ -178,46 +180,52 @@ class Document:
         return self._dynamic_targets.setdefault(name, Node({}, "", ""))
 
     def _resolve(self, node: Node, reference: str) -> object:
-        """What a reference leads to: a schema that is a node now, or a boolean. Raises NowhereError."""
+        """Returns the target of a reference: a boolean, or an object that has a node.
+
+        Raises UnresolvedReferenceError.
+        """
         uri, _, fragment = _join(node.base, reference).partition("#")
         resource = self._resources.get(uri)
         if resource is None:
             raise UnresolvedReferenceError(
-                f"{reference!r} leads out of the document; references resolve inside the document only"
+                f"{reference!r} points outside the document; only references inside the document are allowed"
             )
         fragment = unquote(fragment)
         if fragment and not fragment.startswith("/"):
             anchor = self._anchors.get((uri, fragment))
             if anchor is None:
-                raise UnresolvedReferenceError(f"{reference!r} leads nowhere: the document has no such anchor")
+                raise UnresolvedReferenceError(f"{reference!r} cannot be resolved: the document has no such anchor")
             return anchor.schema
         return self._resolve_pointer(resource, fragment, reference)
 
     def _resolve_pointer(self, resource: Node, path: str, reference: str) -> object:
         value: object = resource.schema
         keys = [key.replace("~1", "/").replace("~0", "~") for key in path.split("/")[1:]]
-        for at, key in enumerate(keys):
-            if at and is_object(value) and isinstance(value.get(self._id_keyword), str):
+        for index, key in enumerate(keys):
+            if index and is_object(value) and isinstance(value.get(self._id_keyword), str):
                 raise UnresolvedReferenceError(
-                    f"{reference!r} passes through a subschema with an identifier of its own: refer to that"
+                    f"{reference!r} passes through a subschema with its own identifier: refer to that identifier"
                 )
             value = _step(value, key, reference)
         if is_object(value):
             if id(value) not in self._nodes:
-                self._add(value, resource.base, pointer(resource.location, keys), named=False)
+                self._add(value, resource.base, pointer(resource.location, keys), has_ids=False)
         elif not isinstance(value, bool):
-            raise UnresolvedReferenceError(f"{reference!r} leads to something that is no schema")
+            raise UnresolvedReferenceError(f"{reference!r} points to a value that is not a schema")
         return value
 
 
 def subschemas(schema: Schema) -> Iterator[tuple[list[str], object, bool | None]]:
-    """The schemas directly below one: the way there, each (an object or a boolean), and whether it is applied in place
-    (None: not at all)."""
+    """Yields the schemas directly below a schema.
+
+    Each has the keys that lead to it, the schema (an object or a boolean), and whether it is applied in place (None if
+    it is not applied).
+    """
     for keyword, value in schema.items():
         if keyword not in _KEYWORDS:
             continue
-        is_one, in_place = _KEYWORDS[keyword]
-        if is_one and isinstance(value, dict | bool):
+        can_be_single, in_place = _KEYWORDS[keyword]
+        if can_be_single and isinstance(value, dict | bool):
             yield [keyword], cast(object, value), in_place
             continue
         for key, child in _entries(value):
@@ -226,20 +234,22 @@ def subschemas(schema: Schema) -> Iterator[tuple[list[str], object, bool | None]
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a JSON value is an object."""
+    """Returns whether a JSON value is an object."""
     return isinstance(value, dict)
 
 
 def _entries(value: object) -> Iterable[tuple[str, object]]:
     if is_object(value):
         return value.items()
-    return ((str(at), child) for at, child in enumerate(cast(list[object], value))) if isinstance(value, list) else ()
+    if isinstance(value, list):
+        return ((str(index), child) for index, child in enumerate(cast(list[object], value)))
+    return ()
 
 
 def _join(base: str, reference: str) -> str:
     uri, hash_, fragment = reference.partition("#")
-    if not _PRINTABLE_ASCII.fullmatch(uri) or ";" in uri:  # Python and the validator read `;` by different standards
-        raise UnresolvedReferenceError(f"{reference!r} is not a URI reference that can be followed")
+    if not _PRINTABLE_ASCII.fullmatch(uri) or ";" in uri:  # Python and the validator follow different standards for `;`
+        raise UnresolvedReferenceError(f"{reference!r} contains a character that is not allowed in a reference")
     try:
         joined = uri if urlsplit(uri).scheme else urljoin(base, uri) if uri else base
     except ValueError:
@@ -248,7 +258,7 @@ def _join(base: str, reference: str) -> str:
 
 
 def _is_normal(uri: str) -> bool:
-    """Whether no other spelling means the same resource to the validator, which compares normal forms (RFC 3986, 6)."""
+    """Returns whether a URI is in the normal form of RFC 3986, section 6, which the validator compares."""
     parts = urlsplit(uri)
     return (
         uri.startswith(f"{parts.scheme}:")
@@ -265,4 +275,4 @@ def _step(value: object, key: str, reference: str) -> object:
         return value[key]
     if isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(cast(list[object], value)):
         return cast(list[object], value)[int(key)]
-    raise UnresolvedReferenceError(f"{reference!r} leads nowhere: the document has nothing at {key!r}")
+    raise UnresolvedReferenceError(f"{reference!r} cannot be resolved: the document has nothing at {key!r}")

@@ -1,4 +1,4 @@
-"""What a receiver must be, what a change makes of it, and how the stream tells it."""
+"""Rules for receivers, without I/O: limits on fields, changes, revisions, and snapshots."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,36 +18,38 @@ _NAMES = ("name", "type", "version")
 _TEXTS = (*_NAMES, "description")
 
 
-def check(asked: NewReceiver | ReceiverChange, limits: EventSettings) -> bytes | None:
-    """The schema as compact text, None if it is not given. Raises InvalidInput with all that is wrong with the given
-    fields."""
-    violations = list(_text_violations(asked, limits))
-    text: bytes | None = None
-    if asked.schema is not UNCHANGED:
+def check(values: NewReceiver | ReceiverChange, limits: EventSettings) -> bytes | None:
+    """Checks the given fields and returns the schema as compact text, or None if it is not given.
+
+    Raises InvalidInput with all violations.
+    """
+    violations = list(_text_violations(values, limits))
+    schema_text: bytes | None = None
+    if values.schema is not UNCHANGED:
         try:
-            text = schemas.check(asked.schema)
-        except InvalidInput as refusal:
-            violations += refusal.violations
+            schema_text = schemas.check(values.schema)
+        except InvalidInput as error:
+            violations += error.violations
     if violations:
         raise InvalidInput(violations)
-    return text
+    return schema_text
 
 
-def _text_violations(asked: NewReceiver | ReceiverChange, limits: EventSettings) -> Iterator[Violation]:
+def _text_violations(values: NewReceiver | ReceiverChange, limits: EventSettings) -> Iterator[Violation]:
     for field in _TEXTS:
-        value: str | None = getattr(asked, field)
+        value: str | None = getattr(values, field)
         if value is not None:
-            longest = limits.max_description_chars if field == "description" else limits.max_name_chars
-            yield from check_text(field, value, max_chars=longest)
+            max_chars = limits.max_description_chars if field == "description" else limits.max_name_chars
+            yield from check_text(field, value, max_chars=max_chars)
 
 
-def check_filter(wanted: ReceiverFilter) -> None:
-    """Raises InvalidInput for a text that no receiver can have."""
-    check_queryable({field: getattr(wanted, field) for field in _NAMES})
+def check_filter(filter: ReceiverFilter) -> None:
+    """Raises InvalidInput if the filter has a text that no receiver can have."""
+    check_queryable({field: getattr(filter, field) for field in _NAMES})
 
 
 def new_receiver(new: NewReceiver, schema: bytes, *, id: str, position: int, owner_id: str, time: datetime) -> Receiver:
-    """The receiver at its beginning; `schema` is the text that `check` gave."""
+    """Returns a new receiver with revision 1. `schema` is the text that `check` returned."""
     return Receiver(
         id=id,
         position=position,
@@ -68,18 +70,18 @@ def new_receiver(new: NewReceiver, schema: bytes, *, id: str, position: int, own
 
 
 def apply_change(receiver: Receiver, change: ReceiverChange, schema: bytes | None, time: datetime) -> Receiver:
-    """The receiver after a change. A schema with another text makes a new revision; the same text makes none."""
-    given = {field: value for field in (*_TEXTS, "enabled") if (value := getattr(change, field)) is not None}
-    after = replace(receiver, **given, resource_version=receiver.resource_version + 1, updated_at=time)
-    fingerprint = schemas.fingerprint(after.type, after.description, after.name, after.version)
-    after = replace(after, fingerprint=fingerprint)
+    """Returns the changed receiver. The revision increases if the text of the schema changes."""
+    new_values = {field: value for field in (*_TEXTS, "enabled") if (value := getattr(change, field)) is not None}
+    changed = replace(receiver, **new_values, resource_version=receiver.resource_version + 1, updated_at=time)
+    fingerprint = schemas.fingerprint(changed.type, changed.description, changed.name, changed.version)
+    changed = replace(changed, fingerprint=fingerprint)
     if schema is None or schema == receiver.schema:
-        return after
-    return replace(after, schema=schema, schema_digest=schemas.digest(schema), revision=receiver.revision + 1)
+        return changed
+    return replace(changed, schema=schema, schema_digest=schemas.digest(schema), revision=receiver.revision + 1)
 
 
 def snapshot(receiver: Receiver) -> bytes:
-    """The receiver as the stream tells it: compact JSON, its keys as in GraphQL."""
+    """Returns the receiver as the stream carries it: compact JSON with the keys of GraphQL."""
     return orjson.dumps(
         {
             "id": receiver.id,
@@ -102,22 +104,22 @@ def snapshot(receiver: Receiver) -> bytes:
     )
 
 
-def from_snapshot(said: Mapping[str, Any]) -> Receiver:
-    """The receiver that `snapshot` wrote, once it is read as JSON."""
+def from_snapshot(data: Mapping[str, Any]) -> Receiver:
+    """Returns the receiver from the JSON object that `snapshot` wrote."""
     return Receiver(
-        id=said["id"],
-        position=said["position"],
-        name=said["name"],
-        type=said["type"],
-        version=said["version"],
-        description=said["description"],
-        schema=exact_json.dumps(said["schema"]),
-        schema_digest=said["schemaDigest"],
-        revision=said["revision"],
-        fingerprint=said["fingerprint"],
-        enabled=said["enabled"],
-        owner_id=said["ownerId"],
-        resource_version=said["resourceVersion"],
-        created_at=datetime.fromisoformat(said["createdAt"]),
-        updated_at=datetime.fromisoformat(said["updatedAt"]),
+        id=data["id"],
+        position=data["position"],
+        name=data["name"],
+        type=data["type"],
+        version=data["version"],
+        description=data["description"],
+        schema=exact_json.dumps(data["schema"]),
+        schema_digest=data["schemaDigest"],
+        revision=data["revision"],
+        fingerprint=data["fingerprint"],
+        enabled=data["enabled"],
+        owner_id=data["ownerId"],
+        resource_version=data["resourceVersion"],
+        created_at=datetime.fromisoformat(data["createdAt"]),
+        updated_at=datetime.fromisoformat(data["updatedAt"]),
     )

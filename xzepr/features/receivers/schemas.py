@@ -1,4 +1,4 @@
-"""The JSON Schemas of receivers: which are accepted, their compiled validators, and what a payload violates."""
+"""The JSON Schemas of receivers: checks of new schemas, compiled validators, and the violations of a payload."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,14 +18,13 @@ from xzepr.features.receivers.references import Dialect, Document, Schema, is_ob
 
 MAX_SCHEMA_BYTES = 262_144
 MAX_VIOLATIONS = 100
+# Of a payload with more values, only the first violation is reported. The validator creates all errors at once, at
+# 15 µs each, and would block other requests.
 MAX_VALUES_WITH_ALL_ERRORS = 5_000
-"""A payload of more values than this is judged as quickly as any, but only its first violation is named: the validator
-makes all errors at once, at 15 µs each, and would hold up everybody else."""
-MAX_MESSAGE = 500
-MAX_PATTERN_BYTES = 67_108_864
-"""What the compiled patterns of a schema share: one such as `^\\p{L}{1,64}$` takes 3 MB and 20 ms."""
+MAX_MESSAGE = 500  # characters
+MAX_PATTERN_BYTES = 67_108_864  # of all compiled patterns of a schema; `^\p{L}{1,64}$` takes 3 MB and 20 ms
 
-_MASK = "the value"
+_MASK = "the value"  # replaces values in messages
 _BAD_PATTERN = "not a regular expression that runs in linear time (no look-around, no back-references), or too large"
 
 
@@ -73,36 +72,36 @@ _DRAFTS = (
 
 
 def check(schema: object, *, field: str = "schema") -> bytes:
-    """The schema as it is stored: compact JSON text, its keys in their order.
+    """Checks a schema and returns it as it is stored: compact JSON text that keeps the order of the keys.
 
-    Raises InvalidInput, with the place of every violation, for what is no JSON Schema of a draft that the hub knows, is
-    larger than 256 KiB, refers out of the document, or makes too much work (`expansion.py` says when).
+    Raises InvalidInput, with the location of every violation, if the schema is invalid, is larger than 256 KiB, has a
+    reference to another document, or exceeds a limit of `expansion.py`.
     """
     text = dumps(schema, field=field)
     if len(text) > MAX_SCHEMA_BYTES:
         raise InvalidInput.one(field, f"the schema has {len(text):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed")
-    read: object = orjson.loads(text)  # our own copy: no part of it is shared with another
-    if is_object(read):
-        draft = _draft(read, field)
-        _check_size(read, draft, field)
-        _check_compiles(read, draft, field)
-    elif not isinstance(read, bool):
+    parsed: object = orjson.loads(text)  # a copy in which no two subschemas are the same Python object
+    if is_object(parsed):
+        draft = _draft(parsed, field)
+        _check_graph(parsed, draft, field)
+        _check_compiles(parsed, draft, field)
+    elif not isinstance(parsed, bool):
         raise InvalidInput.one(field, "a schema is a JSON object, true or false")
     return text
 
 
 def compile(schema: bytes) -> Validator:
-    """The validator of a schema that `check` accepted, from its stored text."""
-    read = cast(Schema | bool, orjson.loads(schema))
-    if isinstance(read, bool):
-        return _build_validator(read, _DRAFT_2020)
-    return _build_validator(read, _draft(read, "schema"))
+    """Returns the validator of a stored schema, which `check` has accepted."""
+    parsed = cast(Schema | bool, orjson.loads(schema))
+    if isinstance(parsed, bool):
+        return _build_validator(parsed, _DRAFT_2020)
+    return _build_validator(parsed, _draft(parsed, "schema"))
 
 
 def violations(validator: Validator, payload: object, *, field: str = "payload") -> tuple[Violation, ...]:
-    """What a payload (as JSON values) violates, by JSON pointer; empty when it is accepted.
+    """Returns the violations of a payload, each with its JSON pointer. Empty if the payload is valid.
 
-    At most 100 are named, and of a payload of more than 5,000 values only the first. Messages repeat keys of the
+    Returns at most 100, and only the first if the payload has more than 5,000 values. Messages repeat keys of the
     payload, never its values.
     """
     if validator.is_valid(payload):
@@ -113,12 +112,12 @@ def violations(validator: Validator, payload: object, *, field: str = "payload")
 
 
 def fingerprint(type: str, description: str, name: str, version: str) -> str:
-    """The fingerprint as Event Provenance Registry makes it: SHA-256 of `v1 type description name version`, in hex."""
+    """Returns SHA-256 of `v1 type description name version` in hex, as Event Provenance Registry computes it."""
     return hashlib.sha256(f"v1 {type} {description} {name} {version}".encode()).hexdigest()
 
 
 def digest(schema: bytes) -> str:
-    """SHA-256 of a schema's stored text, in hex."""
+    """Returns SHA-256 of a schema's stored text, in hex."""
     return hashlib.sha256(schema).hexdigest()
 
 
@@ -138,46 +137,46 @@ class Validators:
 
 
 def _draft(schema: Schema, field: str) -> _Draft:
-    """The draft that a schema is written in: `$schema`, else draft 7 if `items` is a list anywhere, else 2020-12."""
+    """Returns the draft of a schema: `$schema`, else draft 7 if `items` is a list anywhere, else 2020-12."""
     declared = schema.get("$schema")
     if declared is None:
-        lists = any(isinstance(part.get("items"), list) for _, part in _all_subschemas(schema, field))
-        return _DRAFT_7 if lists else _DRAFT_2020
+        has_item_list = any(isinstance(part.get("items"), list) for _, part in _all_subschemas(schema, field))
+        return _DRAFT_7 if has_item_list else _DRAFT_2020
     draft = next((draft for draft in _DRAFTS if _normalise(draft.metaschema) == _normalise(declared)), None)
     if draft is None:
-        known = ", ".join(draft.metaschema for draft in _DRAFTS)
-        raise InvalidInput.one(
-            pointer(field, ["$schema"]), f"unknown $schema {str(declared)[:200]!r}; known are {known}"
-        )
-    if other := [place for place, part in _all_subschemas(schema, field) if part.get("$schema", declared) != declared]:
-        raise InvalidInput.one(
-            pointer(other[0], ["$schema"]), "a part of a schema is written in the draft of the whole"
-        )
+        names = ", ".join(draft.metaschema for draft in _DRAFTS)
+        message = f"unknown $schema {str(declared)[:200]!r}; these are supported: {names}"
+        raise InvalidInput.one(pointer(field, ["$schema"]), message)
+    for location, part in _all_subschemas(schema, field):
+        if part.get("$schema", declared) != declared:
+            message = "a subschema must have the same $schema as the whole schema"
+            raise InvalidInput.one(pointer(location, ["$schema"]), message)
     return draft
 
 
 def _normalise(metaschema: object) -> str:
-    """The name of a draft, however it is written: http or https, with an empty fragment or without."""
+    """Returns the URI of a metaschema with https and without an empty fragment."""
     return str(metaschema).removesuffix("#").replace("http://", "https://", 1)
 
 
 def _all_subschemas(schema: Schema, field: str) -> Iterator[tuple[str, Schema]]:
-    """The schema and every subschema that a keyword names, with their places."""
+    """Yields the schema and every subschema below a known keyword, each with its location."""
     stack = [(field, schema)]
     while stack:
-        place, part = stack.pop()
-        yield place, part
+        location, part = stack.pop()
+        yield location, part
         for keys, child, _ in subschemas(part):
             if is_object(child):
-                stack.append((pointer(place, keys), child))
+                stack.append((pointer(location, keys), child))
 
 
-def _check_size(schema: Schema, draft: _Draft, field: str) -> None:
+def _check_graph(schema: Schema, draft: _Draft, field: str) -> None:
+    """Raises InvalidInput for invalid references and identifiers, and for a schema that expands too much."""
     document = Document(schema, draft.dialect, field=field)
     if document.violations:
         raise InvalidInput(document.violations[:MAX_VIOLATIONS])
-    if (fault := expansion.exceeded_limit(document.root)) is not None:
-        raise InvalidInput.one(field, f"the schema {fault}")
+    if (exceeded := expansion.exceeded_limit(document.root)) is not None:
+        raise InvalidInput.one(field, f"the schema {exceeded}")
 
 
 def _check_compiles(schema: Schema, draft: _Draft, field: str) -> None:
@@ -185,35 +184,35 @@ def _check_compiles(schema: Schema, draft: _Draft, field: str) -> None:
         _build_validator(schema, draft)
     except (jsonschema_rs.ValidationError, ValueError) as error:
         metaschema = _build_validator({"$ref": draft.metaschema}, draft)
-        found = tuple(_violation_of(fault, field) for fault in islice(metaschema.iter_errors(schema), MAX_VIOLATIONS))
-        if found:
-            raise InvalidInput(found) from None
+        schema_errors = islice(metaschema.iter_errors(schema), MAX_VIOLATIONS)
+        if schema_violations := tuple(_violation_of(schema_error, field) for schema_error in schema_errors):
+            raise InvalidInput(schema_violations) from None
         if isinstance(error, jsonschema_rs.ValidationError):
             raise InvalidInput([_violation_of(error, field)]) from None
         raise InvalidInput.one(field, f"the schema cannot be compiled: {error}") from None
 
 
 def _build_validator(schema: Schema | bool, draft: _Draft) -> Validator:
-    share = MAX_PATTERN_BYTES // max(16, len(_patterns(schema)))
-    linear = jsonschema_rs.RegexOptions(size_limit=share, dfa_size_limit=share)
-    return draft.validator(schema, validate_formats=True, offline=True, pattern_options=linear, mask=_MASK)
+    max_bytes = MAX_PATTERN_BYTES // max(16, len(_patterns(schema)))
+    linear_time = jsonschema_rs.RegexOptions(size_limit=max_bytes, dfa_size_limit=max_bytes)
+    return draft.validator(schema, validate_formats=True, offline=True, pattern_options=linear_time, mask=_MASK)
 
 
 def _patterns(schema: object) -> set[str]:
-    """The regular expressions of a schema, and whatever else looks like one."""
-    found: set[str] = set()
+    """Returns the regular expressions in a schema, including values that only look like one."""
+    patterns: set[str] = set()
     stack = [schema]
     while stack:
         value = stack.pop()
         if is_object(value):
             if isinstance(value.get("pattern"), str):
-                found.add(value["pattern"])
+                patterns.add(value["pattern"])
             if is_object(value.get("patternProperties")):
-                found.update(value["patternProperties"])
+                patterns.update(value["patternProperties"])
             stack.extend(value.values())
         elif isinstance(value, list):
             stack.extend(cast(list[object], value))
-    return found
+    return patterns
 
 
 def _has_many_values(payload: object) -> bool:
@@ -240,9 +239,9 @@ def _violation_of(error: jsonschema_rs.ValidationError, field: str) -> Violation
         case ValidationErrorKind.FalseSchema():
             message = "no value is allowed here"
         case ValidationErrorKind.Contains():
-            message = "no element is what the array must contain"
+            message = "no element matches `contains`"
         case ValidationErrorKind.PropertyNames():
-            message = f"a key is refused: {error.message}"
+            message = f"a key is not allowed: {error.message}"
         case ValidationErrorKind.Format(format="regex"):
             message = _BAD_PATTERN
         case _:

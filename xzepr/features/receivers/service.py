@@ -1,4 +1,4 @@
-"""Receivers: create, change, delete, list."""
+"""The use cases of receivers: create, change, delete and list."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ class Receivers:
     db: Database
     stream: Stream
     text_limits: EventSettings
+    """The maximum lengths of names and descriptions."""
 
     async def create(self, actor: Actor, new: NewReceiver) -> Receiver:
-        """A new receiver; InvalidInput when a field breaks a rule. The same name, type and version twice is allowed."""
+        """Creates a receiver; name, type and version need not be unique. Raises InvalidInput if a field is invalid."""
         actor.must(Permission.RECEIVER_CREATE)
         schema = rules.check(new, self.text_limits)
         assert schema is not None, "a new receiver has a schema"
@@ -38,19 +39,23 @@ class Receivers:
     async def update(
         self, actor: Actor, id: str, change: ReceiverChange, expected_version: int | None = None
     ) -> Receiver:
-        """Changes what is given and announces it; another schema is a new revision. InvalidInput, NotFound, or Conflict
-        when `expected_version` is not the receiver's `resource_version`."""
+        """Changes a receiver and publishes the change. Another schema becomes a new revision.
+
+        Raises InvalidInput, NotFound, or Conflict if `expected_version` is not the receiver's `resource_version`.
+        """
         actor.must(Permission.RECEIVER_UPDATE)
         schema = rules.check(change, self.text_limits)
         async with self.stream.write(actor) as tx:
-            before = await self._read_for_change(tx.connection, id, expected_version)
-            after = rules.apply_change(before, change, schema, tx.time)
-            await self._write(tx, Kind.RECEIVER_UPDATED, after, new_revision=after.revision != before.revision)
-        return after
+            receiver = await self._read_for_change(tx.connection, id, expected_version)
+            changed = rules.apply_change(receiver, change, schema, tx.time)
+            await self._write(tx, Kind.RECEIVER_UPDATED, changed, new_revision=changed.revision != receiver.revision)
+        return changed
 
     async def delete(self, actor: Actor, id: str, expected_version: int | None = None) -> Receiver:
-        """Deletes the receiver; its last state is announced and returned. Conflict while an event or a group refers to
-        it, or as in `update`."""
+        """Deletes a receiver, publishes its last state and returns it.
+
+        Raises NotFound, or Conflict if an event or a group refers to it or as `update` does.
+        """
         actor.must(Permission.RECEIVER_DELETE)
         async with self.stream.write(actor) as tx:
             receiver = await self._read_for_change(tx.connection, id, expected_version)
@@ -63,42 +68,43 @@ class Receivers:
         return receiver
 
     async def get(self, actor: Actor, id: str) -> Receiver:
-        """One receiver; NotFound when there is none."""
-        found = await self.by_ids(actor, [id])
-        if not found:
+        """Returns one receiver. Raises NotFound if it does not exist."""
+        receivers = await self.by_ids(actor, [id])
+        if not receivers:
             raise NotFound("event receiver", id)
-        return found[id]
+        return receivers[id]
 
     async def by_ids(self, actor: Actor, ids: Iterable[str]) -> dict[str, Receiver]:
-        """Those that exist, by their ids."""
+        """Returns the receivers with these ids, by id. Unknown ids are left out."""
         actor.must(Permission.RECEIVER_READ)
-        if not (possible := [id for id in ids if is_id(id)]):
+        if not (valid_ids := [id for id in ids if is_id(id)]):
             return {}
         async with self.db.read() as connection:
-            return {receiver.id: receiver for receiver in await store.by_ids(connection, possible)}
+            return {receiver.id: receiver for receiver in await store.by_ids(connection, valid_ids)}
 
-    async def page(self, actor: Actor, wanted: ReceiverFilter, asked: PageRequest) -> Page[Receiver]:
-        """A list of receivers, newest first."""
+    async def page(self, actor: Actor, filter: ReceiverFilter, page_request: PageRequest) -> Page[Receiver]:
+        """Returns a page of the receivers that match a filter, newest first."""
         actor.must(Permission.RECEIVER_READ)
-        rules.check_filter(wanted)
+        rules.check_filter(filter)
+        first = page_request.first
         async with self.db.read() as connection:
-            found = await store.page(connection, wanted, asked.after, asked.first + 1)
-        return Page(found[: asked.first], len(found) > asked.first)
+            receivers = await store.page(connection, filter, page_request.after, first + 1)
+        return Page(receivers[:first], len(receivers) > first)
 
     async def existing(self, connection: Connection, ids: Iterable[str]) -> set[str]:
-        """Those of the ids that receivers have, inside the caller's transaction and on the caller's authority."""
+        """Returns the ids that belong to a receiver, in the caller's transaction. The caller checks permissions."""
         return set(await store.existing(connection, [id for id in ids if is_id(id)]))
 
     async def _read_for_change(self, connection: Connection, id: str, expected_version: int | None) -> Receiver:
-        found = await store.by_ids(connection, [id]) if is_id(id) else []
-        if not found:
+        receivers = await store.by_ids(connection, [id]) if is_id(id) else []
+        if not receivers:
             raise NotFound("event receiver", id, field="id")
-        if expected_version not in (None, found[0].resource_version):
+        if expected_version not in (None, receivers[0].resource_version):
             raise Conflict(
-                f"the receiver is at version {found[0].resource_version}, not {expected_version}: read it again",
+                f"the receiver is at version {receivers[0].resource_version}, not {expected_version}: read it again",
                 field="expected_version",
             )
-        return found[0]
+        return receivers[0]
 
     async def _write(self, tx: WriteTransaction, kind: Kind, receiver: Receiver, *, new_revision: bool) -> None:
         await store.save(tx.connection, receiver)

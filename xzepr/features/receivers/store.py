@@ -1,4 +1,4 @@
-"""SQL of receivers and the revisions of their schemas."""
+"""SQL of receivers and their revisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _RECEIVERS: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class ReceiverState:
-    """What the recorder must know of a receiver under the lock."""
+    """The state of a receiver that the recorder reads under the writer lock."""
 
     id: str
     enabled: bool
@@ -33,26 +33,26 @@ def _receiver(*columns: Any) -> Receiver:
 
 
 async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Receiver]:
-    """The receivers with these ids, in no order."""
+    """Returns the receivers with these ids, in any order."""
     cursor = connection.cursor(row_factory=args_row(_receiver))
     return await (await cursor.execute(_RECEIVERS + "WHERE r.id = ANY(%s)", (list(ids),))).fetchall()
 
 
 async def existing(connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Those of the ids that receivers have."""
+    """Returns the ids of this list that belong to a receiver."""
     cursor = connection.cursor(row_factory=scalar_row)
     return await (await cursor.execute("SELECT id FROM receivers WHERE id = ANY(%s)", (list(ids),))).fetchall()
 
 
 async def states(connection: Connection, ids: Sequence[str]) -> AsyncCursor[ReceiverState]:
-    """How these receivers stand; those that do not exist are left out."""
+    """Reads the states of the receivers with these ids. Unknown ids are left out."""
     return await connection.cursor(row_factory=class_row(ReceiverState)).execute(
         "SELECT id, enabled, revision FROM receivers WHERE id = ANY(%b::text[])", (list(ids),)
     )
 
 
-async def page(connection: Connection, wanted: ReceiverFilter, before: int | None, limit: int) -> list[Receiver]:
-    """Up to `limit` receivers created before a position (None: the newest), newest first."""
+async def page(connection: Connection, filter: ReceiverFilter, before: int | None, limit: int) -> list[Receiver]:
+    """Returns up to `limit` receivers before a position, newest first. The newest receivers if `before` is None."""
     cursor = await connection.cursor(row_factory=args_row(_receiver)).execute(
         _RECEIVERS
         + """
@@ -67,18 +67,18 @@ async def page(connection: Connection, wanted: ReceiverFilter, before: int | Non
         {
             "before": before,
             "limit": limit,
-            "name": wanted.name,
-            "type": wanted.type,
-            "version": wanted.version,
-            "enabled": wanted.enabled,
+            "name": filter.name,
+            "type": filter.type,
+            "version": filter.version,
+            "enabled": filter.enabled,
         },
-        prepare=False,  # planned for what was asked: a plan for any filter would read the whole table
+        prepare=False,  # a generic plan for any filter would read the whole table
     )
     return await cursor.fetchall()
 
 
 async def save(connection: Connection, receiver: Receiver) -> None:
-    """Writes a receiver as it is now, new or changed."""
+    """Inserts or updates a receiver."""
     await connection.execute(
         """
         INSERT INTO receivers (id, position, name, type, version, description, schema, schema_digest, revision,
@@ -113,7 +113,7 @@ async def save(connection: Connection, receiver: Receiver) -> None:
 
 
 async def insert_revision(connection: Connection, receiver_id: str) -> None:
-    """Keeps the receiver's present schema under its present revision, which must be new."""
+    """Stores the current schema of a receiver under its current revision, which must be new."""
     await connection.execute(
         """
         INSERT INTO receiver_revisions (receiver_id, revision, schema, schema_digest, created_at)
@@ -124,19 +124,19 @@ async def insert_revision(connection: Connection, receiver_id: str) -> None:
 
 
 async def has_events(connection: Connection, receiver_id: str) -> bool:
-    """Whether an event of the receiver was ever recorded."""
+    """Returns whether the receiver has events."""
     cursor = connection.cursor(row_factory=scalar_row)
     await cursor.execute("SELECT EXISTS (SELECT FROM events WHERE receiver_id = %s)", (receiver_id,))
     return bool(await cursor.fetchone())
 
 
 async def group_with_member(connection: Connection, receiver_id: str) -> str | None:
-    """The id of a group that the receiver is a member of, if there is one."""
+    """Returns the id of a group that has the receiver as a member. None if there is none."""
     cursor = connection.cursor(row_factory=scalar_row)
     await cursor.execute("SELECT group_id FROM group_members WHERE receiver_id = %s LIMIT 1", (receiver_id,))
     return await cursor.fetchone()
 
 
 async def delete(connection: Connection, receiver_id: str) -> None:
-    """Deletes the receiver and its revisions."""
+    """Deletes a receiver and its revisions."""
     await connection.execute("DELETE FROM receivers WHERE id = %s", (receiver_id,))
