@@ -1,4 +1,4 @@
-"""Logs: structlog for our own lines and for those of libraries, as JSON or, on a terminal, for reading."""
+"""Logging with structlog, for the hub and its libraries: JSON lines, or readable text on a terminal."""
 
 import logging
 import sys
@@ -10,36 +10,37 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+# These repeat the same message while a server is unreachable.
 REPETITIVE_LOGGERS = ("psycopg.pool",)
-"""Libraries that say the same again and again while a server is away."""
+# These write different messages while a server is unreachable: aiokafka about 33 per second.
 CHATTY_LOGGERS = ("aiokafka",)
-"""Those that then say it in ever other words: aiokafka about 33 times a second."""
 REPEAT_INTERVAL_SECONDS = 10.0
-_REMEMBERED = 256
+_MAX_KEYS = 256  # messages for which the filter keeps a time and a count
 
 
 def configure(level: str, json: bool | None, stream: TextIO | None = None) -> None:
-    """Sends all log lines from `level` up to `stream` (standard error). JSON when told, or when it is no terminal.
+    """Writes all log messages of at least `level` to `stream` (by default standard error).
 
-    What was bound with `structlog.contextvars` (request id, trace id) is in every line of that request. Once a process;
-    again replaces what was before.
+    They are JSON lines if `json` is true, or if it is None and the stream is not a terminal. Values bound with
+    `structlog.contextvars` (request id, trace id) are part of all messages of their request. A later call replaces the
+    configuration of an earlier one.
     """
-    to = stream or sys.stderr
-    as_json = not to.isatty() if json is None else json
-    handler = _Handler(to)
+    target = stream or sys.stderr
+    as_json = not target.isatty() if json is None else json
+    handler = _Handler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(as_json, to)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(as_json, target)],
             foreign_pre_chain=[*_shared(), _note_repeats],
         )
     )
     handler.addFilter(RepeatFilter(REPETITIVE_LOGGERS, CHATTY_LOGGERS, REPEAT_INTERVAL_SECONDS))
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, _Handler)]:
-        root.removeHandler(old)
+    for earlier in [other for other in root.handlers if isinstance(other, _Handler)]:
+        root.removeHandler(earlier)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    _tame_libraries(level)
+    _configure_libraries(level)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -53,7 +54,7 @@ def configure(level: str, json: bool | None, stream: TextIO | None = None) -> No
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Ours, to be told from those that others put on the root logger."""
+    """The hub's handler, distinguishable from other handlers of the root logger."""
 
 
 def _shared() -> list[Processor]:
@@ -76,19 +77,21 @@ def _dumps(event: dict[str, Any], default: Callable[[Any], Any], **_: Any) -> st
     try:
         return orjson.dumps(event, default, orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
-        # A lone surrogate or an integer beyond 64 bits; a line in other words is better than none.
+        # A lone surrogate or an integer beyond 64 bits. An escaped message is better than none.
         return orjson.dumps({str(key): ascii(value) for key, value in event.items()}).decode()
 
 
-def _tame_libraries(level: str) -> None:
-    """Libraries speak through the root logger, and below warnings only when everything is wanted."""
+def _configure_libraries(level: str) -> None:
+    """Sends messages of libraries to the root logger; those below warnings only if the level is debug."""
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    wanted = logging.NOTSET if level == "debug" else max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
+    library_level = (
+        logging.NOTSET if level == "debug" else max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
+    )
     for name in ("aiokafka", "alembic", "httpx2", "httpcore2", "opentelemetry"):
-        logging.getLogger(name).setLevel(wanted)
+        logging.getLogger(name).setLevel(library_level)
 
 
 def _note_repeats(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -99,41 +102,45 @@ def _note_repeats(_logger: Any, _method: str, event: structlog.typing.EventDict)
 
 
 class RepeatFilter(logging.Filter):
-    """Lets each message of the loggers under `repeating`, and of those under `talkative` one of each logger and level,
-    through once in `seconds`; the next counts those held back."""
+    """Passes repeated messages only once in `seconds`; the next one has the number of those suppressed.
+
+    Under the loggers of `repetitive`, equal messages count as repeated; under `chatty`, all messages of one logger and
+    level do.
+    """
 
     def __init__(
         self,
-        repeating: Sequence[str],
-        talkative: Sequence[str],
+        repetitive: Sequence[str],
+        chatty: Sequence[str],
         seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self._repeating = repeating
-        self._talkative = talkative
+        self._repetitive = repetitive
+        self._chatty = chatty
         self._seconds = seconds
         self._clock = clock
-        self._seen: dict[tuple[str, str | int], tuple[float, int]] = {}
+        # The time of the last passed message, and the number of messages suppressed since.
+        self._passed: dict[tuple[str, str | int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written; `record.repeats` is how many like it were not."""
-        if _under(self._talkative, record.name):
+        """Returns whether to write the message. Sets `record.repeats` to the number of suppressed ones before it."""
+        if _under(self._chatty, record.name):
             key: tuple[str, str | int] = (record.name, record.levelno)
-        elif _under(self._repeating, record.name):
+        elif _under(self._repetitive, record.name):
             key = (record.name, record.getMessage())
         else:
             return True
         now = self._clock()
-        shown, held = self._seen.get(key, (-self._seconds, 0))
-        if now - shown < self._seconds:
-            self._seen[key] = (shown, held + 1)
+        passed_at, suppressed = self._passed.get(key, (-self._seconds, 0))
+        if now - passed_at < self._seconds:
+            self._passed[key] = (passed_at, suppressed + 1)
             return False
-        self._seen.pop(key, None)
-        while len(self._seen) >= _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        self._seen[key] = (now, 0)
-        record.repeats = held
+        self._passed.pop(key, None)
+        while len(self._passed) >= _MAX_KEYS:
+            del self._passed[next(iter(self._passed))]
+        self._passed[key] = (now, 0)
+        record.repeats = suppressed
         return True
 
 

@@ -1,4 +1,4 @@
-"""Metrics: what happened in this process and how things stand, for Prometheus; the methods say what happened."""
+"""Prometheus metrics: counters of what happened, and gauges of the current state."""
 
 import os
 from functools import cache
@@ -26,58 +26,67 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """All metrics of one process, in a registry of their own; or, `shared`, of several behind one address.
+    """The metrics of one process in a separate registry, or the `shared` metrics of several workers at one address.
 
-    A gauge's `multiprocess_mode` says what one number is for several processes: the sum or the worst of those that
-    live, or, where all speak of the whole hub, what was said last.
+    `multiprocess_mode` is how the values of a gauge are combined: the sum or the maximum of the running workers, or the
+    latest value if each worker reports on the whole hub.
     """
 
     def __init__(self, version: str) -> None:
         self._registry = self._shown = CollectorRegistry()
         ProcessCollector(registry=self._shown)
         GCCollector(registry=self._shown)
-        self._make(version)
+        self._create(version)
 
     @classmethod
     def shared(cls, version: str, folder: Path, worker: int) -> "Metrics":
-        """The metrics of one worker of several, whose `render` shows those of all. They are kept in files of the
-        folder, where a worker counts on from where the one of the same number left off. Once a process, and first."""
+        """Creates the metrics of one of several workers; `render` returns the metrics of all of them.
+
+        They are kept in files in the folder. A restarted worker continues the counters of the earlier one with the same
+        number. Call this once per process, before any other metrics are created.
+        """
         remove_worker_gauges(folder, worker)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        kept: Any = values  # whose functions say no types
-        kept.ValueClass = kept.MultiProcessValue(lambda: worker)
+        untyped: Any = values
+        untyped.ValueClass = untyped.MultiProcessValue(lambda: worker)
         metrics = cls.__new__(cls)
         metrics._registry, metrics._shown = CollectorRegistry(), CollectorRegistry()
         multiprocess.MultiProcessCollector(metrics._shown, str(folder))
-        metrics._make(version)
+        metrics._create(version)
         return metrics
 
-    def _make(self, version: str) -> None:
+    def _create(self, version: str) -> None:
         registry = self._registry
-        Info("xzepr_build", "Which hub this is.", registry=self._shown).info({"version": version})
-        starts = Counter("xzepr_worker_starts", "Starts of the processes that serve here.", registry=registry)
+        Info("xzepr_build", "The running version.", registry=self._shown).info({"version": version})
+        starts = Counter("xzepr_worker_starts", "Starts of the processes that serve this address.", registry=registry)
         starts.inc()
         self._requests = Counter(
-            "xzepr_http_requests", "Answered requests.", ["method", "route", "status"], registry=registry
+            "xzepr_http_requests",
+            "HTTP requests that got a response.",
+            ["method", "route", "status"],
+            registry=registry,
         )
         self._request_seconds = Histogram(
-            "xzepr_http_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=registry
+            "xzepr_http_request_seconds", "Duration of an HTTP request.", ["route"], buckets=_SECONDS, registry=registry
         )
         self._operations = Counter(
             "xzepr_graphql_operations",
-            "GraphQL operations; the outcome is ok or the first error's code.",
+            "GraphQL operations; the outcome is ok or the code of the first error.",
             ["type", "outcome"],
             registry=registry,
         )
         self._operation_seconds = Histogram(
-            "xzepr_graphql_operation_seconds", "Time to execute.", ["type"], buckets=_SECONDS, registry=registry
+            "xzepr_graphql_operation_seconds", "Execution time.", ["type"], buckets=_SECONDS, registry=registry
         )
         self._events = Counter("xzepr_events", "Recorded events.", ["success"], registry=registry)
         self._batch = Histogram(
-            "xzepr_recorder_batch_events", "Events of one transaction.", buckets=_BATCHES, registry=registry
+            "xzepr_recorder_batch_events", "Events in one transaction.", buckets=_BATCHES, registry=registry
         )
         self._commit_seconds = Histogram(
-            "xzepr_recorder_commit_seconds", "One batch, from lock to commit.", buckets=_SECONDS, registry=registry
+            "xzepr_recorder_commit_seconds",
+            "Time from requesting the lock to the commit.",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._queue = Gauge(
             "xzepr_recorder_queue_events",
@@ -85,44 +94,42 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self._gate_messages = Counter(
-            "xzepr_gate_messages", "Gates that changed or passed.", ["kind"], registry=registry
-        )
+        self._gate_messages = Counter("xzepr_gate_messages", "Messages about gates.", ["kind"], registry=registry)
         self._head = Gauge(
             "xzepr_stream_head_position",
-            "Newest position this process knows.",
+            "Newest position that this process has seen.",
             multiprocess_mode="livemax",
             registry=registry,
         )
         self._relay_lag = Gauge(
             "xzepr_relay_lag_messages",
-            "Messages of the stream not yet in Kafka.",
+            "Messages of the stream that are not yet in Kafka.",
             ["route"],
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
         self._relay_lag_seconds = Gauge(
             "xzepr_relay_lag_seconds",
-            "Age of the oldest message not yet in Kafka.",
+            "Age of the oldest message that is not yet in Kafka.",
             ["route"],
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
         self._dead_letters = Gauge(
             "xzepr_relay_dead_letters",
-            "Messages that Kafka refused and nobody has dropped.",
+            "Messages that Kafka rejected and no administrator has dropped.",
             ["route"],
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
         self._relay_state = Gauge(
             "xzepr_relay_state",
-            "Processes whose relay does this.",
+            "Processes whose relay is in this state.",
             ["route", "state"],
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self._relay_was: dict[str, str] = {}
+        self._relay_states: dict[str, str] = {}  # by route
         self._feed_lag = Gauge(
             "xzepr_feed_lag_messages",
             "Messages that this process has not seen.",
@@ -154,92 +161,95 @@ class Metrics:
             "xzepr_subscribers", "Open subscriptions.", ["transport"], multiprocess_mode="livesum", registry=registry
         )
         self._logins = Counter("xzepr_logins", "Logins by outcome.", ["outcome"], registry=registry)
-        # Finding a child by its labels takes 2 µs, and every request needs four; their labels are a fixed few.
+        # The lookup of a child by its labels takes 2 µs, and each request needs four. There are few combinations.
         self._requests_of = cache(self._requests.labels)
         self._request_seconds_of = cache(self._request_seconds.labels)
         self._operations_of = cache(self._operations.labels)
         self._operation_seconds_of = cache(self._operation_seconds.labels)
 
     def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """`route` is the address as the application declares it, never as a client wrote it."""
+        """Counts a request. `route` is the declared path of the route, not the path that the client sent."""
         self._requests_of(method if method in _METHODS else "other", route, str(status)).inc()
         self._request_seconds_of(route).observe(seconds)
 
     def operation_executed(self, operation_type: str, outcome: str, seconds: float) -> None:
-        """`operation_type` is query, mutation or subscription; `outcome` is `ok` or the code of the first error."""
+        """Counts a query, mutation or subscription. `outcome` is `ok` or the code of the first error."""
         self._operations_of(operation_type, outcome).inc()
         self._operation_seconds_of(operation_type).observe(seconds)
 
     def batch_committed(self, size: int, seconds: float) -> None:
-        """One transaction recorded `size` events and took `seconds` from asking for the lock."""
+        """Counts a transaction with `size` events, which took `seconds` from requesting the lock to the commit."""
         self._batch.observe(size)
         self._commit_seconds.observe(seconds)
 
     def events_recorded(self, passed: int, failed: int) -> None:
-        """That many events with success true and false."""
+        """Counts recorded events by their `success`."""
         self._events.labels("true").inc(passed)
         self._events.labels("false").inc(failed)
 
     def gate_messages_published(self, kind: str, times: int = 1) -> None:
-        """`gate.completed` or `gate.regressed` went into the stream."""
+        """Counts messages of the kind `gate.completed` or `gate.regressed` that were published to the stream."""
         self._gate_messages.labels(kind).inc(times)
 
     def set_queue_size(self, events: int) -> None:
-        """So many events wait for a batch."""
+        """Sets the number of events that wait for a batch."""
         self._queue.set(events)
 
     def set_head(self, position: int) -> None:
-        """The stream is at least this long."""
+        """Sets the newest position that this process has seen."""
         self._head.set(position)
 
     def set_relay_lag(self, route: str, messages: int, seconds: float) -> None:
-        """That many messages are in the stream and not yet in the route's topic; the oldest is so old."""
+        """Sets the number of messages that are not yet in the route's topic, and the age of the oldest."""
         self._relay_lag.labels(route).set(messages)
         self._relay_lag_seconds.labels(route).set(seconds)
 
     def set_feed_lag(self, messages: int, seconds: float) -> None:
-        """That many messages are in the stream and this process has not seen them; the oldest is so old."""
+        """Sets the number of messages that this process has not seen yet, and the age of the oldest."""
         self._feed_lag.set(messages)
         self._feed_lag_seconds.set(seconds)
 
     def set_subscriber_lag(self, messages: int, seconds: float) -> None:
-        """That many messages, the oldest so old, wait for the subscriber that is most behind; 0 without subscribers."""
+        """Sets the number of messages that the slowest subscriber has not read, and the age of the oldest.
+
+        Both are 0 without subscribers.
+        """
         self._subscriber_lag.set(messages)
         self._subscriber_lag_seconds.set(seconds)
 
     def set_connections(self, transport: str, connections: int) -> None:
-        """So many are open, over `websocket` or `sse`."""
+        """Sets the number of open connections of a transport: `websocket` or `sse`."""
         self._connections.labels(transport).set(connections)
 
     def set_dead_letters(self, route: str, messages: int) -> None:
-        """So many messages of the route were refused by Kafka and await somebody's decision."""
+        """Sets the number of messages that Kafka rejected and no administrator has dropped."""
         self._dead_letters.labels(route).set(messages)
 
     def set_relay_state(self, route: str, state: str) -> None:
-        """The relay of that route is now doing this, and nothing else: one word of a fixed few."""
-        if route in self._relay_was:
-            self._relay_state.labels(route, self._relay_was[route]).set(0)
-        self._relay_was[route] = state
+        """Sets the state of this process's relay for a route. There are few states."""
+        if route in self._relay_states:
+            self._relay_state.labels(route, self._relay_states[route]).set(0)
+        self._relay_states[route] = state
         self._relay_state.labels(route, state).set(1)
 
     def subscription_started(self, transport: str) -> None:
-        """A subscription was opened, over `websocket` or `sse`."""
+        """Counts an open subscription over `websocket` or `sse`."""
         self._subscribers.labels(transport).inc()
 
     def subscription_ended(self, transport: str) -> None:
-        """A subscription has ended."""
+        """Stops counting a subscription that has ended."""
         self._subscribers.labels(transport).dec()
 
     def login_attempted(self, outcome: str) -> None:
-        """`outcome` is success, invalid, limited, overloaded or error."""
+        """Counts a login. `outcome` is success, invalid, limited, overloaded or error."""
         self._logins.labels(outcome).inc()
 
     def render(self) -> bytes:
-        """Everything in Prometheus's text format; its type is CONTENT_TYPE."""
+        """Returns all metrics in Prometheus's text format; the media type is CONTENT_TYPE."""
         return generate_latest(self._shown)
 
 
 def remove_worker_gauges(folder: Path, worker: int) -> None:
-    """Takes back how things stood in a worker that has ended; what it has counted stays."""
-    library: Any = multiprocess  # whose functions say no types
-    library.mark_process_dead(worker, str(folder))
+    """Removes the gauges of a worker that has ended. Its counters stay."""
+    untyped: Any = multiprocess
+    untyped.mark_process_dead(worker, str(folder))
