@@ -33,6 +33,7 @@ from xzepr.core.errors import NotFound
 from xzepr.features.processes.service import Clients
 from xzepr.features.relay.model import RelayState
 from xzepr.hub import Core, Hub
+from xzepr.settings import StreamSettings
 
 _DEGRADED_LAG_SECONDS = 60.0  # Kafka counts as degraded if a message has been waiting for it longer
 
@@ -72,14 +73,36 @@ def create_work_app(core: Core) -> Starlette:
 
 
 def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
-    limits, stream = hub.settings.graphql, hub.settings.stream
+    stream = hub.settings.stream
+    service, sessions = _graphql_service(hub, drain), Sessions(hub.auth.authenticate, hub.auth)
+    limiter = ConnectionLimiter(_connection_limits(stream), hub.metrics)
+    hub.process.clients = lambda: Clients(*limiter.counts())
+    over_http = GraphQLOverHTTP(
+        service=service,
+        sessions=sessions,
+        limiter=limiter,
+        heartbeat_seconds=stream.ping_seconds,
+        stalled_seconds=stream.stalled_seconds,
+    )
+    over_websocket = GraphQLOverWebSocket(
+        service=service,
+        origins=AllowedOrigins(hub.settings.security.cors.allowed_origins),
+        sessions=sessions,
+        limiter=limiter,
+        limits=_socket_limits(stream),
+    )
+    return [Route("/graphql", over_http), WebSocketRoute("/graphql", over_websocket)]
+
+
+def _graphql_service(hub: Hub, drain: Drain) -> GraphQLService:
+    limits = hub.settings.graphql
     core = core_schema(schema.build())
     documents = Documents(
         core,
         DocumentLimits(limits.max_document_chars, limits.max_tokens, limits.max_depth, limits.max_aliases),
         limits.document_cache_size,
     )
-    service = GraphQLService(
+    return GraphQLService(
         schema=core,
         documents=documents,
         authenticate=hub.auth.authenticate,
@@ -91,26 +114,25 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         drain=drain,
         request_in_flight=hub.scheduler.request_in_flight,
     )
-    origins = AllowedOrigins(hub.settings.security.cors.allowed_origins)
-    sockets = SocketLimits(
+
+
+def _socket_limits(stream: StreamSettings) -> SocketLimits:
+    return SocketLimits(
         init_timeout_seconds=stream.connection_init_timeout_seconds,
         ping_seconds=stream.ping_seconds,
         stalled_seconds=stream.stalled_seconds,
         max_frame_bytes=stream.max_frame_bytes,
         max_operations=stream.max_operations,
     )
-    connection_limits = ConnectionLimits(
+
+
+def _connection_limits(stream: StreamSettings) -> ConnectionLimits:
+    return ConnectionLimits(
         max_connections=stream.max_connections,
         max_subscriptions=stream.max_subscriptions,
         max_subscriptions_per_actor=stream.max_subscriptions_per_actor,
         max_connections_per_actor=stream.max_connections_per_actor,
     )
-    sessions, limiter = Sessions(hub.auth.authenticate, hub.auth), ConnectionLimiter(connection_limits, hub.metrics)
-    hub.process.clients = lambda: Clients(*limiter.counts())
-    return [
-        Route("/graphql", GraphQLOverHTTP(service, sessions, limiter, stream.ping_seconds, stream.stalled_seconds)),
-        WebSocketRoute("/graphql", GraphQLOverWebSocket(service, origins, sessions, limiter, sockets)),
-    ]
 
 
 def _health_routes(hub: Core, drain: Drain, has_disk_space: Callable[[], bool] = lambda: True) -> Sequence[BaseRoute]:

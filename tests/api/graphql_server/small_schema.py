@@ -355,8 +355,20 @@ def app(
     graphql = service(backend, limits)
     sessions = Sessions(backend.authenticate, backend, interval_seconds=0.02, timeout_seconds=0.05)
     limiter = ConnectionLimiter(connection_limits, backend)
-    http = GraphQLOverHTTP(graphql, sessions, limiter, heartbeat_seconds, stalled_seconds)
-    websocket = GraphQLOverWebSocket(graphql, AllowedOrigins(origins), sessions, limiter, sockets or SocketLimits())
+    http = GraphQLOverHTTP(
+        service=graphql,
+        sessions=sessions,
+        limiter=limiter,
+        heartbeat_seconds=heartbeat_seconds,
+        stalled_seconds=stalled_seconds,
+    )
+    websocket = GraphQLOverWebSocket(
+        service=graphql,
+        origins=AllowedOrigins(origins),
+        sessions=sessions,
+        limiter=limiter,
+        limits=sockets or SocketLimits(),
+    )
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)

@@ -68,7 +68,7 @@ def test_document_at_the_limits_is_valid(text: str) -> None:
         ("{ " + "c " * 10_000 + "}", "more than 10000 tokens"),
         ("{ c }" + "#\n" * 10_001, "more than 10000 tokens or comments"),
         (bomb(400, "NEXT"), "deeper than 300"),
-        ("{ ...F0 } " + circles(12), "in circles|selections than"),
+        ("{ ...F0 } " + circles(12), "form a cycle|selections than"),
     ],
 )
 def test_document_beyond_a_limit_is_rejected(text: str, message: str) -> None:

@@ -94,7 +94,9 @@ async def connected(
     await socket.accept("graphql-transport-ws")
     sessions = Sessions(backend.authenticate, backend, interval_seconds=0.02, timeout_seconds=0.05)
     limiter = limiter or ConnectionLimiter(None, backend)
-    connection = WebSocketConnection(socket, service(backend), sessions, limiter, limits or SocketLimits())
+    connection = WebSocketConnection(
+        socket=socket, service=service(backend), sessions=sessions, limiter=limiter, limits=limits or SocketLimits()
+    )
     client.serving = asyncio.create_task(connection.run())
     client.put({"type": "connection_init", "payload": {"token": token} if token else {}})
     await until(lambda: bool(client.received) or client.code is not None)

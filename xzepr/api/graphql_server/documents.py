@@ -1,4 +1,4 @@
-"""GraphQL documents: text to parsed, bounded and validated, kept by their text."""
+"""Parses, limits and validates GraphQL documents, and caches them by their text."""
 
 from dataclasses import dataclass, field
 
@@ -30,49 +30,49 @@ _RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document within the limits, not necessarily valid."""
+    """A parsed document within the limits. It is not necessarily valid."""
 
     text: str
     node: DocumentNode
     operations: tuple[OperationDefinitionNode, ...]
     fragments: dict[str, FragmentDefinitionNode]
     plans: dict[int, Plan] = field(default_factory=lambda: dict[int, Plan]())
-    """Of the operations that were executed, by the identity of their nodes."""
+    """The plans of the operations that were executed, by the `id()` of their nodes."""
 
     def plan(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Plan:
-        """How to execute one of its operations; the schema is the one that it was found valid for."""
+        """Returns the plan of one of its operations, for the schema against which the document was validated."""
         if (plan := self.plans.get(id(operation))) is None:
             plan = self.plans[id(operation)] = Plan(schema, self.node, operation)
         return plan
 
     def operation(self, name: str | None) -> OperationDefinitionNode:
-        """The operation of that name, or the only one. Raises OperationNotFound."""
-        named = [op for op in self.operations if name is None or (op.name and op.name.value == name)]
-        if not named:
+        """Returns the operation of that name, or the only one if `name` is None. Raises OperationNotFound."""
+        matching = [op for op in self.operations if name is None or (op.name and op.name.value == name)]
+        if not matching:
             raise OperationNotFound(
-                "the document holds no operation" if name is None else f"the document holds no operation named {name!r}"
+                "the document has no operation" if name is None else f"the document has no operation named {name!r}"
             )
-        if name is None and len(named) > 1:
-            raise OperationNotFound("the document holds several operations: name one in operationName")
-        return named[0]
+        if name is None and len(matching) > 1:
+            raise OperationNotFound("the document has several operations: name one in operationName")
+        return matching[0]
 
     def root_fields(self, operation: OperationDefinitionNode) -> frozenset[str]:
-        """Names of the fields at the operation's root, as the schema has them, fragments followed."""
-        found: set[str] = set()
-        seen: set[str] = set()
-        todo = [operation.selection_set]
-        while todo:
-            for selection in todo.pop().selections:
+        """Returns the schema's names of the operation's root fields, including those in fragments."""
+        names: set[str] = set()
+        visited: set[str] = set()
+        unvisited = [operation.selection_set]
+        while unvisited:
+            for selection in unvisited.pop().selections:
                 if isinstance(selection, FieldNode):
-                    found.add(selection.name.value)
+                    names.add(selection.name.value)
                 elif isinstance(selection, InlineFragmentNode):
-                    todo.append(selection.selection_set)
+                    unvisited.append(selection.selection_set)
                 elif isinstance(selection, FragmentSpreadNode):
                     name = selection.name.value
-                    if name not in seen and name in self.fragments:
-                        seen.add(name)
-                        todo.append(self.fragments[name].selection_set)
-        return frozenset(found)
+                    if name not in visited and name in self.fragments:
+                        visited.add(name)
+                        unvisited.append(self.fragments[name].selection_set)
+        return frozenset(names)
 
 
 class Documents:

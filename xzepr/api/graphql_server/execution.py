@@ -1,4 +1,4 @@
-"""graphql-core as we use it: an execution in which no field's failure takes the whole answer with it."""
+"""Runs operations with graphql-core, and fast paths for plain values."""
 
 import asyncio
 from asyncio import CancelledError
@@ -14,34 +14,35 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from xzepr.api.graphql_server.plan import Plan, field_readers, output_converter, read_all, try_convert
 
-# graphql-core's executors are generic over a parameter that its own functions leave open.
+# Untyped, because graphql-core's executors are generic over a parameter that its own functions leave open.
 _core: Any = graphql_execution
 
 
 def core_schema(schema: strawberry.Schema) -> GraphQLSchema:
-    """The graphql-core schema that Strawberry built; it has no public name for it."""
+    """Returns the graphql-core schema that Strawberry built, for which it has no public name."""
     return cast(GraphQLSchema, vars(schema)["_schema"])
 
 
 class Execution(StrawberryGraphQLCoreExecutionContext):
-    """One operation about to be executed.
+    """The execution of one operation.
 
-    When a row fails, graphql-core cancels the fields beside it. Such a cancellation reaches everybody who waits for the
-    same future, for instance a loader's, and is no `Exception`: it would pass every handler and leave no answer at all.
+    If a field fails, graphql-core cancels its sibling fields. The cancellation would also reach other fields that await
+    the same future, such as a loader's. CancelledError is no `Exception`, so no handler would catch it, and the client
+    would get no response. Shared futures are therefore shielded.
 
-    What its plan knows to be plain is read and written without graphql-core; see `plan.py`. The methods are named by
-    graphql-core, which calls them.
+    Values that the plan expects to be plain are converted without graphql-core; see `plan.py`. graphql-core calls the
+    public methods and defines their names.
     """
 
     def __init__(self, plan: Plan, *args: Any, **kwargs: Any) -> None:
-        """The other arguments are graphql-core's."""
+        """All arguments except the plan are graphql-core's."""
         super().__init__(*args, **kwargs)
-        memory = self._cache = plan.selection_cache()
-        self._relevant_sub_fields: Any = memory.sub_fields
+        cache = self._cache = plan.selection_cache()
+        self._relevant_sub_fields: Any = cache.sub_fields
 
-    # As graphql-core has it, but the fields at the root are collected once.
+    # A copy of graphql-core's method that collects the root fields only once for each plan.
     def execute_operation(self, serially: bool | None = None) -> Any:
-        """The result, or an awaitable of it."""
+        """Returns the result, or an awaitable of it."""
         core = cast(Any, self)
         root = core.schema.get_root_type(core.operation.operation)
         if self._cache.roots is None:
@@ -70,60 +71,68 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
     def execute_fields(
         self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, position_context: Any
     ) -> Any:
-        """The fields of one object by their names, or an awaitable of them."""
+        """Returns the fields of one object by their response names, or an awaitable of them."""
         core, fields = cast(Any, super()), grouped_field_set
         readers = self._cache.readers.get(id(fields))
         if readers is None:
-            found = field_readers(cast(Any, self).schema, parent_type, fields, cast(Any, self).collect_subfields)
-            readers = self._cache.readers[id(fields)] = found
-        ready = read_all(readers, source_value)
-        if len(ready) == len(fields):
-            return ready
-        rest = {name: selected for name, selected in fields.items() if name not in ready}
-        done = core.execute_fields(parent_type, source_value, path, rest, position_context)
-        return _merged(fields, ready, done)
+            executor = cast(Any, self)
+            readers = field_readers(executor.schema, parent_type, fields, executor.collect_subfields)
+            self._cache.readers[id(fields)] = readers
+        plain = read_all(readers, source_value)
+        if len(plain) == len(fields):
+            return plain
+        rest = {name: selected for name, selected in fields.items() if name not in plain}
+        completed = core.execute_fields(parent_type, source_value, path, rest, position_context)
+        return _merged(fields, plain, completed)
 
     def complete_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
-        """What the response shows of a resolver's result, or an awaitable of it."""
+        """Returns the response value for a resolver's result, or an awaitable of it."""
         core = cast(Any, super())
         if field_details_list[0].node.selection_set is not None:
             key = id(return_type), id(field_details_list)
-            writers = self._cache.converters
-            if key not in writers:
+            converters = self._cache.converters
+            if key not in converters:
                 executor = cast(Any, self)
-                writers[key] = output_converter(
+                converters[key] = output_converter(
                     executor.schema, return_type, field_details_list, executor.collect_subfields
                 )
-            write = writers[key]
-            if write is not None and (shown := try_convert(write, result)) is not Undefined:
-                return shown
+            convert = converters[key]
+            if convert is not None and (value := try_convert(convert, result)) is not Undefined:
+                return value
         return core.complete_value(return_type, field_details_list, info, path, result, position_context)
 
     async def complete_awaitable_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
-        """The completed value of a resolver's awaitable; shared futures are waited for without cancelling them."""
+        """Returns the response value for a resolver's awaitable. Does not cancel a shared future."""
         core = cast(Any, super())
         return await core.complete_awaitable_value(
             return_type, field_details_list, info, path, _shielded(result), position_context
         )
 
 
-def _merged(order: Iterable[str], ready: dict[str, object], done: Any) -> Any:
-    """Both parts of an object in the order of the selection; an awaitable if `done` is one."""
-    if not optimized_is_awaitable(done):
-        return {name: ready[name] if name in ready else done[name] for name in order if name in ready or name in done}
+def _merged(order: Iterable[str], plain: dict[str, object], completed: Any) -> Any:
+    """Merges the two parts of an object in the order of the selection. Returns an awaitable if `completed` is one."""
+    if not optimized_is_awaitable(completed):
+        return {
+            name: plain[name] if name in plain else completed[name]
+            for name in order
+            if name in plain or name in completed
+        }
 
     async def merge() -> Any:
-        return _merged(order, ready, await done)
+        return _merged(order, plain, await completed)
 
     return merge()
 
 
 async def _shielded(awaitable: Awaitable[object]) -> object:
-    """What is awaited. That somebody else cancelled it is an error like any other; that we are cancelled is not."""
+    """Awaits a value and does not cancel a shared future.
+
+    If another task cancels the future, that is an ordinary error. If this task is cancelled, it raises CancelledError.
+    """
     if asyncio.isfuture(awaitable):
         awaitable = asyncio.shield(cast("asyncio.Future[object]", awaitable))
     try:
@@ -132,11 +141,11 @@ async def _shielded(awaitable: Awaitable[object]) -> object:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise RuntimeError("what this field waited for was cancelled") from None
+        raise RuntimeError("a future that this field awaited was cancelled by another task") from None
 
 
 def prepare(plan: Plan, context: object, variables: dict[str, object] | None) -> Execution | list[GraphQLError]:
-    """The execution of an operation, or the errors of its variables."""
+    """Returns the execution of an operation, or the errors in its variables."""
     values = plan.variables.values(variables or {})
     if isinstance(values, list):
         return values
@@ -158,20 +167,22 @@ def prepare(plan: Plan, context: object, variables: dict[str, object] | None) ->
 
 
 async def execute(execution: Execution) -> ExecutionResult:
-    """The result of a query or a mutation."""
+    """Returns the result of a query or a mutation."""
     return await _awaited(cast(Any, execution).execute_operation())
 
 
 def execute_event(execution: Execution, event: object, context: object) -> ExecutionResult | Awaitable[ExecutionResult]:
-    """The result of a subscription for one event of its source, with a context of its own; at once if no resolver
-    waits for anything."""
-    one = cast(Any, execution).build_per_event_executor(event)
-    one.context_value = context
-    return _core.execute_subscription_event(one)
+    """Returns the result for one source event of a subscription, without an awaitable if no resolver has to wait.
+
+    `context` belongs to this event, not to the subscription.
+    """
+    event_execution = cast(Any, execution).build_per_event_executor(event)
+    event_execution.context_value = context
+    return _core.execute_subscription_event(event_execution)
 
 
 async def subscribe(execution: Execution) -> AsyncIterable[object] | ExecutionResult:
-    """The events behind a subscription, or the errors of its resolver."""
+    """Returns the source events of a subscription, or the errors of its resolver."""
     return await _awaited(_core.create_source_event_stream(execution))
 
 

@@ -1,7 +1,7 @@
-"""GraphQL over HTTP: bytes to document to schema to bytes, and the right status for whatever is not a GraphQL request.
+"""GraphQL over HTTP: reads requests, negotiates the media type and returns responses or event streams.
 
-Follows https://github.com/graphql/graphql-over-http, except that a document or variables that cannot be used answer 400
-in both media types: a refused request must not look like a success to proxies, dashboards and `curl -f`.
+Follows https://github.com/graphql/graphql-over-http with one exception: documents and variables that are rejected get
+status 400 in both media types. A rejected request must not look like a success to proxies, dashboards and `curl -f`.
 """
 
 from dataclasses import dataclass
@@ -40,18 +40,20 @@ _UTF8 = "; charset=utf-8"
 _UTF8_NAMES = frozenset({"utf-8", "utf8"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphQLOverHTTP:
-    """The ASGI application at `/graphql` for HTTP: POST, GET for queries, event streams for those who accept them."""
+    """The ASGI application for HTTP at `/graphql`: POST, GET for queries, and event streams."""
 
     service: GraphQLService
     sessions: Sessions
     limiter: ConnectionLimiter
     heartbeat_seconds: float = 12
+    """Silence after which an event stream sends a comment."""
     stalled_seconds: float = 300
+    """How long the client of an event stream may read nothing."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handles one HTTP request."""
         request = Request(scope, receive)
         request_id = request_id_of(scope)
         try:
@@ -67,56 +69,52 @@ class GraphQLOverHTTP:
 
     async def _respond(self, request: Request, request_id: str) -> ASGIApp:
         if request.method not in ("GET", "POST"):
-            raise MethodNotAllowed(f"{request.method} is not answered here", allow="GET, POST")
+            raise MethodNotAllowed(f"{request.method} is not allowed here", allow="GET, POST")
+        query_string = request.scope["query_string"]
         accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
         credential = credential_from_headers(request.headers)
-        if (ticket := ticket_from_query(request.scope["query_string"])) is not None:
+        if (ticket := ticket_from_query(query_string)) is not None:
+            has_credential = credential is not None
             return await self._respond_to_ticket(
-                request, request_id, ticket, alone=credential is None, accepted=accepted
+                request, request_id, ticket, accepted=accepted, has_credential=has_credential
             )
         actor = await actor_of(credential, self.service.authenticate)
-        asked = (
-            parse_get_request(request.scope["query_string"])
-            if request.method == "GET"
-            else await _parse_post_request(request)
-        )
-        operation = self.service.prepare(asked, actor)
+        parsed = parse_get_request(query_string) if request.method == "GET" else await _parse_post_request(request)
+        operation = self.service.prepare(parsed, actor)
         if request.method == "GET" and operation.type == "mutation":
             raise MethodNotAllowed("a mutation needs POST", allow="POST")
         call = Call(actor, request_id, request.headers.get("last-event-id") or None)
         media_type = _media_type_for(operation, accepted)
         if media_type == EVENT_STREAM:
-            proof = None if credential is None else self.sessions.authenticated(credential, actor)
-            return self._event_stream(request.scope, operation, call, proof)
+            authenticated = None if credential is None else self.sessions.authenticated(credential, actor)
+            return self._event_stream(request.scope, operation, call, authenticated)
         return _http_response(await self.service.run(operation, call), media_type)
 
     async def _respond_to_ticket(
-        self, request: Request, request_id: str, ticket: str, *, alone: bool, accepted: tuple[str, ...]
+        self, request: Request, request_id: str, ticket: str, *, accepted: tuple[str, ...], has_credential: bool
     ) -> ASGIApp:
-        """The one thing that a ticket opens: an event stream of a subscription, by GET."""
+        """Returns the event stream that a ticket opens. Raises InvalidToken for any other request with a ticket."""
         if request.method != "GET":
-            raise InvalidToken("a ticket opens an event stream by GET, and nothing else")
-        if not alone:
-            raise InvalidToken("a ticket and another credential were presented: send one")
+            raise InvalidToken("a ticket can only open an event stream by GET")
+        if has_credential:
+            raise InvalidToken("the request has a ticket and another credential: send only one")
         if EVENT_STREAM not in accepted:
-            raise InvalidToken(
-                f"a ticket opens an event stream, for clients that accept {EVENT_STREAM}, and nothing else"
-            )
-        proof = await self.sessions.authenticate_ticket(ticket)
-        operation = self.service.prepare(parse_get_request(request.scope["query_string"]), proof.actor)
+            raise InvalidToken(f"a ticket can only open an event stream: send 'Accept: {EVENT_STREAM}'")
+        credential = await self.sessions.authenticate_ticket(ticket)
+        operation = self.service.prepare(parse_get_request(request.scope["query_string"]), credential.actor)
         if not operation.is_subscription:
-            raise InvalidToken("a ticket opens a subscription and nothing else")
-        call = Call(proof.actor, request_id, request.headers.get("last-event-id") or None)
-        return self._event_stream(request.scope, operation, call, proof)
+            raise InvalidToken("a ticket can only open a subscription")
+        call = Call(credential.actor, request_id, request.headers.get("last-event-id") or None)
+        return self._event_stream(request.scope, operation, call, credential)
 
     def _event_stream(
-        self, scope: Scope, operation: Operation, call: Call, proof: AuthenticatedCredential | None
+        self, scope: Scope, operation: Operation, call: Call, credential: AuthenticatedCredential | None
     ) -> EventStream:
         return EventStream(
-            self.service,
-            operation,
-            call,
-            proof,
+            service=self.service,
+            operation=operation,
+            call=call,
+            credential=credential,
             sessions=self.sessions,
             limiter=self.limiter,
             heartbeat_seconds=self.heartbeat_seconds,
@@ -126,25 +124,24 @@ class GraphQLOverHTTP:
 
 @lru_cache(maxsize=64)
 def accepted_types(accept: str) -> tuple[str, ...]:
-    """The types that a client with that `Accept` takes of those we write, the most wanted first.
+    """Returns the supported media types that an `Accept` header allows, the preferred one first.
 
-    Of equals `application/graphql-response+json` is first; an event stream is meant only by its name.
-    Raises NotAcceptable when nothing is left.
+    Among types of equal quality, `application/graphql-response+json` is first. An event stream is never matched by
+    `*/*`. Raises NotAcceptable if the header allows none of the supported types.
     """
-    wanted: dict[str, float] = {}
-    for offer in accept.lower().split(","):
-        media_type, *parameters = (part.strip() for part in offer.split(";"))
+    qualities: dict[str, float] = {}
+    for entry in accept.lower().split(","):
+        media_range, *parameters = (part.strip() for part in entry.split(";"))
         quality = _quality(parameters)
-        for one in _TYPES_BY_RANGE.get(media_type, ()):
-            exact = media_type == one
-            if exact or one not in wanted:
-                wanted[one] = quality
-    order = sorted(
-        (t for t, quality in wanted.items() if quality > 0), key=lambda t: (-wanted[t], _SUPPORTED_TYPES.index(t))
+        for media_type in _TYPES_BY_RANGE.get(media_range, ()):
+            if media_type == media_range or media_type not in qualities:
+                qualities[media_type] = quality
+    acceptable = [media_type for media_type, quality in qualities.items() if quality > 0]
+    if not acceptable:
+        raise NotAcceptable(f"the response can be {RESPONSE_JSON}, {JSON} or {EVENT_STREAM}")
+    return tuple(
+        sorted(acceptable, key=lambda media_type: (-qualities[media_type], _SUPPORTED_TYPES.index(media_type)))
     )
-    if not order:
-        raise NotAcceptable(f"the answer can be {RESPONSE_JSON}, {JSON} or {EVENT_STREAM}")
-    return tuple(order)
 
 
 _SUPPORTED_TYPES = (RESPONSE_JSON, JSON, EVENT_STREAM)
@@ -153,7 +150,7 @@ _TYPES_BY_RANGE = {
     "*/*": (RESPONSE_JSON, JSON),
     "application/*": (RESPONSE_JSON, JSON),
     "text/*": (EVENT_STREAM,),
-    **{one: (one,) for one in _SUPPORTED_TYPES},
+    **{media_type: (media_type,) for media_type in _SUPPORTED_TYPES},
 }
 
 
@@ -170,7 +167,7 @@ def _quality(parameters: list[str]) -> float:
 
 def _media_type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
     if not operation.is_subscription:
-        return next((one for one in accepted if one != EVENT_STREAM), EVENT_STREAM)
+        return next((media_type for media_type in accepted if media_type != EVENT_STREAM), EVENT_STREAM)
     if EVENT_STREAM not in accepted:
         raise NotAcceptable(f"a subscription needs 'Accept: {EVENT_STREAM}', or a WebSocket (graphql-transport-ws)")
     return EVENT_STREAM
@@ -191,45 +188,45 @@ async def _parse_post_request(request: Request) -> GraphQLRequest:
 
 
 def ticket_from_query(query_string: bytes) -> str | None:
-    """The parameter `ticket`, None without one. Raises InvalidToken when there are several."""
+    """Returns the parameter `ticket`; None if it is missing. Raises InvalidToken if it is repeated."""
     if b"ticket" not in query_string:
         return None
-    found = [value for name, value in parse_qsl(query_string.decode(errors="replace")) if name == "ticket"]
-    if len(found) > 1:
-        raise InvalidToken("several tickets were presented: send one")
-    return found[0] if found else None
+    tickets = [value for name, value in parse_qsl(query_string.decode(errors="replace")) if name == "ticket"]
+    if len(tickets) > 1:
+        raise InvalidToken("the URL has several tickets: send only one")
+    return tickets[0] if tickets else None
 
 
 def parse_get_request(query_string: bytes) -> GraphQLRequest:
-    """The request in the parameters of a GET. Raises BadRequest or InvalidInput."""
+    """Returns the GraphQL request in the query string of a GET. Raises BadRequest or InvalidInput."""
     try:
-        given = parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
-        values: dict[str, object] = dict(given)
+        parameters = parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
+        members: dict[str, object] = dict(parameters)
         for name in ("variables", "extensions"):
-            if values.get(name):
-                values[name] = exact_json.loads(str(values[name]), field=name)
+            if members.get(name):
+                members[name] = exact_json.loads(str(members[name]), field=name)
             else:
-                values.pop(name, None)
+                members.pop(name, None)
     except ValueError as error:
-        raise BadRequest(f"the parameters cannot be read: {error}") from None
+        raise BadRequest(f"the query string cannot be read: {error}") from None
     except InvalidInput as problem:
         raise lossy_value_error(problem) from None
-    return parse_request({**values, "operationName": values.get("operationName") or None})
+    return parse_request({**members, "operationName": members.get("operationName") or None})
 
 
 def lossy_value_error(problem: InvalidInput) -> InvalidInput:
-    """The refusal of values that would be altered, each named as resolvers name it: from below its variable."""
+    """Returns the error for values that cannot be kept unchanged, with their locations as resolvers report them."""
     return InvalidInput([Violation(_input_location(v.field), v.message) for v in problem.violations])
 
 
-def _input_location(place: str) -> str:
-    """`payload/a/1` of `/variables/input/payload/a/1`; the variable's name of `/variables/first`."""
-    variable, _, below = place.removeprefix("/payload").removeprefix("/").removeprefix("variables/").partition("/")
+def _input_location(pointer: str) -> str:
+    """Returns `data/a/1` for `/variables/input/data/a/1`, and `first` for `/variables/first`."""
+    variable, _, below = pointer.removeprefix("/payload").removeprefix("/").removeprefix("variables/").partition("/")
     return below or variable
 
 
 def parse_request(value: object) -> GraphQLRequest:
-    """The request in a JSON value. Raises BadRequest, naming the member that is wrong."""
+    """Returns the GraphQL request in a JSON value. Raises BadRequest, which names the invalid member."""
     if isinstance(value, list):
         raise BadRequest("send one request at a time: batches are not supported")
     if not isinstance(value, dict):
@@ -238,19 +235,23 @@ def parse_request(value: object) -> GraphQLRequest:
     query, name = members.get("query"), members.get("operationName")
     variables, extensions = members.get("variables"), members.get("extensions")
     if not isinstance(query, str):
-        raise BadRequest("'query' must be the text of a GraphQL document", field="query")
+        raise BadRequest("'query' must be a string with a GraphQL document", field="query")
     if name is not None and not isinstance(name, str):
-        raise BadRequest("'operationName' must be a text", field="operationName")
+        raise BadRequest("'operationName' must be a string", field="operationName")
     if variables is not None and not isinstance(variables, dict):
         raise BadRequest("'variables' must be an object", field="variables")
     if extensions is not None and not isinstance(extensions, dict):
         raise BadRequest("'extensions' must be an object", field="extensions")
-    given = cast("dict[str, object] | None", extensions)
-    return GraphQLRequest(query, cast("dict[str, object] | None", variables), name, given or {})
+    return GraphQLRequest(
+        query,
+        cast("dict[str, object] | None", variables),
+        name,
+        cast("dict[str, object] | None", extensions) or {},
+    )
 
 
-def _http_response(answer: GraphQLResponse, media_type: str) -> Response:
-    waits = (cast(dict[str, object], one["extensions"]).get("retryAfter") for one in answer.errors)
+def _http_response(response: GraphQLResponse, media_type: str) -> Response:
+    waits = (cast(dict[str, object], error["extensions"]).get("retryAfter") for error in response.errors)
     headers = retry_header(wait for wait in waits if isinstance(wait, float | int))
-    headers["Cache-Control"] = "no-store"  # an answer may hold a token, and is the caller's own anyway
-    return Response(answer.to_json(), headers=headers, media_type=media_type + _UTF8)
+    headers["Cache-Control"] = "no-store"  # the response is for this caller only, and may contain a token
+    return Response(response.to_json(), headers=headers, media_type=media_type + _UTF8)

@@ -1,4 +1,4 @@
-"""How many connections and subscriptions one process takes, for all and for each actor, counted by transport."""
+"""Limits on the connections and subscriptions of one process, in total and per actor."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -14,46 +14,47 @@ from xzepr.core.errors import TooLarge
 
 
 class ObserveSubscriptions(Protocol):
-    """Hears of subscriptions by their transport: `websocket` or `sse`."""
+    """Receives the start and end of each subscription, with its transport: `websocket` or `sse`."""
 
     def subscription_started(self, transport: str) -> None:
-        """One was opened."""
+        """Notes that a subscription has started."""
         ...
 
     def subscription_ended(self, transport: str) -> None:
-        """One has ended."""
+        """Notes that a subscription has ended."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one process takes at the same time."""
+    """The maximum numbers of concurrent connections and subscriptions in one process."""
 
     max_connections: int = 10_000
     """WebSockets and event streams."""
     max_subscriptions: int = 20_000
     max_subscriptions_per_actor: int = 1_000
-    """Subscriptions of one user, whichever tokens and keys they come with."""
+    """Subscriptions of one user, with all tokens and keys together."""
     max_connections_per_actor: int = 1_000
-    """WebSockets and event streams of one user; all who came without credentials are one."""
+    """WebSockets and event streams of one user. All clients without credentials count as one user."""
     max_subscription_bytes: int = 64 * 1024
-    """Variables and extensions of one subscription, which are kept for as long as it lasts, as JSON."""
+    """Variables and extensions of one subscription as JSON, because they are kept while it lasts."""
 
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """Limits of one WebSocket."""
+    """The limits of one WebSocket."""
 
     init_timeout_seconds: float = 3
+    """How long the client may take to send `connection_init`."""
     ping_seconds: float = 12
-    """A socket that receives nothing between two pings is closed, unless its client is behind with reading."""
+    """Interval of pings. A client that sends nothing before the next ping is gone, unless it is behind with reading."""
     stalled_seconds: float = 300
-    """How long a client may stay behind with reading."""
+    """How long a client may be behind with reading."""
     max_frame_bytes: int = 1024 * 1024
     max_operations: int = 100
-    """Operations that run at the same time."""
+    """Concurrent operations."""
     anonymous_seconds: float = 60
-    """How long a client without credentials may stay. It may only log in."""
+    """How long a client without credentials may stay connected."""
 
 
 class ConnectionCounts(NamedTuple):
@@ -65,7 +66,7 @@ class ConnectionCounts(NamedTuple):
 
 
 class ConnectionLimiter:
-    """The places of one process. Each is a block: who is in it has a place, and leaves it at its end."""
+    """Enforces the limits of one process. Each method that takes a slot is a context manager that holds it."""
 
     def __init__(self, limits: ConnectionLimits | None = None, observe: ObserveSubscriptions | None = None) -> None:
         self._limits = limits or ConnectionLimits()
@@ -77,7 +78,7 @@ class ConnectionLimiter:
 
     @contextmanager
     def connection(self, transport: str) -> Generator[None]:
-        """One connection over `websocket` or `sse`. Raises ConnectionsFull."""
+        """Holds a slot for one connection over `websocket` or `sse`. Raises ConnectionsFull."""
         if self._connections.total() >= self._limits.max_connections:
             raise ConnectionsFull(self._limits.max_connections)
         with _count(self._connections, transport):
@@ -85,7 +86,7 @@ class ConnectionLimiter:
 
     @contextmanager
     def actor_connection(self, actor: Actor) -> Generator[None]:
-        """That one of those connections is this actor's. Raises TooManyConnections."""
+        """Counts an open connection for its actor. Raises TooManyConnections."""
         if self._connections_by_actor[actor.id] >= self._limits.max_connections_per_actor:
             raise TooManyConnections(self._limits.max_connections_per_actor)
         with _count(self._connections_by_actor, actor.id):
@@ -93,8 +94,11 @@ class ConnectionLimiter:
 
     @contextmanager
     def subscription(self, actor: Actor, transport: str, request: GraphQLRequest) -> Generator[None]:
-        """One subscription of the actor. Raises TooLarge for what they ask, TooManySubscriptions for their own,
-        SubscriptionsFull for all."""
+        """Holds a slot for one subscription of the actor.
+
+        Raises TooLarge if its variables and extensions are too large, TooManySubscriptions if the actor has reached its
+        limit, and SubscriptionsFull if the process has.
+        """
         self._check_size(request)
         if self._subscriptions_by_actor[actor.id] >= self._limits.max_subscriptions_per_actor:
             raise TooManySubscriptions(self._limits.max_subscriptions_per_actor)
@@ -110,15 +114,16 @@ class ConnectionLimiter:
                     self._observe.subscription_ended(transport)
 
     def counts(self) -> ConnectionCounts:
-        """Returns how many clients are connected now."""
+        """Returns the current numbers of connections and subscriptions."""
         return ConnectionCounts(self._connections["websocket"], self._connections["sse"], self._subscriptions.total())
 
     def _check_size(self, request: GraphQLRequest) -> None:
-        kept = (("variables", request.variables or {}), ("extensions", request.extensions))
-        if sum(len(exact_json.dumps(value, field=name)) for name, value in kept) > self._limits.max_subscription_bytes:
+        parts = (("variables", request.variables or {}), ("extensions", request.extensions))
+        max_bytes = self._limits.max_subscription_bytes
+        if sum(len(exact_json.dumps(value, field=name)) for name, value in parts) > max_bytes:
             raise TooLarge(
-                "variables and extensions of a subscription are kept while it lasts, "
-                f"and have at most {self._limits.max_subscription_bytes} bytes"
+                f"the variables and extensions of a subscription may have at most {max_bytes} bytes, "
+                "because they are kept while it lasts"
             )
 
 

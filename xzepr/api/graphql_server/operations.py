@@ -1,4 +1,4 @@
-"""GraphQL operations, whatever brought them: who may ask, once or as a stream, and what is answered."""
+"""Runs GraphQL operations for every transport: authorises them, executes them and reports their outcome."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Mapping
@@ -33,17 +33,17 @@ def _not_shared(_: object) -> Hashable | None:
 
 
 class NewContext(Protocol):
-    """Makes the `info.context` of one operation, or of one message of a subscription: with loaders of its own."""
+    """Creates the `info.context` of one operation, or of one source event of a subscription."""
 
     def __call__(
         self, actor: Actor, request_id: str, extensions: Mapping[str, object], last_event_id: str | None
     ) -> object:
-        """`last_event_id` is the cursor from which an SSE client resumes; it outranks the argument `after`."""
+        """`last_event_id` is the cursor from which an SSE client resumes; it takes precedence over any argument."""
         ...
 
 
 class Observe(Protocol):
-    """Hears of each operation when it has ended, or was refused."""
+    """Receives the outcome of each operation that has ended or was rejected."""
 
     def __call__(self, operation_type: str, outcome: str, seconds: float) -> None:
         """`operation_type` is query, mutation, subscription or unknown; `outcome` is ok or the first error's code."""
@@ -52,18 +52,18 @@ class Observe(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
-    """What a client asks for, not yet looked at."""
+    """A GraphQL request that is not yet parsed."""
 
     query: str
     variables: dict[str, object] | None = None
     operation_name: str | None = None
     extensions: Mapping[str, object] = field(default_factory=dict[str, object])
-    """What the client says beside the operation, as it sent it: for resolvers, and whatever is put around them."""
+    """The `extensions` of the request, unchanged, for resolvers and the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Who asks, and the id under which the log tells of it."""
+    """The caller of an operation, and the request's id in the log."""
 
     actor: Actor
     request_id: str
@@ -72,7 +72,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation that may run: its document is valid and its caller may ask."""
+    """An operation that may run: its document is valid, and its caller is allowed to use the API."""
 
     document: Document
     node: OperationDefinitionNode
@@ -80,25 +80,25 @@ class Operation:
 
     @property
     def type(self) -> str:
-        """query, mutation or subscription."""
+        """`query`, `mutation` or `subscription`."""
         return self.node.operation.value
 
     @property
     def is_subscription(self) -> bool:
-        """Whether it answers more than once."""
+        """Whether the operation has a stream of responses."""
         return self.node.operation is OperationType.SUBSCRIPTION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphQLService:
-    """One schema and what it needs to be served."""
+    """Serves one schema. The fields are everything that depends on the schema or on the process."""
 
     schema: GraphQLSchema
     documents: Documents
     authenticate: Authenticate
     new_context: NewContext
     public_mutations: frozenset[str] = frozenset()
-    """Mutations open to clients without credentials; of queries only `__typename` is."""
+    """Mutations that clients without credentials may call; the only query they may run is `__typename`."""
     field_name: FieldName = str
     """Returns the schema's name of a field that a Problem names."""
     shared_key: Callable[[object], Hashable | None] = _not_shared
@@ -106,22 +106,22 @@ class GraphQLService:
     observe: Observe | None = None
     drain: Drain = field(default_factory=Drain)
     request_in_flight: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Entered while somebody waits for the answer to a query or a mutation; what can wait does so meanwhile."""
+    """A context that is entered while a query or a mutation runs, so that less urgent work can yield."""
     shared_responses: SharedResponses = field(default_factory=SharedResponses)
 
     def prepare(self, request: GraphQLRequest, actor: Actor) -> Operation:
-        """The operation that the request names. Raises a Problem when it cannot run, or not for this actor.
+        """Returns the operation of a request. Raises a Problem if it cannot run, or if the actor may not run it.
 
-        Callers who are not known learn nothing about the schema: they are refused before their document is validated.
+        Anonymous callers are rejected before their document is validated, so that they learn nothing about the schema.
         """
         try:
             document = self.documents.parse(request.query)
             node = document.operation(request.operation_name)
-            stranger = actor.kind is ActorKind.ANONYMOUS
-            if stranger and not self._is_public(document, node):
+            anonymous = actor.kind is ActorKind.ANONYMOUS
+            if anonymous and not self._is_public(document, node):
                 raise Unauthenticated()
-            # Strangers could otherwise push everybody else's documents out of the memory.
-            self.documents.validate(document, cache=not stranger)
+            # Documents of anonymous callers are not cached, because they could evict all others.
+            self.documents.validate(document, cache=not anonymous)
         except Problem as problem:
             self._observe("unknown", error_objects(problem))
             raise
@@ -136,103 +136,104 @@ class GraphQLService:
         return document.root_fields(node) <= public
 
     async def run(self, operation: Operation, call: Call) -> GraphQLResponse:
-        """The answer to a query or a mutation. Raises a Problem when its variables do not fit.
+        """Returns the response to a query or a mutation. Raises a Problem if the variables do not match their types.
 
-        A mutation goes on when the caller is cancelled.
+        A mutation continues if the caller is cancelled.
         """
-        running = self._run_observed(operation, self._await_response(execute(self._execution(operation, call)), call))
+        response = self._run_observed(operation, self._await_response(execute(self._execution(operation, call)), call))
         if operation.node.operation is not OperationType.MUTATION:
-            return await running
-        task = asyncio.ensure_future(running)
+            return await response
+        task = asyncio.ensure_future(response)
         self.drain.mutations.add(task)
         task.add_done_callback(self.drain.mutations.discard)
         return await asyncio.shield(task)
 
     def stream(self, operation: Operation, call: Call) -> AsyncGenerator[GraphQLResponse, None]:
-        """The answers of a subscription until it ends. Raises a Problem when its variables do not fit.
+        """Yields the responses of a subscription. Raises a Problem at once if the variables do not match their types.
 
-        The iteration raises a Problem when the stream cannot begin or go on; close it when the caller has gone.
+        The iteration raises a Problem if the stream cannot begin or continue. Close it if the client disconnects.
         """
         return self._stream(self._execution(operation, call), operation, call)
 
     async def _stream(
         self, execution: Execution, operation: Operation, call: Call
     ) -> AsyncGenerator[GraphQLResponse, None]:
-        begun = perf_counter()
+        started_at = perf_counter()
         errors: list[JsonObject] = []
         group = self._group(operation, call.actor)
         try:
             async with aclosing(await self._subscribe(execution, call)) as source:
                 async for event in source:
-                    make = partial(self._render_event, execution, event, operation, call)
+                    render = partial(self._render_event, execution, event, operation, call)
                     key = None if group is None else self.shared_key(event)
                     if group is not None and key is not None:
-                        yield await self.shared_responses.response(group, key, make)
+                        yield await self.shared_responses.response(group, key, render)
                     else:
-                        yield made if isinstance(made := make(), GraphQLResponse) else await made
+                        yield rendered if isinstance(rendered := render(), GraphQLResponse) else await rendered
         except Exception as error:
             problem = error if isinstance(error, Problem) else _internal_problem(error, call)
             errors = error_objects(problem)
             raise problem from None
         finally:
-            self._observe("subscription", errors, begun)
+            self._observe("subscription", errors, started_at)
 
-    def _observe(self, operation_type: str, errors: list[JsonObject], begun: float | None = None) -> None:
+    def _observe(self, operation_type: str, errors: list[JsonObject], started_at: float | None = None) -> None:
         if self.observe is not None:
             outcome = str(cast(JsonObject, errors[0]["extensions"])["code"]) if errors else "ok"
-            self.observe(operation_type, outcome, 0 if begun is None else perf_counter() - begun)
+            self.observe(operation_type, outcome, 0 if started_at is None else perf_counter() - started_at)
 
     def _execution(self, operation: Operation, call: Call) -> Execution:
+        """Returns an execution that is ready to run. Raises a Problem if the variables do not match their types."""
         extensions = operation.request.extensions
         context = self.new_context(call.actor, call.request_id, extensions, call.last_event_id)
-        begun = prepare(operation.document.plan(self.schema, operation.node), context, operation.request.variables)
-        if isinstance(begun, list):
-            problem = variable_error(begun)
+        prepared = prepare(operation.document.plan(self.schema, operation.node), context, operation.request.variables)
+        if isinstance(prepared, list):
+            problem = variable_error(prepared)
             self._observe(operation.type, error_objects(problem))
             raise problem
-        return begun
+        return prepared
 
     def _group(self, operation: Operation, actor: Actor) -> ResponseGroup | None:
-        """Who is sent the same as this subscriber; None where that cannot be told."""
+        """Returns the group of subscribers with the same responses; None if the request has no comparable key."""
         request = operation.request
         plan = operation.document.plan(self.schema, operation.node)
         names = shaping_variables(operation.node, list(plan.fragment_definitions.values()))
         try:
-            said = response_key(names, request.variables or {}, request.extensions)
+            key = response_key(names, request.variables or {}, request.extensions)
         except TypeError:
             return None
-        return self.shared_responses.group(plan, said, actor.permissions)
+        return self.shared_responses.group(plan, key, actor.permissions)
 
     def _render_event(
         self, execution: Execution, event: object, operation: Operation, call: Call
     ) -> GraphQLResponse | Awaitable[GraphQLResponse]:
-        """What tells the event, at once if nothing has to be looked up."""
+        """Returns the response for a source event, without an awaitable if no resolver has to wait."""
         context = self.new_context(call.actor, call.request_id, operation.request.extensions, None)
-        cursor = getattr(event, "cursor", None)
-        shown = None if cursor is None else str(cursor)
+        event_cursor = getattr(event, "cursor", None)
+        cursor = None if event_cursor is None else str(event_cursor)
         try:
             result = execute_event(execution, event, context)
         except Exception as error:
-            return _internal_error_response(error, call, shown)
+            return _internal_error_response(error, call, cursor)
         return (
-            self._response(result, call, shown)
+            self._response(result, call, cursor)
             if isinstance(result, ExecutionResult)
-            else self._await_response(result, call, shown)
+            else self._await_response(result, call, cursor)
         )
 
-    async def _run_observed(self, operation: Operation, running: Awaitable[GraphQLResponse]) -> GraphQLResponse:
-        begun = perf_counter()
+    async def _run_observed(self, operation: Operation, pending: Awaitable[GraphQLResponse]) -> GraphQLResponse:
+        started_at = perf_counter()
         with self.request_in_flight():
-            answer = await running
-        self._observe(operation.type, answer.errors, begun)
-        return answer
+            response = await pending
+        self._observe(operation.type, response.errors, started_at)
+        return response
 
     async def _await_response(
-        self, running: Awaitable[ExecutionResult], call: Call, cursor: str | None = None
+        self, pending: Awaitable[ExecutionResult], call: Call, cursor: str | None = None
     ) -> GraphQLResponse:
         """Returns the response once the operation has run. An exception that escapes it is an internal error."""
         try:
-            return self._response(await running, call, cursor)
+            return self._response(await pending, call, cursor)
         except Exception as error:
             return _internal_error_response(error, call, cursor)
 

@@ -1,9 +1,9 @@
-"""Fast execution: what graphql-core finds out anew for every request is found out once for each operation.
+"""Execution plans: decisions that graphql-core repeats for every request, made once for each operation.
 
-Of what a response shows, a tree of plain fields, each read from its parent without arguments, `info` or waiting, is
-written in one go: without a path, an info and a dispatch by type for each value, which for a list of 50 rows are most
-of the work. A tree whose values are not all what the schema says they are is left to graphql-core as a whole, which
-coerces what can be coerced, and raises and places the errors.
+A field is plain if it is read from its parent without arguments, `info` or waiting. A tree of plain fields is converted
+in one step. graphql-core would create a path and an `info` and dispatch by type for each value, which is most of the
+work for a list of 50 rows. If any value of the tree is not of the type that the schema declares, the whole tree is left
+to graphql-core. It coerces values where possible and reports errors with their locations.
 """
 
 from collections.abc import Callable
@@ -27,31 +27,31 @@ from graphql import (
 )
 from graphql.execution.collect_fields import CollectedFields, FieldDetails, FragmentDetails
 
-from xzepr.api.graphql_server.plan_types import NotPlain, exactly, inner_type, list_of
+from xzepr.api.graphql_server.plan_types import Convert, GraphQLTypeRef, NotPlain, exactly, inner_type, list_of
 from xzepr.api.graphql_server.resolvers import ReadField, reader_of
 from xzepr.api.graphql_server.variables import Variables
 
-OutputType = Any
-"""A GraphQLOutputType, whose parts graphql-core leaves untyped."""
-Selected = list[FieldDetails]
-"""The places in a document that ask for one field of one object, merged."""
-SubFields = Callable[[GraphQLObjectType, Selected], CollectedFields]
-Write = Callable[[Any], object]
-"""Takes what a resolver gave and gives what the response shows; raises any Exception for what is not plain."""
+Selected = list[FieldDetails]  # all selections in a document that are merged into one field of one object
+CollectSubFields = Callable[[GraphQLObjectType, Selected], CollectedFields]  # graphql-core's `collect_subfields`
 
 
 class SelectionCache:
-    """What was found out about the selections of an operation; keys are the identities of what `sub_fields` holds."""
+    """The analysed selections of one operation.
+
+    Keys are the `id()` of types and of objects that `sub_fields` keeps alive.
+    """
 
     def __init__(self) -> None:
         self.roots: CollectedFields | None = None
         self.sub_fields: dict[tuple[GraphQLObjectType, int], tuple[Selected, CollectedFields]] = {}
-        self.converters: dict[tuple[int, int], Write | None] = {}
+        self.converters: dict[tuple[int, int], Convert | None] = {}
+        """By type and selection; None if only graphql-core can convert the values."""
         self.readers: dict[int, dict[str, ReadField]] = {}
+        """The plain fields of a selection set by their response names."""
 
 
 class Plan:
-    """One operation of a document that is valid for a schema."""
+    """The plan of one operation, whose document is valid for the schema."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self.schema = schema
@@ -61,79 +61,83 @@ class Plan:
         }
         self.fragments = {name: FragmentDetails(node) for name, node in self.fragment_definitions.items()}
         self.variables = Variables(schema, operation)
-        # Only directives make what is selected depend on variables.
+        # Executions of one operation can differ in their selections only by directives with variables.
         text = "@" if document.loc is None else document.loc.source.body
         self._shared_cache = None if "@" in text else SelectionCache()
 
     def selection_cache(self) -> SelectionCache:
-        """Of all executions of the operation, or, where they may differ in what they select, of one."""
+        """Returns the cache that all executions share, or a new one if their selections may differ."""
         return self._shared_cache or SelectionCache()
 
 
 def field_readers(
-    schema: GraphQLSchema, parent: GraphQLObjectType, fields: dict[str, Selected], sub_fields: SubFields
+    schema: GraphQLSchema, parent: GraphQLObjectType, fields: dict[str, Selected], collect: CollectSubFields
 ) -> dict[str, ReadField]:
-    """How to read and write those fields of a selection that are plain, by their names in the response."""
-    readers = {name: _field(schema, parent, selected, sub_fields) for name, selected in fields.items()}
+    """Returns readers for the plain fields of a selection, by their response names. They also convert the values."""
+    readers = {name: _field(schema, parent, selected, collect) for name, selected in fields.items()}
     return {name: read for name, read in readers.items() if read is not None}
 
 
 def read_all(readers: dict[str, ReadField], source: object) -> dict[str, object]:
-    """The fields of one object that are plain; none of them if one turns out not to be."""
+    """Returns the plain fields of one object; empty if any of the values is not plain."""
     try:
         return {name: read(source) for name, read in readers.items()}
     except Exception:
         return {}
 
 
-def try_convert(write: Write, value: object) -> object:
-    """What the response shows of the value; Undefined if it turns out not to be plain."""
+def try_convert(convert: Convert, value: object) -> object:
+    """Returns the converted value; Undefined if it is not plain."""
     try:
-        return write(value)
+        return convert(value)
     except Exception:
         return Undefined
 
 
 def output_converter(
-    schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields
-) -> Write | None:
-    """How to write values of a type of which these fields are selected; None when that takes more than reading."""
+    schema: GraphQLSchema, type_: GraphQLTypeRef, selected: Selected, collect: CollectSubFields
+) -> Convert | None:
+    """Returns a conversion to response values of a type with these selections; None if only graphql-core can do it."""
     if isinstance(type_, GraphQLNonNull):
-        return _not_null(schema, inner_type(type_), selected, sub_fields)
-    write = _not_null(schema, type_, selected, sub_fields)
-    return None if write is None else lambda value: None if value is None else write(value)
+        return _not_null(schema, inner_type(type_), selected, collect)
+    convert = _not_null(schema, type_, selected, collect)
+    return None if convert is None else lambda value: None if value is None else convert(value)
 
 
-def _not_null(schema: GraphQLSchema, type_: OutputType, selected: Selected, sub_fields: SubFields) -> Write | None:
+def _not_null(
+    schema: GraphQLSchema, type_: GraphQLTypeRef, selected: Selected, collect: CollectSubFields
+) -> Convert | None:
     if isinstance(type_, GraphQLList):
-        write = output_converter(schema, inner_type(type_), selected, sub_fields)
-        return None if write is None else list_of(write, or_tuple=True)
+        convert_item = output_converter(schema, inner_type(type_), selected, collect)
+        return None if convert_item is None else list_of(convert_item, or_tuple=True)
     if isinstance(type_, GraphQLObjectType):
-        return _object(schema, type_, selected, sub_fields)
+        return _object(schema, type_, selected, collect)
     if isinstance(type_, GraphQLEnumType):
         return _enum(type_)
     return _leaf(type_) if is_leaf_type(type_) else None
 
 
-def _object(schema: GraphQLSchema, type_: GraphQLObjectType, selected: Selected, sub_fields: SubFields) -> Write | None:
-    collected = sub_fields(type_, selected)
+def _object(
+    schema: GraphQLSchema, type_: GraphQLObjectType, selected: Selected, collect: CollectSubFields
+) -> Convert | None:
+    collected = collect(type_, selected)
     if type_.is_type_of is not None or collected.new_defer_usages:
         return None
     fields = collected.grouped_field_set
-    readers = field_readers(schema, type_, fields, sub_fields)
+    readers = field_readers(schema, type_, fields, collect)
     if len(readers) < len(fields):
         return None
-    steps = list(readers.items())
-    seen: set[object] = set()
+    named_readers = list(readers.items())
+    checked_types: set[object] = set()
 
-    def write(source: Any) -> object:
-        kind = cast(object, type(source))
-        if kind not in seen:
+    def convert(source: Any) -> object:
+        source_type = cast(object, type(source))
+        if source_type not in checked_types:
             _require_object(source)
-            seen.add(kind)
-        return {name: read(source) for name, read in steps}
+            checked_types.add(source_type)
+        return {name: read(source) for name, read in named_readers}
 
-    return write
+    return convert
 
 
 def _require_object(source: object) -> None:
@@ -142,7 +146,7 @@ def _require_object(source: object) -> None:
 
 
 def _field(
-    schema: GraphQLSchema, parent: GraphQLObjectType, selected: Selected, sub_fields: SubFields
+    schema: GraphQLSchema, parent: GraphQLObjectType, selected: Selected, collect: CollectSubFields
 ) -> ReadField | None:
     node: FieldNode = selected[0].node
     field: Any = schema.get_field(parent, node.name.value)
@@ -152,53 +156,52 @@ def _field(
         return None
     if (exact := _EXACT_TYPES.get(str(field.type))) is not None:
         return _read_exactly(read, exact)
-    write = output_converter(schema, field.type, selected, sub_fields)
-    return None if write is None else lambda source: write(read(source))
+    convert = output_converter(schema, field.type, selected, collect)
+    return None if convert is None else lambda source: convert(read(source))
 
 
-def _read_exactly(read: ReadField, wanted: type) -> ReadField:
-    """The same as `exactly` of what is read, in one call: most fields of a list are such."""
+def _read_exactly(read: ReadField, expected: type) -> ReadField:
+    """Returns a reader that accepts values of exactly this type. It combines `read` and `exactly` to save a call."""
 
     def read_exactly(source: Any) -> object:
         value = read(source)
-        if type(value) is not wanted:
+        if type(value) is not expected:
             raise NotPlain
         return value
 
     return read_exactly
 
 
-def _enum(type_: GraphQLEnumType) -> Write | None:
+def _enum(type_: GraphQLEnumType) -> Convert | None:
     members = cast("type[Enum] | None", getattr(type_, "wrapped_cls", None))
     if members is None:
         return None
     names: dict[Enum, object] = {member: type_.coerce_output_value(member) for member in members}
 
-    def write(value: Any) -> object:
+    def convert(value: Any) -> object:
         if type(value) is not members:
             raise NotPlain
         return names[value]
 
-    return write
+    return convert
 
 
-def _leaf(type_: Any) -> Write:
+def _leaf(type_: Any) -> Convert:
     exact = _EXACT_TYPES.get(f"{type_.name}!")
     if exact is not None:
         return exactly(exact)
-    coerce = cast(Write, type_.coerce_output_value)
+    coerce = cast(Convert, type_.coerce_output_value)
 
-    def write(value: Any) -> object:
-        if type(value) not in _PLAIN_TYPES or (shown := coerce(value)) is None or shown is Undefined:
+    def convert(value: Any) -> object:
+        if type(value) not in _PLAIN_TYPES or (coerced := coerce(value)) is None or coerced is Undefined:
             raise NotPlain
-        return shown
+        return coerced
 
-    return write
+    return convert
 
 
+# Values of these types are neither awaitables nor exceptions, so that only the coercion of their scalar is needed.
 _PLAIN_TYPES = frozenset({str, int, float, bool, bytes, datetime, dict, list})
-"""Types of values that are neither awaited nor raised."""
 
-
+# Values of exactly the Python type are valid response values of the GraphQL type.
 _EXACT_TYPES: dict[str, type] = {"String!": str, "ID!": str, "Boolean!": bool}
-"""What values must be that the response shows as they are."""

@@ -1,4 +1,4 @@
-"""What plans for output and readers for variables share: how to recognise a plain value.
+"""Conversions of plain values, shared by the plans of operations and by their variables.
 
 A plain value is one that needs no coercion. Everything else is left to graphql-core, which coerces it or reports it.
 """

@@ -1,6 +1,6 @@
-"""The messages of graphql-transport-ws as clients send them, read strictly.
+"""The messages and close codes of graphql-transport-ws.
 
-https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
+See https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md. Messages that deviate from it close the socket.
 """
 
 import json
@@ -16,9 +16,8 @@ from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Problem
 
 SUBPROTOCOL = "graphql-transport-ws"
-MAX_ID_CHARS = 255
-"""Of an operation's id, which every answer repeats."""
-_MAX_PAYLOAD_DEPTH = exact_json.MAX_WRITE_DEPTH - 1
+MAX_ID_CHARS = 255  # of an operation's id, which every response repeats
+_MAX_PAYLOAD_DEPTH = exact_json.MAX_WRITE_DEPTH - 1  # a pong wraps the payload in one more object
 
 BAD_REQUEST = 4400
 UNAUTHORIZED = 4401
@@ -35,37 +34,40 @@ TRY_AGAIN_LATER = 1013
 
 
 class CloseSocket(Exception):
-    """The socket must be closed, with this code and reason."""
+    """Raised to close the socket with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
         self.code = code
-        # A close frame holds 123 bytes of reason, and no half characters.
+        # A close frame has space for 123 bytes of UTF-8; a character that is cut off is dropped.
         self.reason = reason.encode()[:123].decode(errors="ignore")
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInit:
-    """connection_init: the client says who it is."""
+    """`connection_init`: opens the session; the payload may hold a credential."""
 
     payload: JsonObject | None
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """ping, to be answered with a pong of the same payload."""
+    """`ping`: the hub replies with a `pong` of the same payload."""
 
     payload: JsonObject | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """pong, the answer to a ping of ours, or a sign of life."""
+    """`pong`: the reply to the hub's ping, or an unsolicited sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """subscribe: the client asks for an operation under an id of its choice; a Problem where it cannot be one."""
+    """`subscribe`: requests an operation under an id that the client chooses.
+
+    `request` is a Problem if it contains values that cannot be kept unchanged.
+    """
 
     id: str
     request: GraphQLRequest | Problem
@@ -73,7 +75,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """complete: the client wants no more of an operation."""
+    """`complete`: ends an operation of the client."""
 
     id: str
 
@@ -82,20 +84,20 @@ ClientMessage = ConnectionInit | Ping | Pong | Subscribe | Complete
 
 
 def parse_message(text: str) -> ClientMessage:
-    """The message in a text frame. Raises CloseSocket with 4400 when it is none of the protocol's."""
+    """Returns the message in a text frame. Raises CloseSocket with 4400 if it violates the protocol."""
     try:
-        value, refusal = exact_json.loads(text), None
+        value, error = exact_json.loads(text), None
     except InvalidInput as problem:
-        value, refusal = _parse_lossy(text, problem), lossy_value_error(problem)
-    except ValueError as error:
-        raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {error}") from None
+        value, error = _parse_lossy(text, problem), lossy_value_error(problem)
+    except ValueError as problem:
+        raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {problem}") from None
     if not isinstance(value, dict):
         raise CloseSocket(BAD_REQUEST, "a message must be a JSON object")
     message = cast(JsonObject, value)
     if message.get("type") == "subscribe":
-        return _parse_subscribe(message, refusal)
-    if refusal is not None:  # a ping is answered with its own payload or not at all
-        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {refusal.message}")
+        return _parse_subscribe(message, error)
+    if error is not None:  # for example, a ping's payload could not be sent back unchanged
+        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {error.message}")
     return _parse_other(message)
 
 
@@ -110,14 +112,14 @@ def _parse_other(message: JsonObject) -> ClientMessage:
             return Pong()
         case "complete":
             return Complete(_parse_id(message))
-        case str() as kind:
-            raise CloseSocket(BAD_REQUEST, f"clients do not send messages of type {kind!r}")
+        case str() as message_type:
+            raise CloseSocket(BAD_REQUEST, f"clients cannot send messages of type {message_type!r}")
         case _:
-            raise CloseSocket(BAD_REQUEST, "a message must have a 'type', a text")
+            raise CloseSocket(BAD_REQUEST, "'type' of a message must be a string")
 
 
 def server_message(message_type: str, id: str | None = None, payload: object = None) -> str:
-    """A message of ours as text; without a payload of None."""
+    """Returns a message of the hub as JSON. Without a payload if that is None."""
     message: JsonObject = {"type": message_type}
     if id is not None:
         message["id"] = id
@@ -127,35 +129,35 @@ def server_message(message_type: str, id: str | None = None, payload: object = N
 
 
 def _parse_lossy(text: str, problem: InvalidInput) -> object:
-    """A message with values that would be altered: enough to tell which operation is refused, never to run it."""
+    """Returns a message whose values cannot be kept unchanged. Only its type and id may be used, for the error."""
     if not all(violation.field.startswith("/payload/") for violation in problem.violations):
         raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {problem.message}")
     try:
-        # The standard library reads what orjson refuses: infinite numbers, lone surrogates, integers of any length.
+        # The standard library reads what orjson rejects: infinite numbers, lone surrogates, integers of any length.
         return json.loads(text, parse_int=str, parse_float=str)
     except RecursionError:
         raise CloseSocket(BAD_REQUEST, "the message is nested too deeply") from None
 
 
-def _parse_subscribe(message: JsonObject, refusal: InvalidInput | None) -> Subscribe:
+def _parse_subscribe(message: JsonObject, error: InvalidInput | None) -> Subscribe:
     id = _parse_id(message)
     payload = message.get("payload")
     if not isinstance(payload, dict):
-        raise CloseSocket(BAD_REQUEST, "'subscribe' needs a 'payload', an object")
-    if refusal is not None:
-        return Subscribe(id, refusal)
+        raise CloseSocket(BAD_REQUEST, "the 'payload' of 'subscribe' must be an object")
+    if error is not None:
+        return Subscribe(id, error)
     try:
         return Subscribe(id, parse_request(cast(object, payload)))
     except BadRequest as problem:
-        raise CloseSocket(BAD_REQUEST, f"'subscribe' has a bad payload: {problem.message}") from None
+        raise CloseSocket(BAD_REQUEST, f"the 'payload' of 'subscribe' is invalid: {problem.message}") from None
 
 
 def _parse_id(message: JsonObject) -> str:
     id = message.get("id")
     if not isinstance(id, str) or not id:
-        raise CloseSocket(BAD_REQUEST, f"{message['type']!r} needs an 'id', a text that is not empty")
+        raise CloseSocket(BAD_REQUEST, f"the 'id' of {message['type']!r} must be a non-empty string")
     if len(id) > MAX_ID_CHARS:
-        raise CloseSocket(BAD_REQUEST, f"an 'id' has at most {MAX_ID_CHARS} characters")
+        raise CloseSocket(BAD_REQUEST, f"an 'id' may have at most {MAX_ID_CHARS} characters")
     return id
 
 

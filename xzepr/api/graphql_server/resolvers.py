@@ -1,8 +1,8 @@
-"""Resolvers called directly: what Strawberry finds out about a field at each call is found out once.
+"""Lets graphql-core call resolvers directly, with the decisions that Strawberry repeats for each call made once.
 
-For each call Strawberry converts the arguments by their annotations and wraps the resolver in its extensions and in a
-coroutine, which costs 70 µs for an input of nine fields. Here graphql-core makes the instances of input types while it
-coerces them (its `out_type`), and calls our functions.
+For each call, Strawberry converts the arguments by their annotations and wraps the resolver in its extensions and in a
+coroutine. That costs 70 µs for an input of nine fields. Here graphql-core creates the instances of input types while it
+coerces them (by `out_type`), and calls the resolver functions itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,20 +22,21 @@ from graphql import (
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
+# Keys of the `extensions` of a field or type.
 _DEFINITION = "strawberry-definition"
-_READER = "xzepr-read"
-RESOLVE_ITEM = "xzepr-shown"
-"""In a subscription's metadata: a function that makes what the schema shows of an item of its source, called when an
-answer is worked out and not for each subscriber who is sent it."""
+_READER = "xzepr-reader"
 
-ReadField = Callable[[Any], object]
-"""Takes what an object was resolved to and gives one field of it."""
+# Key in a subscription's metadata for a function that converts a source event to its GraphQL object. It is called when
+# a response is rendered, not for each subscriber that gets the response.
+RESOLVE_ITEM = "xzepr-resolve-item"
+
+ReadField = Callable[[Any], object]  # takes the Python value of a GraphQL object and returns the value of one field
 
 
 def install(schema: GraphQLSchema) -> None:
-    """Lets graphql-core call the resolvers of a schema that Strawberry built, and make instances of its input types.
+    """Replaces Strawberry's resolvers and input conversions in a schema that Strawberry built.
 
-    Raises TypeError for a field that needs more of Strawberry than ours do: an extension, or a method's `self`.
+    Raises TypeError for a field that needs Strawberry at run time: one with extensions, or whose resolver has `self`.
     """
     for type_ in schema.type_map.values():
         if isinstance(type_, GraphQLInputObjectType):
@@ -46,7 +47,7 @@ def install(schema: GraphQLSchema) -> None:
 
 
 def reader_of(field: GraphQLField) -> ReadField | None:
-    """How to read a field that needs neither arguments nor `info` nor waiting; None for any other."""
+    """Returns the reader of a field that needs no arguments, no `info` and no waiting; None for other fields."""
     return cast("ReadField | None", field.extensions.get(_READER))
 
 
@@ -60,7 +61,7 @@ def _strawberry_fields(type_: GraphQLObjectType) -> Iterator[tuple[GraphQLField,
 def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     resolver = cast(Any, definition).base_resolver
     if definition.extensions or (resolver is not None and resolver.self_parameter is not None):
-        raise TypeError(f"{definition.python_name} cannot be called directly: write its resolver as a static method")
+        raise TypeError(f"{definition.python_name} cannot be resolved directly: use a static method without extensions")
     for argument in field.args.values():
         argument.out_name = _python_name(argument)
     if resolver is None:
@@ -75,15 +76,15 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     call = _calling_resolver(function, definition, parent and parent.name, info and info.name)
     if definition.is_subscription:
         field.subscribe = call
-        if (shown := definition.metadata.get(RESOLVE_ITEM)) is not None:
-            field.resolve = _item_resolver(shown)
+        if (resolve_item := definition.metadata.get(RESOLVE_ITEM)) is not None:
+            field.resolve = _item_resolver(resolve_item)
     else:
         field.resolve = call
 
 
-def _item_resolver(shown: Callable[[object], object]) -> Callable[..., object]:
-    def resolve(item: object, _info: object, **_given: object) -> object:
-        return shown(item)
+def _item_resolver(resolve_item: Callable[[object], object]) -> Callable[..., object]:
+    def resolve(item: object, _info: object, **_arguments: object) -> object:
+        return resolve_item(item)
 
     return resolve
 
@@ -99,12 +100,12 @@ def _resolve_by_reading(field: GraphQLField, read: ReadField) -> None:
 def _calling_resolver(
     function: Callable[..., object], field: StrawberryField, parent: str | None, info: str | None
 ) -> Callable[..., object]:
-    def resolve(source: object, raw_info: Any, **given: object) -> object:
+    def resolve(source: object, raw_info: Any, **arguments: object) -> object:
         if parent is not None:
-            given[parent] = source
+            arguments[parent] = source
         if info is not None:
-            given[info] = strawberry.Info(_raw_info=raw_info, _field=field)
-        return function(**given)
+            arguments[info] = strawberry.Info(_raw_info=raw_info, _field=field)
+        return function(**arguments)
 
     return resolve
 
@@ -115,15 +116,15 @@ def _make_instances(type_: GraphQLInputObjectType) -> None:
         return
     for field in type_.fields.values():
         field.out_name = _python_name(field)
-    made = cast(Callable[..., object], definition.origin)
-    # What is absent without a default is null, as Strawberry has it: graphql-core refuses what must be given.
+    input_class = cast(Callable[..., object], definition.origin)
+    # A missing field without a default is None, as in Strawberry; graphql-core has rejected missing required fields.
     fields = cast(list[Any], definition.fields)
     absent = {f.python_name: None for f in fields if f.default_value is MISSING and f.default_factory is MISSING}
 
-    def instance(value: dict[str, Any]) -> object:
-        return made(**{**absent, **value})
+    def create(value: dict[str, Any]) -> object:
+        return input_class(**{**absent, **value})
 
-    type_.out_type = instance
+    type_.out_type = create
 
 
 def _python_name(item: GraphQLArgument | GraphQLInputField) -> str:

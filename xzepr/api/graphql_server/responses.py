@@ -48,9 +48,8 @@ class GraphQLResponse:
             return orjson.dumps({"errors": [mask(error, self.request_id)], "data": None})
 
 
-Render = Callable[
-    [], GraphQLResponse | Awaitable[GraphQLResponse]
-]  # returns an awaitable if it has to look something up
+# Returns an awaitable if it has to look something up.
+Render = Callable[[], GraphQLResponse | Awaitable[GraphQLResponse]]
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -115,10 +114,10 @@ def shaping_variables(
             shapes += [selection.selection_set] if selection.selection_set else []
         else:
             shapes.append(selection)
-    finder = _Variables()
+    finder = _VariableFinder()
     for shape in shapes:
         visit(shape, finder)
-    return frozenset(finder.found)
+    return frozenset(finder.names)
 
 
 def response_key(names: frozenset[str], variables: Mapping[str, object], extensions: Mapping[str, object]) -> bytes:
@@ -127,13 +126,13 @@ def response_key(names: frozenset[str], variables: Mapping[str, object], extensi
     return orjson.dumps([shaping, cast(dict[str, Any], extensions)], option=orjson.OPT_SORT_KEYS)
 
 
-class _Variables(Visitor):
-    """Finds variables; its method is named by graphql-core."""
+class _VariableFinder(Visitor):
+    """Collects the names of variables. graphql-core calls its method by name."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: set[str] = set()
+        self.names: set[str] = set()
 
     def enter_variable(self, node: VariableNode, *_: object) -> None:
-        """Notes one."""
-        self.found.add(node.name.value)
+        """Adds the name of a variable."""
+        self.names.add(node.name.value)

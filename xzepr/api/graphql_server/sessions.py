@@ -1,8 +1,8 @@
-"""Who is at the other end of an open connection, asked again every second for as long as it lasts.
+"""The sessions of open connections, whose credentials are checked again every second.
 
-One loop for the whole process asks once for each distinct credential, whatever the number of connections that present
-it, so that thousands of sockets of one dashboard cost one look. With answers of `authenticate` that are at most 2 s
-old, a connection whose credential holds no longer is known within 5 s.
+One loop per process checks each distinct credential once, however many connections use it: thousands of sockets of one
+dashboard cost one lookup. Since `authenticate` may return cached results up to 2 s old, an invalid credential is
+noticed within 5 s.
 """
 
 import asyncio
@@ -21,34 +21,33 @@ from xzepr.features.auth.model import TicketHolder
 
 _log = structlog.stdlib.get_logger(__name__)
 
+_CHECK_INTERVAL_SECONDS = 1.0
+_CHECK_TIMEOUT_SECONDS = 1.0  # of the lookup of one credential
+_BATCH_SIZE = 100  # credentials checked together: `authenticate` looks them up with one statement, which stays short
+_BATCH_INTERVAL_SECONDS = 0.02  # after which the next batch starts, even if a lookup of this one hangs
+
+# Returns the current actor of a credential. Raises InvalidToken if the credential is no longer valid.
 CheckCredential = Callable[[], Awaitable[Actor]]
-"""Gives the actor of a credential as of now, or raises InvalidToken when it holds no longer."""
 
 
 class Tickets(Protocol):
-    """Knows the tickets that open one event stream each."""
+    """Verifies tickets, each of which opens one event stream."""
 
     async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
-        """Whose it is; it cannot be used again. Raises InvalidToken."""
+        """Returns the holder of a ticket, which cannot be used again. Raises InvalidToken."""
         ...
 
     async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
-        """Whom a redeemed ticket stands for now. Raises InvalidToken or TokenExpired."""
+        """Returns the current actor of a redeemed ticket. Raises InvalidToken or TokenExpired."""
         ...
-
-
-_CHECK_INTERVAL_SECONDS = 1.0
-_CHECK_TIMEOUT_SECONDS = 1.0
-_BATCH_SIZE = 100
-"""Credentials that are asked for together: features look them up with one statement, and nobody waits long for them."""
-_BATCH_INTERVAL_SECONDS = 0.02
-"""The next hundred are asked for as soon as these are answered, and after so long anyway: a look-up that hangs takes
-time from nobody but those who are looked up with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatedCredential:
-    """What a connection showed: whose it was then, and how to ask again. `key` is equal for equal credentials."""
+    """A verified credential: its actor at that time, and a function that checks it again.
+
+    `key` is equal for equal credentials.
+    """
 
     actor: Actor
     key: Hashable
@@ -56,28 +55,32 @@ class AuthenticatedCredential:
 
 
 class ConnectionSession:
-    """One connection's actor: `actor` is who may ask now, `over` is done with the reason when nobody may any more."""
+    """The session of one connection: its credential and the credential's current actor."""
 
     def __init__(self, credential: AuthenticatedCredential | None) -> None:
         self.actor = ANONYMOUS if credential is None else credential.actor
         self.credential = credential
         self.ended: asyncio.Future[InvalidToken] = asyncio.get_running_loop().create_future()
+        """Done once the credential is no longer valid; the result is the reason."""
 
     def update(self, actor: Actor) -> None:
-        """The credential gives this actor now. One with less than before ends the session: what runs began with it."""
+        """Sets the credential's current actor. Ends the session if the actor has lost permissions.
+
+        Running operations were authorised with the permissions of their start.
+        """
         if actor.id != self.actor.id or not actor.permissions >= self.actor.permissions:
-            return self.end(InvalidToken("what you may do has changed: connect again"))
+            return self.end(InvalidToken("your permissions have changed: connect again"))
         self.actor = actor
         return None
 
     def end(self, reason: InvalidToken) -> None:
-        """Nobody may ask here any more."""
+        """Ends the session, if it has not ended yet."""
         if not self.ended.done():
             self.ended.set_result(reason)
 
 
 class Sessions:
-    """The open connections of one process. Its loop runs while there is one that presented a credential."""
+    """The sessions of one process. A loop checks their credentials while any session has one."""
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class Sessions:
         interval_seconds: float = _CHECK_INTERVAL_SECONDS,
         timeout_seconds: float = _CHECK_TIMEOUT_SECONDS,
     ) -> None:
-        """A round begins `round_seconds` after the last one ended; it waits `patience_seconds` for each answer."""
+        """All credentials are checked again `interval_seconds` after the last check; a lookup has `timeout_seconds`."""
         self._authenticate = authenticate
         self._tickets = tickets
         self._interval_seconds = interval_seconds
@@ -96,24 +99,24 @@ class Sessions:
         self._loop: asyncio.Task[None] | None = None
 
     async def authenticate(self, credential: Credential | None) -> AuthenticatedCredential | None:
-        """What a credential proves; None without one. Raises what `authenticate` raises."""
-        return (
-            None if credential is None else self.authenticated(credential, await self._authenticate(credential.secret))
-        )
+        """Verifies a credential; returns None if it is None. Raises InvalidToken, TokenExpired or another Problem."""
+        if credential is None:
+            return None
+        return self.authenticated(credential, await self._authenticate(credential.secret))
 
     def authenticated(self, credential: Credential, actor: Actor) -> AuthenticatedCredential:
-        """What a credential proves that `authenticate` has just said to be this actor's."""
+        """Returns a credential that was just verified to belong to this actor."""
         return AuthenticatedCredential(actor, credential.secret, lambda: self._authenticate(credential.secret))
 
     async def authenticate_ticket(self, ticket: str) -> AuthenticatedCredential:
-        """What a ticket proves, this once. Raises InvalidToken or TokenExpired."""
+        """Redeems a ticket, which cannot be used again. Raises InvalidToken or TokenExpired."""
         holder = await self._tickets.redeem_stream_ticket(ticket)
-        ask = partial(self._tickets.actor_by_ticket, holder)
-        return AuthenticatedCredential(await ask(), holder, ask)
+        check = partial(self._tickets.actor_by_ticket, holder)
+        return AuthenticatedCredential(await check(), holder, check)
 
     @contextmanager
     def open(self, credential: AuthenticatedCredential | None) -> Generator[ConnectionSession]:
-        """A session that is watched while the block lasts; without a proof it is an anonymous one that nothing ends."""
+        """Opens a session while the block runs, and checks its credential. None opens an anonymous session."""
         session = ConnectionSession(credential)
         self._watch(session)
         try:
@@ -122,11 +125,14 @@ class Sessions:
             self._unwatch(session)
 
     def reauthenticate(self, session: ConnectionSession, credential: AuthenticatedCredential) -> None:
-        """The session goes on with another credential of the same user. Raises InvalidToken for anybody else's, and
-        for one that may do less: what runs began with the rights of the first."""
+        """Continues a session with another credential of the same user.
+
+        Raises InvalidToken if it belongs to another user or has fewer permissions, because running operations were
+        authorised with those of the first credential.
+        """
         actor = session.actor
         if credential.actor.id != actor.id or not credential.actor.permissions >= actor.permissions:
-            raise InvalidToken("a connection goes on only with a credential of the same user and the same rights")
+            raise InvalidToken("the new credential must be of the same user, with at least the same permissions")
         self._unwatch(session)
         session.credential, session.actor = credential, credential.actor
         self._watch(session)
@@ -139,10 +145,11 @@ class Sessions:
             self._loop = asyncio.create_task(self._check_periodically())
 
     def _unwatch(self, session: ConnectionSession) -> None:
-        if session.credential is None or (held := self._open_sessions.get(session.credential.key)) is None:
+        if session.credential is None or (entry := self._open_sessions.get(session.credential.key)) is None:
             return
-        held[1].discard(session)
-        if not held[1]:
+        _, sessions = entry
+        sessions.discard(session)
+        if not sessions:
             del self._open_sessions[session.credential.key]
         if not self._open_sessions and self._loop is not None:
             self._loop.cancel()
@@ -154,18 +161,21 @@ class Sessions:
             await self._check_all()
 
     async def _check_all(self) -> None:
-        held = list(self._open_sessions.values())
-        async with asyncio.TaskGroup() as hundreds:
-            for begin in range(0, len(held), _BATCH_SIZE):
-                asking = hundreds.create_task(self._check_batch(held[begin : begin + _BATCH_SIZE]))
-                await asyncio.wait([asking], timeout=_BATCH_INTERVAL_SECONDS)
+        entries = list(self._open_sessions.values())
+        async with asyncio.TaskGroup() as batches:
+            for start in range(0, len(entries), _BATCH_SIZE):
+                batch = batches.create_task(self._check_batch(entries[start : start + _BATCH_SIZE]))
+                await asyncio.wait([batch], timeout=_BATCH_INTERVAL_SECONDS)
 
-    async def _check_batch(self, held: Sequence[tuple[AuthenticatedCredential, set[ConnectionSession]]]) -> None:
-        await asyncio.gather(*(self._check(proof, sessions) for proof, sessions in held))
+    async def _check_batch(self, entries: Sequence[tuple[AuthenticatedCredential, set[ConnectionSession]]]) -> None:
+        await asyncio.gather(*(self._check(credential, sessions) for credential, sessions in entries))
 
     async def _check(self, credential: AuthenticatedCredential, sessions: set[ConnectionSession]) -> None:
-        """Tells the sessions what became of their credential. Nobody is sent away because the database is: but what can
-        be known without it, as that a token has expired, is."""
+        """Checks one credential and updates or ends its sessions.
+
+        Sessions stay open if the check fails, for example because the database is down. An expired token is recognised
+        without the database.
+        """
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 actor = await credential.check()
@@ -175,7 +185,7 @@ class Sessions:
         except (Problem, TimeoutError):
             return
         except Exception:
-            _log.exception("a credential could not be checked again")
+            _log.exception("the check of a connection's credential failed")
         else:
             for session in list(sessions):
                 session.update(actor)

@@ -1,6 +1,7 @@
-"""GraphQL over server-sent events, one operation to a response.
+"""GraphQL over server-sent events, with one operation per response.
 
-Distinct connections mode of https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md, with `id:` for resuming.
+Implements the distinct connections mode of https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md, and adds
+`id:`, from which clients resume.
 """
 
 import asyncio
@@ -26,26 +27,27 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
-_END_TIMEOUT_SECONDS = 2.0
-_RECONNECT_MILLISECONDS = (1000, 5000)
+_END_TIMEOUT_SECONDS = 2.0  # of sending the last bytes
+_RECONNECT_MILLISECONDS = (1000, 5000)  # range of the random delay during shutdown
 _COMMENT = b":\n\n"
 _COMPLETE = b"event: complete\ndata:\n\n"
 
 
 class EventStream:
-    """The response to one operation: `next` for each answer, `complete` at the end, a comment in every silence.
+    """The ASGI response to one operation: `next` for each GraphQL response, `complete` at the end, comments in between.
 
-    Raises a Problem when it is made if the variables do not fit. When there is no place for it, it is that refusal.
-    Once it has begun, a Problem is a `next` with errors; that the credential holds no longer is one, too.
+    The constructor raises a Problem if the variables do not match their types. If a limit is reached, the response is
+    that error with its HTTP status. After the stream has begun, a Problem is sent as a `next` with errors, for example
+    when the credential becomes invalid.
     """
 
     def __init__(
         self,
+        *,
         service: GraphQLService,
         operation: Operation,
         call: Call,
         credential: AuthenticatedCredential | None,
-        *,
         sessions: Sessions,
         limiter: ConnectionLimiter,
         heartbeat_seconds: float,
@@ -68,18 +70,18 @@ class EventStream:
             self._responses = _single_response(service, operation, call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Write until the operation ends, the client has gone, or its credential holds no longer."""
-        with ExitStack() as held:
+        """Sends events until the operation ends, the client disconnects, or its credential becomes invalid."""
+        with ExitStack() as resources:
             try:
-                held.enter_context(self._limiter.connection("sse"))
-                held.enter_context(self._limiter.actor_connection(self._call.actor))
+                resources.enter_context(self._limiter.connection("sse"))
+                resources.enter_context(self._limiter.actor_connection(self._call.actor))
                 if self._is_subscription:
                     if self._drain.begun:
                         raise Draining
-                    held.enter_context(self._limiter.subscription(self._call.actor, "sse", self._request))
+                    resources.enter_context(self._limiter.subscription(self._call.actor, "sse", self._request))
             except Problem as problem:
                 return await problem_response(problem)(scope, receive, send)
-            session = held.enter_context(self._sessions.open(self._credential))
+            session = resources.enter_context(self._sessions.open(self._credential))
             await self._serve(session, receive, send)
         if self._timed_out and drop(scope):
             await _wait_for_disconnect(receive)
@@ -97,40 +99,41 @@ class EventStream:
             for task in (writing, *others):
                 task.cancel()
             await asyncio.gather(writing, *others, return_exceptions=True)
-        if not writing.cancelled() and writing.exception() is None:
+        if not writing.cancelled() and writing.exception() is None:  # `complete` has been sent
             await self._end(send, b"")
         elif session.ended.done():
             await self._end(send, frame(orjson.dumps({"errors": error_objects(session.ended.result())})) + _COMPLETE)
         elif self._is_subscription and self._drain.begun:
             await self._end(send, _reconnection_time())
 
-    async def _end(self, send: Send, last: bytes) -> None:
+    async def _end(self, send: Send, body: bytes) -> None:
+        """Ends the response after `body`, unless the client does not read it in time."""
         try:
             async with asyncio.timeout(_END_TIMEOUT_SECONDS):
-                await send({"type": "http.response.body", "body": last, "more_body": False})
-        except TimeoutError:  # who reads nothing is not waited for
+                await send({"type": "http.response.body", "body": body, "more_body": False})
+        except TimeoutError:
             self._timed_out = True
         except OSError:
             return
 
     async def _write(self, send: Send) -> None:
-        await self._send(send, _COMMENT)  # so that clients and proxies see that the stream is open
+        await self._send(send, _COMMENT)  # shows clients and proxies that the stream is open
         try:
-            async with aclosing(self._responses) as answers:
-                async for answer in answers:
-                    await self._send(send, frame(answer.to_json(), answer.cursor))
+            async with aclosing(self._responses) as responses:
+                async for response in responses:
+                    await self._send(send, frame(response.to_json(), response.cursor))
         except Problem as problem:
             await self._send(send, frame(orjson.dumps({"errors": error_objects(problem)})))
         except Exception as error:
             await self._send(send, frame(orjson.dumps({"errors": [mask(error, self._call.request_id)]})))
-        await self._send(send, _COMPLETE)  # once there is room for it: an answer may take its time over a slow link
+        await self._send(send, _COMPLETE)  # not in `_end`, whose timeout is too short for a slow client
 
     async def _keep_alive(self, send: Send) -> None:
-        """Fills silences; returns when the client has read nothing for too long."""
+        """Sends a comment after each silence. Returns when the client has read nothing for too long."""
         while not self._liveness.is_gone():
-            silence = monotonic() - self._last_sent
-            if silence < self._heartbeat_seconds:
-                await asyncio.sleep(self._heartbeat_seconds - silence)
+            silent_seconds = monotonic() - self._last_sent
+            if silent_seconds < self._heartbeat_seconds:
+                await asyncio.sleep(self._heartbeat_seconds - silent_seconds)
             elif self._liveness.has_pending_write:
                 await asyncio.sleep(self._heartbeat_seconds)
             else:
@@ -138,25 +141,28 @@ class EventStream:
         self._timed_out = True
 
     async def _send_heartbeat(self, send: Send) -> None:
-        with suppress(TimeoutError):  # who reads nothing is not sent more
+        with suppress(TimeoutError):  # the client does not read; `is_gone` decides how long that may last
             async with asyncio.timeout(self._heartbeat_seconds):
                 await self._send(send, _COMMENT)
 
     async def _send(self, send: Send, body: bytes) -> None:
         self._last_sent = monotonic()
-        with suppress(OSError):  # who has gone is noticed by `_gone`
+        with suppress(OSError):  # `_wait_for_disconnect` notices a lost connection
             await self._liveness.track_write(
                 send({"type": "http.response.body", "body": body, "more_body": True}), len(body)
             )
 
 
 def _reconnection_time() -> bytes:
-    """When an EventSource connects again: not all of them at once. No `complete`, after which nobody would."""
+    """Returns a random reconnection time, so that clients do not all return at once.
+
+    An EventSource reconnects only because no `complete` follows.
+    """
     return b"retry: %d\n\n" % random.uniform(*_RECONNECT_MILLISECONDS)  # noqa: S311 - not a secret
 
 
 def frame(data: bytes, cursor: str | None = None) -> bytes:
-    """One `next` event; with a cursor the client sends it as Last-Event-ID when it comes back."""
+    """Returns one `next` event. A client that reconnects sends the cursor back as Last-Event-ID."""
     return (b"id: %s\n" % cursor.encode() if cursor else b"") + b"event: next\ndata: %s\n\n" % data
 
 
@@ -167,5 +173,6 @@ async def _single_response(
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
+    """Waits until the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass

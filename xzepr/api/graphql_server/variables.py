@@ -1,7 +1,7 @@
-"""Variables of an operation: JSON values to what resolvers get, as graphql-core coerces them, by readers made once.
+"""Converts the variables of an operation from JSON to the arguments of resolvers, like graphql-core but faster.
 
-A reader knows only values that are right as they stand. Whatever else there is, it leaves to graphql-core, whose
-answer then holds: an error with its place, or a value that had to be coerced, such as a single item for a list.
+Each variable's conversion is built once and handles only plain values. Everything else is left to graphql-core: it
+reports an error with its location, or coerces the value, such as a single item for a list.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,13 +28,9 @@ from graphql.execution.get_variable_signature import GraphQLVariableSignature, g
 from graphql.execution.values import VariableValues, VariableValueSource, get_variable_values
 
 from xzepr.api.graphql_server.errors import MAX_ERRORS
-from xzepr.api.graphql_server.plan_types import NotPlain, exactly, inner_type, list_of
+from xzepr.api.graphql_server.plan_types import Convert, GraphQLTypeRef, NotPlain, exactly, inner_type, list_of
 
-InputType = Any
-"""A GraphQLInputType, whose parts graphql-core leaves untyped."""
-Reader = Callable[[Any], object]
-_Field = tuple[str, str, Reader, bool]
-"""Of an input type: its name, the name of its parameter, its reader, and whether it must be given."""
+_Field = tuple[str, str, Convert, bool]  # of an input type: its name, Python name and conversion, and if it is required
 
 
 class Variables:
@@ -44,26 +40,27 @@ class Variables:
         self._schema = schema
         self._declared = operation.variable_definitions or ()
         signatures = [get_variable_signature(schema, node) for node in self._declared]
-        self._converters: list[tuple[str, Any, Reader]] | None = None
+        self._converters: list[tuple[str, Any, Convert]] | None = None
+        """The name, signature and conversion of each variable; None if a signature is invalid."""
         if all(isinstance(signature, GraphQLVariableSignature) for signature in signatures):
-            sound = cast(list[Any], signatures)
-            self._converters = [(signature.name, signature, input_converter(signature.type)) for signature in sound]
+            valid = cast(list[Any], signatures)
+            self._converters = [(signature.name, signature, input_converter(signature.type)) for signature in valid]
 
-    def values(self, given: Mapping[str, object]) -> VariableValues | list[GraphQLError]:
-        """What a request gives for them, coerced; or what is wrong with it."""
+    def values(self, variables: Mapping[str, object]) -> VariableValues | list[GraphQLError]:
+        """Returns the coerced variables of a request, or the errors in them."""
         if self._converters is not None:
-            with suppress(Exception):  # whatever a scalar raises, graphql-core says what it means
-                return _read(self._converters, given)
-        return get_variable_values(self._schema, self._declared, dict(given), max_errors=MAX_ERRORS)
+            with suppress(Exception):  # whatever a scalar raises, graphql-core reports it with its location
+                return _convert(self._converters, variables)
+        return get_variable_values(self._schema, self._declared, dict(variables), max_errors=MAX_ERRORS)
 
 
-def _read(readers: list[tuple[str, Any, Reader]], given: Mapping[str, object]) -> VariableValues:
+def _convert(converters: list[tuple[str, Any, Convert]], variables: Mapping[str, object]) -> VariableValues:
     sources: dict[str, VariableValueSource] = {}
     coerced: dict[str, object] = {}
-    for name, signature, read in readers:
-        if name in given:
-            value = given[name]
-            coerced[name] = read(value)
+    for name, signature, convert in converters:
+        if name in variables:
+            value = variables[name]
+            coerced[name] = convert(value)
             sources[name] = VariableValueSource(signature, value)
         elif signature.default is not None or isinstance(signature.type, GraphQLNonNull):
             raise NotPlain
@@ -72,88 +69,87 @@ def _read(readers: list[tuple[str, Any, Reader]], given: Mapping[str, object]) -
     return VariableValues(sources, coerced)
 
 
-def input_converter(type_: InputType) -> Reader:
-    """Reads plain values of a type; raises any Exception for others."""
+def input_converter(type_: GraphQLTypeRef) -> Convert:
+    """Returns a conversion of the plain values of an input type."""
     return _ConverterFactory().of(type_)
 
 
 class _ConverterFactory:
-    """Makes the readers of a type and of all within it."""
+    """Builds the conversions of a type and of the types within it."""
 
     def __init__(self) -> None:
-        self._making: set[str] = set()
+        self._enclosing: set[str] = set()  # names of the types being built, to recognise recursive types
 
-    def of(self, type_: InputType) -> Reader:
+    def of(self, type_: GraphQLTypeRef) -> Convert:
         if isinstance(type_, GraphQLNonNull):
-            return self._of_nullable(inner_type(type_))
-        read = self._of_nullable(type_)
-        return lambda value: None if value is None else read(value)
+            return self._not_null(inner_type(type_))
+        convert = self._not_null(type_)
+        return lambda value: None if value is None else convert(value)
 
-    def _of_nullable(self, type_: InputType) -> Reader:
-        """Reads values that are not null, and refuses null."""
+    def _not_null(self, type_: GraphQLTypeRef) -> Convert:
+        """Returns a conversion that does not accept null."""
         if isinstance(type_, GraphQLList):
             return list_of(self.of(inner_type(type_)))
         if isinstance(type_, GraphQLInputObjectType):
             return self._object(type_)
         return _LEAVES.get(str(type_)) or _leaf(type_)
 
-    def _object(self, type_: GraphQLInputObjectType) -> Reader:
-        if type_.is_one_of or type_.name in self._making:
+    def _object(self, type_: GraphQLInputObjectType) -> Convert:
+        if type_.is_one_of or type_.name in self._enclosing:
             return _never_plain
-        self._making.add(type_.name)
-        fields = [
+        self._enclosing.add(type_.name)
+        fields: list[_Field] = [
             (name, field.out_name or name, self.of(field.type), is_required_input_field(field))
             for name, field in type_.fields.items()
         ]
-        self._making.remove(type_.name)
+        self._enclosing.remove(type_.name)
         defaults: dict[str, object] = {}
         for name, field in type_.fields.items():
-            if field.default is not None or not isinstance(field.default_value, _CONSTANTS):
+            if field.default is not None or not isinstance(field.default_value, _IMMUTABLE_TYPES):
                 return _never_plain
             if field.default_value is not Undefined:
                 defaults[field.out_name or name] = field.default_value
         return _object_of(fields, defaults, type_.out_type)
 
 
-_CONSTANTS = (str, bool, int, float, Enum, type(None), type(Undefined))
-"""What every request may share."""
+_IMMUTABLE_TYPES = (str, bool, int, float, Enum, type(None), type(Undefined))  # defaults that all requests may share
 
 
 def _object_of(
-    fields: list[tuple[str, str, Reader, bool]],
+    fields: list[_Field],
     defaults: dict[str, object],
-    made: Callable[[dict[str, object]], object],
-) -> Reader:
-    def read(value: Any) -> object:
+    out_type: Callable[[dict[str, object]], object],
+) -> Convert:
+    def convert(value: Any) -> object:
         if type(value) is not dict:
             raise NotPlain
-        given = cast(dict[str, object], value)
+        members = cast(dict[str, object], value)
         coerced = defaults.copy()
-        known = 0
-        for name, out_name, read_field, required in fields:
-            if name in given:
-                coerced[out_name] = read_field(given[name])
-                known += 1
+        converted_count = 0
+        for name, out_name, convert_field, required in fields:
+            if name in members:
+                coerced[out_name] = convert_field(members[name])
+                converted_count += 1
             elif required:
                 raise NotPlain
-        if known != len(given):
+        if converted_count != len(members):  # the value has unknown fields
             raise NotPlain
-        return made(coerced)
+        return out_type(coerced)
 
-    return read
+    return convert
 
 
-def _leaf(type_: InputType) -> Reader:
+def _leaf(type_: GraphQLTypeRef) -> Convert:
     if not is_leaf_type(type_):
         return _never_plain
     coerce = type_.coerce_input_value
 
-    def read(value: Any) -> object:
+    def convert(value: Any) -> object:
         if value is None or (coerced := coerce(value)) is Undefined:
             raise NotPlain
         return coerced
 
-    return read
+    return convert
 
 
 def _never_plain(_: Any) -> object:
@@ -166,7 +162,7 @@ def _int(value: Any) -> object:
     return value
 
 
-_LEAVES: dict[str, Reader] = {
+_LEAVES: dict[str, Convert] = {
     GraphQLString.name: exactly(str),
     GraphQLID.name: exactly(str),
     GraphQLBoolean.name: exactly(bool),

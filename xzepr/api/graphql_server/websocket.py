@@ -1,7 +1,7 @@
-"""GraphQL over WebSocket: graphql-transport-ws, and only that.
+"""GraphQL over WebSocket, with graphql-transport-ws as the only subprotocol.
 
-What one operation does wrong is told under its id and leaves the others alone; what breaks the protocol closes the
-socket with the code that the protocol has for it.
+An operation's errors are sent under its id and do not affect other operations. A violation of the protocol closes the
+socket with the protocol's code for it.
 """
 
 from contextlib import suppress
@@ -12,20 +12,20 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from xzepr.api.errors import ConnectionsFull, Draining, OriginNotAllowed
-from xzepr.api.graphql_server import protocol as messages
 from xzepr.api.graphql_server.connection import WebSocketConnection
 from xzepr.api.graphql_server.http import ticket_from_query
 from xzepr.api.graphql_server.limits import ConnectionLimiter, SocketLimits
 from xzepr.api.graphql_server.operations import GraphQLService
+from xzepr.api.graphql_server.protocol import SUBPROTOCOL, SUBPROTOCOL_NOT_ACCEPTABLE
 from xzepr.api.graphql_server.sessions import Sessions
 from xzepr.api.hosts import AllowedOrigins
 from xzepr.api.middleware import send_problem
 from xzepr.core.errors import InvalidToken
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphQLOverWebSocket:
-    """The ASGI application at `/graphql` for WebSocket."""
+    """The ASGI application for WebSocket connections at `/graphql`."""
 
     service: GraphQLService
     origins: AllowedOrigins
@@ -34,13 +34,13 @@ class GraphQLOverWebSocket:
     limits: SocketLimits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One handshake and, if it is granted, one connection."""
+        """Handles one handshake and, if it is accepted, the connection."""
         headers = Headers(scope=scope)
         if not self.origins.allow(headers.get("origin"), headers.get("host", "")):
             return await send_problem(OriginNotAllowed(), scope, receive, send)
         try:
             if ticket_from_query(scope["query_string"]) is not None:
-                raise InvalidToken("a ticket opens an event stream by GET, and nothing else")
+                raise InvalidToken("a ticket can only open an event stream by GET")
             if self.service.drain.begun:
                 raise Draining
             with self.limiter.connection("websocket"):
@@ -51,9 +51,12 @@ class GraphQLOverWebSocket:
 
     async def _serve(self, socket: WebSocket) -> None:
         with suppress(WebSocketDisconnect, WebSocketDisconnected):
-            if messages.SUBPROTOCOL not in socket.scope.get("subprotocols", []):
+            if SUBPROTOCOL not in socket.scope.get("subprotocols", []):
                 await socket.accept()
-                return await socket.close(messages.SUBPROTOCOL_NOT_ACCEPTABLE, f"only {messages.SUBPROTOCOL} is spoken")
-            await socket.accept(messages.SUBPROTOCOL)
-            await WebSocketConnection(socket, self.service, self.sessions, self.limiter, self.limits).run()
+                return await socket.close(SUBPROTOCOL_NOT_ACCEPTABLE, f"the subprotocol must be {SUBPROTOCOL}")
+            await socket.accept(SUBPROTOCOL)
+            connection = WebSocketConnection(
+                socket=socket, service=self.service, sessions=self.sessions, limiter=self.limiter, limits=self.limits
+            )
+            await connection.run()
         return None
