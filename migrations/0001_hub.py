@@ -1,4 +1,4 @@
-"""The hub: receivers, groups, events, unit status, the stream, users and keys; the SQL is beside this file."""
+"""Revision 1: receivers, groups, events, unit status, the stream, users and API keys."""
 
 from xzepr.infra.migrate import run_sql_beside
 
@@ -8,5 +8,5 @@ oldest_server = "0.1.0"
 
 
 def upgrade() -> None:
-    """Run the SQL as it stands."""
+    """Runs the SQL file of this revision."""
     run_sql_beside(__file__)

@@ -1,5 +1,5 @@
--- The hub: who may ask, what is reported, which gates stand, and the stream that says it all.
--- Needs PostgreSQL 15 or newer, no superuser and no extension.
+-- The hub: users, receivers, events, gates, and the stream of all changes.
+-- Needs PostgreSQL 15 or newer, but no superuser and no extension.
 
 CREATE TABLE hub (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
@@ -31,9 +31,9 @@ COMMENT ON COLUMN messages.data IS 'What the message says beyond its event, as i
 CREATE TABLE messages_p0 PARTITION OF messages FOR VALUES FROM (1) TO (10000001);
 CREATE TABLE messages_p1 PARTITION OF messages FOR VALUES FROM (10000001) TO (20000001);
 
--- Who is asking ------------------------------------------------------------------------------------
+-- Users and credentials ----------------------------------------------------------------------------
 
--- Who may ask. User names are stored in lower case (rules.py folds them), so "Admin" cannot pass for "admin".
+-- User names are stored in lower case (users/rules.py converts them), so that "Admin" and "admin" are one user.
 CREATE TABLE users (
     id            text COLLATE "C" PRIMARY KEY,
     username      text COLLATE "C" NOT NULL CONSTRAINT users_username_key UNIQUE CHECK (username = lower(username)),
@@ -44,23 +44,23 @@ CREATE TABLE users (
     updated_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- The secret itself is never stored: digest is the SHA-256 of its characters.
+-- Secrets are not stored: digest is the SHA-256 of the key's characters.
 CREATE TABLE api_keys (
     id          text COLLATE "C" PRIMARY KEY,
     user_id     text COLLATE "C" NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     name        text NOT NULL,
     digest      bytea NOT NULL CONSTRAINT api_keys_digest_key UNIQUE CHECK (octet_length(digest) = 32),
-    permissions text[],                     -- null: whatever the user's roles allow
+    permissions text[],                     -- null: all permissions of the user's roles
     created_at  timestamptz NOT NULL DEFAULT now(),
     expires_at  timestamptz,
     revoked_at  timestamptz
 );
 CREATE INDEX api_keys_user_idx ON api_keys (user_id, id);
 
--- Logins under way (failed = false) and failed, counted per user name over the last minute. Unlogged: a crash may forget them.
+-- Logins of the last minute, running (failed = false) or failed, counted per user name. Unlogged: a crash may delete them.
 CREATE UNLOGGED TABLE login_attempts (
     id          text COLLATE "C" PRIMARY KEY,
-    name_digest bytea NOT NULL,             -- SHA-256 of the name as sent, folded; names of any length fit
+    name_digest bytea NOT NULL,             -- SHA-256 of the name as sent, stripped and in lower case
     failed      boolean NOT NULL DEFAULT false,
     at          timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -68,7 +68,7 @@ CREATE INDEX login_attempts_name_idx ON login_attempts (name_digest, at);
 CREATE INDEX login_attempts_at_idx ON login_attempts (at);
 
 
--- What is reported ---------------------------------------------------------------------------------
+-- Receivers and events -----------------------------------------------------------------------------
 
 CREATE TABLE receivers (
     id text COLLATE "C" PRIMARY KEY,
@@ -122,7 +122,7 @@ COMMENT ON COLUMN events.position IS 'Position of the event.recorded message, wh
 CREATE INDEX events_unit ON events (unit_id, position);
 CREATE INDEX events_receiver ON events (receiver_id, position);
 CREATE INDEX events_name ON events (name, position);
--- No foreign key to receivers: the recorder has read them under the writer's lock, and a receiver with events is never deleted.
+-- No foreign key to receivers: the recorder reads them under the writer lock, and a receiver with events is never deleted.
 
 CREATE TABLE unit_status (
     unit_id bytea NOT NULL,
@@ -174,8 +174,8 @@ CREATE INDEX group_members_receiver ON group_members (receiver_id);
 
 -- Kafka --------------------------------------------------------------------------------------------
 
--- One row for each route of the relay, written by the relay that leads it. What is published stands in Kafka, written with
--- the messages themselves; published_* here only remembers that something was, so that an emptied Kafka is noticed.
+-- One row per route of the relay, written by its leader. The published position itself is in Kafka, written together with
+-- the messages; published_* is a copy by which the relay detects lost topics.
 CREATE TABLE relay_routes (
     route              text COLLATE "C" PRIMARY KEY,
     state              text COLLATE "C" NOT NULL CHECK (state IN ('waiting_for_brokers', 'following', 'stopped')),
@@ -184,7 +184,7 @@ CREATE TABLE relay_routes (
     published_position bigint NOT NULL DEFAULT 0 CHECK (published_position >= 0),
     published_id       text COLLATE "C" NOT NULL DEFAULT '',
     updated_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- An administrator's instruction to a stopped relay: go on after this position.
+    -- An administrator's instruction to a stopped relay: resume after this position.
     resume_id          text COLLATE "C",
     resume_after       bigint CHECK (resume_after >= 0),
     resume_by          text,

@@ -1,4 +1,4 @@
-"""Dead letters: messages of the stream that the brokers refuse for what they are."""
+"""Revision 3: dead letters, the messages that brokers reject."""
 
 from xzepr.infra.migrate import run_sql_beside
 
@@ -8,5 +8,5 @@ oldest_server = "0.1.0"
 
 
 def upgrade() -> None:
-    """Run the SQL as it stands."""
+    """Runs the SQL file of this revision."""
     run_sql_beside(__file__)

@@ -1,6 +1,6 @@
--- Messages that a route's brokers refuse for what they are, and that the relay therefore leaves out. The relay decides
--- by these rows what it leaves out, so it writes one before its position passes the message. A row goes when its
--- message has arrived after all; a dropped one stays, and says who dropped it.
+-- Messages that the brokers of a route reject because of their content, and that the relay therefore skips. The relay
+-- skips exactly the messages with a row here, so it writes the row before its position passes the message. A row is
+-- deleted after a successful retry. The row of a dropped message stays and names the user that dropped it.
 CREATE TABLE dead_letters (
     route      text COLLATE "C" NOT NULL,
     position   bigint NOT NULL CHECK (position > 0),
@@ -8,7 +8,7 @@ CREATE TABLE dead_letters (
     reason     text NOT NULL,
     attempts   integer NOT NULL DEFAULT 1 CHECK (attempts > 0),
     refused_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- An administrator's instruction to send it again. The relay writes its id into Kafka with the message.
+    -- An administrator's instruction to retry it. The relay writes this id into Kafka with the message.
     retry_id   text COLLATE "C",
     retry_by   text,
     dropped_at timestamptz,
@@ -19,6 +19,6 @@ CREATE TABLE dead_letters (
     CHECK (retry_id IS NULL OR dropped_at IS NULL)
 );
 
--- Nearly always empty: what the relay asks about once a second.
+-- Nearly always empty; the relay queries it once a second.
 CREATE INDEX dead_letters_open ON dead_letters (route, position) WHERE dropped_at IS NULL;
 CREATE UNIQUE INDEX dead_letters_retried ON dead_letters (retry_id) WHERE retry_id IS NOT NULL;

@@ -1,4 +1,4 @@
-"""Processes: what each process of the hub last said of itself."""
+"""Revision 4: the latest report of each process of the hub."""
 
 from xzepr.infra.migrate import run_sql_beside
 
@@ -8,5 +8,5 @@ oldest_server = "0.1.0"
 
 
 def upgrade() -> None:
-    """Run the SQL as it stands."""
+    """Runs the SQL file of this revision."""
     run_sql_beside(__file__)
