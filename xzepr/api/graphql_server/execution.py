@@ -1,4 +1,4 @@
-"""Runs operations with graphql-core, and fast paths for plain values."""
+"""Executes operations with graphql-core, with fast paths for plain values."""
 
 import asyncio
 from asyncio import CancelledError
@@ -172,7 +172,7 @@ async def execute(execution: Execution) -> ExecutionResult:
 
 
 def execute_event(execution: Execution, event: object, context: object) -> ExecutionResult | Awaitable[ExecutionResult]:
-    """Returns the result for one source event of a subscription, without an awaitable if no resolver has to wait.
+    """Returns the result for one source event of a subscription; an awaitable of it if a resolver has to wait.
 
     `context` belongs to this event, not to the subscription.
     """

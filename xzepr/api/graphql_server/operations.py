@@ -52,7 +52,7 @@ class Observe(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
-    """A GraphQL request that is not yet parsed."""
+    """The members of a GraphQL request. The document is not parsed yet."""
 
     query: str
     variables: dict[str, object] | None = None
@@ -72,7 +72,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation that may run: its document is valid, and its caller is allowed to use the API."""
+    """An operation that may run: its document is valid, and its caller is known or uses only public fields."""
 
     document: Document
     node: OperationDefinitionNode
@@ -91,7 +91,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphQLService:
-    """Serves one schema. The fields are everything that depends on the schema or on the process."""
+    """Serves one schema: prepares and runs operations. Everything specific to the schema is passed in."""
 
     schema: GraphQLSchema
     documents: Documents
@@ -140,10 +140,10 @@ class GraphQLService:
 
         A mutation continues if the caller is cancelled.
         """
-        response = self._run_observed(operation, self._await_response(execute(self._execution(operation, call)), call))
+        pending = self._run_observed(operation, self._await_response(execute(self._execution(operation, call)), call))
         if operation.node.operation is not OperationType.MUTATION:
-            return await response
-        task = asyncio.ensure_future(response)
+            return await pending
+        task = asyncio.ensure_future(pending)
         self.drain.mutations.add(task)
         task.add_done_callback(self.drain.mutations.discard)
         return await asyncio.shield(task)
@@ -207,7 +207,7 @@ class GraphQLService:
     def _render_event(
         self, execution: Execution, event: object, operation: Operation, call: Call
     ) -> GraphQLResponse | Awaitable[GraphQLResponse]:
-        """Returns the response for a source event, without an awaitable if no resolver has to wait."""
+        """Returns the response for a source event; an awaitable of it if a resolver has to wait."""
         context = self.new_context(call.actor, call.request_id, operation.request.extensions, None)
         event_cursor = getattr(event, "cursor", None)
         cursor = None if event_cursor is None else str(event_cursor)

@@ -38,7 +38,7 @@ CollectSubFields = Callable[[GraphQLObjectType, Selected], CollectedFields]  # g
 class SelectionCache:
     """The analysed selections of one operation.
 
-    Keys are the `id()` of types and of objects that `sub_fields` keeps alive.
+    The integers in the keys are the `id()` of types and of objects that the cache keeps alive.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Plan:
         }
         self.fragments = {name: FragmentDetails(node) for name, node in self.fragment_definitions.items()}
         self.variables = Variables(schema, operation)
-        # Executions of one operation can differ in their selections only by directives with variables.
+        # Only directives can make the selections of an operation differ between requests.
         text = "@" if document.loc is None else document.loc.source.body
         self._shared_cache = None if "@" in text else SelectionCache()
 
@@ -200,7 +200,7 @@ def _leaf(type_: Any) -> Convert:
     return convert
 
 
-# Values of these types are neither awaitables nor exceptions, so that only the coercion of their scalar is needed.
+# Types whose values need only their scalar's coercion, because they are neither awaitables nor exceptions.
 _PLAIN_TYPES = frozenset({str, int, float, bool, bytes, datetime, dict, list})
 
 # Values of exactly the Python type are valid response values of the GraphQL type.

@@ -86,18 +86,18 @@ ClientMessage = ConnectionInit | Ping | Pong | Subscribe | Complete
 def parse_message(text: str) -> ClientMessage:
     """Returns the message in a text frame. Raises CloseSocket with 4400 if it violates the protocol."""
     try:
-        value, error = exact_json.loads(text), None
+        value, lossy_error = exact_json.loads(text), None
     except InvalidInput as problem:
-        value, error = _parse_lossy(text, problem), lossy_value_error(problem)
-    except ValueError as problem:
-        raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {problem}") from None
+        value, lossy_error = _parse_lossy(text, problem), lossy_value_error(problem)
+    except ValueError as error:
+        raise CloseSocket(BAD_REQUEST, f"the message is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise CloseSocket(BAD_REQUEST, "a message must be a JSON object")
     message = cast(JsonObject, value)
     if message.get("type") == "subscribe":
-        return _parse_subscribe(message, error)
-    if error is not None:  # for example, a ping's payload could not be sent back unchanged
-        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {error.message}")
+        return _parse_subscribe(message, lossy_error)
+    if lossy_error is not None:  # a ping's payload, for example, could not be sent back unchanged
+        raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {lossy_error.message}")
     return _parse_other(message)
 
 
@@ -119,7 +119,7 @@ def _parse_other(message: JsonObject) -> ClientMessage:
 
 
 def server_message(message_type: str, id: str | None = None, payload: object = None) -> str:
-    """Returns a message of the hub as JSON. Without a payload if that is None."""
+    """Returns a server message as JSON, without `id` or `payload` if they are None."""
     message: JsonObject = {"type": message_type}
     if id is not None:
         message["id"] = id
@@ -129,7 +129,7 @@ def server_message(message_type: str, id: str | None = None, payload: object = N
 
 
 def _parse_lossy(text: str, problem: InvalidInput) -> object:
-    """Returns a message whose values cannot be kept unchanged. Only its type and id may be used, for the error."""
+    """Returns a message with values that cannot be kept unchanged. Callers may use only its type and id."""
     if not all(violation.field.startswith("/payload/") for violation in problem.violations):
         raise CloseSocket(BAD_REQUEST, f"the message cannot be read: {problem.message}")
     try:
@@ -139,13 +139,13 @@ def _parse_lossy(text: str, problem: InvalidInput) -> object:
         raise CloseSocket(BAD_REQUEST, "the message is nested too deeply") from None
 
 
-def _parse_subscribe(message: JsonObject, error: InvalidInput | None) -> Subscribe:
+def _parse_subscribe(message: JsonObject, lossy_error: InvalidInput | None) -> Subscribe:
     id = _parse_id(message)
     payload = message.get("payload")
     if not isinstance(payload, dict):
         raise CloseSocket(BAD_REQUEST, "the 'payload' of 'subscribe' must be an object")
-    if error is not None:
-        return Subscribe(id, error)
+    if lossy_error is not None:
+        return Subscribe(id, lossy_error)
     try:
         return Subscribe(id, parse_request(cast(object, payload)))
     except BadRequest as problem:

@@ -156,7 +156,7 @@ class EventStream:
 def _reconnection_time() -> bytes:
     """Returns a random reconnection time, so that clients do not all return at once.
 
-    An EventSource reconnects only because no `complete` follows.
+    No `complete` follows, because clients would not reconnect after it.
     """
     return b"retry: %d\n\n" % random.uniform(*_RECONNECT_MILLISECONDS)  # noqa: S311 - not a secret
 
