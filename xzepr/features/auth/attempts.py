@@ -1,4 +1,4 @@
-"""Limits the failed logins of one name within a minute: exact over all servers, checked before a hash is computed."""
+"""The limit on failed logins of one user name within a minute, exact over all servers."""
 
 import asyncio
 import hashlib
@@ -15,64 +15,65 @@ from xzepr.infra.db import Database
 _SLOT_TIMEOUT_SECONDS = 3.0
 _POLL_SECONDS = 0.05
 _MAX_CONNECTIONS = 4
-_CACHE_SIZE = 10_000
+_CACHE_SIZE = 10_000  # user names
 
 
 @dataclass(slots=True)
 class Attempt:
-    """A login under way; set `failed` before leaving its context if user name and password did not fit."""
+    """A login in progress. Set `failed` inside its context if the user name or the password is wrong."""
 
     id: str
     failed: bool = False
 
 
 class LoginLimit:
-    """Lets logins through, or refuses them."""
+    """Allows or rejects attempts to log in. An attempt holds a slot of its user name until the login ends."""
 
     def __init__(self, db: Database, failures_per_minute: int) -> None:
         """`failures_per_minute` is the number of failed logins of one name after which the next are rejected."""
         self._db = db
         self._max_failures = failures_per_minute
-        # Those who wait for one name's lock must leave the pool's other connections to other work.
+        # Logins that wait for the lock of one name must not use up the connections of the pool.
         self._connections = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._limited_until = LRUCache[bytes, float](_CACHE_SIZE)
 
     @asynccontextmanager
     async def attempt(self, folded_name: str) -> AsyncGenerator[Attempt]:
-        """Takes one of the slots of this name and returns it unless the attempt is marked failed. Raises RateLimited.
+        """Takes a slot of the name, and releases it at the end unless the attempt failed.
 
-        The slot is taken before the password is checked. Of many guesses at once, no more are hashed than there are
-        slots. Many correct logins at once (a fleet of pipelines with one user) wait for each other and all succeed.
+        Raises RateLimited, or Overloaded if all slots stay taken for 3 s. Many guesses at once compute no more hashes
+        than there are slots, because a password is hashed only with a slot. Many correct logins at once, such as those
+        of a fleet of pipelines with one user, wait for each other and all succeed.
         """
         attempt = await self._take_slot(_digest(folded_name))
         try:
             yield attempt
         finally:
             async with self._db.write() as connection:
-                settle = store.mark_attempt_failed if attempt.failed else store.delete_attempt
-                await settle(connection, attempt.id)
+                finish = store.mark_attempt_failed if attempt.failed else store.delete_attempt
+                await finish(connection, attempt.id)
 
     async def _take_slot(self, name_digest: bytes) -> Attempt:
-        until = _now() + _SLOT_TIMEOUT_SECONDS
+        deadline = _now() + _SLOT_TIMEOUT_SECONDS
         while True:
             self._check_cached_limit(name_digest)
             async with self._connections:
                 attempt = await self._try_slot(name_digest)
             if attempt is not None:
                 return attempt
-            if _now() >= until:
-                raise Overloaded("too many logins of this user are under way", retry_after=1)
+            if _now() >= deadline:
+                raise Overloaded("too many logins of this user are in progress", retry_after=1)
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _try_slot(self, name_digest: bytes) -> Attempt | None:
-        """A place; or None while other attempts, which may yet succeed, hold them all. Raises RateLimited."""
+        """Returns a slot, or None while other logins, which may yet succeed, hold all slots. Raises RateLimited."""
         async with self._db.write() as connection:
             await store.lock_name(connection, name_digest)
-            seen = await store.count_attempts(connection, name_digest)
-            if seen.failed >= self._max_failures:
-                self._limited_until.put(name_digest, _now() + seen.frees_in)
-                raise _rate_limited(seen.frees_in)
-            if seen.failed + seen.under_way >= self._max_failures:
+            attempts = await store.count_attempts(connection, name_digest)
+            if attempts.failed >= self._max_failures:
+                self._limited_until.put(name_digest, _now() + attempts.retry_after)
+                raise _rate_limited(attempts.retry_after)
+            if attempts.failed + attempts.in_progress >= self._max_failures:
                 return None
             attempt = Attempt(new_id())
             await store.add_attempt(connection, attempt.id, name_digest)
@@ -80,10 +81,10 @@ class LoginLimit:
             return attempt
 
     def _check_cached_limit(self, name_digest: bytes) -> None:
-        # A flood of guesses for one name costs the database nothing once it has said no.
-        left = (self._limited_until.get(name_digest) or 0.0) - _now()
-        if left > 0:
-            raise _rate_limited(left)
+        # Once a name has reached its limit, more guesses cost the database nothing.
+        seconds_left = (self._limited_until.get(name_digest) or 0.0) - _now()
+        if seconds_left > 0:
+            raise _rate_limited(seconds_left)
         self._limited_until.pop(name_digest)
 
 
@@ -96,5 +97,5 @@ def _now() -> float:
 
 
 def _digest(name: str) -> bytes:
-    # A digest has one length, whatever is sent as a name, and says nothing to who reads the table.
+    # A digest has a fixed length, whatever a client sends as a name, and keeps the name out of the table.
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""What a login gives, and API keys."""
+"""Sessions, API keys and stream tickets."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from xzepr.features.users.model import User
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login's result: a bearer token, when it ends, and whose it is."""
+    """The result of a login: a bearer token, when it expires, and its user."""
 
     token: str
     expires_at: datetime
@@ -22,30 +22,34 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class NewApiKey:
-    """An API key to be created. `permissions` narrows it (None: all that its user may do); `expires_at` ends it."""
+    """An API key to be created."""
 
     name: str
     permissions: tuple[Permission, ...] | None = None
+    """The permissions to which the key is restricted. None for all permissions of its user."""
     expires_at: datetime | None = None
+    """None if the key does not expire."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that acts for its user. Its secret is known to nobody but who was given it."""
+    """A key that acts for its user. The hub stores only a digest of its secret."""
 
     id: str
     user_id: str
     name: str
     permissions: tuple[Permission, ...] | None
-    """What it is narrowed to; None: whatever its user may do."""
+    """The permissions to which the key is restricted. None for all permissions of its user."""
     created_at: datetime
     expires_at: datetime | None
+    """None if the key does not expire."""
     revoked_at: datetime | None
+    """None if the key is not revoked."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedApiKey:
-    """A new key with its secret, which is shown this once."""
+    """A new key with its secret, which cannot be read again."""
 
     key: ApiKey
     secret: str
@@ -56,7 +60,7 @@ class CreatedApiKey:
 
 @dataclass(frozen=True, slots=True)
 class StreamTicket:
-    """What opens one event stream, once, until it expires."""
+    """A credential that opens one event stream, once, before it expires."""
 
     text: str
     expires_at: datetime
@@ -67,17 +71,20 @@ class StreamTicket:
 
 @dataclass(frozen=True, slots=True)
 class TicketHolder:
-    """Who asked for a ticket, and with what: the stream that it opened lasts no longer than that."""
+    """The user that requested a ticket, with the token or API key of the request.
+
+    The stream that the ticket opens ends when that credential is no longer valid.
+    """
 
     user_id: str
     key_digest: bytes | None
-    """Of the API key; None: it was a token."""
+    """The digest of the API key. None if the ticket was requested with a token."""
     ends_at: float | None
-    """When the token expires, in seconds since 1970; None: it was a key."""
+    """When the token expires, in seconds since 1970. None if the ticket was requested with an API key."""
 
 
 class LoginRequired(Forbidden):
-    """An API key tried what only a user who logged in may do."""
+    """The action needs a login with user name and password, and the client used an API key."""
 
     def __init__(self) -> None:
         Problem.__init__(self, "an API key cannot do this: log in with user name and password")

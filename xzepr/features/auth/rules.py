@@ -1,4 +1,4 @@
-"""What a new API key must be, and what looks like one."""
+"""Rules for API keys and stream tickets, without I/O: their formats and the limits on new keys."""
 
 import re
 from collections.abc import Iterator
@@ -7,29 +7,26 @@ from datetime import datetime
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.features.auth.model import NewApiKey
 
-MAX_NAME = 255
-MAX_KEYS = 100
-"""Keys that one user may have at a time, revoked ones not counted."""
-
-TICKET_SECONDS = 30
-"""How long a stream ticket waits to be used."""
+MAX_NAME = 255  # characters
+MAX_KEYS = 100  # of one user, without revoked ones
+TICKET_SECONDS = 30  # from the creation of a stream ticket until it expires
 
 _API_KEY = re.compile(r"xzepr_[0-9a-f]{64}")
 _STREAM_TICKET = re.compile(r"xzepr_ticket_[0-9a-f]{64}")
 
 
 def is_api_key(credential: str) -> bool:
-    """Whether the text has the form of an API key."""
+    """Returns whether the text has the format of an API key."""
     return _API_KEY.fullmatch(credential) is not None
 
 
 def is_stream_ticket(text: str) -> bool:
-    """Whether the text has the form of a stream ticket."""
+    """Returns whether the text has the format of a stream ticket."""
     return _STREAM_TICKET.fullmatch(text) is not None
 
 
 def check_new_key(new: NewApiKey, now: datetime) -> None:
-    """Raises InvalidInput with everything that is wrong."""
+    """Checks a new key. Raises InvalidInput with all violations."""
     violations = list(_violations(new, now))
     if violations:
         raise InvalidInput(violations)
@@ -37,10 +34,10 @@ def check_new_key(new: NewApiKey, now: datetime) -> None:
 
 def _violations(new: NewApiKey, now: datetime) -> Iterator[Violation]:
     if not 1 <= len(new.name) <= MAX_NAME or not new.name.isprintable():
-        yield Violation("name", f"a key's name has 1 to {MAX_NAME} printable characters")
+        yield Violation("name", f"the name of a key must have 1 to {MAX_NAME} printable characters")
     if new.permissions is not None and not new.permissions:
-        yield Violation("permissions", "name at least one permission, or none of them for all that you may do")
+        yield Violation("permissions", "list at least one permission, or omit the field for all your permissions")
     if new.expires_at is not None and new.expires_at.tzinfo is None:
-        yield Violation("expires_at", "the time needs its offset from UTC")
+        yield Violation("expires_at", "expires_at needs an offset from UTC")
     elif new.expires_at is not None and new.expires_at <= now:
-        yield Violation("expires_at", "the time has passed already")
+        yield Violation("expires_at", "expires_at is in the past")

@@ -1,4 +1,4 @@
-"""Logging in, knowing who presents a credential, and API keys."""
+"""The use cases of authentication: login, credentials, stream tickets and API keys."""
 
 import asyncio
 import time
@@ -38,16 +38,16 @@ from xzepr.infra.concurrency import BatchLoader
 from xzepr.infra.crypto import digest_of, new_api_key, new_stream_ticket
 from xzepr.infra.db import Database
 
-_CACHE_SIZE = 10_000
-_MAX_LOGINS = 256
+_CACHE_SIZE = 10_000  # API keys
+_MAX_LOGINS = 256  # in progress in this process
 
 
 def _ignore(_outcome: str) -> None:
-    """For who counts no logins."""
+    """Ignores the outcome of a login."""
 
 
 class Auth:
-    """Who is asking."""
+    """Authenticates callers, and manages their API keys and stream tickets."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Auth:
         observe_login: Callable[[str], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`observe_login` hears of each login: success, invalid, limited, overloaded or error."""
+        """`observe_login` is called with the outcome of each login: success, invalid, limited, overloaded or error."""
         self._db = db
         self._users = users
         self._tokens = tokens
@@ -71,14 +71,14 @@ class Auth:
         self._logins: set[asyncio.Task[Session]] = set()
 
     async def login(self, username: str, password: str) -> Session:
-        """A session for the user; raises InvalidCredentials, RateLimited (retry_after in seconds) or Overloaded.
+        """Returns a session. Raises InvalidCredentials, RateLimited or Overloaded, both with `retry_after` in seconds.
 
-        A user who does not exist and one who is disabled get the answer, and take the work, of a wrong password.
+        An unknown or disabled user gets the same error after the same work as a wrong password.
         """
         if len(self._logins) >= _MAX_LOGINS:
             self._observe_login("overloaded")
-            raise Overloaded("too many logins are under way", retry_after=1)
-        # A task of its own: a guess is counted also when its caller hangs up.
+            raise Overloaded("too many logins are in progress", retry_after=1)
+        # In a separate task, so that a guess counts even if its caller disconnects.
         task = asyncio.create_task(self._login(fold(username), password))
         self._logins.add(task)
         task.add_done_callback(self._finish_login)
@@ -98,9 +98,9 @@ class Auth:
         self._observe_login("error" if task.cancelled() else _outcome(task.exception()))
 
     async def authenticate(self, credential: str) -> Actor:
-        """Who presents this access token or API key, with what they may do now (at most 2 s ago, in every process).
+        """Returns the actor of an access token or API key, with permissions that are at most 2 s old.
 
-        Raises TokenExpired, or InvalidToken for whatever else is not, or no longer, good here.
+        Raises TokenExpired, or InvalidToken if the credential is unknown, revoked or invalid, or its user is disabled.
         """
         if is_api_key(credential):
             return await self._key_actor(digest_of(credential))
@@ -130,7 +130,11 @@ class Auth:
         return user
 
     async def create_stream_ticket(self, actor: Actor) -> StreamTicket:
-        """What opens one event stream for the actor within 30 s, in any process; it may stand in an address."""
+        """Returns a ticket that opens one event stream of the actor within 30 s, in any process.
+
+        The ticket may be part of a URL, because it can be used only once. Raises Unauthenticated, or InvalidToken if
+        the user or the API key no longer exists.
+        """
         actor.require_authenticated()
         ticket = new_stream_ticket()
         async with self._db.write() as connection:
@@ -143,18 +147,18 @@ class Auth:
         return StreamTicket(ticket, expires_at)
 
     async def redeem_stream_ticket(self, ticket: str) -> TicketHolder:
-        """Who asked for the ticket, which is good for nothing after that. Raises InvalidToken."""
-        refusal = InvalidToken("the stream ticket is not valid, was used, or is too old: ask for another")
+        """Returns the holder of a ticket and makes the ticket invalid. Raises InvalidToken."""
+        error = InvalidToken("the stream ticket is not valid, was used, or has expired: request a new one")
         if not is_stream_ticket(ticket):
-            raise refusal
+            raise error
         async with self._db.write() as connection:
             row = await store.delete_ticket(connection, digest_of(ticket), TICKET_SECONDS)
-        if row is None or not row.in_time:
-            raise refusal
+        if row is None or not row.is_valid:
+            raise error
         return TicketHolder(row.user_id, row.key_digest, row.ends_at)
 
     async def actor_by_ticket(self, holder: TicketHolder) -> Actor:
-        """Whom a redeemed ticket stands for now; raises as `authenticate` does for the holder's token or key."""
+        """Returns the actor of a redeemed ticket. Raises as `authenticate` does for the holder's token or API key."""
         if holder.key_digest is not None:
             return await self._key_actor(holder.key_digest)
         if holder.ends_at is not None and holder.ends_at <= time.time():
@@ -162,18 +166,20 @@ class Auth:
         return await self._token_actor(holder.user_id, holder.ends_at)
 
     async def create_api_key(self, actor: Actor, new: NewApiKey) -> CreatedApiKey:
-        """A key that acts for the actor; its secret cannot be had again.
+        """Creates a key that acts for the actor, and returns it with its secret, which cannot be read again.
 
-        Only a user who logged in makes keys (else a key that leaked could outlive its own revocation), and only with
-        permissions that they have. Raises Forbidden, InvalidInput, or Conflict when they have a hundred keys.
+        The actor must have logged in, because a leaked key could otherwise create its own successor. A user can grant
+        only permissions that the user has. Raises Unauthenticated, Forbidden, InvalidInput, or Conflict at 100 keys.
         """
         _require_login(actor)
         for permission in new.permissions or ():
             actor.must(permission)
         check_new_key(new, now())
         secret = new_api_key()
-        narrowed = None if new.permissions is None else [str(p) for p in dict.fromkeys(new.permissions)]
-        row = store.KeyRow(new_id(), actor.id, new.name, narrowed, now(), new.expires_at, None)
+        permissions = None
+        if new.permissions is not None:
+            permissions = [str(permission) for permission in dict.fromkeys(new.permissions)]
+        row = store.KeyRow(new_id(), actor.id, new.name, permissions, now(), new.expires_at, None)
         async with self._db.write() as connection:
             if not await store.lock_user(connection, actor.id):
                 raise InvalidToken()
@@ -183,29 +189,30 @@ class Auth:
         return CreatedApiKey(stored.key(), secret)
 
     async def revoke_api_key(self, actor: Actor, id: str) -> None:
-        """Ends a key of the actor's own, with user:manage anybody's; again is no error. Raises NotFound, Forbidden.
+        """Revokes one of the actor's keys, or with `user:manage` a key of any user. A revoked key stays revoked.
 
-        This process refuses the key at once, every other within 5 s.
+        This process rejects the key at once, every other process within 5 s. Raises Unauthenticated, Forbidden or
+        NotFound.
         """
-        manages = actor.may(Permission.USER_MANAGE)
-        if not manages:
+        can_manage = actor.may(Permission.USER_MANAGE)
+        if not can_manage:
             _require_login(actor)
         if not is_id(id):
             raise NotFound("API key", id)
         async with self._db.write() as connection:
-            digest = await store.revoke_key(connection, id, None if manages else actor.id)
+            digest = await store.revoke_key(connection, id, None if can_manage else actor.id)
         if digest is None:
             raise NotFound("API key", id)
         self._keys.forget(digest)
 
     async def api_keys(self, actor: Actor) -> list[ApiKey]:
-        """The actor's own keys that are not revoked, newest first."""
+        """Returns the actor's keys that are not revoked, newest first."""
         actor.require_authenticated()
         async with self._db.read() as connection:
             return [row.key() for row in await store.keys_of(connection, actor.id)]
 
     async def _load_keys(self, digests: Sequence[bytes]) -> dict[bytes, ApiKey]:
-        # Who keeps all connections busy must not keep the hub from noticing that their key is revoked.
+        # On a reserved connection: a user that keeps all others busy must not delay the check for a revoked key.
         async with self._db.read_reserved() as connection:
             return {row.digest: row.key() for row in await store.keys_by_digests(connection, digests)}
 

@@ -1,4 +1,4 @@
-"""API keys and attempts to log in, in PostgreSQL."""
+"""SQL of API keys, stream tickets and login attempts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _PERMISSIONS = {permission.value: permission for permission in Permission}
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """A row of `api_keys` without its digest."""
+    """A row of `api_keys` without the digest of the secret."""
 
     id: str
     user_id: str
@@ -26,31 +26,32 @@ class KeyRow:
     revoked_at: datetime | None
 
     def key(self) -> ApiKey:
-        """The key. A permission that this version does not know allows nothing: a newer server may have given it."""
-        narrowed = self.permissions
-        known = None if narrowed is None else tuple(_PERMISSIONS[name] for name in narrowed if name in _PERMISSIONS)
-        return ApiKey(self.id, self.user_id, self.name, known, self.created_at, self.expires_at, self.revoked_at)
+        """Returns the key. Unknown permissions, which a newer server may have granted, are left out."""
+        permissions = None
+        if self.permissions is not None:
+            permissions = tuple(_PERMISSIONS[name] for name in self.permissions if name in _PERMISSIONS)
+        return ApiKey(self.id, self.user_id, self.name, permissions, self.created_at, self.expires_at, self.revoked_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How often somebody tried a name within the last minute."""
+    """The numbers of logins of one user name in the last minute."""
 
-    under_way: int
+    in_progress: int
     failed: int
-    frees_in: float
-    """Seconds until the first of them is a minute old."""
+    retry_after: float
+    """Seconds until the oldest of them is a minute old."""
 
 
 async def lock_user(connection: Connection, user_id: str) -> bool:
-    """Holds the user's row until the transaction ends; says whether there is such a user who may log in."""
+    """Locks the row of an enabled user until the transaction ends. Returns False if there is no such user."""
     cursor = connection.cursor(row_factory=scalar_row)
     await cursor.execute("SELECT 1 FROM users WHERE id = %(id)s AND enabled FOR UPDATE", {"id": user_id})
     return await cursor.fetchone() is not None
 
 
 async def insert_key(connection: Connection, new: KeyRow, digest: bytes) -> KeyRow:
-    """The key as stored; the database sets its time of creation."""
+    """Inserts a key and returns its row. The database sets the time of creation."""
     async with connection.cursor(row_factory=class_row(KeyRow)) as cursor:
         await cursor.execute(
             """
@@ -74,13 +75,13 @@ async def insert_key(connection: Connection, new: KeyRow, digest: bytes) -> KeyR
 
 @dataclass(frozen=True, slots=True)
 class DigestKeyRow(KeyRow):
-    """A row of `api_keys`."""
+    """A row of `api_keys` with the digest of the secret."""
 
     digest: bytes
 
 
 async def keys_by_digests(connection: Connection, digests: Sequence[bytes]) -> list[DigestKeyRow]:
-    """The keys that there are of those secrets, also revoked and expired ones."""
+    """Returns the keys with these digests, including revoked and expired ones."""
     async with connection.cursor(row_factory=class_row(DigestKeyRow)) as cursor:
         await cursor.execute(
             """
@@ -93,7 +94,7 @@ async def keys_by_digests(connection: Connection, digests: Sequence[bytes]) -> l
 
 
 async def keys_of(connection: Connection, user_id: str) -> list[KeyRow]:
-    """The user's keys that are not revoked, newest first."""
+    """Returns the keys of a user that are not revoked, newest first."""
     async with connection.cursor(row_factory=class_row(KeyRow)) as cursor:
         await cursor.execute(
             """
@@ -107,7 +108,10 @@ async def keys_of(connection: Connection, user_id: str) -> list[KeyRow]:
 
 
 async def revoke_key(connection: Connection, id: str, user_id: str | None) -> bytes | None:
-    """The digest of the key, revoked now or earlier; None when there is none, or none of that user if one is given."""
+    """Revokes a key, unless it is revoked already, and returns its digest.
+
+    None if there is no such key, or if it belongs to another user than `user_id`. A `user_id` of None allows any user.
+    """
     cursor = connection.cursor(row_factory=scalar_row)
     await cursor.execute(
         """
@@ -122,18 +126,19 @@ async def revoke_key(connection: Connection, id: str, user_id: str | None) -> by
 
 @dataclass(frozen=True, slots=True)
 class TicketRow:
-    """A ticket that was just used up."""
+    """A row of `stream_tickets` that was just deleted."""
 
     user_id: str
     key_digest: bytes | None
     ends_at: float | None
-    in_time: bool
+    is_valid: bool
+    """Whether the ticket had not expired."""
 
 
 async def insert_ticket(
     connection: Connection, digest: bytes, user_id: str, key_id: str | None, ends_at: float | None, seconds: int
 ) -> datetime | None:
-    """When the new ticket expires; None when there is no such user, or no such key of theirs."""
+    """Inserts a ticket and returns when it expires. None if the user or the user's key does not exist."""
     cursor = connection.cursor(row_factory=scalar_row)
     await cursor.execute(
         """
@@ -150,15 +155,17 @@ async def insert_ticket(
 
 
 async def delete_ticket(connection: Connection, digest: bytes, seconds: int) -> TicketRow | None:
-    """The ticket, which nobody can take again; None when there is none. In time is one that has no more than these
-    seconds left either: the clock may have been set back."""
+    """Deletes a ticket, so that it cannot be used again, and returns it. None if there is no such ticket.
+
+    A ticket that expires in more than `seconds` is not valid: the clock was set back.
+    """
     async with connection.cursor(row_factory=class_row(TicketRow)) as cursor:
         await cursor.execute(
             """
             DELETE FROM stream_tickets WHERE digest = %(digest)s
             RETURNING user_id, key_digest, extract(epoch FROM ends_at)::float8 AS ends_at,
                       expires_at BETWEEN clock_timestamp()
-                                     AND clock_timestamp() + make_interval(secs => %(seconds)s) AS in_time
+                                     AND clock_timestamp() + make_interval(secs => %(seconds)s) AS is_valid
             """,
             {"digest": digest, "seconds": seconds},
         )
@@ -166,7 +173,7 @@ async def delete_ticket(connection: Connection, digest: bytes, seconds: int) -> 
 
 
 async def delete_expired_tickets(connection: Connection) -> None:
-    """Deletes some tickets that expired; skips those that another transaction is deleting."""
+    """Deletes up to 100 expired tickets, and skips those that another transaction is deleting."""
     await connection.execute(
         """
         DELETE FROM stream_tickets WHERE digest IN (
@@ -177,7 +184,7 @@ async def delete_expired_tickets(connection: Connection) -> None:
 
 
 async def lock_name(connection: Connection, name_digest: bytes) -> None:
-    """Waits for others who count this name's attempts; holds until the transaction ends."""
+    """Waits for the lock that counting the attempts of a name needs, and holds it until the transaction ends."""
     await connection.execute(
         "SELECT pg_advisory_xact_lock(hashtext('xzepr login'), %(key)s::int)",
         {"key": int.from_bytes(name_digest[:4], "big", signed=True)},
@@ -185,15 +192,18 @@ async def lock_name(connection: Connection, name_digest: bytes) -> None:
 
 
 async def count_attempts(connection: Connection, name_digest: bytes) -> Attempts:
-    """The last minute's attempts, and none that a clock that was set back takes to be yet to come. One that is under
-    way for 30 s has failed: its server died, or is as good as dead."""
+    """Counts the attempts of the last minute.
+
+    An attempt in progress for 30 s counts as failed, because its server has crashed or hangs. Attempts with a time in
+    the future are not counted: the clock was set back.
+    """
     async with connection.cursor(row_factory=class_row(Attempts)) as cursor:
         await cursor.execute(
             """
-            SELECT count(*) FILTER (WHERE NOT over) AS under_way,
-                   count(*) FILTER (WHERE over) AS failed,
-                   coalesce(60 - extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 AS frees_in
-            FROM (SELECT at, failed OR at < clock_timestamp() - interval '30 seconds' AS over
+            SELECT count(*) FILTER (WHERE NOT recent.failed) AS in_progress,
+                   count(*) FILTER (WHERE recent.failed) AS failed,
+                   coalesce(60 - extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 AS retry_after
+            FROM (SELECT at, failed OR at < clock_timestamp() - interval '30 seconds' AS failed
                   FROM login_attempts
                   WHERE name_digest = %(digest)s
                     AND at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp()) AS recent
@@ -206,24 +216,24 @@ async def count_attempts(connection: Connection, name_digest: bytes) -> Attempts
 
 
 async def add_attempt(connection: Connection, id: str, name_digest: bytes) -> None:
-    """Notes that a login is under way."""
+    """Records that a login is in progress."""
     await connection.execute(
         "INSERT INTO login_attempts (id, name_digest) VALUES (%(id)s, %(digest)s)", {"id": id, "digest": name_digest}
     )
 
 
 async def mark_attempt_failed(connection: Connection, id: str) -> None:
-    """Notes that the login under way failed."""
+    """Records that a login failed."""
     await connection.execute("UPDATE login_attempts SET failed = true WHERE id = %(id)s", {"id": id})
 
 
 async def delete_attempt(connection: Connection, id: str) -> None:
-    """A login that succeeded, or was never tried, counts for nothing."""
+    """Deletes the attempt of a login that succeeded or did not check a password."""
     await connection.execute("DELETE FROM login_attempts WHERE id = %(id)s", {"id": id})
 
 
 async def delete_old_attempts(connection: Connection) -> None:
-    """Deletes some attempts that count no more, of any name; skips those that another transaction is deleting."""
+    """Deletes up to 100 attempts that no longer count, and skips those that another transaction is deleting."""
     await connection.execute(
         """
         DELETE FROM login_attempts WHERE id IN (

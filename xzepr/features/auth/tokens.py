@@ -1,4 +1,4 @@
-"""Access tokens: JWTs signed with RS256, the one place where python-jose is used."""
+"""Access tokens: JWTs signed with RS256. The only module that uses python-jose."""
 
 import time
 from collections.abc import Sequence
@@ -16,17 +16,18 @@ from xzepr.core.lru_cache import LRUCache
 from xzepr.infra.crypto import KeyPair, digest_of
 
 ALGORITHM = "RS256"
+# The hub's tokens have about 900. Longer ones are rejected without parsing, because python-jose parses the header
+# before it checks the signature.
 MAX_TOKEN_CHARACTERS = 4096
-"""Longer ones are refused unread: ours have about 900, and python-jose parses a header before it checks a signature."""
 
-_CACHE_SIZE = 10_000
-# python-jose takes a token without these claims unless told otherwise.
+_CACHE_SIZE = 10_000  # verified tokens
+# By default python-jose accepts a token without these claims.
 _OPTIONS = {f"require_{claim}": True for claim in ("aud", "exp", "iat", "iss", "sub", "jti")}
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A signed token and the moment from which it is no longer accepted."""
+    """A signed token, and when it expires."""
 
     text: str
     expires_at: datetime
@@ -34,7 +35,7 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says. Its roles are left out: what a user may do is asked of the database."""
+    """The claims of a verified token, without roles: the hub reads a user's permissions from the database."""
 
     user_id: str
     username: str
@@ -43,7 +44,7 @@ class Claims:
 
 
 class Tokens:
-    """Makes and checks the tokens of one issuer for one audience with one key pair."""
+    """Issues and verifies the tokens of one issuer for one audience with one key pair."""
 
     def __init__(self, keys: KeyPair, *, issuer: str, audience: str, lifetime: timedelta) -> None:
         self._signing_key = jwk.construct(keys.private_pem, ALGORITHM)
@@ -55,7 +56,7 @@ class Tokens:
         self._verified = LRUCache[bytes, Claims](_CACHE_SIZE)
 
     def issue(self, user_id: str, username: str, roles: Sequence[Role]) -> AccessToken:
-        """A token for the user, good from now for the lifetime. Takes about 2 ms of processor: call it in a thread."""
+        """Returns a new token for the user. Takes about 2 ms of CPU time: call it in a thread."""
         issued_at = int(time.time())
         expires_at = issued_at + int(self._lifetime.total_seconds())
         claims: dict[str, Any] = {
@@ -72,9 +73,9 @@ class Tokens:
         return AccessToken(text, datetime.fromtimestamp(expires_at, UTC))
 
     def verify(self, text: str) -> Claims:
-        """What the token says; raises TokenExpired, or InvalidToken for everything else that is wrong with it.
+        """Returns the claims of a token. Raises TokenExpired, or InvalidToken if it is invalid for another reason.
 
-        A token that was verified is remembered by its digest until it expires: checking one takes 0.1 ms.
+        Caches verified tokens by digest, because verifying one takes 0.1 ms.
         """
         if len(text) > MAX_TOKEN_CHARACTERS or not text.isascii():
             raise InvalidToken()
@@ -90,7 +91,7 @@ class Tokens:
 
     def _check(self, text: str) -> Claims:
         try:
-            said = jwt.decode(
+            claims = jwt.decode(
                 text,
                 self._verification_key,
                 algorithms=[ALGORITHM],
@@ -98,9 +99,9 @@ class Tokens:
                 audience=self._audience,
                 issuer=self._issuer,
             )
-            return Claims(str(said["sub"]), str(said.get("name", "")), float(said["exp"]))
+            return Claims(str(claims["sub"]), str(claims.get("name", "")), float(claims["exp"]))
         except ExpiredSignatureError:
             raise TokenExpired() from None
-        # RecursionError: a header of nested brackets; the others: claims of the wrong type.
+        # RecursionError for a header of nested brackets, the others for claims of the wrong type.
         except (JOSEError, ValueError, TypeError, OverflowError, RecursionError):
             raise InvalidToken() from None
