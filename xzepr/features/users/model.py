@@ -1,4 +1,4 @@
-"""Users: people and machines with a name, a password and roles."""
+"""Users: people and programs with a name, a password and roles."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,12 +8,14 @@ from xzepr.core.actor import Role
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who may log in while `enabled`. The name is in lower case."""
+    """A person or program that can log in."""
 
     id: str
     username: str
+    """The name in lower case."""
     roles: tuple[Role, ...]
     enabled: bool
+    """A disabled user cannot log in, and the user's credentials are rejected."""
     created_at: datetime
     updated_at: datetime
 
@@ -32,11 +34,11 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class FirstAdmin:
-    """The admin whom the first start made."""
+    """The admin that the first start of the hub creates."""
 
     user: User
     password: str | None
-    """The password, only if it was made up for the occasion."""
+    """The generated password. None if the operator chose the password."""
 
     def __repr__(self) -> str:
         return f"FirstAdmin(user={self.user!r})"

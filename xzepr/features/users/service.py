@@ -1,4 +1,4 @@
-"""Users: making them, letting them in or not, and asking who they are now."""
+"""The use cases of users: create, enable, disable, list, and check passwords."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,15 +14,14 @@ from xzepr.infra.concurrency import BatchLoader
 from xzepr.infra.crypto import Passwords, new_password
 from xzepr.infra.db import Connection, Database
 
-CACHE_SECONDS = 2.0
-"""How long a process goes on believing what it read about a user: a disabled one is refused after this, everywhere."""
+CACHE_SECONDS = 2.0  # of users and API keys; each process rejects a disabled user after this time
 
-_CACHE_SIZE = 10_000
+_CACHE_SIZE = 10_000  # users
 _MAX_LISTED = 1_000
 
 
 class Users:
-    """What can be done with users."""
+    """Use cases of users."""
 
     def __init__(
         self,
@@ -41,9 +40,10 @@ class Users:
         )
 
     async def create(self, actor: Actor, new: NewUser) -> User:
-        """The new user, enabled; raises InvalidInput, or Conflict when the name is taken in any spelling of case.
+        """Creates an enabled user. Raises InvalidInput, or Conflict if the name is taken in any spelling of case.
 
-        Nobody gives rights that they lack: an API key narrowed to user:manage cannot make an admin.
+        The actor must have every permission of the roles: an API key restricted to `user:manage` cannot create an
+        admin. Raises Forbidden otherwise.
         """
         actor.must(Permission.USER_MANAGE)
         for permission in sorted(permissions_of(new.roles)):
@@ -53,22 +53,22 @@ class Users:
         async with self._db.write() as connection:
             row = await store.insert(connection, new_id(), fold(new.username), password_hash, _role_names(new.roles))
         if row is None:
-            raise Conflict(f"there is a user {fold(new.username)!r} already", field="username")
+            raise Conflict(f"a user named {fold(new.username)!r} already exists", field="username")
         return row.user()
 
     async def ensure_admin(
         self, username: str, password: str | None, *, save_password: Callable[[str], None] | None = None
     ) -> FirstAdmin | None:
-        """Makes an admin if there is no user at all, with a password made up unless one is given; else None.
+        """Creates an admin if there are no users, or returns None. Generates a password if `password` is None.
 
-        Of several servers that start at once one makes it. `keep` gets a made-up password before the user is stored,
-        so that a crash cannot leave an admin whose password nobody knows.
+        Only one of several servers that start at the same time creates it. `save_password` gets a generated password
+        before the user is stored, so that a crash cannot leave an admin with an unknown password.
         """
         async with self._db.read() as connection:
             if await store.has_users(connection):
                 return None
-        made_up = new_password() if password is None else None
-        new = NewUser(username, made_up or password or "", (Role.ADMIN,))
+        generated = new_password() if password is None else None
+        new = NewUser(username, generated or password or "", (Role.ADMIN,))
         check_new_user(new, min_password=self._min_password)
         password_hash = await self._passwords.hash(new.password)
         async with self._db.write() as connection:
@@ -76,18 +76,21 @@ class Users:
             if await store.has_users(connection):
                 return None
             row = await store.insert(connection, new_id(), fold(username), password_hash, _role_names(new.roles))
-            if save_password is not None and made_up is not None:
-                save_password(made_up)
-        return None if row is None else FirstAdmin(row.user(), made_up)
+            if save_password is not None and generated is not None:
+                save_password(generated)
+        return None if row is None else FirstAdmin(row.user(), generated)
 
     async def list_users(self, actor: Actor) -> Sequence[User]:
-        """Everybody who may or might log in, by name; at most a thousand."""
+        """Returns up to 1,000 users, enabled or not, sorted by name."""
         actor.must(Permission.USER_MANAGE)
         async with self._db.read() as connection:
             return [row.user() for row in await store.first(connection, _MAX_LISTED)]
 
     async def set_enabled(self, actor: Actor, user_id: str, enabled: bool) -> User:
-        """The user afterwards; every process follows within 5 s. Raises Conflict for the last admin who may log in."""
+        """Enables or disables a user. Every process applies the change within 5 s.
+
+        Raises NotFound, or Conflict for the last enabled admin.
+        """
         actor.must(Permission.USER_MANAGE)
         if not is_id(user_id):
             raise NotFound("user", user_id)
@@ -97,26 +100,26 @@ class Users:
             if row is None:
                 raise NotFound("user", user_id)
             if not enabled and Role.ADMIN in row.user().roles and not await store.has_enabled_admin(connection):
-                raise Conflict(f"{row.username!r} is the last admin who may log in; make another one first")
+                raise Conflict(f"{row.username!r} is the last enabled admin: create another admin first")
         self._cache.forget(user_id)
         return row.user()
 
     async def by_ids(self, ids: Sequence[str]) -> dict[str, User]:
-        """The users of these ids that there are, by id."""
+        """Returns the users with these ids, by id. Unknown ids are left out."""
         async with self._db.read() as connection:
             return await _by_ids(connection, ids)
 
     async def _load(self, ids: Sequence[str]) -> dict[str, User]:
-        # Who keeps all connections busy must not keep the hub from noticing that they are disabled.
+        # On a reserved connection: a user that keeps all others busy must not delay the check for a disabled user.
         async with self._db.read_reserved() as connection:
             return await _by_ids(connection, ids)
 
     async def cached(self, user_id: str) -> User | None:
-        """The user as of at most 2 s ago, for those who ask with every request; None when there is none."""
+        """Returns a user from a cache of at most 2 s, for checks with every request. None if there is no such user."""
         return await self._cache.get(user_id)
 
     async def verify_password(self, username: str, password: str) -> User | None:
-        """The enabled user whose name and password these are, else None after the same work; raises Overloaded."""
+        """Returns the enabled user with this name and password, or None after the same work. Raises Overloaded."""
         row = None
         folded = fold(username)
         if is_username(folded):
@@ -137,7 +140,7 @@ class Users:
         try:
             password_hash = await self._passwords.hash(password)
         except Overloaded:
-            return  # The next login does it.
+            return  # The next login tries again.
         async with self._db.write() as connection:
             await store.replace_hash(connection, row.id, row.password_hash, password_hash)
 

@@ -1,4 +1,4 @@
-"""Users in PostgreSQL."""
+"""SQL of users."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _ROLES = {role.value: role for role in Role}
 
 @dataclass(frozen=True, slots=True)
 class UserRow:
-    """A row of `users`, its password's hash with it."""
+    """A row of `users`, with the hash of the password."""
 
     id: str
     username: str
@@ -26,7 +26,7 @@ class UserRow:
     updated_at: datetime
 
     def user(self) -> User:
-        """The user. A role that this version does not know allows nothing: a newer server may have given it."""
+        """Returns the user. Unknown roles, which a newer server may have granted, are left out."""
         roles = tuple(_ROLES[name] for name in self.roles if name in _ROLES)
         return User(self.id, self.username, roles, self.enabled, self.created_at, self.updated_at)
 
@@ -34,7 +34,7 @@ class UserRow:
 async def insert(
     connection: Connection, id: str, username: str, password_hash: str, roles: list[str]
 ) -> UserRow | None:
-    """The user as stored, or None when the name is taken."""
+    """Inserts a user and returns the row. None if the name is taken."""
     async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
         await cursor.execute(
             """
@@ -49,7 +49,7 @@ async def insert(
 
 
 async def by_username(connection: Connection, username: str) -> UserRow | None:
-    """The user of that folded name."""
+    """Returns the user with a folded name. None if there is none."""
     async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
         await cursor.execute(
             """
@@ -62,7 +62,7 @@ async def by_username(connection: Connection, username: str) -> UserRow | None:
 
 
 async def by_ids(connection: Connection, ids: Sequence[str]) -> list[UserRow]:
-    """The users of these ids that there are, in no order."""
+    """Returns the users with these ids, in any order. Unknown ids are left out."""
     async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
         await cursor.execute(
             """
@@ -75,7 +75,7 @@ async def by_ids(connection: Connection, ids: Sequence[str]) -> list[UserRow]:
 
 
 async def first(connection: Connection, limit: int) -> list[UserRow]:
-    """Up to so many users, by name."""
+    """Returns up to `limit` users, sorted by name."""
     async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
         await cursor.execute(
             """
@@ -88,7 +88,7 @@ async def first(connection: Connection, limit: int) -> list[UserRow]:
 
 
 async def set_enabled(connection: Connection, id: str, enabled: bool) -> UserRow | None:
-    """The user afterwards, or None when there is none."""
+    """Enables or disables a user and returns the changed row. None if there is no such user."""
     async with connection.cursor(row_factory=class_row(UserRow)) as cursor:
         await cursor.execute(
             """
@@ -101,7 +101,7 @@ async def set_enabled(connection: Connection, id: str, enabled: bool) -> UserRow
 
 
 async def replace_hash(connection: Connection, id: str, old: str, new: str) -> None:
-    """Stores another hash of the same password, unless the password was changed meanwhile."""
+    """Replaces the hash of a password, unless the hash is no longer `old`."""
     await connection.execute(
         "UPDATE users SET password_hash = %(new)s WHERE id = %(id)s AND password_hash = %(old)s",
         {"id": id, "old": old, "new": new},
@@ -109,17 +109,17 @@ async def replace_hash(connection: Connection, id: str, old: str, new: str) -> N
 
 
 async def lock_admins(connection: Connection) -> None:
-    """Waits until no other transaction decides whether there is an admin; holds until this one ends."""
+    """Takes the lock under which admins are counted and changed, until the transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtext('xzepr'), hashtext('xzepr admins'))")
 
 
 async def has_users(connection: Connection) -> bool:
-    """Whether there is any user."""
+    """Returns whether there is any user."""
     cursor = await connection.execute("SELECT 1 FROM users LIMIT 1")
     return await cursor.fetchone() is not None
 
 
 async def has_enabled_admin(connection: Connection) -> bool:
-    """Whether somebody who may log in has the role admin."""
+    """Returns whether an enabled user has the role admin."""
     cursor = await connection.execute("SELECT 1 FROM users WHERE enabled AND 'admin' = ANY (roles) LIMIT 1")
     return await cursor.fetchone() is not None
