@@ -62,7 +62,7 @@ def _recursion_error(component: list[Node], members: set[Node], sizes: dict[Node
 
 
 def _subschemas(node: Node, members: set[Node], sizes: dict[Node, _Size]) -> int:
-    """Returns the expanded number of subschemas of a node, without the other nodes of its own recursion."""
+    """Returns the expanded number of subschemas of a node, not counting other members of its component."""
     unevaluated = "unevaluatedProperties" in node.schema or "unevaluatedItems" in node.schema
     factor = _UNEVALUATED_FACTOR if unevaluated else 1
     applied = ((sizes[target].subschemas, in_place) for target, in_place in node.edges if target not in members)

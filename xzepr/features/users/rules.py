@@ -15,7 +15,7 @@ _RESERVED = frozenset({"system", "anonymous"})
 
 
 def fold(username: str) -> str:
-    """Returns a user name in the form in which it is stored, so that `Admin` and `admin` are the same user."""
+    """Returns a user name as it is stored: without outer spaces and in lower case, so that `Admin` is `admin`."""
     return username.strip().lower()
 
 
