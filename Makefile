@@ -1,102 +1,103 @@
-# XZepr: everything a developer or a newcomer runs. `make` alone prints the list.
+# The commands for users and developers of XZepr. `make` prints a list of them.
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
 
 VENV  := .venv
 BIN   := $(VENV)/bin
-# What installs took place, as empty files: nothing is installed twice, and a changed lock is installed at once.
+# Empty files that record what is installed: an install runs only if a lock file has changed since.
 RUN   := $(VENV)/.installed-run
 DEV   := $(VENV)/.installed-dev
-# The locks name everything, so nothing is left to resolve; `pip check` afterwards says whether that is true.
+# The lock files name all packages, so pip need not resolve dependencies; `pip check` verifies that afterwards.
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := install --no-deps --require-hashes --requirement
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= auto
-# The tests that want a broker, a browser or patience, and those that break things, have targets of their own.
-ELSEWHERE := kafka or browser or slow or faults
-# pytest ends with 5 when nothing was selected, which is no failure.
-NONE_IS_FINE := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+# Tests with separate targets: they need a broker, a browser or much time, or they break things.
+SEPARATE := kafka or browser or slow or faults
+# The exit code 5 of pytest means that no test was selected, which is no failure.
+ALLOW_NO_TESTS := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 .PHONY: help install run demo check fmt test test-kafka test-browser test-all faults coverage bench kafka schema lock clean
 
-help: ## this list
+help: ## print this list
 	@echo "make …"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: $(DEV) ## everything into .venv: the hub and what its tests and checks need
+install: $(DEV) ## install the hub, its tests and its checks into .venv, and git's commit-msg hook
+	@sh .ci/install-hook
 
-run: $(RUN) ## start the hub with its own PostgreSQL; ARGS="--port 8043" and the like are passed on
+run: $(RUN) ## start a hub with an embedded PostgreSQL; options as in ARGS="--port 8043"
 	@exec $(BIN)/xzepr serve $(ARGS)
 
 demo: $(RUN) ## play a release pipeline against a throw-away hub
 	@exec $(BIN)/xzepr demo $(ARGS)
 
-check: $(DEV) ## style, types, direction of imports, drift of schema.graphql
+check: $(DEV) ## check style, types, the direction of imports, and schema.graphql
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	@$(BIN)/xzepr schema > $(VENV)/schema.graphql
 	@diff -u schema.graphql $(VENV)/schema.graphql \
-	  || { echo "schema.graphql is not what the code prints: run \`make schema\` and look at the difference."; exit 1; }
+	  || { echo "schema.graphql differs from the code: run \`make schema\` and review the difference."; exit 1; }
 
-fmt: $(DEV) ## put the code into shape
+fmt: $(DEV) ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-test: $(DEV) ## the tests but those that need a broker or a browser, or are slow
-	$(PYTEST) -n $(WORKERS) -m "not ($(ELSEWHERE))" $(ARGS)
-	@echo "Left to make test-kafka, test-browser, test-all or faults, with the number of tests in each file:"
-	@$(PYTEST) --collect-only -qq -m "$(ELSEWHERE)" | grep ': [0-9]' || echo "none"
+test: $(DEV) ## run the tests that need no broker and no browser and are not slow; ARGS selects some
+	$(PYTEST) -n $(WORKERS) -m "not ($(SEPARATE))" $(ARGS)
+	@echo "Tests of make test-kafka, test-browser, test-all and faults, with their number in each file:"
+	@$(PYTEST) --collect-only -qq -m "$(SEPARATE)" | grep ': [0-9]' || echo "none"
 
-test-kafka: $(DEV) ## the tests on a real broker (Java and Maven, or XZEPR_TEST_KAFKA); without one they skip
-	$(PYTEST) -m "kafka and not slow" $(ARGS) $(NONE_IS_FINE)
+test-kafka: $(DEV) ## run the tests on a broker (Java and Maven, or XZEPR_TEST_KAFKA); skipped without one
+	$(PYTEST) -m "kafka and not slow" $(ARGS) $(ALLOW_NO_TESTS)
 
-test-browser: $(DEV) ## the tests in Debian's Chromium; without it they skip
-	$(PYTEST) -m "browser and not slow" $(ARGS) $(NONE_IS_FINE)
+test-browser: $(DEV) ## run the tests in Debian's Chromium; skipped without it
+	$(PYTEST) -m "browser and not slow" $(ARGS) $(ALLOW_NO_TESTS)
 
-test-all: $(DEV) ## every test but the faults, the slow ones too
+test-all: $(DEV) ## run all tests except the fault tests
 	$(PYTEST) -m "not faults" $(ARGS)
 
-faults: $(DEV) ## kills, cuts and fills everything under load, and proves that nothing was lost (a minute a fault)
-	$(PYTEST) -m faults $(ARGS) $(NONE_IS_FINE)
+faults: $(DEV) ## break processes, connections and disks under load, and prove that nothing was lost (a minute each)
+	$(PYTEST) -m faults $(ARGS) $(ALLOW_NO_TESTS)
 
-coverage: $(DEV) ## which lines the tests reach, as text and in htmlcov/
-	$(PYTEST) -n $(WORKERS) -m "not ($(ELSEWHERE))" --cov=xzepr --cov-branch --cov-report=term:skip-covered --cov-report=html $(ARGS)
+coverage: $(DEV) ## measure which lines the tests reach; prints a table and writes htmlcov/
+	$(PYTEST) -n $(WORKERS) -m "not ($(SEPARATE))" --cov=xzepr --cov-branch --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
-bench: $(DEV) ## what the hub can do, beside hand-written endpoints that do the least (minutes)
+bench: $(DEV) ## measure the hub's speed beside minimal hand-written endpoints (takes minutes)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
-kafka: $(DEV) ## a real broker for trying things out, from Maven Central jars (Java and Maven); Ctrl-C ends it
+kafka: $(DEV) ## run a broker to try things out, from Maven Central (Java and Maven); Ctrl-C stops it
 	@exec $(BIN)/python -m tests.support.kafka $(ARGS)
 
-schema: $(RUN) ## print the GraphQL schema into schema.graphql
+schema: $(RUN) ## write the GraphQL schema to schema.graphql
 	@$(BIN)/xzepr schema > $(VENV)/schema.graphql && cp $(VENV)/schema.graphql schema.graphql
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
   --no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"
-lock: $(DEV) ## bring the lock files to pyproject.toml; ARGS=--upgrade takes the newest of everything
+lock: $(DEV) ## update the lock files from pyproject.toml; ARGS=--upgrade upgrades all packages
 	$(COMPILE) $(ARGS) --group build -o requirements.lock
 	$(COMPILE) $(ARGS) --group build --group dev -c requirements.lock -o requirements-dev.lock
 
-clean: ## forget what was installed and built; a hub's data stays
+clean: ## remove everything installed and built; a hub's data stays
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov dist build
 	find xzepr tests migrations -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@sh .ci/venv $(VENV) $(PYTHON)
 
-# The project goes in without dependencies: pip refuses an editable install where hashes are required.
+# The project is installed separately: with required hashes, pip rejects editable installs.
 $(RUN): requirements.lock pyproject.toml | $(BIN)/python
-	@echo "installing into $(VENV) …"
+	@echo "installing the hub into $(VENV) …"
 	@$(PIP) $(LOCKED) requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
 
 $(DEV): $(RUN) requirements-dev.lock
-	@echo "installing what tests and checks need …"
+	@echo "installing the packages of tests and checks …"
 	@$(PIP) $(LOCKED) requirements-dev.lock
 	@$(BIN)/python -m pip --disable-pip-version-check check
 	@touch $@
