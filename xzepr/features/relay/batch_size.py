@@ -19,13 +19,16 @@ class AdaptiveBatchSize:
         """Messages to read for the next transaction."""
 
     def succeeded(self, messages: Sequence[Message]) -> None:
-        """Adapts the size after a batch was published: doubles after a small full one, halves after a large one."""
-        size = sum(message.size for message in messages)
-        if size > _TARGET_BYTES:
+        """Adapts the size to a published batch.
+
+        Halves it after more than 8 MiB, and doubles it after a full batch of at most 4 MiB.
+        """
+        total_bytes = sum(message.size for message in messages)
+        if total_bytes > _TARGET_BYTES:
             self.size = max(1, self.size // 2)
         elif messages[-1].position < self._last_suspect:
             return  # the rejected message is still ahead: a larger batch would only be rejected with it
-        elif len(messages) >= self.size and size * 2 <= _TARGET_BYTES:
+        elif len(messages) >= self.size and total_bytes * 2 <= _TARGET_BYTES:
             self.size = min(self.size * 2, self._max_size)
 
     def is_full(self, messages: Sequence[Message]) -> bool:

@@ -54,7 +54,7 @@ async def positions_after(connection: Connection, route: str, position: int) -> 
     return set(await cursor.fetchall())
 
 
-async def next_retry(connection: Connection, route: str, published: int) -> DueRetry | None:
+async def next_retry(connection: Connection, route: str, published_position: int) -> DueRetry | None:
     """Returns the first pending retry at or before the published position; None if there is none."""
     cursor = await connection.cursor(row_factory=class_row(DueRetry)).execute(
         """
@@ -62,7 +62,7 @@ async def next_retry(connection: Connection, route: str, published: int) -> DueR
         WHERE route = %s AND dropped_at IS NULL AND retry_id IS NOT NULL AND position <= %s
         ORDER BY position LIMIT 1
         """,
-        (route, published),
+        (route, published_position),
     )
     return await cursor.fetchone()
 

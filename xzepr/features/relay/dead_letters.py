@@ -48,7 +48,7 @@ class DeadLetter:
 async def page(
     db: Database, actor: Actor, route: str, request: PageRequest, *, dropped: bool = False
 ) -> Page[DeadLetter]:
-    """Returns a route's open or dropped dead letters, newest position first.
+    """Returns a route's dead letters, newest position first: the dropped ones, or all others.
 
     Raises NotFound if the route is unknown. Needs stream:admin.
     """
@@ -60,10 +60,10 @@ async def page(
 
 
 async def retry(db: Database, actor: Actor, route: str, positions: Sequence[int] | None) -> int:
-    """Requests a retry of these positions (dropped ones too), or of all open ones if None. Returns their number.
+    """Requests a retry of these positions (dropped ones too), or of all that are not dropped if None.
 
-    Each is sent once, after the messages that are in Kafka by then. Raises NotFound if the route or a position is
-    unknown; then nothing is retried. Needs stream:admin.
+    Returns their number. Each is sent once, after the messages that are in Kafka by then. Raises NotFound if the route
+    or a position is unknown; then nothing is retried. Needs stream:admin.
     """
     actor.must(Permission.STREAM_ADMIN)
     _check_count(positions)
@@ -74,10 +74,10 @@ async def retry(db: Database, actor: Actor, route: str, positions: Sequence[int]
 
 
 async def drop(db: Database, actor: Actor, route: str, positions: Sequence[int] | None) -> int:
-    """Drops these positions, or all open ones if None, except pending retries. Returns their number.
+    """Drops these positions, or all that wait for a decision if None. Returns their number.
 
-    The stream keeps the messages. Raises NotFound if the route is unknown, or a position is unknown or not open; then
-    nothing is dropped. Needs stream:admin.
+    The stream keeps the messages. Raises NotFound if the route is unknown, or if a position is unknown, already dropped
+    or about to be retried; then nothing is dropped. Needs stream:admin.
     """
     actor.must(Permission.STREAM_ADMIN)
     _check_count(positions)

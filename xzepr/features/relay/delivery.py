@@ -52,9 +52,11 @@ class Delivery:
         """Whether these messages fill the next batch."""
         return self._batch_size.is_full(messages)
 
-    async def send(self, writer: RouteWriter, messages: Sequence[Message], after: Published) -> None:
-        """Publishes a batch without its dead letters. Raises what `RouteWriter.publish` raises."""
-        await self._publish(writer, [message for message in messages if message.position not in self.skipped], after)
+    async def send(self, writer: RouteWriter, messages: Sequence[Message], published: Published) -> None:
+        """Publishes a batch without its dead letters. Raises the errors of `RouteWriter.publish`."""
+        await self._publish(
+            writer, [message for message in messages if message.position not in self.skipped], published
+        )
         self._batch_size.succeeded(messages)
 
     async def retry_dead_letter(
@@ -67,7 +69,7 @@ class Delivery:
         """
         if time.monotonic() < self._next_retry_at:
             return False
-        retry = await leader.run(dead_letter_store.next_retry, leader.route, writer.published_so_far.position)
+        retry = await leader.run(dead_letter_store.next_retry, leader.route, writer.published.position)
         if retry is None:
             self._backoff.reset()
             self._schedule_retry(self._poll_seconds)
@@ -81,7 +83,7 @@ class Delivery:
         self._schedule_retry(self._backoff.next())
         if not last_succeeded:  # the topic may have been fixed, and the message may now fit with its data
             writer.use_limits(await read_limits())
-        await self._publish(writer, [message], replace(writer.published_so_far, retry_id=retry.retry_id), is_retry=True)
+        await self._publish(writer, [message], replace(writer.published, retry_id=retry.retry_id), is_retry=True)
         await leader.run(dead_letter_store.delete_retried, retry.retry_id)
         self._backoff.reset()
         self._next_retry_at, self._last_retry_succeeded = -math.inf, True
@@ -92,11 +94,11 @@ class Delivery:
         self._last_retry_succeeded = False
 
     async def _publish(
-        self, writer: RouteWriter, messages: Sequence[Message], after: Published, *, is_retry: bool = False
+        self, writer: RouteWriter, messages: Sequence[Message], published: Published, *, is_retry: bool = False
     ) -> None:
         self._sent, self._is_retry = messages, is_retry
         try:
-            await writer.publish(messages, after)
+            await writer.publish(messages, published)
         except (RejectedError, CompetingProducerError):
             raise
         except BrokerError:

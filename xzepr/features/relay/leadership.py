@@ -11,12 +11,12 @@ from xzepr.features.relay import store
 from xzepr.features.stream.reader import StreamReader
 from xzepr.infra.db import Connection, Database, StatementError, hang_up_after, translate_errors
 
-_STATEMENT_SECONDS = 10.0  # a database that does not answer for this long is down
+_STATEMENT_TIMEOUT_SECONDS = 10.0  # a database that does not answer for this long is down
 # The database ends the session of a leader that sends nothing for this long: its process is frozen, or its host or
 # network is gone. That process may still believe that it leads; Kafka fences it.
 _IDLE_SECONDS = 10.0
 _KEEP_ALIVE_SECONDS = 2.5
-_CLOSE_SECONDS = 1.0  # how long closing the connection may take
+_CLOSE_TIMEOUT_SECONDS = 1.0  # how long closing the connection may take
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def leadership(db: Database, route: str) -> AsyncGenerator["Leadership"]:
-    """Opens a connection that can acquire the lead of a route.
+    """Opens a connection that can acquire the leadership of a route.
 
-    The end of the block closes the connection and gives up the lead. Inside the block, a lost connection raises
-    Unavailable; the lead is then lost, too.
+    The end of the block closes the connection and gives up the leadership. Inside the block, a lost connection raises
+    Unavailable; the leadership is then lost, too.
     """
     async with translate_errors():
         connection = await db.connect("relay", idle_seconds=_IDLE_SECONDS)
@@ -38,7 +38,7 @@ async def leadership(db: Database, route: str) -> AsyncGenerator["Leadership"]:
         finally:
             keep_alive.cancel()
             try:
-                with hang_up_after(connection, _CLOSE_SECONDS):
+                with hang_up_after(connection, _CLOSE_TIMEOUT_SECONDS):
                     await asyncio.gather(keep_alive, return_exceptions=True)
             finally:
                 await connection.close()
@@ -55,14 +55,14 @@ async def _keep_alive(leader: "Leadership") -> None:
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """The lead of a route, held by one connection. Everything that only the leader may do runs through it."""
+    """The leadership of a route, held by one connection, which runs every statement that only the leader may run."""
 
     _connection: Connection
     route: str
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection, and with it the lead, is lost."""
+        """Whether the connection, and with it the leadership, is lost."""
         return self._connection.closed
 
     async def try_acquire(self) -> bool:
@@ -70,19 +70,19 @@ class Leadership:
         return await self.run(store.try_acquire_lead, self.route)
 
     async def check(self) -> None:
-        """Raises Unavailable if the lead is lost."""
+        """Raises Unavailable if the leadership is lost."""
         await self.run(store.check)
 
     async def run(
         self, statement: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs a store's statement over the leader's connection. Raises Unavailable if the database does not answer."""
-        with hang_up_after(self._connection, _STATEMENT_SECONDS):
+        with hang_up_after(self._connection, _STATEMENT_TIMEOUT_SECONDS):
             return await statement(self._connection, *args, **kwargs)
 
     async def read(
         self, query: Callable[Concatenate[StreamReader, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Queries the stream over the leader's connection: `await leader.read(StreamReader.head)`."""
-        with hang_up_after(self._connection, _STATEMENT_SECONDS):
+        with hang_up_after(self._connection, _STATEMENT_TIMEOUT_SECONDS):
             return await query(StreamReader(self._connection), *args, **kwargs)

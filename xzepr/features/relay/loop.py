@@ -1,8 +1,8 @@
-"""The relay: the loop that publishes the stream to Kafka, exactly once for consumers that read committed.
+"""The relay: the loop that publishes the stream to Kafka, exactly once for consumers in `read_committed` mode.
 
 Each transaction also writes the published position to a compacted topic, as Kafka Connect does (KIP-618). A new leader
-first fences its predecessor, which decides the predecessor's last transaction, and only then reads that position. The
-leader is the process that holds a lock in the database; fencing covers one that lost this lock without noticing.
+first fences its predecessor, whose last transaction is then committed or aborted, and only then reads that position.
+The leader is the process that holds a lock in the database; fencing stops one that lost this lock without noticing.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from xzepr.settings import KafkaSettings
 _RECHECK_SECONDS = 10.0  # how often a stopped relay checks whether the cause is fixed
 _PROBE_SECONDS = 5.0  # how often an idle relay checks that brokers respond
 _MAX_REJECTED = 100  # dead letters in a row; after that, the topic is at fault and not the messages
-_MAX_READ = 200  # messages of one read: with payloads of 512 KiB, up to 100 MiB, however small earlier ones were
+_MAX_READ = 200  # messages of one read, up to 100 MiB: the next messages may be larger than earlier ones
 _STABLE_LEAD_SECONDS = 60.0  # a relay that led for this long had no competing relay
 _PAUSE_SECONDS = (0.2, 10.0)  # between tries: the first pause and the longest
 _log = structlog.stdlib.get_logger(__name__)
@@ -90,7 +90,7 @@ class Relay:
             self._set_status(RelayState.STANDBY, "kafka.enabled is off: this process never relays")
             await asyncio.Event().wait()
         if not self._route.settings.brokers:
-            self._set_status(RelayState.WAITING_FOR_BROKERS, "kafka.brokers is not set: history follows once it is")
+            self._set_status(RelayState.WAITING_FOR_BROKERS, "kafka.brokers is not set: set it to publish all history")
             await asyncio.Event().wait()
         if self._guarantee:
             _log.warning("relay.guarantee", route=self._route.name, detail=self._guarantee)
@@ -121,7 +121,7 @@ class Relay:
             await asyncio.sleep(self._poll_seconds)
 
     async def _lead(self, leader: Leadership) -> None:
-        """Relays until the lead is lost, or another relay takes over."""
+        """Relays until the leadership is lost, or another relay takes over."""
         await self._save_status(leader, RelayState.WAITING_FOR_BROKERS, "connecting")
         self.status = replace(self.status, leads=True)
         backoff = Backoff(*_PAUSE_SECONDS, jitter=0.5)
@@ -180,7 +180,7 @@ class Relay:
 
         Raises RelayStopped if there is none, or if Kafka and the database disagree.
         """
-        published = writer.published
+        published = writer.published_or_none
         if published is not None and published.retry_id is not None:
             await leader.run(dead_letter_store.delete_retried, published.retry_id)
         if row.resume_id is not None and row.resume_after is not None:
@@ -195,7 +195,7 @@ class Relay:
         else:
             await self._verify_stream(leader, published)
             await writer.verify_offsets(published)
-        published = writer.published_so_far
+        published = writer.published
         self._delivery.skipped = await leader.run(dead_letter_store.positions_after, leader.route, published.position)
         self.status = replace(self.status, position=published.position)
         await self._save_published(leader, published)
@@ -224,7 +224,7 @@ class Relay:
     async def _publish_next(self, leader: Leadership, writer: RouteWriter) -> None:
         """Publishes the next batch, or waits until there may be one."""
         retried = await self._delivery.retry_dead_letter(leader, writer, lambda: self._reload_limits(leader))
-        published = writer.published_so_far
+        published = writer.published
         messages = await self._read_batch(leader, published.cursor)
         if not messages:
             if not retried:
@@ -236,7 +236,7 @@ class Relay:
         self._brokers_answered_at = time.monotonic()
         self.status = replace(self.status, position=last.position)
         if not published.position or time.monotonic() - self._saved_at > self._poll_seconds:
-            await self._save_published(leader, writer.published_so_far)
+            await self._save_published(leader, writer.published)
 
     async def _read_batch(self, leader: Leadership, after: Cursor) -> Sequence[Message]:
         """Reads the next batch, in chunks, because its messages may be larger than those of earlier batches."""
@@ -249,7 +249,7 @@ class Relay:
         return messages
 
     async def _idle(self, leader: Leadership, writer: RouteWriter, published: Published) -> None:
-        """Checks the database, the lead and the brokers while there is nothing to publish; then waits for messages."""
+        """Checks database, leadership and brokers while there is nothing to publish, then waits for messages."""
         await self._verify_stream(leader, published)
         await (leader.check() if self._saved == published else self._save_published(leader, published))
         if time.monotonic() - self._brokers_answered_at > _PROBE_SECONDS:
@@ -260,7 +260,7 @@ class Relay:
     async def _wait_for_messages(self, position: int) -> None:
         """Waits until there may be messages after a position.
 
-        Waits `poll_seconds` if there repeatedly were none: the feed may not know yet that the database was restored.
+        After repeated empty reads, waits `poll_seconds`: the feed may not know yet that the database was restored.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(self._poll_seconds):

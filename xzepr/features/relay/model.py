@@ -10,6 +10,7 @@ import orjson
 from xzepr.features.stream.model import Cursor
 
 LEADER_SILENT_SECONDS = 10.0  # a process that has not reported for longer counts as ended
+AT_LEAST_ONCE = "kafka.transactions is off: delivery is at least once, and a crash may duplicate messages"
 
 
 class RelayState(StrEnum):
@@ -20,7 +21,7 @@ class RelayState(StrEnum):
     FOLLOWING = "following"
     """This process relays."""
     STANDBY = "standby"
-    """Another process relays, this process must not, or the database is down."""
+    """Another process relays, this process is not allowed to (kafka.enabled is off), or the database is down."""
     STOPPED = "stopped"
     """An operator has to fix the cause or choose where to resume."""
 
@@ -108,14 +109,11 @@ class RelayStopped(Exception):
 
 
 def everything_rejected(route: str, count: int, reason: str) -> RelayStopped:
-    """Too many messages in a row were rejected: the topic is at fault, not the messages."""
+    """Returns the error for `count` rejected messages in a row: the topic is at fault, not the messages."""
     return RelayStopped(
         f"{route}: the brokers rejected {count} messages in a row, the last because {reason}: fix the topic's "
         "configuration, and the relay resumes by itself; then `xzepr stream retry --all` sends the dead letters"
     )
-
-
-AT_LEAST_ONCE = "kafka.transactions is off: delivery is at least once, and a crash may duplicate messages"
 
 
 def split_brain(route: str) -> str:
@@ -127,7 +125,7 @@ def split_brain(route: str) -> str:
 
 
 def position_lost(route: str, recorded_position: int) -> RelayStopped:
-    """The route was published, but Kafka has no state of it."""
+    """Returns the error for a route that was published, but has no state in Kafka."""
     return RelayStopped(
         f"{route} was published up to position {recorded_position}, but these brokers have no record of it: their data "
         "was lost, or kafka.brokers names other brokers than before, or they no longer let the relay see its topics.",
@@ -136,7 +134,7 @@ def position_lost(route: str, recorded_position: int) -> RelayStopped:
 
 
 def partition_truncated(route: str, position: int, partition: int, offset: int) -> RelayStopped:
-    """A partition of the topic ends before an offset at which this route had published a message."""
+    """Returns the error for a partition that ends before an offset at which the route had published a message."""
     return RelayStopped(
         f"{route} was published up to position {position}, but partition {partition} of the topic ends before offset "
         f"{offset}, which it had reached: the topic was deleted and recreated, or brokers lost its newest messages.",
@@ -145,7 +143,7 @@ def partition_truncated(route: str, position: int, partition: int, offset: int) 
 
 
 def state_unreadable(route: str, recorded_position: int, cause: str) -> RelayStopped:
-    """The state topic has a value under the route's key that is not a relay's state."""
+    """Returns the error for a value under the route's key in the state topic that is not a relay's state."""
     return RelayStopped(
         f"{route} was published up to position {recorded_position} or further, but its state in the state topic cannot "
         f"be read ({cause}): it was written by something else, or by a newer version of XZepr.",
@@ -156,9 +154,9 @@ def state_unreadable(route: str, recorded_position: int, cause: str) -> RelaySto
 def stream_diverged(
     route: str, published: Published, head: int, stream_id: str | None, recorded_position: int
 ) -> RelayStopped:
-    """Kafka has messages of this hub that its database does not have.
+    """Returns the error for messages of this hub that are in Kafka, but not in its database.
 
-    `stream_id` is the id in the database at the published position, None if there is no message. `recorded_position`
+    `stream_id` is the id in the database at the published position; None if there is no message. `recorded_position`
     is the published position that the database recorded. It was restored with the messages, so Kafka and the database
     agree up to there.
     """
@@ -174,7 +172,7 @@ def stream_diverged(
 
 
 def messages_removed(route: str, position: int) -> RelayStopped:
-    """The stream no longer has the message with which the relay has to continue."""
+    """Returns the error for a stream that no longer has the message with which the relay has to continue."""
     return RelayStopped(
         f"{route}: the relay has to continue with position {position}, and the database no longer has it: the old end "
         "of the stream was removed.",

@@ -30,7 +30,7 @@ class TopicLimits:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route publishes the whole stream to one topic, as CloudEvents."""
+    """A destination of the relay: one topic that receives the whole stream, as CloudEvents."""
 
     settings: KafkaSettings
     hub_id: str
@@ -58,7 +58,7 @@ class Route:
 
     @property
     def transactional_id(self) -> str | None:
-        """Kafka lets only one producer use this id at a time. None if transactions are off."""
+        """The id that Kafka lets only one producer use at a time; None if transactions are off."""
         if not self.settings.transactions:
             return None
         return f"xzepr-relay-{self.hub_id}-{self.name}"
@@ -98,7 +98,7 @@ class Route:
                 "another topic in kafka.state_topic"
             )
 
-    async def prepare(self, published: int) -> TopicLimits:
+    async def prepare(self, published_position: int) -> TopicLimits:
         """Creates missing topics, and returns the limits of the route's topic.
 
         `published` is the published position. Raises RelayStopped if it is not 0 and a topic is missing, TopicError if
@@ -109,8 +109,8 @@ class Route:
             topics = await client.find(list(specs))
             self.check_state_topic(topics)
             missing = [spec for name, spec in specs.items() if name not in topics]
-            if missing and published:
-                raise position_lost(self.name, published)
+            if missing and published_position:
+                raise position_lost(self.name, published_position)
             for spec in missing:
                 topics[spec.name] = await client.create(spec)
         topic = topics[self.settings.topic]
@@ -144,16 +144,16 @@ class RouteWriter:
         self._route = route
         self._producer = producer
         self._limits = limits
-        self.published = published
-        """The route's state; None while Kafka has no readable state of this route."""
+        self.published_or_none = published
+        """The route's state; None if Kafka had no readable state, until the relay has found its position."""
         self.state_error = state_error
         """Why the state in Kafka cannot be read; empty if there is none or it can be read."""
 
     @classmethod
     async def open(cls, route: Route, limits: TopicLimits, open_producer: OpenProducer) -> Self:
-        """Fences earlier producers, then reads the state that they left. In the other order, it could be stale.
+        """Fences earlier producers, then reads the state that they left. In the other order, the state could be stale.
 
-        Without transactions it may be stale, and some messages are then duplicated. Raises BrokerError.
+        Without transactions the state may be stale, and some messages are then duplicated. Raises BrokerError.
         """
         producer = await open_producer(route.cluster, route.transactional_id, limits.max_bytes)
         try:
@@ -168,28 +168,30 @@ class RouteWriter:
         return cls(route, producer, limits, published=published)
 
     @property
-    def published_so_far(self) -> Published:
+    def published(self) -> Published:
         """The route's state, once the relay has found its position."""
-        assert self.published is not None, "the relay has found its position"
-        return self.published
+        assert self.published_or_none is not None, "the relay has found its position"
+        return self.published_or_none
 
     async def verify_offsets(self, published: Published) -> None:
         """Raises RelayStopped if the topic ends before the published offsets.
 
         The topic was then recreated, or lost its newest messages. Brokers recreate topics by themselves if they create
-        topics on demand.
+        topics on demand. Otherwise replaces the published offsets with those at which the partitions end now.
         """
         ends = await end_offsets(self._route.cluster, self._route.settings.topic, self._limits.partitions)
         for partition, offset in published.offsets.items():
             if ends.get(partition, 0) <= offset:
                 raise partition_truncated(self._route.name, published.position, partition, offset)
-        self.published = replace(published, offsets={partition: end - 1 for partition, end in ends.items() if end})
+        self.published_or_none = replace(
+            published, offsets={partition: end - 1 for partition, end in ends.items() if end}
+        )
 
     async def start_after(self, origin: Origin) -> None:
         """Starts a route that was never published, with the oldest message of the stream."""
-        self.published = Published(origin.position, origin.id)
-        if origin.position:  # Kafka has it before the database does, or Kafka would seem to have lost its data
-            await self.publish((), self.published)
+        self.published_or_none = Published(origin.position, origin.id)
+        if origin.position:  # Kafka gets it before the database: in the other order, a crash would look like lost data
+            await self.publish((), self.published_or_none)
 
     def use_limits(self, limits: TopicLimits) -> None:
         """Applies new limits of the topic from now on."""
@@ -210,14 +212,14 @@ class RouteWriter:
                 raise TopicError(f"{error}: its limits are too small or too strict for the relay's position") from error
             raise
         except MessagesLostError as error:
-            position = published.position if self.published is None else self.published.position
+            position = published.position if self.published_or_none is None else self.published_or_none.position
             raise (
                 partition_truncated(self._route.name, position, error.partition, error.offset)
                 if error.topic == topic
                 else position_lost(self._route.name, position)
             ) from error
         await self._producer.commit()
-        self.published = self._with_offsets(published)
+        self.published_or_none = self._with_offsets(published)
 
     async def _send(self, messages: Sequence[Message], published: Published) -> None:
         await self._producer.begin()

@@ -46,8 +46,8 @@ class RouteLag:
     """Messages that were rejected and not dropped."""
 
 
-# A process that waits for brokers without leading has none configured, so its route does not count. If the oldest
-# message is not the first one, it is the mark that retention left, and a new route begins after it.
+# A process that waits for brokers without leading has no brokers configured, so its route does not count. If the oldest
+# message is not at position 1, it is the mark that retention left, and a new route begins after it.
 _ROUTE_POSITIONS: LiteralString = """
     WITH live_processes AS (
         SELECT * FROM processes WHERE seen_at > clock_timestamp() - %(seconds)s::float * interval '1 second'
@@ -79,7 +79,7 @@ async def try_acquire_lead(connection: Connection, route: str) -> bool:
 
 
 async def check(connection: Connection) -> None:
-    """Raises an error if the connection, and with it the lead, is lost."""
+    """Raises an error if the connection, and with it the leadership, is lost."""
     await connection.execute("SELECT 1")
 
 
@@ -174,7 +174,7 @@ async def save_published(connection: Connection, route: str, position: int, id: 
 
 
 async def request_resume(connection: Connection, route: str, resume_id: str, after: int, by: str) -> bool:
-    """Stores a resume instruction if the route is stopped. Returns whether it is."""
+    """Stores a resume instruction for a stopped route. Returns False if the route is not stopped."""
     cursor = await connection.execute(
         """
         UPDATE relay_routes SET resume_id = %s, resume_after = %s, resume_by = %s
