@@ -45,7 +45,7 @@ async def test_hash_matches_only_its_password(passwords: Passwords) -> None:
     assert not await passwords.verify(first, "Secret")
     assert not await passwords.verify(first, "")
     assert not await passwords.verify_dummy("secret")
-    assert passwords.verified == 4
+    assert passwords.verifications == 4
 
 
 async def test_unicode_forms_of_password_are_equal(passwords: Passwords) -> None:
@@ -82,7 +82,7 @@ async def test_dummy_hash_uses_same_parameters() -> None:
 
 async def test_full_hash_queue_raises_overloaded() -> None:
     hasher = HeldHasher()
-    passwords = Passwords(hasher, threads=1, waiting=2)
+    passwords = Passwords(hasher, threads=1, max_waiting=2)
     hashed = hasher.hash("secret")
     calls = [asyncio.create_task(passwords.verify(hashed, "secret")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -90,7 +90,7 @@ async def test_full_hash_queue_raises_overloaded() -> None:
         with pytest.raises(Overloaded) as error:
             await call
         assert error.value.retry_after == 1
-    assert passwords.verified == 3
+    assert passwords.verifications == 3
     hasher.released.set()
     assert await asyncio.gather(*calls) == [True, True, True]
     assert await passwords.verify(hashed, "secret")
@@ -99,7 +99,7 @@ async def test_full_hash_queue_raises_overloaded() -> None:
 
 async def test_cancelled_caller_keeps_slot_until_hash_ends() -> None:
     hasher = HeldHasher()
-    passwords = Passwords(hasher, threads=1, waiting=0)
+    passwords = Passwords(hasher, threads=1, max_waiting=0)
     hashed = hasher.hash("secret")
     call = asyncio.create_task(passwords.verify(hashed, "secret"))
     await asyncio.sleep(0)
@@ -221,7 +221,7 @@ def pem_of(key: Any, encryption: serialization.KeySerializationEncryption | None
         (None, "xzepr keys init"),
         (b"", "no private key"),
         (b"-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----\n", "no private key"),
-        (pem_of(ec.generate_private_key(ec.SECP256R1())), "no RSA key"),
+        (pem_of(ec.generate_private_key(ec.SECP256R1())), "not an RSA key"),
         (pem_of(rsa.generate_private_key(65537, 1024)), "2048 bits"),
         (pem_of(ec.generate_private_key(ec.SECP256R1()), serialization.BestAvailableEncryption(b"x")), "passphrase"),
     ],
@@ -238,7 +238,7 @@ def test_unusable_key_stops_start(tmp_path: Path, content: bytes | None, message
 def test_mismatched_key_pair_stops_start(tmp_path: Path) -> None:
     create_key_pair(tmp_path / "a", tmp_path / "a.pub")
     create_key_pair(tmp_path / "b", tmp_path / "b.pub")
-    with pytest.raises(CannotStart, match="not the public half"):
+    with pytest.raises(CannotStart, match="not the public key of"):
         load_keys(tmp_path / "a", tmp_path / "b.pub")
     for public in (tmp_path / "missing", tmp_path, tmp_path / "a"):
         with pytest.raises(CannotStart):

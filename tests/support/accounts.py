@@ -46,7 +46,7 @@ def tokens(*, issuer: str = ISSUER, audience: str = AUDIENCE, minutes: float = 1
 def quick_passwords(*, threads: int = 2, waiting: int = 64) -> Passwords:
     """Returns Argon2id passwords of minimal cost. The caller closes them."""
     hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    return Passwords(hasher, threads=threads, waiting=waiting)
+    return Passwords(hasher, threads=threads, max_waiting=waiting)
 
 
 class HeldHasher(PasswordHasher):

@@ -100,7 +100,7 @@ async def test_failed_logins_are_indistinguishable(server: Server) -> None:
         with pytest.raises(InvalidCredentials) as error:
             await server.auth.login(name, password)
         error_messages.append(error.value.message)
-        assert server.passwords.verified == number
+        assert server.passwords.verifications == number
     assert len(set(error_messages)) == 1
     assert server.logins.outcomes == ["invalid"] * len(logins)
     assert await attempts(server) == [(True,)] * len(logins)
@@ -110,7 +110,7 @@ async def test_failed_logins_are_indistinguishable(server: Server) -> None:
 async def test_ten_of_twenty_concurrent_guesses_are_hashed(server: Server) -> None:
     await server.user("sam")
     assert await outcomes(server, "sam", "a wrong password", 20) == ["InvalidCredentials"] * 10 + ["RateLimited"] * 10
-    assert server.passwords.verified == 10
+    assert server.passwords.verifications == 10
 
 
 async def test_login_limit_is_shared_by_servers(server: Server, other_server: Server) -> None:
@@ -119,7 +119,7 @@ async def test_login_limit_is_shared_by_servers(server: Server, other_server: Se
         *(outcomes(each, name, "a wrong password", 10) for each in (server, other_server) for name in ("sam", "SAM"))
     )
     assert [name for result in results for name in result].count("InvalidCredentials") == 10
-    assert server.passwords.verified + other_server.passwords.verified == 10
+    assert server.passwords.verifications + other_server.passwords.verifications == 10
 
 
 async def test_ten_failures_block_correct_password_for_a_minute(
@@ -128,13 +128,13 @@ async def test_ten_failures_block_correct_password_for_a_minute(
     await server.user("sam")
     await server.user("kim")
     await outcomes(server, "sam", "a wrong password", 10)
-    hashed = server.passwords.verified
+    hashed = server.passwords.verifications
     for each in (server, server, other_server):
         with pytest.raises(RateLimited) as error:
             await each.auth.login("sam", PASSWORD)
         assert error.value.retry_after is not None
         assert 50 < error.value.retry_after <= 60
-    assert (server.passwords.verified, other_server.passwords.verified) == (hashed, 0)
+    assert (server.passwords.verifications, other_server.passwords.verifications) == (hashed, 0)
     assert server.logins.outcomes[-1] == "limited"
     assert (await server.auth.login("kim", PASSWORD)).user.username == "kim"
     await age_attempts(server, 61)
@@ -147,7 +147,7 @@ async def test_login_limit_follows_the_setting(database_url: str) -> None:
     async with open_server(database_url, login_failures_per_minute=3) as strict:
         await strict.user("sam")
         assert await outcomes(strict, "sam", "a wrong password", 5) == ["InvalidCredentials"] * 3 + ["RateLimited"] * 2
-        assert strict.passwords.verified == 3
+        assert strict.passwords.verifications == 3
 
 
 @pytest.mark.usefixtures("long_slot_wait")
@@ -174,7 +174,7 @@ async def test_login_of_crashed_server_counts_as_failed(server: Server) -> None:
         await server.auth.login("sam", PASSWORD)
     assert error.value.retry_after is not None
     assert 20 < error.value.retry_after <= 29
-    assert server.passwords.verified == 0
+    assert server.passwords.verifications == 0
 
 
 async def test_clock_set_back_does_not_lock_users_out(server: Server) -> None:
@@ -212,7 +212,7 @@ async def test_old_login_attempts_are_deleted(server: Server) -> None:
 
 async def test_overload_is_not_counted_as_failed_login(database_url: str) -> None:
     hasher = HeldHasher()
-    async with open_server(database_url, Passwords(hasher, threads=1, waiting=0)) as server:
+    async with open_server(database_url, Passwords(hasher, threads=1, max_waiting=0)) as server:
         await server.user("sam")
         calls = [asyncio.create_task(server.auth.login("sam", PASSWORD)) for _ in range(5)]
         async with asyncio.timeout(10):

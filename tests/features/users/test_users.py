@@ -87,7 +87,7 @@ async def test_invalid_user_is_rejected(server: Server, new: NewUser, field: str
     with pytest.raises(InvalidInput) as error:
         await server.users.create(ADMIN, new)
     assert [violation.field for violation in error.value.violations] == [field]
-    assert server.passwords.verified == 0
+    assert server.passwords.verifications == 0
     assert await count_users(server) == 0
 
 
