@@ -1,4 +1,4 @@
-"""Pauses between tries that grow from one to the next."""
+"""Exponential back-off for repeated attempts."""
 
 import asyncio
 import random

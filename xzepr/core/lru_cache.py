@@ -26,7 +26,7 @@ class LRUCache(Generic[K, V]):
         return len(self._entries)
 
     def __contains__(self, key: K) -> bool:
-        """Returns whether there is an entry, without using it."""
+        """Returns whether there is an entry, which does not count as a use."""
         return key in self._entries
 
     def get(self, key: K) -> V | None:

@@ -1,4 +1,4 @@
-"""A cache of values that are looked up, each for a short time."""
+"""A cache of looked-up values for a short time, and a read that is repeated once."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ V = TypeVar("V")
 A = TypeVar("A")
 R = TypeVar("R")
 
-_READ_SECONDS = 2.5  # somewhat longer than a database connection may be silent
+_READ_TIMEOUT_SECONDS = 2.5  # somewhat longer than a database connection may be silent
 
 
 class TTLCache(Generic[K, V]):
@@ -65,7 +65,7 @@ class RepeatedRead(Generic[A, R]):
     cancelled: cancelling a statement also needs a response.
     """
 
-    def __init__(self, read: Callable[[A], Awaitable[R]], *, timeout_seconds: float = _READ_SECONDS) -> None:
+    def __init__(self, read: Callable[[A], Awaitable[R]], *, timeout_seconds: float = _READ_TIMEOUT_SECONDS) -> None:
         self._read = read
         self._timeout_seconds = timeout_seconds
         self._reads: set[asyncio.Future[R]] = set()
