@@ -94,7 +94,7 @@ class Database:
         self._url = conninfo_of(url)
         self._settings = settings
         self._name = name
-        self._last_used: dict[int, float] = {}  # by the process id of the connection's server process
+        self._last_used: dict[int, float] = {}  # monotonic time by backend process id
         self._replaced_at = 0.0
         self._replacements = set[asyncio.Task[None]]()
         self._pool = self._new_pool("pool", settings.min_connections, settings.max_connections)
@@ -270,7 +270,7 @@ class _Pool(AsyncConnectionPool[Connection]):
 
 @contextmanager
 def hang_up_after(connection: Connection, seconds: float) -> Generator[None]:
-    """Shuts the connection's socket after `seconds`, so that anything waiting on it fails; a context manager.
+    """Shuts the connection's socket if the block takes longer than `seconds`, so that anything waiting on it fails.
 
     Without it, a wait on a silent connection may last for hours. Cancelling a statement does not help: the
     cancellation also waits for a response.
