@@ -175,7 +175,7 @@ async def test_history_read_retries_on_another_connection(database_url: str):
     async with silent_proxy(database_url) as (url, net):
         db = Database(url, DatabaseSettings(), name="test")
         await db.open()
-        history = HistoryReader(db, read_seconds=0.5)
+        history = HistoryReader(db, read_timeout_seconds=0.5)
         first = Cursor.of(1, stored[0].id)
         assert await history.read(first) == (stored[1], True)
         assert net.silence("xzepr test bulk") == 1

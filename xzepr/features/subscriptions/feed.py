@@ -2,7 +2,7 @@
 
 Subscribers pull. Each holds a position and requests the message after it: from the ring, which holds the newest
 messages and is indexed by position, or else from the history reader, which reads the database for all subscribers. A
-slow subscriber costs neither memory nor messages and delays no one (see `docs/adr/0005-subscribers-pull.md` and
+slow subscriber takes no memory, loses no messages and delays no other (see `docs/adr/0005-subscribers-pull.md` and
 `0027-fair-scheduling-of-catch-up-subscribers.md`).
 """
 
@@ -23,11 +23,13 @@ from xzepr.features.subscriptions.ring import Ring
 from xzepr.features.subscriptions.scheduler import FairScheduler, Subscriber, Subscribers
 from xzepr.infra.db import Connection, Database, hang_up_after, translate_errors
 
-_MAX_MESSAGES = 200  # of one read
-_FIRST_MESSAGES = 100
-_READ_BYTES = 8 * 1024 * 1024  # target size of one read; the first read of large messages may get 200 of 512 KiB
-_STATEMENT_SECONDS = 3.0  # for one statement of the feed, before it opens another connection
-_WAIT_SECONDS = 8.0  # for a subscriber that waits for a read: enough for a silent connection and its replacement
+_MAX_BATCH_SIZE = 200  # messages of one read
+_INITIAL_BATCH_SIZE = 100  # messages
+_TARGET_BYTES = 8 * 1024 * 1024  # target size of one read; the first read of large messages may get 200 of 512 KiB
+_STATEMENT_TIMEOUT_SECONDS = 3.0  # for one statement of the feed, before it opens another connection
+_WAIT_TIMEOUT_SECONDS = (
+    8.0  # for a subscriber that waits for a read: enough for a silent connection and its replacement
+)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0  # before a lost connection is opened again
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Feed:
         self._poll_seconds = poll_seconds
         self._ring = Ring(ring_size)
         self._origin_position = 0  # messages up to here were removed by retention
-        self._batch_size = _FIRST_MESSAGES
+        self._batch_size = _INITIAL_BATCH_SIZE
         self._head: Head | None = None
         self._new_head: asyncio.Future[None] | None = None
         self._history = HistoryReader(db)
@@ -52,16 +54,16 @@ class Feed:
         self._checked_at = -math.inf
         self._checks_started = 0
         self._checks_done = 0  # number of the last check that has ended
-        self._checks_wanted = 0
+        self._checks_requested = 0  # number of the last check for which a caller waits
         self._check_done: asyncio.Future[None] | None = None
-        self._idle: asyncio.Timeout | None = None
+        self._listen_timeout: asyncio.Timeout | None = None
         self.generation = 0
         """Counts how often the stream turned out to be another one, because its database was restored. Cursors of an
         earlier generation have to be verified."""
         self.on_messages: list[Callable[[Sequence[Message]], None]] = []
         """Called with each batch of new messages, from any process."""
         self.on_reset: list[Callable[[], None]] = []
-        """Called when the generation changes; caches of what messages said must be emptied."""
+        """Called when the generation changes; caches of values from messages must be emptied."""
 
     @property
     def head(self) -> Head:
@@ -101,8 +103,8 @@ class Feed:
                 return self._ring.at(cursor.position + 1)
             if (message := self._history.cached(cursor)) is not None:
                 return message
-            message, has_read = await self._read_history(cursor)
-            if has_read or message is None:
+            message, started_read = await self._read_history(cursor)
+            if started_read or message is None:
                 time_slice.restart()  # the time passed in the database
                 return message
             # Otherwise all subscribers that waited for this read would run in the same round of the loop.
@@ -110,7 +112,7 @@ class Feed:
 
     async def _read_history(self, cursor: Cursor) -> tuple[Message | None, bool]:
         try:
-            async with asyncio.timeout(_WAIT_SECONDS):
+            async with asyncio.timeout(_WAIT_TIMEOUT_SECONDS):
                 return await self._history.read(cursor)
         except TimeoutError:  # the read continues, and its messages are cached
             raise Unavailable("the database does not answer", retry_after=1) from None
@@ -126,11 +128,11 @@ class Feed:
         removed before this process read them. Concurrent callers share one check. Raises Unavailable.
         """
         check = self._checks_started + 1
-        self._checks_wanted = max(self._checks_wanted, check)
-        if self._idle is not None and not self._idle.expired():
-            self._idle.reschedule(0)
+        self._checks_requested = max(self._checks_requested, check)
+        if self._listen_timeout is not None and not self._listen_timeout.expired():
+            self._listen_timeout.reschedule(0)
         try:
-            async with asyncio.timeout(_WAIT_SECONDS):
+            async with asyncio.timeout(_WAIT_TIMEOUT_SECONDS):
                 while self._checks_done < check:
                     if self._check_done is None or self._check_done.done():
                         self._check_done = asyncio.get_running_loop().create_future()
@@ -164,7 +166,7 @@ class Feed:
             try:
                 connection = await self._db.connect("feed")
                 async with connection, translate_errors():
-                    with hang_up_after(connection, _STATEMENT_SECONDS):
+                    with hang_up_after(connection, _STATEMENT_TIMEOUT_SECONDS):
                         reader = StreamReader(connection)
                         await reader.listen()
                         await self._open(reader)
@@ -185,28 +187,28 @@ class Feed:
     async def _follow(self, reader: StreamReader) -> None:
         # Reads use the connection that listens: the next check notices if it is silent, and requests cannot take it.
         while True:
-            if self._checks_wanted > self._checks_done or time.monotonic() - self._checked_at >= self._poll_seconds:
-                await self._check_history(reader)
+            if self._checks_requested > self._checks_done or time.monotonic() - self._checked_at >= self._poll_seconds:
+                await self._check_head(reader)
             else:
                 await self._read(reader)
-            if self._checks_wanted <= self._checks_done:
+            if self._checks_requested <= self._checks_done:
                 await self._listen(reader.connection)
 
     async def _listen(self, connection: Connection) -> None:
         """Waits for a notification or a requested check, at most `poll_seconds`."""
         try:
-            async with asyncio.timeout(self._poll_seconds) as self._idle:
+            async with asyncio.timeout(self._poll_seconds) as self._listen_timeout:
                 async for _ in connection.notifies(stop_after=1):
                     pass
         except TimeoutError:
             return
         finally:
-            self._idle = None
+            self._listen_timeout = None
 
-    async def _check_history(self, reader: StreamReader) -> None:
+    async def _check_head(self, reader: StreamReader) -> None:
         self._checks_started += 1
         check, head = self._checks_started, self.head
-        with hang_up_after(reader.connection, _STATEMENT_SECONDS):
+        with hang_up_after(reader.connection, _STATEMENT_TIMEOUT_SECONDS):
             try:
                 await reader.verify(head.cursor)
             except CursorExpired:
@@ -244,10 +246,10 @@ class Feed:
             if not is_full:
                 break
             size = sum(message.size for message in messages)
-            self._batch_size = max(1, min(_MAX_MESSAGES, self._batch_size * _READ_BYTES // size))
+            self._batch_size = max(1, min(_MAX_BATCH_SIZE, self._batch_size * _TARGET_BYTES // size))
 
     async def _read_batch(self, reader: StreamReader) -> Sequence[Message]:
-        with hang_up_after(reader.connection, _STATEMENT_SECONDS):
+        with hang_up_after(reader.connection, _STATEMENT_TIMEOUT_SECONDS):
             return await reader.after_cursor(self.head.cursor, self._batch_size)
 
     def accept_committed(self, tx: WriteTransaction) -> None:
@@ -256,7 +258,7 @@ class Feed:
         Otherwise the feed reads them like those of other processes.
         """
         head, first = self._head, tx.messages[0].position
-        if head is not None and first == head.position + 1 and tx.follows in (head.id, None):
+        if head is not None and first == head.position + 1 and tx.previous_id in (head.id, None):
             self._advance(tx.messages)
 
     def _advance(self, messages: Sequence[Message]) -> None:

@@ -15,7 +15,7 @@ from xzepr.infra.db import BULK_CONNECTIONS, ConnectionLost, Database, hang_up_a
 _BATCH_MESSAGES = 50
 _CACHE_BYTES = 16 * 1024 * 1024
 _OVERHEAD_BYTES = 512  # of one cached message, about
-_READ_SECONDS = 5.0  # a silent connection must not keep its slot for longer
+_READ_TIMEOUT_SECONDS = 5.0  # a silent connection must not keep its slot for longer
 
 
 class HistoryReader:
@@ -25,10 +25,12 @@ class HistoryReader:
     stalled one holds only the message that it is sending.
     """
 
-    def __init__(self, db: Database, *, max_bytes: int = _CACHE_BYTES, read_seconds: float = _READ_SECONDS) -> None:
+    def __init__(
+        self, db: Database, *, max_bytes: int = _CACHE_BYTES, read_timeout_seconds: float = _READ_TIMEOUT_SECONDS
+    ) -> None:
         self._db = db
         self._max_bytes = max_bytes
-        self._read_seconds = read_seconds
+        self._read_timeout_seconds = read_timeout_seconds
         self._slots = asyncio.Semaphore(BULK_CONNECTIONS)
         self._next: dict[Cursor, Message] = {}
         self._batches = deque[Sequence[tuple[Cursor, Message]]]()
@@ -45,9 +47,9 @@ class HistoryReader:
 
         The message is None if the stream does not hold the cursor or ends there. Raises Unavailable.
         """
-        first = cursor not in self._reads
+        started_read = cursor not in self._reads
         messages = await self._reads.run(cursor, partial(self._read, cursor))
-        return (messages[0] if messages else None), first
+        return (messages[0] if messages else None), started_read
 
     def clear(self) -> None:
         """Drops everything, because the stream has a new generation."""
@@ -57,7 +59,7 @@ class HistoryReader:
         self._generation += 1
 
     async def _read(self, cursor: Cursor) -> Sequence[Message]:
-        limit = _BATCH_MESSAGES - cursor.position % _BATCH_MESSAGES  # nearby subscribers come to read the same batches
+        limit = _BATCH_MESSAGES - cursor.position % _BATCH_MESSAGES  # nearby subscribers will share batches
         async with self._slots:
             generation = self._generation
             try:
@@ -70,7 +72,7 @@ class HistoryReader:
 
     async def _after(self, cursor: Cursor, limit: int) -> Sequence[Message]:
         async with self._db.read_bulk() as connection:
-            with hang_up_after(connection, self._read_seconds):
+            with hang_up_after(connection, self._read_timeout_seconds):
                 return await StreamReader(connection).after_cursor(cursor, limit)
 
     def _cache(self, cursor: Cursor, messages: Sequence[Message]) -> None:

@@ -36,7 +36,7 @@ class TimeSlice:
         self.restart()
 
     def is_used_up(self) -> bool:
-        """Returns whether the subscriber has to yield. Never true before a slice was used once."""
+        """Returns whether the subscriber has to yield. The first call after `granted(unused=True)` returns False."""
         if self._unused:
             self._unused = False
             return False
@@ -63,7 +63,7 @@ class TimeSlice:
 class _RunQueue:
     """Subscribers of one kind that wait for a slice, first come first served.
 
-    The number released in one round adapts so that they fill it: sending one message takes a twentieth of a round,
+    The number released in one round adapts so that they fill the round: sending one message takes a twentieth of it,
     catching up takes all of it.
     """
 
@@ -105,7 +105,7 @@ class FairScheduler:
 
     @contextmanager
     def request_in_flight(self) -> Generator[None]:
-        """Gives the loop to requests first while the block runs."""
+        """Gives requests priority over subscribers while the block runs."""
         self._in_flight += 1
         try:
             yield

@@ -15,7 +15,7 @@ from xzepr.features.stream.service import Stream
 from xzepr.features.subscriptions.feed import Feed
 from xzepr.features.subscriptions.scheduler import Subscriber
 
-_RETRY_SECONDS = 0.1  # after a message was missing that the feed may not know to be lost
+_RETRY_SECONDS = 0.1  # before a missing message is read again: the feed may not have noticed a restore yet
 _UNAVAILABLE_SECONDS = 1.0  # between attempts while the database is down
 
 
@@ -30,7 +30,7 @@ async def follow(
     Raises StreamDiverged if `after` is not a cursor of this stream, and CursorExpired if retention removed messages
     that the subscriber had not read. While the database is down a new subscriber gets Unavailable; a running one waits.
     """
-    actor.must_be_known()
+    actor.require_authenticated()
     rules.check_filter(filter)
     filter = replace(filter, kinds=rules.readable(actor, filter.kinds))
     await feed.started()
@@ -75,7 +75,7 @@ class Subscription:
     async def next(self, seen: Cursor) -> tuple[Message | None, float]:
         """Returns the message after `seen`, or None and the seconds to wait before the next attempt.
 
-        Zero seconds mean: wait for new messages. Raises StreamDiverged or CursorExpired.
+        With 0 seconds, the caller waits for a new message instead. Raises StreamDiverged or CursorExpired.
         """
         feed = self._feed
         try:
@@ -92,11 +92,14 @@ class Subscription:
         self._generation = generation
         return None, pause
 
-    async def wait(self, position: int, pause: float, seconds: float) -> None:
-        """Waits for the pause, or without one for messages after `position`; at most `seconds`."""
+    async def wait(self, position: int, pause: float, timeout_seconds: float) -> None:
+        """Sleeps for `pause` seconds, or if that is 0, waits for a message after `position`.
+
+        Returns after `timeout_seconds` at the latest.
+        """
         if pause:
-            await asyncio.sleep(max(0.0, min(pause, seconds)))
+            await asyncio.sleep(max(0.0, min(pause, timeout_seconds)))
         elif self._feed.generation == self._generation:
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(seconds, 0.0)):
+                async with asyncio.timeout(max(timeout_seconds, 0.0)):
                     await self._feed.wait_until_after(position, self._subscriber)
