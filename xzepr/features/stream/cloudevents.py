@@ -95,7 +95,7 @@ def _data(message: Message) -> dict[str, Any]:
 
 
 def _event(event: Event, *, with_payload: bool) -> dict[str, Any]:
-    """Returns the event, with its payload in `event.recorded` only."""
+    """Returns the fields of an event. Only `event.recorded` has the payload."""
     fields: dict[str, Any] = {
         "id": event.id,
         "position": event.position,

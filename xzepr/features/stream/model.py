@@ -1,4 +1,4 @@
-"""The nouns of the stream: messages with their events, cursors, and filters."""
+"""The stream's model: messages with their events, cursors and filters."""
 
 import re
 from dataclasses import dataclass, field

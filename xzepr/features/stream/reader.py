@@ -1,4 +1,4 @@
-"""Reads the stream over one open connection."""
+"""The queries of the stream."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from xzepr.infra.db import Connection
 
 @dataclass(frozen=True, slots=True)
 class StreamReader:
-    """Answers questions about the stream. Its owner opens and closes the connection and sets time limits."""
+    """Queries over one open connection. The caller opens and closes the connection, and sets time limits."""
 
     connection: Connection
 
@@ -54,7 +54,7 @@ class StreamReader:
     async def verify(self, cursor: Cursor) -> None:
         """Checks that the stream continues after a cursor.
 
-        Raises StreamDiverged if the stream has another message at the cursor's position, and CursorExpired if
+        Raises StreamDiverged if the stream has another message or none at the cursor's position, and CursorExpired if
         retention has removed messages after it.
         """
         id = await store.id_at(self.connection, cursor.position)

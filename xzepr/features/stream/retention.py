@@ -17,7 +17,7 @@ from xzepr.infra.db import Connection, Database
 
 _BATCH_MESSAGES = 2_000  # of one transaction, which takes about ten milliseconds
 _PAUSE_SECONDS = 0.01
-_ROUND_SECONDS = 20.0  # the next round continues
+_ROUND_SECONDS = 20.0  # of one call; the next one continues
 _log = structlog.stdlib.get_logger(__name__)
 
 

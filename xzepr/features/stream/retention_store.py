@@ -14,10 +14,13 @@ _RETENTION_LOCK = 0x787A_6570_7202
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The last positions that may be removed, each for one reason; None if that reason sets no limit."""
+    """The positions up to which retention may advance, each for one reason; None if that reason sets no limit.
+
+    The message at the position itself stays, as the mark of where the stream starts.
+    """
 
     newest: int | None
-    """The newest message, which always stays as the mark that new positions follow."""
+    """The newest message, which new positions follow."""
     published: int | None
     """Every message up to here is in Kafka, on every route that counts."""
     dead_letter: int | None
@@ -47,7 +50,7 @@ async def try_lock(connection: Connection) -> bool:
 
 
 async def bounds(connection: Connection, route: str | None, age: timedelta) -> Bounds:
-    """Returns which messages may be removed.
+    """Returns the bounds of the messages that may be removed.
 
     The configured route counts even before it has started. A route that is no longer configured counts until its relay
     has been silent for as long as messages are kept.

@@ -14,7 +14,7 @@ from xzepr.features.stream.model import Cursor, Event, Head, Message, StreamFilt
 from xzepr.features.stream.reader import StreamReader
 from xzepr.infra.db import Connection, Database, hang_up_after
 
-_VERIFY_SECONDS = 3.0  # for a statement that reads two rows; longer means a silent connection
+_VERIFY_TIMEOUT_SECONDS = 3.0  # for a statement that reads two rows; longer means a silent connection
 
 
 class WriteTransaction:
@@ -104,7 +104,7 @@ class Stream:
         Their servers find out the outcome of a COMMIT as after a lost connection.
         """
         async with self.db.read() as connection:
-            return await store.end_stuck_writers(connection, self.db.transaction_seconds)
+            return await store.end_stuck_writers(connection, self.db.max_transaction_seconds)
 
     def publish_locally(self, tx: WriteTransaction) -> None:
         """Passes committed messages to this process's listeners. Other processes are woken by NOTIFY."""
@@ -140,7 +140,7 @@ class Stream:
     async def verify(self, cursor: Cursor) -> None:
         """Checks that the stream continues after a cursor; raises as `StreamReader.verify` does."""
         async with self.reader() as reader:
-            with hang_up_after(reader.connection, _VERIFY_SECONDS):
+            with hang_up_after(reader.connection, _VERIFY_TIMEOUT_SECONDS):
                 await reader.verify(cursor)
 
     async def make_partitions(self, size: int) -> None:
@@ -161,7 +161,7 @@ class Stream:
         The page has the messages that the actor may read and the filter accepts, oldest first. The cursor is also past
         the messages that were left out. Raises as `verify` does.
         """
-        actor.must_be_known()
+        actor.require_authenticated()
         PageRequest(first)
         rules.check_filter(filter)
         kinds = rules.readable(actor, filter.kinds)

@@ -16,7 +16,7 @@ from xzepr.infra.db import Connection
 
 _WRITER_LOCK = 0x787A_6570_7201  # key of the advisory lock that admits one writer at a time ("xzepr", 1)
 
-CHANNEL = "xzepr_stream"
+CHANNEL = "xzepr_stream"  # of NOTIFY
 
 _SELECT_MESSAGES: LiteralString = (
     """
@@ -63,7 +63,7 @@ async def end_stuck_writers(connection: Connection, seconds: float) -> int:
 
 
 async def tip(connection: Connection) -> AsyncCursor[Tip]:
-    """Reads the newest position and the time of the next message. The caller holds the writer lock."""
+    """Selects the newest position and the time of the next message. The caller holds the writer lock."""
     return await connection.cursor(row_factory=class_row(Tip)).execute(
         """
         SELECT coalesce(max(newest.position), 0) AS position, max(newest.id) AS id,
@@ -177,9 +177,12 @@ async def after(connection: Connection, position: int, limit: int) -> list[Messa
     return await cursor.fetchall()
 
 
-async def after_cursor(connection: Connection, position: int, tail: str, limit: int) -> list[Message]:
-    """Returns up to `limit` messages after a position; empty unless the id of the message there (0: of the hub) ends
-    with `tail`. One statement, so that no restored backup can come between the two questions."""
+async def after_cursor(connection: Connection, position: int, id_suffix: str, limit: int) -> list[Message]:
+    """Returns up to `limit` messages after a position; empty unless the message there has the id suffix.
+
+    At position 0, the suffix is that of the hub's id. One statement checks the suffix and reads, so that no backup can
+    be restored in between.
+    """
     cursor = await connection.cursor(row_factory=args_row(_message)).execute(
         _SELECT_MESSAGES
         + """
@@ -187,11 +190,11 @@ async def after_cursor(connection: Connection, position: int, tail: str, limit: 
           AND (SELECT right(id, 8) FROM messages WHERE position = %(position)s
                UNION ALL SELECT right(id, 8) FROM hub WHERE %(position)s::bigint = 0
                                                         AND coalesce((SELECT min(position) FROM messages), 1) = 1
-              ) = %(tail)s
+              ) = %(id_suffix)s
         ORDER BY m.position
         LIMIT %(limit)s
         """,
-        {"position": position, "tail": tail, "limit": limit},
+        {"position": position, "id_suffix": id_suffix, "limit": limit},
     )
     return await cursor.fetchall()
 
