@@ -87,10 +87,10 @@ async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
                 await hub.process.report(
                     hub.db,
                     role,
-                    feed=hub.feed.head.position,
-                    slowest=hub.feed.subscribers.slowest,
+                    feed_position=hub.feed.head.position,
+                    slowest_position=hub.feed.subscribers.slowest,
                     relay=_relay(hub),
-                    queue=queue(),
+                    recorder_queue=queue(),
                 )
             hub.metrics.set_queue_size(queue())
             _update_metrics(hub)

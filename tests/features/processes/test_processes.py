@@ -54,7 +54,9 @@ async def report(
     relay: RelayStatus | None = IDLE,
 ) -> ThisProcess:
     """Writes the process's status and returns the process."""
-    await process.report(db, processes.SERVE, feed=feed, slowest=slowest, relay=relay, queue=0)
+    await process.report(
+        db, processes.SERVE, feed_position=feed, slowest_position=slowest, relay=relay, recorder_queue=0
+    )
     return process
 
 

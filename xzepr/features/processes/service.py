@@ -103,13 +103,20 @@ class ThisProcess:
         self._started_at = time.monotonic()
 
     async def report(
-        self, db: Database, role: str, *, feed: int | None, slowest: int | None, relay: RelayStatus | None, queue: int
+        self,
+        db: Database,
+        role: str,
+        *,
+        feed_position: int | None,
+        slowest_position: int | None,
+        relay: RelayStatus | None,
+        recorder_queue: int,
     ) -> None:
         """Writes a report of this process to the database and refreshes `lags`.
 
-        `feed` and `slowest` (subscriber) are positions, None if there is none. `relay` is None if this process neither
-        relays nor has brokers. Raises Problem or TimeoutError if the database does not accept the report within 5
-        seconds; nothing depends on a single report.
+        `slowest_position` is that of the slowest subscriber, None if there is none. `relay` is None if this process
+        neither relays nor has brokers. Raises Problem or TimeoutError if the database does not accept the report within
+        5 seconds; nothing depends on a single report.
         """
         async with asyncio.timeout(_REPORT_TIMEOUT_SECONDS), db.read() as connection:
             clients = self.clients()
@@ -120,8 +127,8 @@ class ThisProcess:
                 role=role,
                 version=__version__,
                 up_seconds=time.monotonic() - self._started_at,  # measured now, after waiting for a connection
-                feed_position=feed,
-                slowest_position=slowest,
+                feed_position=feed_position,
+                slowest_position=slowest_position,
                 relay_route=relay and relay.route,
                 relay_state=relay and relay.state.value,
                 relay_leads=relay is not None and relay.leads,
@@ -129,7 +136,7 @@ class ThisProcess:
                 websockets=clients.websockets,
                 event_streams=clients.event_streams,
                 subscriptions=clients.subscriptions,
-                recorder_queue=queue,
+                recorder_queue=recorder_queue,
             )
             row = await process_store.save_report(connection, report)
             lags = await routes.lags(connection)
@@ -155,7 +162,7 @@ async def statuses(db: Database, actor: Actor) -> list[ProcessStatus]:
 
 
 async def remove_silent(db: Database) -> None:
-    """Removes the reports of processes that ended without doing so themselves."""
+    """Removes the reports of processes that ended without removing their own."""
     async with db.read() as connection:
         await process_store.remove_silent(connection, _REMOVE_AFTER_SECONDS)
 

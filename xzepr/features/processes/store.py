@@ -1,4 +1,4 @@
-"""SQL of the table of processes, to which each reports its status."""
+"""SQL of the table of processes, in which each process reports its status."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
