@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from xzepr.cli import assemble
 from xzepr.settings import Settings, load
-from xzepr.settings.keys import keys
+from xzepr.settings.registry import keys
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()

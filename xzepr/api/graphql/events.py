@@ -12,8 +12,8 @@ from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
 from xzepr.core.errors import NotFound
-from xzepr.core.paging import NOTHING
-from xzepr.core.text import must_be_askable
+from xzepr.core.paging import EMPTY_PAGE
+from xzepr.core.text import check_queryable
 from xzepr.features.events.model import EventFilter
 from xzepr.features.groups import model as groups
 from xzepr.features.groups.rules import unit_of
@@ -99,7 +99,7 @@ class Unit:
     ) -> ConnectionData[stream.Event]:
         request = page_request(first, after)
         page = await info.context.loaders.events_of_unit.load((root.id, request))
-        return to_connection(page or NOTHING, lambda event: event.position, request)
+        return to_connection(page or EMPTY_PAGE, lambda event: event.position, request)
 
     @strawberry.field(
         graphql_type=list[GateType] | None,
@@ -123,7 +123,7 @@ class UnitInput:
 
     def unit(self) -> groups.Unit:
         """Returns the unit. Raises InvalidInput if a string is not valid in any unit."""
-        must_be_askable({field.name: getattr(self, field.name) for field in fields(self)})
+        check_queryable({field.name: getattr(self, field.name) for field in fields(self)})
         return groups.Unit(self.name, self.version, self.release, self.platform_id, self.package)
 
 

@@ -12,7 +12,7 @@ from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, t
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
-from xzepr.core.paging import NOTHING
+from xzepr.core.paging import EMPTY_PAGE
 from xzepr.features.groups.model import Group
 from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange, ReceiverFilter
 from xzepr.features.stream import model as stream
@@ -66,7 +66,7 @@ class EventReceiver:
     ) -> ConnectionData[stream.Event]:
         request = page_request(first, after)
         page = await info.context.loaders.events_of_receiver.load((root.id, request))
-        return to_connection(page or NOTHING, lambda event: event.position, request)
+        return to_connection(page or EMPTY_PAGE, lambda event: event.position, request)
 
 
 @strawberry.input(description="Every field that is set must be equal; null matches anything.")
