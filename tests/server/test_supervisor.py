@@ -37,11 +37,19 @@ def spawning(script: str, started: list[float]) -> Spawn:
     return spawn
 
 
-def workers(count: int, folder: Path, spawn: Spawn, drain_seconds: float = 5) -> Workers:
-    def config(number: int) -> WorkerConfig:
-        return WorkerConfig(number, Settings(), "postgresql://u:secret@h/d", key_pair(), -1, folder)
+def config_of(number: int, folder: Path) -> WorkerConfig:
+    return WorkerConfig(
+        worker=number,
+        settings=Settings(),
+        database_url="postgresql://u:secret@h/d",
+        keys=key_pair(),
+        listener_fd=7,
+        metrics_folder=folder,
+    )
 
-    return Workers(count, config, drain_seconds, spawn)
+
+def workers(count: int, folder: Path, spawn: Spawn, drain_seconds: float = 5) -> Workers:
+    return Workers(count, lambda number: config_of(number, folder), drain_seconds, spawn)
 
 
 async def test_failing_worker_restarts_at_growing_intervals(tmp_path: Path, listener: socket.socket) -> None:
@@ -104,7 +112,7 @@ async def test_second_signal_kills_workers_at_once(tmp_path: Path, listener: soc
 
 async def test_worker_config_arrives_complete(tmp_path: Path) -> None:
     parent, child = socket.socketpair()
-    config = WorkerConfig(2, Settings(), "postgresql://u:secret@h/d", key_pair(), 7, tmp_path)
+    config = config_of(2, tmp_path)
     with parent, child:
         parent.sendall(config.pickled())
         assert receive_config(child) == config

@@ -25,7 +25,7 @@ _LISTEN_BACKLOG = 2048
 _TICK_SECONDS = 0.02
 _IDLE_SECONDS = 1.0  # an idle connection stays open this long, for a request that is on its way
 _FLUSH_SECONDS = 3.0  # for a WebSocket client to read the close frame
-_AFTER_CLIENTS_SECONDS = 5.0  # for relay, traces and database after the clients; at most a quarter of the time to stop
+_AFTER_CLIENTS_SECONDS = 5.0  # for relay, traces and database after the clients; at most a quarter of the shutdown
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -41,10 +41,10 @@ async def serve_single_process(settings: Settings) -> None:
                 await serve_hub(signals, hub, listener, lambda: startup.print_banner(settings, listener))
 
 
-async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_listening: Callable[[], None]) -> None:
+async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serves an open hub on a bound socket until a signal stops it and its clients have their responses.
 
-    `on_listening` is called once the socket accepts connections.
+    `on_ready` is called once the socket accepts connections.
     """
     settings, drain = hub.settings, Drain()
     app = create_app(hub, drain)
@@ -64,10 +64,11 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
         ws_per_message_deflate=False,
         backlog=_LISTEN_BACKLOG,
     )
-    server = _DrainingServer(config, drain, on_listening)
-    seconds = settings.server.shutdown_timeout_seconds
-    seconds -= min(_AFTER_CLIENTS_SECONDS, seconds / 4)
-    signals.running(lambda: server.stop(seconds), server.stop_waiting)
+    server = _DrainingServer(config, drain, on_ready)
+    shutdown_seconds = settings.server.shutdown_timeout_seconds
+    drain_seconds = shutdown_seconds - min(_AFTER_CLIENTS_SECONDS, shutdown_seconds / 4)
+    signals.running(lambda: server.stop(drain_seconds), server.stop_waiting)
+    # Collections skip the objects of the start-up, which live as long as the process.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -92,9 +93,9 @@ def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers, which would end the process before the database has stopped."""
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._on_listening = on_listening
+        self._on_ready = on_ready
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -102,17 +103,19 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts to listen and reports it."""
+        """Starts to listen, then calls `on_ready`."""
         await super().startup(sockets)
-        self._on_listening()
+        self._on_ready()
 
 
 class _DrainingServer(Server):
-    """A server that cuts nothing when it stops. uvicorn closes WebSockets and idle connections at once, and waits for
-    the slowest client."""
+    """A server that lets requests finish when it stops, until a deadline.
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, on_listening: Callable[[], None]) -> None:
-        super().__init__(config, on_listening)
+    uvicorn would close WebSockets and idle connections at once, and wait for the slowest client.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, on_ready: Callable[[], None]) -> None:
+        super().__init__(config, on_ready)
         self._drain = drain
         self._deadline = 0.0
 
@@ -123,7 +126,7 @@ class _DrainingServer(Server):
         self.should_exit = True
 
     def stop_waiting(self) -> None:
-        """Ends the shutdown now and drops the clients that are left."""
+        """Makes the shutdown drop the clients that are left, and end now."""
         self.force_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -139,13 +142,13 @@ class _DrainingServer(Server):
             self._close_idle(loop.time() - started)
             await asyncio.sleep(_TICK_SECONDS)
 
-    def _close_idle(self, waited: float) -> None:
+    def _close_idle(self, waited_seconds: float) -> None:
         """Closes connections on which nothing runs, after a grace period."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, WebSocketProtocol):
-                if connection.close_sent and waited >= _FLUSH_SECONDS:
+                if connection.close_sent and waited_seconds >= _FLUSH_SECONDS:
                     connection.transport.abort()
-            elif waited >= _IDLE_SECONDS:
+            elif waited_seconds >= _IDLE_SECONDS:
                 connection.shutdown()
 
     async def _drop_clients(self) -> None:

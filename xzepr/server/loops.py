@@ -34,12 +34,12 @@ async def relay_loops(core: Core) -> AsyncGenerator[None]:
         yield
 
 
-def _loops(core: Core, role: str, queue: Callable[[], int]) -> dict[str, Callable[[], Awaitable[None]]]:
+def _loops(core: Core, role: str, queue_length: Callable[[], int]) -> dict[str, Callable[[], Awaitable[None]]]:
     return {
         "feed": core.feed.run,
         "relay": core.relay.run,
         "housekeeping": lambda: _run_housekeeping(core),
-        "status report": lambda: _report(core, role, queue),
+        "status report": lambda: _report_status(core, role, queue_length),
     }
 
 
@@ -66,54 +66,54 @@ async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(1)
 
 
-async def _run_housekeeping(hub: Core) -> None:
+async def _run_housekeeping(core: Core) -> None:
     while True:
-        await hub.stream.make_partitions(hub.settings.stream.partition_size)
-        await hub.events.delete_old_keys()
-        await hub.retention.enforce()
-        await remove_silent(hub.db)
+        await core.stream.make_partitions(core.settings.stream.partition_size)
+        await core.events.delete_old_keys()
+        await core.retention.enforce()
+        await remove_silent(core.db)
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
-async def _report(hub: Core, role: str, queue: Callable[[], int]) -> None:
+async def _report_status(core: Core, role: str, queue_length: Callable[[], int]) -> None:
     """Reports this process's status to the database and the lags to the metrics, once a second.
 
-    Nothing depends on it: while the database is down, the last figures stay.
+    Nothing depends on these reports: while the database is down, the last figures stay.
     """
-    await hub.feed.started()
+    await core.feed.started()
     try:
         while True:
             with suppress(Problem, TimeoutError):
-                await hub.process.report(
-                    hub.db,
+                await core.process.report(
+                    core.db,
                     role,
-                    feed_position=hub.feed.head.position,
-                    slowest_position=hub.feed.subscribers.slowest,
-                    relay=_relay(hub),
-                    recorder_queue=queue(),
+                    feed_position=core.feed.head.position,
+                    slowest_position=core.feed.subscribers.slowest,
+                    relay=_relay_status(core),
+                    recorder_queue=queue_length(),
                 )
-            hub.metrics.set_queue_size(queue())
-            _update_metrics(hub)
+            core.metrics.set_queue_size(queue_length())
+            _update_metrics(core)
             await asyncio.sleep(_REPORT_SECONDS)
     finally:
         with suppress(Problem, TimeoutError):
-            await hub.process.remove_report(hub.db)
+            await core.process.remove_report(core.db)
 
 
-def _relay(hub: Core) -> RelayStatus | None:
+def _relay_status(core: Core) -> RelayStatus | None:
     """Returns the relay's status; None in a process that neither relays nor has brokers configured."""
-    kafka = hub.settings.kafka
-    return hub.relay.status if kafka.enabled or kafka.brokers else None
+    kafka = core.settings.kafka
+    return core.relay.status if kafka.enabled or kafka.brokers else None
 
 
-def _update_metrics(hub: Core) -> None:
-    metrics, lags, relay, clients = hub.metrics, hub.process.lags, hub.relay.status, hub.process.clients()
+def _update_metrics(core: Core) -> None:
+    metrics, lags, relay, clients = core.metrics, core.process.lags, core.relay.status, core.process.clients()
     metrics.set_connections("websocket", clients.websockets)
     metrics.set_connections("sse", clients.event_streams)
     metrics.set_feed_lag(*_lag_of(lags.feed))
     metrics.set_subscriber_lag(*_lag_of(lags.slowest_subscriber))
     metrics.set_relay_state(relay.route, relay.state)
-    if lags.relay is not None and hub.settings.kafka.brokers:
+    if lags.relay is not None and core.settings.kafka.brokers:
         metrics.set_relay_lag(relay.route, *_lag_of(lags.relay))
         metrics.set_dead_letters(relay.route, lags.dead_letters)
 

@@ -16,23 +16,23 @@ _log = structlog.stdlib.get_logger(__name__)
 class StopSignals:
     """Turns signals into an orderly stop.
 
-    Until `running` the first signal cancels the block of `handled`. After it the first signal sets `first`, and every
-    later one sets `second`, which means "wait for no one". With a time limit the process ends `seconds` after the first
-    signal, with exit code 0, whatever is stuck.
+    The first signal sets `first`, and every later one sets `second`, which means "wait for no client". Before `running`
+    is called, the first signal also cancels the block of `handled`. With a time limit, the process ends that long after
+    the first signal, with exit code 0, whatever is stuck.
     """
 
-    def __init__(self, seconds: float | None = None) -> None:
-        """`seconds`: time limit for the stop; None leaves it to the caller."""
+    def __init__(self, timeout_seconds: float | None = None) -> None:
+        """`timeout_seconds` limits the stop; None sets no limit."""
         self.first = asyncio.Event()
         self.second = asyncio.Event()
-        self._seconds = seconds
+        self._timeout_seconds = timeout_seconds
         self._is_running = False
         self._on_first: Callable[[], None] = _nothing
         self._on_second: Callable[[], None] = _nothing
         self._deadline = _Deadline()
 
     def running(self, on_first: Callable[[], None] | None = None, on_second: Callable[[], None] | None = None) -> None:
-        """From now on signals set the events and call these functions, instead of cancelling."""
+        """Makes signals call these functions from now on, instead of cancelling the block."""
         self._is_running = True
         self._on_first, self._on_second = on_first or _nothing, on_second or _nothing
 
@@ -60,8 +60,8 @@ class StopSignals:
             self._on_second()
             return
         self.first.set()
-        if self._seconds is not None:
-            self._deadline.start(self._seconds)
+        if self._timeout_seconds is not None:
+            self._deadline.start(self._timeout_seconds)
         if self._is_running:
             self._on_first()
         else:

@@ -91,7 +91,7 @@ async def ensure_admin(users: Users, settings: Settings) -> None:
     """Creates the first administrator. A generated password is shown on a terminal, else written to a file."""
     auth, path = settings.auth, settings.data_dir / "admin-password"
 
-    def keep(password: str) -> None:
+    def save(password: str) -> None:
         if sys.stdout.isatty():
             print_line(
                 f"First start: log in as {auth.admin_username!r} with the password {password} (it is shown only now)"
@@ -103,7 +103,7 @@ async def ensure_admin(users: Users, settings: Settings) -> None:
 
     password = auth.admin_password
     await users.ensure_admin(
-        auth.admin_username, None if password is None else password.get_secret_value(), save_password=keep
+        auth.admin_username, None if password is None else password.get_secret_value(), save_password=save
     )
 
 

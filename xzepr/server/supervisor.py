@@ -34,7 +34,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
 _STABLE_SECONDS = 60.0  # a worker that lived for longer did not end because of its start
 _CLOSE_SECONDS = 10.0  # for a worker to close after it has drained
-_FORCED_CLOSE_SECONDS = 3.0  # the same after the second signal
+_FORCED_CLOSE_SECONDS = 3.0  # for a worker to close after the second signal
 _MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - mkdtemp creates a private folder in it
 Spawn = Callable[[socket.socket, int], Awaitable[asyncio.subprocess.Process]]
 _log = structlog.stdlib.get_logger(__name__)
@@ -48,10 +48,17 @@ async def supervise(settings: Settings) -> None:
         keys = startup.signing_keys_of(settings)
         with startup.startup_errors():
             await _ensure_admin(settings, url)
-        with _metrics_folder() as metrics:
+        with _metrics_folder() as metrics_folder:
 
             def config_of(worker: int) -> WorkerConfig:
-                return WorkerConfig(worker, settings, url, keys, listener.fileno(), metrics)
+                return WorkerConfig(
+                    worker=worker,
+                    settings=settings,
+                    database_url=url,
+                    keys=keys,
+                    listener_fd=listener.fileno(),
+                    metrics_folder=metrics_folder,
+                )
 
             workers = Workers(settings.server.workers, config_of, settings.server.shutdown_timeout_seconds)
             signals.running()
@@ -136,8 +143,8 @@ class Workers:
                 return
             if not self._all_ready.is_set():
                 raise CannotStart(f"worker {number} of {self._count} ended while starting ({_describe_exit(code)})")
-            lived = time.monotonic() - began
-            if lived > _STABLE_SECONDS:
+            lived_seconds = time.monotonic() - began
+            if lived_seconds > _STABLE_SECONDS:
                 backoff.reset()
             pause = backoff.next()
             _log.error(
@@ -145,7 +152,7 @@ class Workers:
                 worker=number,
                 pid=pid,
                 how=_describe_exit(code),
-                after_seconds=round(lived, 1),
+                after_seconds=round(lived_seconds, 1),
                 again_in_seconds=pause,
             )
             with suppress(TimeoutError):
@@ -160,21 +167,21 @@ class Workers:
         with parent_end:
             parent_end.setblocking(False)
             with child_end:
-                process = await self._spawn(child_end, config.listener)
+                process = await self._spawn(child_end, config.listener_fd)
             self._running[number] = process
             try:
-                if self._is_stopping.is_set():  # the signal was sent before this one ran
+                if self._is_stopping.is_set():  # the other workers got the signal before this one ran
                     process.terminate()
                 await self._configure(number, parent_end, config)
                 return process.pid, await process.wait()
             finally:
                 del self._running[number]
-                remove_worker_gauges(config.metrics, number)
+                remove_worker_gauges(config.metrics_folder, number)
 
     async def _configure(self, number: int, channel: socket.socket, config: WorkerConfig) -> None:
         """Sends a worker its configuration; returns once it accepts connections or has ended."""
         loop = asyncio.get_running_loop()
-        with suppress(OSError):  # it has ended; its exit code says more
+        with suppress(OSError):  # the worker has ended; its exit code is reported
             await loop.sock_sendall(channel, config.pickled())
             if await loop.sock_recv(channel, 1) == READY:
                 _log.info("worker.answers", worker=number, pid=self._running[number].pid)
@@ -188,8 +195,8 @@ class Workers:
         self._signal(signal.SIGTERM)
         all_ended = asyncio.create_task(asyncio.wait(keepers))
         second_signal = asyncio.create_task(signals.second.wait())
-        drained = self._drain_seconds + _CLOSE_SECONDS
-        await asyncio.wait({all_ended, second_signal}, timeout=drained, return_when=asyncio.FIRST_COMPLETED)
+        drain_timeout = self._drain_seconds + _CLOSE_SECONDS
+        await asyncio.wait({all_ended, second_signal}, timeout=drain_timeout, return_when=asyncio.FIRST_COMPLETED)
         second_signal.cancel()
         if not all_ended.done():
             self._signal(signal.SIGTERM)

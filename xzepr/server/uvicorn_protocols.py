@@ -90,7 +90,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         Closing with unread input resets the connection, and the client may then lose the code.
         """
         closing = self.conn.close_sent
-        assert closing is not None, "a parser that fails has written why"
+        assert closing is not None, "a parser that fails sends a close frame"
         self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self._failed = self.close_sent = True

@@ -29,15 +29,15 @@ _log = structlog.stdlib.get_logger(__name__)
 
 async def run_work_process(settings: Settings) -> None:
     """Relays until a signal stops it, beside the servers of the hub."""
-    port, named = settings.work.port, settings.database.url
+    port, database_url = settings.work.port, settings.database.url
     listener = None if port is None else startup.listen(settings.server.host, port)
     async with StopSignals(settings.server.shutdown_timeout_seconds).handled():
-        if named is None:
+        if database_url is None:
             await _work_beside_embedded(settings, listener)
         else:
-            await asyncio.to_thread(startup.ensure_schema, named.get_secret_value(), embedded=False)
+            await asyncio.to_thread(startup.ensure_schema, database_url.get_secret_value(), embedded=False)
             with startup.startup_errors():
-                async with _working(settings, named.get_secret_value(), listener):
+                async with _working(settings, database_url.get_secret_value(), listener):
                     await asyncio.Event().wait()
 
 
@@ -48,7 +48,7 @@ async def _work_beside_embedded(settings: Settings, listener: socket.socket | No
         try:
             async with _working(settings, url, listener):
                 await _wait_until_moved(settings.data_dir, url)
-        except Unavailable as problem:  # it stopped right after it was found
+        except Unavailable as problem:  # the database stopped right after it was found
             _log.warning("work.interrupted", error=problem.message)
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -90,8 +90,8 @@ async def _working(settings: Settings, url: str, listener: socket.socket | None)
 
 
 @asynccontextmanager
-async def _health_server(core: Core, listener: socket.socket, on_listening: Callable[[], None]) -> AsyncGenerator[None]:
-    """Serves health and metrics on a bound socket and closes it; `on_listening` is called once it accepts."""
+async def _health_server(core: Core, listener: socket.socket, on_ready: Callable[[], None]) -> AsyncGenerator[None]:
+    """Serves health and metrics on a bound socket; `on_ready` is called once it accepts connections."""
     config = uvicorn.Config(
         create_work_app(core),
         lifespan="off",
@@ -101,7 +101,7 @@ async def _health_server(core: Core, listener: socket.socket, on_listening: Call
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    server = Server(config, on_listening)
+    server = Server(config, on_ready)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield

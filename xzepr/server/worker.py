@@ -26,7 +26,7 @@ from xzepr.server.worker_config import READY, WorkerConfig, receive_config
 
 
 def main() -> None:
-    """Serves as the supervisor configures it, until the supervisor stops it or ends."""
+    """Serves with the supervisor's configuration, until the supervisor stops this process or ends."""
     channel = _channel()
     try:
         config = receive_config(channel)
@@ -52,8 +52,8 @@ def _channel() -> socket.socket:
 async def _serve(config: WorkerConfig, channel: socket.socket) -> None:
     settings = config.settings
     signals = StopSignals(settings.server.shutdown_timeout_seconds)
-    listener = socket.socket(fileno=config.listener)
-    metrics = Metrics.shared(__version__, config.metrics, config.worker)
+    listener = socket.socket(fileno=config.listener_fd)
+    metrics = Metrics.shared(__version__, config.metrics_folder, config.worker)
     async with signals.handled(), _stopped_with_supervisor(config, channel):
         with startup_errors():
             async with Hub.open(settings, config.database_url, config.keys, metrics) as hub, serving_loops(hub, WORKER):
@@ -81,7 +81,7 @@ async def _stopped_with_supervisor(config: WorkerConfig, channel: socket.socket)
     finally:
         loop.remove_reader(channel)
         if supervisor_ended.is_set():  # the supervisor would have removed it
-            shutil.rmtree(config.metrics, ignore_errors=True)
+            shutil.rmtree(config.metrics_folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

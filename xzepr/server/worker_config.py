@@ -1,4 +1,4 @@
-"""The configuration that a supervisor sends to a worker, through a pipe: any user can read a command line."""
+"""The configuration that a supervisor sends to a worker: through a socket, because any user can read a command line."""
 
 import pickle
 import socket
@@ -12,18 +12,18 @@ from xzepr.settings import Settings
 READY = b"+"  # a worker sends it once it accepts connections
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """Everything a worker needs. It reads no settings itself, so that all workers have the same."""
+    """The complete configuration of a worker, which reads no settings itself, so that all workers have equal ones."""
 
     worker: int
-    """Its number, from 1. A worker that replaces another one has the same number."""
+    """The number of the worker, from 1. A worker that replaces another one gets its number."""
     settings: Settings
     database_url: str = field(repr=False)
     keys: KeyPair
-    listener: int
+    listener_fd: int
     """File descriptor of the bound socket that all workers share."""
-    metrics: Path
+    metrics_folder: Path
     """Folder of the metrics that all workers share."""
 
     def pickled(self) -> bytes:
