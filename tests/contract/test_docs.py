@@ -29,8 +29,8 @@ README_LINES = 60
 # Paths are named from the repository, from the package, or from the folder of the page.
 FOLDERS = {".ci", "deploy", "docs", "migrations", "tests", "xzepr"} | {path.name for path in PACKAGE.iterdir()}
 MODULES = {path.name for folder in ("xzepr", "tests", "migrations") for path in (ROOT / folder).rglob("*.py")}
-# Names that look like paths or modules: folders of an installed hub, topics, and a migration that is an example.
-NO_PATHS = {"data/", "keys/", "migrations/0002_what_it_does.sql", KafkaSettings().topic, KafkaSettings().state_topic}
+# Names that look like paths or modules: folders of an installed hub, and topics.
+NO_PATHS = {"data/", "keys/", KafkaSettings().topic, KafkaSettings().state_topic}
 LOCAL_TO_ONE_MACHINE = re.compile(r"/work/|/home/|/root/|\.\./shared|index-url|artifactory|\bpypi\.", re.IGNORECASE)
 
 # Replaces the `xzepr login` of the page, which asks for the password on a terminal.
