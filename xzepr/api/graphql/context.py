@@ -28,7 +28,14 @@ class Context:
         cls, hub: Hub, actor: Actor, request_id: str, extensions: Mapping[str, object], last_event_id: str | None
     ) -> "Context":
         """Creates a context with its own loaders."""
-        return cls(hub, actor, request_id, last_event_id, extensions, Loaders(hub, actor))
+        return cls(
+            hub=hub,
+            actor=actor,
+            request_id=request_id,
+            last_event_id=last_event_id,
+            extensions=extensions,
+            loaders=Loaders(hub, actor),
+        )
 
 
 Info = strawberry.Info[Context, None]

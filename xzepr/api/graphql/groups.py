@@ -133,7 +133,13 @@ class EventReceiverGroupFilterInput:
 
     def filter(self) -> groups.GroupFilter:
         """Returns the filter as the groups feature defines it."""
-        return groups.GroupFilter(self.name, self.type, self.version, self.enabled, self.event_receiver_id)
+        return groups.GroupFilter(
+            name=self.name,
+            type=self.type,
+            version=self.version,
+            enabled=self.enabled,
+            receiver_id=self.event_receiver_id,
+        )
 
 
 @strawberry.input

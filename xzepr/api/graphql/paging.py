@@ -1,4 +1,4 @@
-"""Relay connections over pages. The cursor of an edge is the position of its node."""
+"""Connections of the Relay pagination specification. The cursor of an edge is the position of its node."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @strawberry.type(description="The cursors of a page's first and last entries, and whether more pages exist.")
 class PageInfo:
-    """Relay's PageInfo. Pages are read forwards only."""
+    """The PageInfo of the Relay specification. Pages are read forwards only."""
 
     has_next_page: bool
     has_previous_page: bool

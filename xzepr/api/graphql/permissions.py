@@ -24,14 +24,14 @@ class Requires:
     description="Requires valid credentials, but no particular permission.",
 )
 class SignedIn:
-    """The field is available to every authenticated actor."""
+    """Marks a field that is available to every authenticated actor."""
 
 
 @strawberry.schema_directive(
     locations=[Location.FIELD_DEFINITION], name="anyone", description="Requires no credentials."
 )
 class Anyone:
-    """The field is available without credentials."""
+    """Marks a field that is available without credentials."""
 
 
 def requires(permission: Permission) -> list[object]:

@@ -12,7 +12,7 @@ from xzepr.api.graphql.events import EventQueries
 from xzepr.api.graphql.groups import GroupMutations, GroupQueries
 from xzepr.api.graphql.receivers import ReceiverMutations, ReceiverQueries
 from xzepr.api.graphql.scalars import SCALARS
-from xzepr.api.graphql.status import RelayMutations, RelayQueries
+from xzepr.api.graphql.status import RelayMutations, StatusQueries
 from xzepr.api.graphql.stream import MESSAGE_TYPES, Checkpoint, StreamQueries, StreamSubscription
 from xzepr.api.graphql_server.execution import core_schema
 from xzepr.api.graphql_server.resolvers import install
@@ -22,7 +22,7 @@ PUBLIC_MUTATIONS = frozenset({"login"})  # need no credentials
 
 @strawberry.type
 class Query(
-    AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries, RelayQueries, DeadLetterQueries
+    AccountQueries, EventQueries, ReceiverQueries, GroupQueries, StreamQueries, StatusQueries, DeadLetterQueries
 ):
     """All queries."""
 

@@ -64,7 +64,7 @@ class HubProcess:
     started_at: datetime
     seen_at: datetime = strawberry.field(description="When the process last wrote its status.")
     silent_seconds: float = strawberry.field(
-        description="Seconds since `seenAt`. After ten seconds the process counts as gone."
+        description="Seconds since `seenAt`. After ten seconds the process counts as ended."
     )
     feed: StreamProgress | None = strawberry.field(
         description="How far the process has read the stream; null until it has begun."
@@ -146,7 +146,7 @@ class ResumeRelayPayload:
 
 
 @strawberry.type
-class RelayQueries:
+class StatusQueries:
     """Queries for the stream's status."""
 
     @strawberry.field(

@@ -34,7 +34,7 @@ class Actor:
 
 @strawberry.interface(description="An item that the subscription sends: a message or a checkpoint.")
 class StreamFrame:
-    """What messages and checkpoints have in common."""
+    """The fields that messages and checkpoints share."""
 
     cursor: str = strawberry.field(
         description="Store this cursor: with it as `after`, the stream resumes without a gap or a repeat."
@@ -51,7 +51,7 @@ class Checkpoint(StreamFrame):
 
 @strawberry.interface(description="A message of the stream.")
 class StreamMessage(StreamFrame):
-    """What all messages have in common."""
+    """The fields that all messages share."""
 
     id: strawberry.ID
     kind: Kind
@@ -153,17 +153,17 @@ MESSAGE_TYPES: dict[Kind, type[StreamMessage]] = {
 }
 
 
-def frame_of(entry: model.Message | model.Checkpoint) -> StreamFrame:
+def frame_of(item: model.Message | model.Checkpoint) -> StreamFrame:
     """Returns the frame for a message or a checkpoint."""
-    if isinstance(entry, model.Checkpoint):
-        return Checkpoint(cursor=str(entry.cursor), time=entry.time)
-    return MESSAGE_TYPES[entry.kind](
-        cursor=str(entry.cursor),
-        time=entry.time,
-        id=strawberry.ID(entry.id),
-        kind=entry.kind,
-        actor=Actor(kind=entry.actor_kind, id=strawberry.ID(entry.actor_id), name=entry.actor_name),
-        **_content(entry),
+    if isinstance(item, model.Checkpoint):
+        return Checkpoint(cursor=str(item.cursor), time=item.time)
+    return MESSAGE_TYPES[item.kind](
+        cursor=str(item.cursor),
+        time=item.time,
+        id=strawberry.ID(item.id),
+        kind=item.kind,
+        actor=Actor(kind=item.actor_kind, id=strawberry.ID(item.actor_id), name=item.actor_name),
+        **_content(item),
     )
 
 
@@ -254,14 +254,14 @@ class StreamQueries:
         return StreamPage(messages=messages, cursor=str(next_cursor), has_next=page.has_next)
 
 
-def shared_key(event: object) -> Hashable | None:
+def shared_key(item: object) -> Hashable | None:
     """Returns the key of the response that all subscribers of a message share; None for a checkpoint."""
-    return event.cursor if isinstance(event, model.Message) else None
+    return item.cursor if isinstance(item, model.Message) else None
 
 
 @strawberry.type
 class StreamSubscription:
-    """The one subscription."""
+    """The subscription to the stream."""
 
     @strawberry.subscription(
         graphql_type=StreamFrame,
@@ -279,10 +279,10 @@ class StreamSubscription:
         filter: StreamFilterInput | None = None,
     ) -> AsyncGenerator[model.Message | model.Checkpoint, None]:
         context = info.context
-        resume = context.last_event_id or after
-        cursor = None if resume is None else model.Cursor.parse(resume)
+        resume_after = context.last_event_id or after
+        cursor = None if resume_after is None else model.Cursor.parse(resume_after)
         hub = context.hub
-        async for entry in follow(
+        async for item in follow(
             hub.stream,
             hub.feed,
             context.actor,
@@ -290,4 +290,4 @@ class StreamSubscription:
             _stream_filter(kinds, filter),
             checkpoint_seconds=hub.settings.stream.checkpoint_seconds,
         ):
-            yield entry
+            yield item
