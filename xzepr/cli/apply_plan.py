@@ -103,18 +103,18 @@ class ApplyRun:
         if current is None:
             differences = tuple(Difference(name, None, self._readable(name, value)) for name, value in fields.items())
             id = self._mutate(f"create{type}", entity, key, {**_identity(key), **fields})
-            return Change(Action.CREATE, entity.noun, key, id, differences)
+            return Change(Action.CREATE, noun=entity.noun, key=key, id=id, differences=differences)
         changed = {name: value for name, value in fields.items() if not _equal_json(current[name], value)}
         id = str(current["id"])
         if not changed:
-            return Change(Action.KEEP, entity.noun, key, id, ())
+            return Change(Action.KEEP, noun=entity.noun, key=key, id=id, differences=())
         differences = tuple(
             Difference(name, self._readable(name, current[name]), self._readable(name, value))
             for name, value in changed.items()
         )
         guard = {"id": id, "expectedVersion": current["resourceVersion"]}
         self._mutate(f"update{type}", entity, key, {**guard, **changed})
-        return Change(Action.UPDATE, entity.noun, key, id, differences)
+        return Change(Action.UPDATE, noun=entity.noun, key=key, id=id, differences=differences)
 
     def _mutate(self, field: str, entity: EntityType, key: EntityKey, input: JsonObject) -> str | None:
         """Runs a mutation and returns the object's id; in a dry run, sends nothing and returns None."""

@@ -27,32 +27,33 @@ def config(
     if as_reference:
         typer.echo(reference(), nl=False)
         return
-    lines = shown_settings(load_settings(config, data_dir))
+    settings = shown_settings(load_settings(config, data_dir))
     if as_json:
-        typer.echo(orjson.dumps([asdict(line) for line in lines], option=orjson.OPT_INDENT_2))
+        typer.echo(orjson.dumps([asdict(setting) for setting in settings], option=orjson.OPT_INDENT_2))
     elif sys.stdout.isatty():
-        Console().print(_table(lines))
+        Console().print(_table(settings))
     else:
-        for line in lines:
-            typer.echo("\t".join((line.key, _text(line), _origin(line))))
+        for setting in settings:
+            typer.echo("\t".join((setting.key, _text(setting), _origin(setting))))
 
 
-def _table(lines: list[ShownSetting]) -> Table:
+def _table(settings: list[ShownSetting]) -> Table:
     table = Table("key", "value", "from", box=None, pad_edge=False)
-    for line in lines:
+    for setting in settings:
         # As Text: rich would otherwise parse a list in square brackets as markup.
-        table.add_row(line.key, Text(_text(line)), Text(_origin(line)), style="dim" if line.origin == DEFAULT else None)
+        style = "dim" if setting.origin == DEFAULT else None
+        table.add_row(setting.key, Text(_text(setting)), Text(_origin(setting)), style=style)
     return table
 
 
-def _text(line: ShownSetting) -> str:
-    if line.value is None:
+def _text(setting: ShownSetting) -> str:
+    if setting.value is None:
         return "-"
-    if isinstance(line.value, bool):
-        return str(line.value).lower()
-    return ",".join(line.value) or "-" if isinstance(line.value, list) else str(line.value)
+    if isinstance(setting.value, bool):
+        return str(setting.value).lower()
+    return ",".join(setting.value) or "-" if isinstance(setting.value, list) else str(setting.value)
 
 
-def _origin(line: ShownSetting) -> str:
-    ignored = not line.in_effect and line.origin != DEFAULT
-    return f"{line.origin} (not in effect yet)" if ignored else line.origin
+def _origin(setting: ShownSetting) -> str:
+    ignored = not setting.in_effect and setting.origin != DEFAULT
+    return f"{setting.origin} (not in effect yet)" if ignored else setting.origin

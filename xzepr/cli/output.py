@@ -13,8 +13,8 @@ from rich.text import Text
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# Control characters that a terminal would interpret: C0, DEL and C1. Names and descriptions come from reporters of
-# events and are not trusted.
+# Control characters that a terminal would interpret: C0, DEL and C1. Names and descriptions come from clients of the
+# hub and are not trusted.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

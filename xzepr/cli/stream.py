@@ -98,7 +98,9 @@ def retry(
 ) -> None:
     """Have the relay publish dead letters again, once each and after the messages already published. Dropped ones can
     be retried too."""
-    count = _change_dead_letters("retryDeadLetters", _RETRY, positions, all, route, hub, as_json)
+    count = _change_dead_letters(
+        "retryDeadLetters", _RETRY, positions=positions, all=all, route=route, hub=hub, as_json=as_json
+    )
     if not as_json:
         typer.echo(
             f"{count} will be published again within a second or two. `xzepr stream dead` lists those rejected again."
@@ -114,13 +116,15 @@ def drop(
     as_json: AsJson = False,
 ) -> None:
     """Drop dead letters. They stay in the stream, and `xzepr stream retry` can still publish them."""
-    count = _change_dead_letters("dropDeadLetters", _DROP, positions, all, route, hub, as_json)
+    count = _change_dead_letters(
+        "dropDeadLetters", _DROP, positions=positions, all=all, route=route, hub=hub, as_json=as_json
+    )
     if not as_json:
         typer.echo(f"{count} dropped.")
 
 
 def _change_dead_letters(
-    field: str, document: str, positions: list[int] | None, all: bool, route: str | None, hub: str, as_json: bool
+    field: str, document: str, *, positions: list[int] | None, all: bool, route: str | None, hub: str, as_json: bool
 ) -> int:
     if bool(positions) == all:
         raise CannotStart("give either positions or --all: `xzepr stream dead` lists them")

@@ -90,11 +90,11 @@ class HubClient:
         """Returns the data of a query or mutation. Raises RequestRejected or HubUnreachable."""
         return self.execute_within(_TIMEOUT_SECONDS, document, variables)
 
-    def execute_within(self, seconds: float, document: str, variables: JsonObject) -> JsonObject:
-        """Works like `execute`, but raises HubUnreachable if no data arrives for `seconds`."""
+    def execute_within(self, timeout_seconds: float, document: str, variables: JsonObject) -> JsonObject:
+        """Works like `execute`, but raises HubUnreachable if no data arrives for `timeout_seconds`."""
         body = orjson.dumps({"query": document, "variables": variables})
         try:
-            response = self._http.post(f"{self.hub}/graphql", content=body, timeout=max(seconds, 0.1))
+            response = self._http.post(f"{self.hub}/graphql", content=body, timeout=max(timeout_seconds, 0.1))
         except httpx2.TimeoutException as error:
             raise HubUnreachable(f"the hub at {self.hub} did not respond in time") from error
         except httpx2.HTTPError as error:

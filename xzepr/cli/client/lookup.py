@@ -1,4 +1,4 @@
-"""Finds receivers and groups on a hub by id, or by name and as much of type and version as makes it unique."""
+"""Finds receivers and groups on a hub, by id or by name (with type and version where needed)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,7 @@ def label(name: str, type: str | None, version: str | None) -> str:
 
 
 def list_matches(matches: list[JsonObject]) -> str:
-    """Returns the id, type and version of each match, for a message that asks the user to choose; at most 5."""
+    """Returns the id, type and version of at most 5 matches, for a message that asks the user to choose."""
     listed = [
         f"{match['id']} is {printable(match['type'])} {printable(match['version'])}" for match in matches[:_MAX_LISTED]
     ]

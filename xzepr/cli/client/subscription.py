@@ -20,8 +20,8 @@ _ID = "1"
 _OPEN_TIMEOUT_SECONDS = 10.0
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
 _FORBIDDEN = 4403  # the close code with which the hub rejects a credential
-_MIN_BACKOFF_SECONDS = 0.25
-_MAX_BACKOFF_SECONDS = 15.0
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 15.0
 
 
 class SubscriptionLost(Exception):
@@ -31,13 +31,13 @@ class SubscriptionLost(Exception):
 class HubSubscription:
     """One subscription on one connection."""
 
-    def __init__(self, client: HubClient, document: str, variables: JsonObject, *, open_seconds: float) -> None:
+    def __init__(self, client: HubClient, document: str, variables: JsonObject, *, open_timeout_seconds: float) -> None:
         """Connects and subscribes. Raises SubscriptionLost, or RequestRejected if the hub rejects the credential."""
         self._client = client
         self._exit_stack = ExitStack()
-        self._socket = _connect(client, open_seconds, self._exit_stack)
+        self._socket = _connect(client, open_timeout_seconds, self._exit_stack)
         try:
-            self._subscribe(document, variables, open_seconds)
+            self._subscribe(document, variables, open_timeout_seconds)
         except BaseException:
             self.close()
             raise
@@ -46,12 +46,12 @@ class HubSubscription:
         """Closes the connection. A call from another thread makes `receive` raise SubscriptionLost."""
         self._exit_stack.close()
 
-    def receive(self, seconds: float | None) -> Frame | None:
-        """Returns the next frame of the stream, or None if none arrives within `seconds`.
+    def receive(self, timeout_seconds: float | None) -> Frame | None:
+        """Returns the next frame of the stream, or None if none arrives within `timeout_seconds`.
 
         Raises SubscriptionLost or RequestRejected.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             try:
                 message = self._receive_message(None if deadline is None else deadline - time.monotonic())
@@ -153,7 +153,7 @@ class ResumingSubscription:
         self._variables = variables
         self._notify = notify
         self._subscription: HubSubscription | None = None
-        self._backoff = Backoff(_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS, jitter=0.5)
+        self._backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5)
         self.cursor = after
         """The cursor of the last frame received; the next connection resumes after it."""
 
@@ -186,8 +186,12 @@ class ResumingSubscription:
     def _connected(self, seconds: float | None) -> HubSubscription:
         if self._subscription is None:
             variables: dict[str, Any] = {**self._variables, "after": self.cursor}
-            open_seconds = _OPEN_TIMEOUT_SECONDS if seconds is None else min(max(seconds, 0.1), _OPEN_TIMEOUT_SECONDS)
-            self._subscription = HubSubscription(self._client, self._document, variables, open_seconds=open_seconds)
+            open_timeout_seconds = (
+                _OPEN_TIMEOUT_SECONDS if seconds is None else min(max(seconds, 0.1), _OPEN_TIMEOUT_SECONDS)
+            )
+            self._subscription = HubSubscription(
+                self._client, self._document, variables, open_timeout_seconds=open_timeout_seconds
+            )
         return self._subscription
 
     def _back_off(
@@ -201,7 +205,7 @@ class ResumingSubscription:
         """
         delay = self._backoff.next()
         if isinstance(error, RequestRejected):
-            delay += min(error.retry_after_seconds, _MAX_BACKOFF_SECONDS)
+            delay += min(error.retry_after_seconds, _LONGEST_PAUSE_SECONDS)
         self._notify(f"{error}; trying again")
         deadline = time.monotonic() + delay
         while (remaining := deadline - time.monotonic()) > 0:

@@ -57,11 +57,13 @@ class GateResult:
 class GateWait:
     """One wait for one group and one unit."""
 
-    def __init__(self, client: HubClient, group_id: str, unit: UnitKey, timeout: float, *, fail_fast: bool) -> None:
-        """Starts the clock; `timeout` is in seconds."""
+    def __init__(
+        self, client: HubClient, group_id: str, unit: UnitKey, timeout_seconds: float, *, fail_fast: bool
+    ) -> None:
+        """Starts the clock: the wait ends after `timeout_seconds`."""
         self._client = client
         self._variables = {"group": group_id, "unit": unit.as_input()}
-        self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + timeout_seconds
         self._fail_fast = fail_fast
         self._queried_at = 0.0
 
