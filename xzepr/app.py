@@ -96,14 +96,14 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
 
 def _graphql_service(hub: Hub, drain: Drain) -> GraphQLService:
     limits = hub.settings.graphql
-    core = core_schema(schema.build())
+    graphql_schema = core_schema(schema.build())
     documents = Documents(
-        core,
+        graphql_schema,
         DocumentLimits(limits.max_document_chars, limits.max_tokens, limits.max_depth, limits.max_aliases),
         limits.document_cache_size,
     )
     return GraphQLService(
-        schema=core,
+        schema=graphql_schema,
         documents=documents,
         authenticate=hub.auth.authenticate,
         new_context=partial(Context.new, hub),
@@ -135,17 +135,17 @@ def _connection_limits(stream: StreamSettings) -> ConnectionLimits:
     )
 
 
-def _health_routes(hub: Core, drain: Drain, has_disk_space: Callable[[], bool] = lambda: True) -> Sequence[BaseRoute]:
+def _health_routes(core: Core, drain: Drain, has_disk_space: Callable[[], bool] = lambda: True) -> Sequence[BaseRoute]:
     def kafka() -> State | None:
-        if not hub.settings.kafka.brokers:
+        if not core.settings.kafka.brokers:
             return None
-        lag = hub.process.lags.relay
+        lag = core.process.lags.relay
         lagging = lag is not None and lag.lag_seconds > _DEGRADED_LAG_SECONDS
-        healthy = hub.relay.status.state in (RelayState.FOLLOWING, RelayState.STANDBY) and not lagging
+        healthy = core.relay.status.state in (RelayState.FOLLOWING, RelayState.STANDBY) and not lagging
         return State.HEALTHY if healthy else State.DEGRADED
 
-    metrics = hub.metrics if hub.settings.telemetry.metrics_enabled else None
-    return health_routes(Health(hub.stream.head, kafka, drain, has_disk_space), metrics)
+    metrics = core.metrics if core.settings.telemetry.metrics_enabled else None
+    return health_routes(Health(core.stream.head, kafka, drain, has_disk_space), metrics)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

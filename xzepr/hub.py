@@ -62,13 +62,14 @@ class Hub(Core):
         settings: Settings,
         database_url: str,
         keys: KeyPair,
+        *,
         metrics: Metrics | None = None,
         passwords: Passwords | None = None,
     ) -> AsyncGenerator["Hub"]:
         """Opens a hub on a migrated database. Its background loops do not run yet: see `server/loops.py`.
 
-        Without `metrics` or `passwords` it creates its own. It closes `passwords` at the end, even if they were passed
-        in. Raises Unavailable if the database cannot be reached.
+        Creates `metrics` and `passwords` if they are None. Closes `passwords` at the end, even if they were passed in.
+        Raises Unavailable if the database cannot be reached.
         """
         async with AsyncExitStack() as stack:
             core = await stack.enter_async_context(open_core(settings, database_url, metrics))

@@ -154,7 +154,7 @@ class ConnectionsFull(Problem):
 
 
 class Draining(Problem):
-    """This process is shutting down. It did nothing of the request."""
+    """This process is shutting down. The request had no effect."""
 
     code = "DRAINING"
 
@@ -221,7 +221,7 @@ def error_objects(problem: Problem) -> list[JsonObject]:
     if isinstance(problem, RequestRejected):
         return problem.errors
     if isinstance(problem, InvalidInput):
-        return [_error(v.message, problem.code, field=v.field) for v in problem.violations]
+        return [_error(violation.message, problem.code, field=violation.field) for violation in problem.violations]
     if isinstance(problem, Internal):
         return [_error(problem.message, problem.code, request_id=problem.request_id)]
     if isinstance(problem, CursorExpired):

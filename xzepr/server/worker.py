@@ -56,7 +56,10 @@ async def _serve(config: WorkerConfig, channel: socket.socket) -> None:
     metrics = Metrics.shared(__version__, config.metrics_folder, config.worker)
     async with signals.handled(), _stopped_with_supervisor(config, channel):
         with startup_errors():
-            async with Hub.open(settings, config.database_url, config.keys, metrics) as hub, serving_loops(hub, WORKER):
+            async with (
+                Hub.open(settings, config.database_url, config.keys, metrics=metrics) as hub,
+                serving_loops(hub, WORKER),
+            ):
                 await serve_hub(signals, hub, listener, lambda: _report_ready(channel))
 
 

@@ -80,7 +80,13 @@ class Published:
         state = orjson.loads(value)
         try:
             offsets = {int(partition): int(offset) for partition, offset in state.get("reached", {}).items()}
-            return cls(int(state["position"]), str(state["id"]), state.get("resume"), state.get("retry"), offsets)
+            return cls(
+                int(state["position"]),
+                str(state["id"]),
+                resume_id=state.get("resume"),
+                retry_id=state.get("retry"),
+                offsets=offsets,
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the state of a relay: {value[:200]!r}") from error
 
