@@ -38,5 +38,5 @@ def receive_config(channel: socket.socket) -> WorkerConfig:
             config = pickle.load(stream)  # noqa: S301 - from the process that started this one
         except EOFError:
             raise CannotStart("a worker is started by `xzepr serve --workers` only") from None
-    assert isinstance(config, WorkerConfig), "the supervisor is of the same version"
+    assert isinstance(config, WorkerConfig), "the supervisor has the version of its workers"
     return config

@@ -25,7 +25,7 @@ _LONGEST_PAUSE_SECONDS = 15.0
 
 
 class SubscriptionLost(Exception):
-    """The connection ended or could not be opened; the message says why. Another attempt may succeed."""
+    """The connection ended or could not be opened; the message gives the reason. Another attempt may succeed."""
 
 
 class HubSubscription:

@@ -47,7 +47,7 @@ class ProcessReport:
     role: str
     version: str
     up_seconds: float
-    """Seconds since the process started; a row that has to be recreated thus gets the same start."""
+    """Seconds since the process started; a recreated row thus gets the original start."""
     feed_position: int | None
     slowest_position: int | None
     relay_route: str | None

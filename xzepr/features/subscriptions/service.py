@@ -38,26 +38,26 @@ async def follow(
     if after is not None:
         await feed.revalidate()  # a new subscriber must see nothing of a history that a restore has replaced
         await feed.verify(after)
-    seen = after or feed.head.cursor
-    with feed.subscribers.subscribed(seen.position) as subscriber:
+    cursor = after or feed.head.cursor
+    with feed.subscribers.subscribed(cursor.position) as subscriber:
         subscription = Subscription(stream, feed, subscriber, generation)
         if after is not None:  # a thousand clients that reconnect are verified at the same moment
             await subscriber.time_slice.next(catching_up=False)
-        yield Checkpoint(seen, now())
+        yield Checkpoint(cursor, now())
         last_sent = time.monotonic()
         while True:
-            message, pause = await subscription.next(seen)
+            message, pause = await subscription.next(cursor)
             if message is not None:
-                seen = message.cursor
+                cursor = message.cursor
                 if rules.matches(filter, message):
                     yield message
                     last_sent = time.monotonic()
-                subscriber.position = seen.position
+                subscriber.position = cursor.position
             if time.monotonic() - last_sent >= checkpoint_seconds:
-                yield Checkpoint(seen, now())
+                yield Checkpoint(cursor, now())
                 last_sent = time.monotonic()
             if message is None:
-                await subscription.wait(seen.position, pause, last_sent + checkpoint_seconds - time.monotonic())
+                await subscription.wait(cursor.position, pause, last_sent + checkpoint_seconds - time.monotonic())
 
 
 class Subscription:
@@ -72,18 +72,18 @@ class Subscription:
         self._subscriber = subscriber
         self._generation = generation
 
-    async def next(self, seen: Cursor) -> tuple[Message | None, float]:
-        """Returns the message after `seen`, or None and the seconds to wait before the next attempt.
+    async def next(self, cursor: Cursor) -> tuple[Message | None, float]:
+        """Returns the message after `cursor`, or None and the seconds to wait before the next attempt.
 
         With 0 seconds, the caller waits for a new message instead. Raises StreamDiverged or CursorExpired.
         """
         feed = self._feed
         try:
-            message = await feed.next(seen, self._subscriber)
-            generation, is_missing = feed.generation, message is None and feed.head.position > seen.position
+            message = await feed.next(cursor, self._subscriber)
+            generation, is_missing = feed.generation, message is None and feed.head.position > cursor.position
             if generation == self._generation and not is_missing:
                 return message, 0.0
-            await (self._stream.verify(seen) if is_missing else feed.verify(seen))
+            await (self._stream.verify(cursor) if is_missing else feed.verify(cursor))
         except Problem as problem:
             if problem.retry_after is None:
                 raise
