@@ -30,7 +30,7 @@ install: $(DEV) ## install the hub, its tests and its checks into .venv, and git
 run: $(RUN) ## start a hub with an embedded PostgreSQL; options as in ARGS="--port 8043"
 	@exec $(BIN)/xzepr serve $(ARGS)
 
-demo: $(RUN) ## play a release pipeline against a throw-away hub
+demo: $(RUN) ## play a release pipeline against a temporary hub
 	@exec $(BIN)/xzepr demo $(ARGS)
 
 check: $(DEV) ## check style, types, the direction of imports, and schema.graphql

@@ -12,7 +12,8 @@ PACKAGE = ROOT / "xzepr"
 WITHOUT_TERMS = {"expansion", "references", "rules", "schemas"}
 
 _ROW = re.compile(
-    r"^\| (?P<term>[^`|]+) \| (?P<code>(?:`\w+`(?:, )?)*) ?\| (?P<modules>(?:`[\w/.]+`(?:, )?)*) ?\| (?P<meaning>[^|]+) \|$"
+    r"^\| (?P<term>[^`|]+) \| (?P<code>(?:`\w+`(?:, )?)*) ?\| (?P<modules>(?:`[\w/.]+`(?:, )?)*) ?"
+    r"\| (?P<meaning>[^|]+) \|$"
 )
 
 

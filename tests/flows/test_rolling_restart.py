@@ -20,9 +20,9 @@ from websockets.typing import Subprotocol
 
 from tests.faults.runner.deployment import Deployment, HubProcess, deployment
 from tests.faults.runner.evidence import Evidence
+from tests.faults.runner.fault_run import FaultRun
 from tests.faults.runner.ledger import Entry, Json, position_of
 from tests.faults.runner.plain_http import event_stream
-from tests.faults.runner.fault_run import FaultRun
 from tests.faults.runner.subscribers import FOLLOW, Subscriber
 from tests.faults.runner.writers import CREATE, RETRYABLE, Workload, event_input
 from tests.support.load_balancer import load_balancer

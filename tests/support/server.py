@@ -134,7 +134,7 @@ def serving(*arguments: str, environ: Mapping[str, str] | None = None) -> Genera
 
 @contextmanager
 def reserved_port() -> Generator[int]:
-    """Reserves a port for a hub that a test restarts, so that no other process gets it while the hub is down."""
+    """Reserves a port for a hub that a test restarts, so that no other process can take it."""
     with socket.socket() as holder:  # with SO_REUSEADDR, the hub can listen although this socket is bound
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))

@@ -53,7 +53,7 @@ def status(
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Show the stream's head and oldest position, the progress of its relay, and the hub's processes. For each process,
+    """Show the stream's head and oldest cursor, the progress of its relay, and the hub's processes. For each process,
     show the progress of its feed and slowest subscriber, and its clients. `--watch --json` prints one line a second."""
     with open_client(hub) as client:
         snapshot = client.execute(STATUS)["streamStatus"]

@@ -1,6 +1,5 @@
 """Exponential back-off for repeated attempts."""
 
-import asyncio
 import random
 
 _RANDOM = random.SystemRandom()
@@ -31,4 +30,6 @@ class Backoff:
 
     async def sleep(self) -> None:
         """Pauses."""
+        import asyncio  # synchronous commands use the rest of this class, and start faster without it
+
         await asyncio.sleep(self.next())

@@ -3,8 +3,7 @@
 import asyncio
 import gc
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import structlog
 import uvicorn
@@ -19,6 +18,7 @@ from xzepr.server import startup
 from xzepr.server.loops import serving_loops
 from xzepr.server.signals import StopSignals
 from xzepr.server.uvicorn_protocols import HttpProtocol, WebSocketProtocol
+from xzepr.server.uvicorn_server import Server
 from xzepr.settings import Settings
 
 _LISTEN_BACKLOG = 2048
@@ -88,24 +88,6 @@ def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
         version=__version__,
         otlp_endpoint=telemetry.otlp_endpoint,
     )
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process before the database has stopped."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leaves signals to `StopSignals`."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts to listen, then calls `on_ready`."""
-        await super().startup(sockets)
-        self._on_ready()
 
 
 class _DrainingServer(Server):

@@ -43,16 +43,19 @@ class StopSignals:
         assert task is not None, "this runs in a coroutine"
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled, task)
+        is_interrupted = False
         try:
             yield
         except asyncio.CancelledError:
             if not self.first.is_set():
                 raise
             task.uncancel()
+            is_interrupted = True
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-            self._deadline.cancel()
+            if not is_interrupted:  # else a thread may still run, for which the event loop waits when it closes
+                self._deadline.cancel()
 
     def _signalled(self, task: "asyncio.Task[object]") -> None:
         if self.first.is_set():

@@ -16,9 +16,9 @@ from xzepr.hub import Core, open_core
 from xzepr.infra import revisions
 from xzepr.infra.embedded import running_url
 from xzepr.server import startup
-from xzepr.server.http_server import Server
 from xzepr.server.loops import relay_loops
 from xzepr.server.signals import StopSignals
+from xzepr.server.uvicorn_server import Server
 from xzepr.settings import Settings
 
 _POLL_SECONDS = 0.25

@@ -24,7 +24,7 @@ class ServerSettings(Section):
         default=(),
         description="Allowed `Host` names of requests, besides the hub's own address and that of `public_url`.",
     )
-    public_url: HttpUrl | None = Field(default=None, description="URL by which clients reach the hub, for links to it.")
+    public_url: HttpUrl | None = Field(default=None, description="URL by which clients reach the hub; requests may name its host.")
     shutdown_timeout_seconds: Seconds = Field(
         default=20,
         description="Seconds within which the hub ends after a stop signal; requests in flight get most of this time.",
@@ -34,7 +34,7 @@ class ServerSettings(Section):
 
 
 class WorkSettings(Section):
-    """`xzepr work`, a process that runs the relay and the clean-up tasks without serving clients."""
+    """`xzepr work`, a process that runs the relay and housekeeping without serving clients."""
 
     port: Annotated[Number, Field(ge=0, le=65535)] | None = Field(
         default=None,
