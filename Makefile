@@ -18,7 +18,7 @@ SEPARATE := kafka or browser or slow or faults
 # The exit code 5 of pytest means that no test was selected, which is no failure.
 ALLOW_NO_TESTS := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
-.PHONY: help install run demo check fmt test test-kafka test-browser test-all faults coverage bench kafka schema lock clean
+.PHONY: help install run demo check fmt test test-kafka test-browser test-all faults coverage bench kafka schema reference lock clean
 
 help: ## print this list
 	@echo "make …"
@@ -74,6 +74,11 @@ kafka: $(DEV) ## run a broker to try things out, from Maven Central (Java and Ma
 
 schema: $(RUN) ## write the GraphQL schema to schema.graphql
 	@$(BIN)/xzepr schema > $(VENV)/schema.graphql && cp $(VENV)/schema.graphql schema.graphql
+
+reference: $(DEV) ## print the reference pages of settings, commands and permissions
+	@$(BIN)/xzepr config --reference > $(VENV)/settings.md && cp $(VENV)/settings.md docs/reference/settings.md
+	@$(BIN)/python -m tests.contract.command_line_page
+	@$(BIN)/python -m tests.contract.permissions_page
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
   --no-emit-index-url --no-annotate --quiet --custom-compile-command "make lock"

@@ -24,7 +24,9 @@ class ServerSettings(Section):
         default=(),
         description="Allowed `Host` names of requests, besides the hub's own address and that of `public_url`.",
     )
-    public_url: HttpUrl | None = Field(default=None, description="URL by which clients reach the hub; requests may name its host.")
+    public_url: HttpUrl | None = Field(
+        default=None, description="URL by which clients reach the hub; requests may name its host."
+    )
     shutdown_timeout_seconds: Seconds = Field(
         default=20,
         description="Seconds within which the hub ends after a stop signal; requests in flight get most of this time.",
