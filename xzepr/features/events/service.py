@@ -8,7 +8,7 @@ from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import NotFound
 from xzepr.core.ids import is_id
 from xzepr.core.paging import Page, PageRequest
-from xzepr.features.events import rules, store
+from xzepr.features.events import list_store, rules, store
 from xzepr.features.events.model import EventFilter
 from xzepr.features.stream.model import Event
 from xzepr.infra.db import Database
@@ -51,7 +51,7 @@ class Events:
         rules.check_filter(filter)
         first = page_request.first
         async with self.db.read() as connection:
-            events = await store.page(connection, filter, page_request.after, first + 1)
+            events = await list_store.page(connection, filter, page_request.after, first + 1)
         return Page(events[:first], len(events) > first)
 
     async def pages_of_receivers(
@@ -60,7 +60,7 @@ class Events:
         """Returns a page of each receiver's events, newest first, read with one statement."""
         actor.must(Permission.EVENT_READ)
         async with self.db.read() as connection:
-            rows = await store.pages_of_receivers(
+            rows = await list_store.pages_of_receivers(
                 connection,
                 [id for id, _ in requests],
                 [page_request.after for _, page_request in requests],
@@ -74,7 +74,7 @@ class Events:
         """Returns a page of each unit's events, newest first, read with one statement."""
         actor.must(Permission.EVENT_READ)
         async with self.db.read() as connection:
-            rows = await store.pages_of_units(
+            rows = await list_store.pages_of_units(
                 connection,
                 [id for id, _ in requests],
                 [page_request.after for _, page_request in requests],

@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg import AsyncCursor
 from psycopg.rows import args_row, class_row, scalar_row
 
-from xzepr.features.events.model import EventFilter
 from xzepr.features.stream.model import Event
 from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
 from xzepr.infra.db import Connection
-
-_MAX_POSITION = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,93 +112,3 @@ async def by_positions(connection: Connection, positions: Sequence[int]) -> list
         "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.position = ANY(%s::bigint[])", (list(positions),)
     )
     return await cursor.fetchall()
-
-
-async def page(connection: Connection, filter: EventFilter, before: int | None, limit: int) -> list[Event]:
-    """Returns up to `limit` events before a position, newest first. The newest events if `before` is None."""
-    cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
-        "SELECT "
-        + EVENT_COLUMNS
-        + """
-        FROM events AS e
-        WHERE (%(before)s::bigint IS NULL OR e.position < %(before)s)
-          AND (%(receiver_id)s::text IS NULL OR e.receiver_id = %(receiver_id)s)
-          AND (%(unit_id)s::bytea IS NULL OR e.unit_id = %(unit_id)s)
-          AND (%(name)s::text IS NULL OR e.name = %(name)s)
-          AND (%(version)s::text IS NULL OR e.version = %(version)s)
-          AND (%(release)s::text IS NULL OR e.release = %(release)s)
-          AND (%(platform_id)s::text IS NULL OR e.platform_id = %(platform_id)s)
-          AND (%(package)s::text IS NULL OR e.package = %(package)s)
-          AND (%(success)s::boolean IS NULL OR e.success = %(success)s)
-          AND (%(recorded_from)s::timestamptz IS NULL OR e.recorded_at >= %(recorded_from)s)
-          AND (%(recorded_before)s::timestamptz IS NULL OR e.recorded_at < %(recorded_before)s)
-        ORDER BY e.position DESC
-        LIMIT %(limit)s
-        """,
-        {
-            "before": before,
-            "limit": limit,
-            "receiver_id": filter.receiver_id,
-            "unit_id": filter.unit_id,
-            "name": filter.name,
-            "version": filter.version,
-            "release": filter.release,
-            "platform_id": filter.platform_id,
-            "package": filter.package,
-            "success": filter.success,
-            "recorded_from": filter.recorded_from,
-            "recorded_before": filter.recorded_before,
-        },
-        prepare=False,  # a generic plan for any filter would read the whole table
-    )
-    return await cursor.fetchall()
-
-
-async def pages_of_receivers(
-    connection: Connection, ids: Sequence[str], before: Sequence[int | None], limits: Sequence[int]
-) -> list[tuple[int, Event]]:
-    """Returns a page of events per receiver, newest first. Each event has the number of its page, from 1.
-
-    The lists have one entry per page: the receiver, the position before which it begins (None for the newest events),
-    and its maximum size.
-    """
-    cursor = await connection.cursor(row_factory=args_row(_numbered)).execute(
-        "SELECT page.number, "
-        + EVENT_COLUMNS
-        + """
-        FROM unnest(%b::text[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS page (id, before, size, number)
-        CROSS JOIN LATERAL (
-            SELECT * FROM events
-            WHERE events.receiver_id = page.id AND events.position < page.before
-            ORDER BY events.position DESC LIMIT page.size
-        ) AS e
-        ORDER BY page.number, e.position DESC
-        """,
-        (list(ids), [_MAX_POSITION if position is None else position for position in before], list(limits)),
-    )
-    return await cursor.fetchall()
-
-
-async def pages_of_units(
-    connection: Connection, ids: Sequence[bytes], before: Sequence[int | None], limits: Sequence[int]
-) -> list[tuple[int, Event]]:
-    """Returns a page of events of each unit, with arguments and results as in `pages_of_receivers`."""
-    cursor = await connection.cursor(row_factory=args_row(_numbered)).execute(
-        "SELECT page.number, "
-        + EVENT_COLUMNS
-        + """
-        FROM unnest(%b::bytea[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS page (id, before, size, number)
-        CROSS JOIN LATERAL (
-            SELECT * FROM events
-            WHERE events.unit_id = page.id AND events.position < page.before
-            ORDER BY events.position DESC LIMIT page.size
-        ) AS e
-        ORDER BY page.number, e.position DESC
-        """,
-        (list(ids), [_MAX_POSITION if position is None else position for position in before], list(limits)),
-    )
-    return await cursor.fetchall()
-
-
-def _numbered(number: int, *columns: Any) -> tuple[int, Event]:
-    return number, event_of_row(*columns)
