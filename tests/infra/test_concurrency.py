@@ -3,10 +3,11 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
 
 import pytest
 
-from xzepr.infra.concurrency import BatchLoader, SingleFlight, retrieve_exception
+from xzepr.infra.concurrency import BatchLoader, SharedRead, SingleFlight, retrieve_exception
 
 
 @pytest.fixture
@@ -121,6 +122,158 @@ async def test_forgotten_call_serves_its_callers_only() -> None:
     assert (await before, await after) == (1, 2)
     assert current == [False, True]
     assert "a" not in flight
+
+
+# SharedRead
+
+
+class Reads:
+    """A source of `SharedRead` that records its calls, each of which ends when the test releases it."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.tasks: list[asyncio.Task[object] | None] = []
+        self._outcomes: list[asyncio.Future[int]] = []
+        self.shared = SharedRead[str, int](self._read)
+
+    async def _read(self, key: str) -> int:
+        self.begun.append(key)
+        self.tasks.append(asyncio.current_task())
+        self._outcomes.append(asyncio.get_running_loop().create_future())
+        return await self._outcomes[-1]
+
+    def call(self, key: str = "a") -> "asyncio.Task[int]":
+        return asyncio.create_task(self.shared.read(key))
+
+    def end(self, call: int, outcome: int | Exception) -> None:
+        """Ends a call, by its number from 0."""
+        if isinstance(outcome, Exception):
+            self._outcomes[call].set_exception(outcome)
+        else:
+            self._outcomes[call].set_result(outcome)
+
+    def is_idle(self) -> bool:
+        return "a" not in self.shared and "b" not in self.shared
+
+
+async def test_read_is_shared_until_it_begins() -> None:
+    reads = Reads()
+    first = [reads.call() for _ in range(3)]
+    await started(*first)
+    assert reads.begun == ["a"]
+    late = [reads.call() for _ in range(3)]
+    await started(*first, *late)
+    assert reads.begun == ["a"], "the next call waits for the end of the running one"
+    reads.end(0, 1)
+    assert await asyncio.gather(*first) == [1, 1, 1]
+    await started(*late)
+    assert reads.begun == ["a", "a"]
+    reads.end(1, 2)
+    assert await asyncio.gather(*late) == [2, 2, 2]
+    assert reads.is_idle()
+
+
+async def test_read_begins_in_the_next_iteration_of_the_loop() -> None:
+    reads = Reads()
+    call = reads.call()
+    await asyncio.sleep(0)  # the caller runs
+    assert reads.begun == []
+    await asyncio.sleep(0)
+    assert reads.begun == ["a"]
+    reads.end(0, 1)
+    assert await call == 1
+
+
+async def test_reads_of_other_keys_run_at_once() -> None:
+    reads = Reads()
+    calls = [reads.call("a"), reads.call("b")]
+    await started(*calls)
+    assert reads.begun == ["a", "b"]
+    reads.end(1, 2)
+    assert await calls[1] == 2
+    reads.end(0, 1)
+    assert await calls[0] == 1
+    assert reads.is_idle()
+
+
+async def test_failed_read_fails_its_callers_alone() -> None:
+    reads, error = Reads(), OSError("source is down")
+    failed = [reads.call(), reads.call()]
+    await started(*failed)
+    later = reads.call()
+    await started(later)
+    reads.end(0, error)
+    assert await asyncio.gather(*failed, return_exceptions=True) == [error, error]
+    await started(later)
+    reads.end(1, 2)
+    assert await later == 2
+    assert reads.is_idle()
+
+
+async def test_cancelled_caller_does_not_cancel_shared_read() -> None:
+    reads = Reads()
+    cancelled, waiting = reads.call(), reads.call()
+    await started(cancelled, waiting)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    reads.end(0, 1)
+    assert await waiting == 1
+    assert cancelled.cancelled()
+
+
+async def test_read_without_callers_does_not_begin() -> None:
+    reads = Reads()
+    running = reads.call()
+    await started(running)
+    cancelled = reads.call()
+    await started(cancelled)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    reads.end(0, 1)
+    await running
+    while not reads.is_idle():
+        await asyncio.sleep(0)
+    assert reads.begun == ["a"]
+
+
+async def test_failed_read_without_callers_is_not_logged(logged: list[str]) -> None:
+    reads = Reads()
+    call = reads.call()
+    await started(call)
+    call.cancel()
+    await asyncio.wait([call])
+    reads.end(0, OSError("source is down"))
+    while not reads.is_idle():
+        await asyncio.sleep(0)
+    gc.collect()
+    assert logged == []
+
+
+async def test_cancelled_read_cancels_waiting_callers() -> None:
+    reads = Reads()
+    running = reads.call()
+    await started(running)
+    waiting = reads.call()
+    await started(waiting)
+    (task,) = reads.tasks
+    assert task is not None
+    task.cancel()
+    await asyncio.wait([running, waiting])
+    assert running.cancelled()
+    assert waiting.cancelled()
+    assert reads.is_idle()
+
+
+async def test_read_has_no_context_of_a_caller() -> None:
+    request = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    async def read(_: str) -> None:
+        seen.append(request.get())
+
+    request.set("first")
+    await SharedRead(read).read("a")
+    assert seen == ["none"]
 
 
 # BatchLoader

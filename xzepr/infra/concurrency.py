@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +52,62 @@ class SingleFlight(Generic[K, V]):
         if self._calls.get(key) is future:
             del self._calls[key]
         retrieve_exception(future)
+
+
+class SharedRead(Generic[K, V]):
+    """Makes one call per key at a time, each for all callers that came before it began.
+
+    A call that has begun may miss what a caller has just written, so later callers share the next call, which begins
+    when the current one ends. A cancelled caller does not cancel the call. An exception reaches all callers of a call.
+    """
+
+    def __init__(self, read: Callable[[K], Awaitable[V]]) -> None:
+        self._read = read
+        self._callers: dict[K, list[asyncio.Future[V]]] = {}  # of the calls that have not begun, by key
+        self._tasks: dict[K, asyncio.Task[None]] = {}  # that make the calls, by key
+
+    def __contains__(self, key: K) -> bool:
+        """Returns whether a call for the key is running or about to begin."""
+        return key in self._tasks
+
+    async def read(self, key: K) -> V:
+        """Returns the result of a call that has not begun yet. It begins at once unless another one runs."""
+        caller: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        if (callers := self._callers.get(key)) is not None:
+            callers.append(caller)
+        else:
+            self._callers[key] = [caller]
+            if key not in self._tasks:
+                # The context of one caller, such as its request's id, does not hold for the others.
+                self._tasks[key] = asyncio.create_task(self._serve(key), context=Context())
+        return await caller
+
+    async def _serve(self, key: K) -> None:
+        try:
+            while (callers := self._callers.pop(key, None)) is not None:
+                await self._call(key, callers)
+        finally:
+            del self._tasks[key]
+            for caller in self._callers.pop(key, ()):  # only if this task was cancelled, at the end of the loop
+                caller.cancel()
+
+    async def _call(self, key: K, callers: list["asyncio.Future[V]"]) -> None:
+        if all(caller.cancelled() for caller in callers):
+            return
+        try:
+            value = await self._read(key)
+        except Exception as error:
+            for caller in callers:
+                if not caller.done():
+                    caller.set_exception(error)
+        except BaseException:
+            for caller in callers:
+                caller.cancel()
+            raise
+        else:
+            for caller in callers:
+                if not caller.done():
+                    caller.set_result(value)
 
 
 class BatchLoader(Generic[K, V]):
