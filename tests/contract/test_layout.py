@@ -25,10 +25,12 @@ MODULES = {
     "output schema serve stream stream_status tail throwaway users watch work yaml_reader",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups loaders paging "
+    "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups paging "
     "permissions receivers scalars schema status stream",
-    "xzepr/api/graphql_server": "complexity connection documents errors execution http limits liveness operations plan "
-    "plan_types protocol resolvers responses sessions sse variables websocket",
+    "xzepr/api/graphql_server": "complexity connection documents errors http limits liveness operations plans/ "
+    "protocol responses sessions sse websocket",
+    "xzepr/api/graphql_server/plans": "arguments batches compiler conversions execution leaves levels plan program "
+    "rendered resolvers row_code variables",
 }
 VAGUE_NAMES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

@@ -1,16 +1,21 @@
-"""Nothing in the package is unused: functions, classes and loaders, found by their names."""
+"""Nothing in the package is unused: functions and classes, found by their names."""
 
 import ast
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
-
-from xzepr.api.graphql.loaders import Loaders
 
 PACKAGE = Path(__file__).parents[2] / "xzepr"
 
 # Found by their module, called by alembic's migrations, or called by libraries whose methods they override.
-USED_ELSEWHERE = {"apply", "demo", "run_sql_beside", "capture_signals", "enter_variable", "handle_parser_exception"}
+USED_ELSEWHERE = {
+    "apply",
+    "demo",
+    "run_sql_beside",
+    "capture_signals",
+    "enter_directive",
+    "enter_variable",
+    "handle_parser_exception",
+}
 # Other decorators register a function with a library, which then calls it.
 DECORATORS = {"asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager", "property"}
 
@@ -38,13 +43,3 @@ def test_every_function_is_used() -> None:
             case _:
                 pass
     assert defined - used == USED_ELSEWHERE
-
-
-def test_every_loader_is_used() -> None:
-    loaders = {name for name, value in vars(Loaders).items() if isinstance(value, cached_property)}
-    used = {
-        node.attr
-        for node in nodes()
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "loaders"
-    }
-    assert loaders - used == set()

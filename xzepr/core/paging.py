@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from xzepr.core.errors import InvalidInput
 
@@ -25,10 +25,19 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Entries of a list in order, and whether more entries follow."""
+    """Entries of a list in order, and whether more entries may follow."""
 
     items: Sequence[T]
     has_next: bool
+    reached: int | None = None
+    """The position after which the next page begins. None if that is the position of the last entry."""
 
 
-EMPTY_PAGE: Page[Any] = Page((), has_next=False)
+def page_of(items: Sequence[T], first: int, reached: int | None) -> Page[T]:
+    """Returns a page of the first entries of a read for at least one more than that.
+
+    `reached` is the position at which the read stopped early, before it had found them all. None if it did not.
+    """
+    if len(items) > first:
+        return Page(items[:first], has_next=True)
+    return Page(items, has_next=reached is not None, reached=reached)

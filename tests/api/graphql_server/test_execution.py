@@ -30,10 +30,10 @@ from strawberry.types.arguments import convert_argument
 
 from xzepr.api.graphql import schema as public_schema
 from xzepr.api.graphql.scalars import JSON, SCALARS, Position
-from xzepr.api.graphql_server.execution import core_schema, execute, prepare
-from xzepr.api.graphql_server.plan import Plan
-from xzepr.api.graphql_server.resolvers import install
-from xzepr.api.graphql_server.variables import Variables
+from xzepr.api.graphql_server.plans.execution import core_schema, prepare
+from xzepr.api.graphql_server.plans.plan import Plan
+from xzepr.api.graphql_server.plans.resolvers import install
+from xzepr.api.graphql_server.plans.variables import Variables
 
 Values = st.SearchStrategy[Any]
 
@@ -352,7 +352,7 @@ async def _execute_slow(text: str, context: object) -> ExecutionResult:
 async def _execute_fast(plan: Plan, context: object) -> ExecutionResult:
     execution = prepare(plan, context, {"yes": True, "no": False})
     assert not isinstance(execution, list)
-    return await execute(execution)
+    return await execution.run()
 
 
 @settings(max_examples=80, deadline=None)

@@ -1,5 +1,6 @@
 """Events and units in the schema: their types, filters and queries."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,9 @@ from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
+from xzepr.api.graphql_server.plans.resolvers import BATCH
 from xzepr.core.actor import Permission
 from xzepr.core.errors import NotFound
-from xzepr.core.paging import EMPTY_PAGE
 from xzepr.core.text import check_queryable
 from xzepr.features.events.model import EventFilter
 from xzepr.features.groups import model as groups
@@ -54,13 +55,12 @@ class Event:
     def receiver_id(root: strawberry.Parent[stream.Event]) -> strawberry.ID:
         return strawberry.ID(root.receiver_id)
 
-    @strawberry.field(graphql_type=EventReceiverType | None, directives=requires(Permission.RECEIVER_READ))
+    @strawberry.field(
+        graphql_type=EventReceiverType | None, directives=requires(Permission.RECEIVER_READ), metadata=BATCH
+    )
     @staticmethod
-    async def event_receiver(root: strawberry.Parent[stream.Event], info: Info) -> Receiver:
-        receiver = await info.context.loaders.receivers.load(root.receiver_id)
-        if receiver is None:
-            raise NotFound("event receiver", root.receiver_id)
-        return receiver
+    async def event_receiver(roots: strawberry.Parent[list[stream.Event]], info: Info) -> list[Receiver | NotFound]:
+        return await receivers_by_id(info, [root.receiver_id for root in roots])
 
     @strawberry.field(graphql_type="Unit", description="The artifact version that the event is about.")
     @staticmethod
@@ -92,23 +92,27 @@ class Unit:
         graphql_type=Connection[Event] | None,
         description="The unit's events, newest first.",
         directives=requires(Permission.EVENT_READ),
+        metadata=BATCH,
     )
     @staticmethod
     async def events(
-        root: strawberry.Parent[groups.Unit], info: Info, first: int = 50, after: str | None = None
-    ) -> ConnectionData[stream.Event]:
+        roots: strawberry.Parent[list[groups.Unit]], info: Info, first: int = 50, after: str | None = None
+    ) -> list[ConnectionData[stream.Event]]:
         request = page_request(first, after)
-        page = await info.context.loaders.events_of_unit.load((root.id, request))
-        return to_connection(page or EMPTY_PAGE, lambda event: event.position, request)
+        keys = [(root.id, request) for root in roots]
+        pages = await info.context.hub.events.pages_of_units(info.context.actor, list(dict.fromkeys(keys)))
+        return [to_connection(pages[key], _position, request) for key in keys]
 
     @strawberry.field(
         graphql_type=list[GateType] | None,
         description="The gates with a member that has reported on this unit, enabled or not, oldest group first.",
         directives=requires(Permission.GROUP_READ),
+        metadata=BATCH,
     )
     @staticmethod
-    async def gates(root: strawberry.Parent[groups.Unit], info: Info) -> list[groups.Gate]:
-        return await info.context.loaders.gates_of_unit.load(root) or []
+    async def gates(roots: strawberry.Parent[list[groups.Unit]], info: Info) -> list[list[groups.Gate]]:
+        gates = await info.context.hub.groups.gates_of_units(info.context.actor, list(dict.fromkeys(roots)))
+        return [gates[root] for root in roots]
 
 
 @strawberry.input(description="One exact artifact version, identified by five strings that are compared exactly.")
@@ -158,10 +162,20 @@ class EventFilterInput:
         )
 
 
+async def receivers_by_id(info: Info, ids: Sequence[str]) -> list[Receiver | NotFound]:
+    """Returns the receiver of each id, for a batch edge; NotFound for an unknown id."""
+    receivers = await info.context.hub.receivers.by_ids(info.context.actor, dict.fromkeys(ids))
+    return [receivers.get(id) or NotFound("event receiver", id) for id in ids]
+
+
 async def _page(info: Info, filter: EventFilter, first: int, after: str | None) -> ConnectionData[stream.Event]:
     request = page_request(first, after)
     page = await info.context.hub.events.page(info.context.actor, filter, request)
-    return to_connection(page, lambda event: event.position, request)
+    return to_connection(page, _position, request)
+
+
+def _position(event: stream.Event) -> int:
+    return event.position
 
 
 @strawberry.type

@@ -1,15 +1,16 @@
 """Receiver groups and gates in the schema."""
 
-import asyncio
 from datetime import datetime
+from itertools import chain
 
 import strawberry
 
 from xzepr.api.graphql.context import Info
-from xzepr.api.graphql.events import Event, Unit, UnitInput
+from xzepr.api.graphql.events import Event, Unit, UnitInput, receivers_by_id
 from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.receivers import EventReceiver
+from xzepr.api.graphql_server.plans.resolvers import BATCH
 from xzepr.core.actor import Permission
 from xzepr.core.errors import NotFound
 from xzepr.features.groups import model as groups
@@ -45,12 +46,13 @@ class EventReceiverGroup:
         graphql_type=list[EventReceiver] | None,
         description="Its members, in the order in which they were set.",
         directives=requires(Permission.RECEIVER_READ),
+        metadata=BATCH,
     )
     @staticmethod
-    async def event_receivers(root: strawberry.Parent[groups.Group], info: Info) -> list[Receiver]:
-        load = info.context.loaders.receivers.load
-        receivers = await asyncio.gather(*map(load, root.receiver_ids))
-        return [receiver for receiver in receivers if receiver is not None]
+    async def event_receivers(roots: strawberry.Parent[list[groups.Group]], info: Info) -> list[list[Receiver]]:
+        ids = dict.fromkeys(chain.from_iterable(root.receiver_ids for root in roots))
+        receivers = await info.context.hub.receivers.by_ids(info.context.actor, ids)
+        return [[receivers[id] for id in root.receiver_ids if id in receivers] for root in roots]
 
 
 strawberry.enum(
@@ -66,13 +68,12 @@ class GateMember:
 
     state: groups.MemberState
 
-    @strawberry.field(graphql_type=EventReceiver | None, directives=requires(Permission.RECEIVER_READ))
+    @strawberry.field(graphql_type=EventReceiver | None, directives=requires(Permission.RECEIVER_READ), metadata=BATCH)
     @staticmethod
-    async def event_receiver(root: strawberry.Parent[groups.GateMember], info: Info) -> Receiver:
-        receiver = await info.context.loaders.receivers.load(root.receiver_id)
-        if receiver is None:
-            raise NotFound("event receiver", root.receiver_id)
-        return receiver
+    async def event_receiver(
+        roots: strawberry.Parent[list[groups.GateMember]], info: Info
+    ) -> list[Receiver | NotFound]:
+        return await receivers_by_id(info, [root.receiver_id for root in roots])
 
     @strawberry.field(description="The id of the receiver.")
     @staticmethod
@@ -83,12 +84,16 @@ class GateMember:
         graphql_type=Event | None,
         description="The receiver's latest event for the unit; null if there is none.",
         directives=requires(Permission.EVENT_READ),
+        metadata=BATCH,
     )
     @staticmethod
-    async def event(root: strawberry.Parent[groups.GateMember], info: Info) -> stream.Event | None:
-        if root.event_position is None:
-            return None
-        return await info.context.loaders.events_at.load(root.event_position)
+    async def event(roots: strawberry.Parent[list[groups.GateMember]], info: Info) -> list[stream.Event | None]:
+        positions = [root.event_position for root in roots]
+        wanted = list(dict.fromkeys(position for position in positions if position is not None))
+        if not wanted:
+            return [None] * len(positions)
+        events = await info.context.hub.events.by_positions(info.context.actor, wanted)
+        return [None if position is None else events.get(position) for position in positions]
 
 
 @strawberry.type(

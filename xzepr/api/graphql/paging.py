@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import strawberry
 
@@ -48,22 +48,52 @@ def page_request(first: int, after: str | None) -> paging.PageRequest:
     return paging.PageRequest(first, int(after))
 
 
+class EdgeData(NamedTuple):
+    """The data that an Edge is resolved from."""
+
+    node: object
+    position: int
+
+    @property
+    def cursor(self) -> str:
+        """The position as a cursor."""
+        return str(self.position)
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionData(Generic[T]):
-    """The data that a Connection is resolved from."""
+    """The data that a Connection is resolved from. Only what a document selects is computed."""
 
-    edges: list[Edge[T]]
-    nodes: list[T]
-    page_info: PageInfo
+    page: paging.Page[T]
+    position: Callable[[T], int]
+    """Returns the position of an entry."""
+    request: paging.PageRequest
+
+    @property
+    def edges(self) -> list[EdgeData]:
+        """The entries with their cursors."""
+        position = self.position
+        return [EdgeData(item, position(item)) for item in self.page.items]
+
+    @property
+    def nodes(self) -> list[T]:
+        """The entries."""
+        return list(self.page.items)
+
+    @property
+    def page_info(self) -> PageInfo:
+        """The cursors of the first and last entry, and whether there are more pages."""
+        items, end = self.page.items, self.page.reached
+        if end is None and items:
+            end = self.position(items[-1])
+        return PageInfo(
+            has_next_page=self.page.has_next,
+            has_previous_page=self.request.after is not None,
+            start_cursor=str(self.position(items[0])) if items else None,
+            end_cursor=None if end is None else str(end),
+        )
 
 
 def to_connection(page: paging.Page[T], position: Callable[[T], int], request: paging.PageRequest) -> ConnectionData[T]:
     """Returns the connection for a page; `position` returns the position of an entry."""
-    edges = [Edge(cursor=str(position(item)), node=item) for item in page.items]
-    info = PageInfo(
-        has_next_page=page.has_next,
-        has_previous_page=request.after is not None,
-        start_cursor=edges[0].cursor if edges else None,
-        end_cursor=edges[-1].cursor if edges else None,
-    )
-    return ConnectionData(edges, list(page.items), info)
+    return ConnectionData(page, position, request)

@@ -11,8 +11,8 @@ from xzepr.api.graphql.events import Event
 from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
 from xzepr.api.graphql.permissions import requires
 from xzepr.api.graphql.scalars import JSON
+from xzepr.api.graphql_server.plans.resolvers import BATCH
 from xzepr.core.actor import Permission
-from xzepr.core.paging import EMPTY_PAGE
 from xzepr.features.groups.model import Group
 from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange, ReceiverFilter
 from xzepr.features.stream import model as stream
@@ -50,23 +50,28 @@ class EventReceiver:
         graphql_type=list[EventReceiverGroupType] | None,
         description="The groups that the receiver belongs to, enabled or not.",
         directives=requires(Permission.GROUP_READ),
+        metadata=BATCH,
     )
     @staticmethod
-    async def groups(root: strawberry.Parent[Receiver], info: Info) -> list[Group]:
-        return await info.context.loaders.groups_of_receiver.load(root.id) or []
+    async def groups(roots: strawberry.Parent[list[Receiver]], info: Info) -> list[list[Group]]:
+        ids = [root.id for root in roots]
+        groups = await info.context.hub.groups.of_receivers(info.context.actor, list(dict.fromkeys(ids)))
+        return [groups[id] for id in ids]
 
     @strawberry.field(
         graphql_type=Connection[Event] | None,
         description="The receiver's events, newest first.",
         directives=requires(Permission.EVENT_READ),
+        metadata=BATCH,
     )
     @staticmethod
     async def events(
-        root: strawberry.Parent[Receiver], info: Info, first: int = 50, after: str | None = None
-    ) -> ConnectionData[stream.Event]:
+        roots: strawberry.Parent[list[Receiver]], info: Info, first: int = 50, after: str | None = None
+    ) -> list[ConnectionData[stream.Event]]:
         request = page_request(first, after)
-        page = await info.context.loaders.events_of_receiver.load((root.id, request))
-        return to_connection(page or EMPTY_PAGE, lambda event: event.position, request)
+        keys = [(root.id, request) for root in roots]
+        pages = await info.context.hub.events.pages_of_receivers(info.context.actor, list(dict.fromkeys(keys)))
+        return [to_connection(pages[key], lambda event: event.position, request) for key in keys]
 
 
 @strawberry.input(description="Every field that is set must be equal; null matches anything.")

@@ -19,16 +19,14 @@ from graphql import (
 )
 from strawberry.types.scalar import ScalarDefinition
 
+from xzepr.api.graphql_server.plans.conversions import Unchanged, Wrapped
+
 JSON = NewType("JSON", object)  # any JSON value
 Position = NewType("Position", int)  # a position in the stream; GraphQL's own Int ends at 2^31
 
 _MAX_INTEGER_CHARS = 20  # a longer integer literal exceeds 64 bits
 # Replaces longer integer literals, whose digits are never converted. Validation rejects it with its location.
 _OUT_OF_RANGE = 2**64
-
-
-def _write_json(value: object) -> object:
-    return orjson.Fragment(value) if isinstance(value, bytes) else value
 
 
 def _read_literal(node: ValueNode, variables: dict[str, object] | None = None) -> object:
@@ -83,14 +81,14 @@ SCALARS: dict[object, ScalarDefinition] = {
         name="JSON",
         description="Any JSON value. Integers up to 64 bits and strings are returned exactly; other numbers are "
         "doubles.",
-        serialize=_write_json,
+        serialize=Wrapped(bytes, orjson.Fragment),
         parse_value=_unchanged,
         parse_literal=_read_literal,
     ),
     Position: strawberry.scalar(
         name="Position",
         description="A position in the stream: 1, 2, 3 …; 0 is before the first message. An integer of up to 63 bits.",
-        serialize=_unchanged,
+        serialize=Unchanged(int),
         parse_value=_read_position,
     ),
     datetime: strawberry.scalar(
@@ -98,7 +96,7 @@ SCALARS: dict[object, ScalarDefinition] = {
         description="A time in RFC 3339. Output is in UTC with microseconds: 2026-11-20T21:15:27.170202Z. "
         "Input must include the zone.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
-        serialize=_unchanged,
+        serialize=Unchanged(datetime),
         parse_value=_read_time,
     ),
 }

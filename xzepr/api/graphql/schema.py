@@ -1,6 +1,7 @@
 """The GraphQL schema: its three root types, assembled from the fields of each feature."""
 
 from functools import cache
+from operator import attrgetter
 
 import strawberry
 from strawberry.schema.config import StrawberryConfig
@@ -14,10 +15,11 @@ from xzepr.api.graphql.receivers import ReceiverMutations, ReceiverQueries
 from xzepr.api.graphql.scalars import SCALARS
 from xzepr.api.graphql.status import RelayMutations, StatusQueries
 from xzepr.api.graphql.stream import MESSAGE_TYPES, Checkpoint, StreamQueries, StreamSubscription
-from xzepr.api.graphql_server.execution import core_schema
-from xzepr.api.graphql_server.resolvers import install
+from xzepr.api.graphql_server.plans.execution import core_schema
+from xzepr.api.graphql_server.plans.resolvers import install
 
 PUBLIC_MUTATIONS = frozenset({"login"})  # need no credentials
+IMMUTABLE_TYPES = {"Event": attrgetter("id")}  # whose objects never change, with the identity of an object
 
 
 @strawberry.type

@@ -11,7 +11,7 @@ from xzepr.api.graphql.events import Event, UnitInput
 from xzepr.api.graphql.groups import EventReceiverGroup
 from xzepr.api.graphql.permissions import Requires, SignedIn
 from xzepr.api.graphql.receivers import EventReceiver
-from xzepr.api.graphql_server.resolvers import RESOLVE_ITEM
+from xzepr.api.graphql_server.plans.resolvers import RESOLVE_ITEM
 from xzepr.core.actor import ActorKind
 from xzepr.features.groups import rules as group_rules
 from xzepr.features.receivers import rules as receiver_rules

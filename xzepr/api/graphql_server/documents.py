@@ -21,7 +21,8 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from xzepr.api.errors import DocumentTooComplex, OperationNotFound
 from xzepr.api.graphql_server.complexity import DocumentLimits, check_limits
 from xzepr.api.graphql_server.errors import MAX_ERRORS, parse_error, validation_error
-from xzepr.api.graphql_server.plan import Plan
+from xzepr.api.graphql_server.plans.plan import Plan
+from xzepr.api.graphql_server.plans.rendered import RenderedObjects
 from xzepr.core.lru_cache import LRUCache
 
 _CACHED_CHARS = 2000  # per cached document, on average
@@ -39,10 +40,12 @@ class Document:
     plans: dict[int, Plan] = field(default_factory=lambda: dict[int, Plan]())
     """The plans of the operations that were executed, by the `id()` of their nodes."""
 
-    def plan(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> Plan:
+    def plan(
+        self, schema: GraphQLSchema, operation: OperationDefinitionNode, rendered: RenderedObjects | None = None
+    ) -> Plan:
         """Returns the plan of one of its operations, for the schema against which the document was validated."""
         if (plan := self.plans.get(id(operation))) is None:
-            plan = self.plans[id(operation)] = Plan(schema, self.node, operation)
+            plan = self.plans[id(operation)] = Plan(schema, self.node, operation, rendered)
         return plan
 
     def operation(self, name: str | None) -> OperationDefinitionNode:

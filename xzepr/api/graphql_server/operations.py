@@ -16,7 +16,9 @@ from xzepr.api.drain import Drain
 from xzepr.api.errors import Internal, JsonObject, RequestRejected, error_objects
 from xzepr.api.graphql_server.documents import Document, Documents
 from xzepr.api.graphql_server.errors import FieldName, field_errors, mask, variable_error
-from xzepr.api.graphql_server.execution import Execution, execute, execute_event, prepare, subscribe
+from xzepr.api.graphql_server.plans.execution import Execution, FellBack, prepare
+from xzepr.api.graphql_server.plans.plan import Plan
+from xzepr.api.graphql_server.plans.rendered import RenderedObjects
 from xzepr.api.graphql_server.responses import (
     GraphQLResponse,
     ResponseGroup,
@@ -29,6 +31,10 @@ from xzepr.core.errors import Problem, Unauthenticated
 
 
 def _not_shared(_: object) -> Hashable | None:
+    return None
+
+
+def _not_counted(_: str) -> None:
     return None
 
 
@@ -104,6 +110,10 @@ class GraphQLService:
     shared_key: Callable[[object], Hashable | None] = _not_shared
     """Returns the key under which subscribers share the response for a source event; None if they do not."""
     observe: Observe | None = None
+    fell_back: FellBack = _not_counted
+    """Called with the reason when an operation is left to graphql-core: `operation`, `value` or `error`."""
+    rendered: RenderedObjects = field(default_factory=lambda: RenderedObjects({}))
+    """The cache of objects that never change."""
     drain: Drain = field(default_factory=Drain)
     request_in_flight: Callable[[], AbstractContextManager[None]] = nullcontext
     """A context that is entered while a query or a mutation runs, so that less urgent work can yield."""
@@ -140,7 +150,7 @@ class GraphQLService:
 
         A mutation continues if the caller is cancelled.
         """
-        pending = self._run_observed(operation, self._await_response(execute(self._execution(operation, call)), call))
+        pending = self._run_observed(operation, self._await_response(self._execution(operation, call).run(), call))
         if operation.node.operation is not OperationType.MUTATION:
             return await pending
         task = asyncio.ensure_future(pending)
@@ -186,17 +196,20 @@ class GraphQLService:
         """Returns an execution that is ready to run. Raises a Problem if the variables do not match their types."""
         extensions = operation.request.extensions
         context = self.new_context(call.actor, call.request_id, extensions, call.last_event_id)
-        prepared = prepare(operation.document.plan(self.schema, operation.node), context, operation.request.variables)
+        prepared = prepare(self._plan(operation), context, operation.request.variables, self.fell_back)
         if isinstance(prepared, list):
             problem = variable_error(prepared)
             self._observe(operation.type, error_objects(problem))
             raise problem
         return prepared
 
+    def _plan(self, operation: Operation) -> Plan:
+        return operation.document.plan(self.schema, operation.node, self.rendered)
+
     def _group(self, operation: Operation, actor: Actor) -> ResponseGroup | None:
         """Returns the group of subscribers with the same responses; None if the request has no comparable key."""
         request = operation.request
-        plan = operation.document.plan(self.schema, operation.node)
+        plan = self._plan(operation)
         names = shaping_variables(operation.node, list(plan.fragment_definitions.values()))
         try:
             key = response_key(names, request.variables or {}, request.extensions)
@@ -212,7 +225,7 @@ class GraphQLService:
         event_cursor = getattr(event, "cursor", None)
         cursor = None if event_cursor is None else str(event_cursor)
         try:
-            result = execute_event(execution, event, context)
+            result = execution.event(event, context)
         except Exception as error:
             return _internal_error_response(error, call, cursor)
         return (
@@ -246,7 +259,7 @@ class GraphQLService:
 
     async def _subscribe(self, execution: Execution, call: Call) -> AsyncIterable[object]:
         """Returns the source events of a subscription. Raises RequestRejected if its resolver fails."""
-        source = await subscribe(execution)
+        source = await execution.subscribe()
         if isinstance(source, ExecutionResult):
             raise RequestRejected(field_errors(source.errors or [], call.request_id, self.field_name))
         return source

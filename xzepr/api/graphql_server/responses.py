@@ -16,6 +16,7 @@ from graphql import FieldNode, FragmentDefinitionNode, OperationDefinitionNode, 
 
 from xzepr.api.errors import JsonObject
 from xzepr.api.graphql_server.errors import mask
+from xzepr.api.graphql_server.plans.rendered import JSON_OPTIONS
 from xzepr.infra.concurrency import SingleFlight
 
 _CACHE_BYTES = 16 * 1024 * 1024
@@ -43,7 +44,7 @@ class GraphQLResponse:
         if self.encoded is not None:
             return self.encoded
         try:
-            return orjson.dumps(self.body, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
+            return orjson.dumps(self.body, option=JSON_OPTIONS)
         except TypeError as error:
             return orjson.dumps({"errors": [mask(error, self.request_id)], "data": None})
 

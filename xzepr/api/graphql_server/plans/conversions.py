@@ -14,6 +14,38 @@ class NotPlain(Exception):
     """Raised for a value that graphql-core has to handle."""
 
 
+class Unchanged:
+    """The `serialize` function of a scalar whose values are written as they are.
+
+    A plan checks the types of such values inline, without a call.
+    """
+
+    def __init__(self, type: type) -> None:
+        """`type` is the exact type of plain values. Values of other types are left to graphql-core."""
+        self.type = type
+
+    def __call__(self, value: object) -> object:
+        """Returns the value."""
+        return value
+
+
+class Wrapped(Unchanged):
+    """The `serialize` function of a scalar that writes values of one type with `wrap`, and others as they are."""
+
+    def __init__(self, type: type, wrap: Convert) -> None:
+        super().__init__(type)
+        self.wrap = wrap
+
+    def __call__(self, value: object) -> object:
+        """Returns the value as it is written."""
+        return self.wrap(value) if type(value) is self.type else value
+
+
+def not_plain(_: object = None) -> object:
+    """Raises NotPlain."""
+    raise NotPlain
+
+
 def inner_type(type_: GraphQLTypeRef) -> GraphQLTypeRef:
     """Returns the type inside a list or non-null type."""
     return type_.of_type
@@ -30,11 +62,11 @@ def exactly(expected: type) -> Convert:
     return convert
 
 
-def list_of(convert_item: Convert, *, or_tuple: bool = False) -> Convert:
-    """Returns a conversion of lists, and of tuples on request, item by item."""
+def list_of(convert_item: Convert) -> Convert:
+    """Returns a conversion of lists, item by item."""
 
     def convert(value: Any) -> object:
-        if type(value) is not list and not (or_tuple and type(value) is tuple):
+        if type(value) is not list:
             raise NotPlain
         return [convert_item(item) for item in cast(list[object], value)]
 

@@ -28,7 +28,7 @@ from graphql.execution.get_variable_signature import GraphQLVariableSignature, g
 from graphql.execution.values import VariableValues, VariableValueSource, get_variable_values
 
 from xzepr.api.graphql_server.errors import MAX_ERRORS
-from xzepr.api.graphql_server.plan_types import Convert, GraphQLTypeRef, NotPlain, exactly, inner_type, list_of
+from xzepr.api.graphql_server.plans.conversions import Convert, GraphQLTypeRef, NotPlain, exactly, inner_type, list_of
 
 _Field = tuple[str, str, Convert, bool]  # of an input type: its name, Python name and conversion, and if it is required
 
@@ -46,27 +46,67 @@ class Variables:
             valid = cast(list[Any], signatures)
             self._converters = [(signature.name, signature, input_converter(signature.type)) for signature in valid]
 
-    def values(self, variables: Mapping[str, object]) -> VariableValues | list[GraphQLError]:
-        """Returns the coerced variables of a request, or the errors in them."""
+    def of(self, variables: Mapping[str, object]) -> "RequestVariables | list[GraphQLError]":
+        """Returns the variables of a request, coerced; the errors in them if there are any."""
         if self._converters is not None:
             with suppress(Exception):  # whatever a scalar raises, graphql-core reports it with its location
-                return _convert(self._converters, variables)
+                return RequestVariables(self, variables, _convert(self._converters, variables))
+        values = self.values(variables)
+        return values if isinstance(values, list) else RequestVariables(self, variables, values.coerced, values)
+
+    def values(self, variables: Mapping[str, object]) -> VariableValues | list[GraphQLError]:
+        """Returns the coerced variables as graphql-core needs them, or the errors in them."""
+        if self._converters is not None:
+            with suppress(Exception):
+                coerced = _convert(self._converters, variables)
+                return VariableValues(_sources(self._converters, variables), coerced)
         return get_variable_values(self._schema, self._declared, dict(variables), max_errors=MAX_ERRORS)
 
 
-def _convert(converters: list[tuple[str, Any, Convert]], variables: Mapping[str, object]) -> VariableValues:
-    sources: dict[str, VariableValueSource] = {}
+class RequestVariables:
+    """The variables of one request."""
+
+    __slots__ = ("_declared", "_sent", "_values", "coerced")
+
+    def __init__(
+        self,
+        declared: Variables,
+        sent: Mapping[str, object],
+        coerced: dict[str, object],
+        values: VariableValues | None = None,
+    ) -> None:
+        self._declared = declared
+        self._sent = sent
+        self.coerced = coerced
+        """The values by name. A variable that was not sent and has no default is missing."""
+        self._values = values
+
+    def values(self) -> VariableValues:
+        """Returns the variables as graphql-core needs them."""
+        if self._values is None:
+            values = self._declared.values(self._sent)
+            assert not isinstance(values, list), "the variables were coerced before"
+            self._values = values
+        return self._values
+
+
+def _convert(converters: list[tuple[str, Any, Convert]], variables: Mapping[str, object]) -> dict[str, object]:
     coerced: dict[str, object] = {}
     for name, signature, convert in converters:
         if name in variables:
-            value = variables[name]
-            coerced[name] = convert(value)
-            sources[name] = VariableValueSource(signature, value)
+            coerced[name] = convert(variables[name])
         elif signature.default is not None or isinstance(signature.type, GraphQLNonNull):
             raise NotPlain
-        else:
-            sources[name] = VariableValueSource(signature)
-    return VariableValues(sources, coerced)
+    return coerced
+
+
+def _sources(
+    converters: list[tuple[str, Any, Convert]], variables: Mapping[str, object]
+) -> dict[str, VariableValueSource]:
+    return {
+        name: VariableValueSource(signature, variables[name]) if name in variables else VariableValueSource(signature)
+        for name, signature, _ in converters
+    }
 
 
 def input_converter(type_: GraphQLTypeRef) -> Convert:

@@ -1,0 +1,231 @@
+"""Compiles the selections of an operation to levels, which complete values; see `levels.py`.
+
+A selection that the compiler does not know raises NotCompiled, and graphql-core executes the operation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from graphql import (
+    GraphQLField,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    TypeNameMetaFieldDef,
+    is_abstract_type,
+    is_leaf_type,
+)
+from graphql.execution.collect_fields import (
+    CollectedFields,
+    FieldDetails,
+    FragmentDetails,
+    collect_fields,
+    collect_subfields,
+)
+from graphql.execution.values import VariableValues
+
+from xzepr.api.graphql_server.plans.arguments import Arguments
+from xzepr.api.graphql_server.plans.conversions import GraphQLTypeRef, NotPlain, inner_type
+from xzepr.api.graphql_server.plans.leaves import leaf_level
+from xzepr.api.graphql_server.plans.levels import (
+    Column,
+    Immutables,
+    Level,
+    ListOf,
+    NonNull,
+    Nullable,
+    Objects,
+    OneOf,
+    Plain,
+)
+from xzepr.api.graphql_server.plans.rendered import RenderedObjects
+from xzepr.api.graphql_server.plans.resolvers import DEFINITION, call_of, reader_of
+from xzepr.api.graphql_server.plans.row_code import Field, rows_function
+
+Selected = list[FieldDetails]  # all selections in a document that are merged into one field of one object
+
+_MAX_FIELDS = 2_000  # of one operation; larger ones are left to graphql-core
+
+
+class NotCompiled(Exception):
+    """Raised for an operation that graphql-core has to execute."""
+
+
+class Compiler:
+    """Compiles one operation, for one combination of the variables of its directives."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        fragments: dict[str, FragmentDetails],
+        operation: OperationDefinitionNode,
+        variables: VariableValues,
+        rendered: RenderedObjects,
+    ) -> None:
+        self._schema = schema
+        self._fragments = fragments
+        self._operation = operation
+        self._variables = variables
+        self._rendered = rendered
+        self._fields = 0
+
+    def roots(self, root: GraphQLObjectType) -> list[tuple[str, GraphQLField | None, Selected]]:
+        """Returns the root fields: response name, definition (None for `__typename`) and selections."""
+        fields = self._known(collect_fields(self._schema, self._fragments, self._variables, root, self._operation))
+        return [(name, self._definition(root, selected), selected) for name, selected in fields.items()]
+
+    def root_level(self, field: GraphQLField, selected: Selected) -> Level:
+        """Returns the level of the values of a root field."""
+        return self._level(cast(Any, field).type, selected)
+
+    def _known(self, collected: CollectedFields) -> dict[str, Selected]:
+        fields = collected.grouped_field_set
+        self._fields += len(fields)
+        if collected.new_defer_usages or self._fields > _MAX_FIELDS:
+            raise NotCompiled
+        if any(selected[0].fragment_variable_values is not None for selected in fields.values()):
+            raise NotCompiled
+        return fields
+
+    def _definition(self, parent: GraphQLObjectType, selected: Selected) -> GraphQLField | None:
+        """Returns the definition of a field; None for `__typename`."""
+        field = self._schema.get_field(parent, selected[0].node.name.value)
+        if field is None:
+            raise NotCompiled
+        return None if field is TypeNameMetaFieldDef else field
+
+    def _level(self, type_: GraphQLTypeRef, selected: Selected) -> Level:
+        if isinstance(type_, GraphQLNonNull):
+            level = self._present(inner_type(type_), selected)
+            return level if isinstance(level, Plain) else NonNull(level)
+        level = self._present(type_, selected)
+        return _nullable(level) if isinstance(level, Plain) else Nullable(level)
+
+    def _present(self, type_: GraphQLTypeRef, selected: Selected) -> Level:
+        """Returns the level of values that are not null. A plain level raises for null by itself."""
+        if isinstance(type_, GraphQLList):
+            return _list_of(self._level(inner_type(type_), selected))
+        if isinstance(type_, GraphQLObjectType):
+            return self._object(type_, selected)
+        if is_abstract_type(type_):
+            levels = {_class_of(each): self._object(each, selected) for each in self._schema.get_possible_types(type_)}
+            return _one_of(levels)
+        if is_leaf_type(type_) and (level := leaf_level(type_)) is not None:
+            return level
+        raise NotCompiled
+
+    def _object(self, type_: GraphQLObjectType, selected: Selected) -> Level:
+        check_type = _exact_class(type_) if type_.is_type_of is not None else _check_object
+        fields = self._known(
+            collect_subfields(self._schema, self._fragments, self._variables, self._operation, type_, selected)
+        )
+        columns = [self._column(name, type_, inner) for name, inner in fields.items()]
+        if self._rendered.has(type_.name) and (level := self._render(type_.name, columns, check_type)) is not None:
+            return level
+        if all(_is_plain(column) for column in columns):
+            rows = rows_function([_code(column) for column in columns], check_type)
+            return Plain(lambda item: rows([item])[0], rows=rows)
+        return Objects(columns, check_type)
+
+    def _column(self, name: str, parent: GraphQLObjectType, selected: Selected) -> Column:
+        field = self._definition(parent, selected)
+        if field is None:
+            type_name = parent.name
+            return Column(name=name, level=Plain(_unchanged), read=lambda _: type_name, constant=type_name)
+        level = self._level(cast(Any, field).type, selected)
+        if (reader := reader_of(field)) is not None and not field.args:
+            return Column(name=name, level=level, read=reader.read, attribute=reader.attribute, waits=level.waits)
+        call = call_of(field)
+        if call is None or (call.is_async and not call.is_batch):
+            raise NotCompiled
+        arguments, waits = Arguments(field, selected[0].node), call.is_batch or level.waits
+        return Column(name=name, level=level, call=call, arguments=arguments, waits=waits)
+
+    def _render(self, type_name: str, columns: Sequence[Column], check_type: Callable[[object], None]) -> Level | None:
+        """Returns the level of objects that never change; None if they have more than one level of edges."""
+        if not all(isinstance(column.level, Plain) for column in columns):
+            return None
+        plain = [column for column in columns if _is_plain(column)]
+        edges = [column for column in columns if not _is_plain(column)]
+        rows = rows_function([_code(column) for column in plain], check_type)
+        names = [column.name for column in columns]
+        edge_levels = [(column.name, cast(Plain, column.level)) for column in edges]
+
+        def write(item: object, values: Sequence[object]) -> Mapping[str, object]:
+            fields = cast(dict[str, object], rows([item])[0])
+            for (name, level), value in zip(edge_levels, values, strict=True):
+                fields[name] = level.convert(value)
+            return {name: fields[name] for name in names}
+
+        selection = self._rendered.selection(type_name, write)
+        if not edges:
+            return Plain(selection.one, rows=selection.rows)
+        return Immutables(selection, edges, check_type)
+
+
+def _is_plain(column: Column) -> bool:
+    return column.call is None and isinstance(column.level, Plain)
+
+
+def _code(column: Column) -> Field:
+    level = cast(Plain, column.level)
+    assert column.read is not None, "a plain column is read"
+    return Field(column.name, column.read, level.convert, column.attribute, level.leaf, column.constant)
+
+
+def _nullable(level: Plain) -> Plain:
+    convert, leaf = level.convert, level.leaf
+    return Plain(
+        lambda value: None if value is None else convert(value),
+        None if leaf is None else replace(leaf, nullable=True),
+    )
+
+
+def _list_of(item: Level) -> Level:
+    if not isinstance(item, Plain):
+        return ListOf(item)
+    completed = item.completed
+
+    def convert(value: Any) -> object:
+        if type(value) is not list and type(value) is not tuple:
+            raise NotPlain
+        return completed(cast("list[object]", value))
+
+    return Plain(convert)
+
+
+def _one_of(levels: Mapping[type, Level]) -> Level:
+    plain = {class_: level.convert for class_, level in levels.items() if isinstance(level, Plain)}
+    return OneOf(levels) if len(plain) < len(levels) else Plain(lambda value: plain[type(value)](value))
+
+
+def _unchanged(value: object) -> object:
+    return value
+
+
+def _check_object(value: object) -> None:
+    """Raises NotPlain for a value that is no object with fields."""
+    if value is None or isinstance(value, Exception) or hasattr(value, "__await__"):
+        raise NotPlain
+
+
+def _class_of(type_: GraphQLObjectType) -> type:
+    """Returns the Python class of a type that implements an interface."""
+    definition: Any = type_.extensions.get(DEFINITION)
+    origin = getattr(definition, "origin", None)
+    if origin is None or "is_type_of" in vars(origin):
+        raise NotCompiled
+    return cast(type, origin)
+
+
+def _exact_class(type_: GraphQLObjectType) -> Callable[[object], None]:
+    expected = _class_of(type_)
+
+    def check(value: object) -> None:
+        if type(value) is not expected:
+            raise NotPlain
+
+    return check

@@ -1,0 +1,112 @@
+"""Writes Python functions that convert objects to dictionaries.
+
+A row of ten attributes takes 0.5 µs with such a function, and 1.5 µs with a function called for each attribute. Each
+object type of a selection has its own function, so the code grows with the selection only.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xzepr.api.graphql_server.plans.conversions import Convert, not_plain
+from xzepr.api.graphql_server.plans.resolvers import ReadField
+
+# Converts a list of objects, in order. Raises any Exception if a value is not plain.
+ConvertRows = Callable[[list[Any]], list[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A conversion of values of exactly this type that needs no call, or only a call of `wrap`."""
+
+    type: type
+    nullable: bool = False
+    is_int: bool = False
+    """Whether the value has to be within 32 bits."""
+    wrap: Convert | None = None
+    """Writes the value; None if it is written as it is. Values of other types are then left to the conversion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a dictionary: its name, and how its value is read and converted."""
+
+    name: str
+    read: ReadField
+    convert: Convert
+    attribute: str | None = None
+    """The attribute that `read` returns, which is then read inline."""
+    leaf: Leaf | None = None
+    """The inline form of `convert`, if it has one."""
+    constant: str | None = None
+    """The value of `__typename`."""
+
+
+def rows_function(fields: Sequence[Field], check_type: Callable[[object], None]) -> ConvertRows:
+    """Returns the conversion of a list of objects to dictionaries with these fields.
+
+    `check_type` is called with each object whose Python type differs from that of the object before. It raises NotPlain
+    for a type that has no fields.
+    """
+    code = _Code(check_type)
+    for index, field in enumerate(fields):
+        code.add(index, field)
+    return code.function()
+
+
+class _Code:
+    """The source of a function, and the objects that it uses. All of them are parameters: those are read fastest."""
+
+    def __init__(self, check_type: Callable[[object], None]) -> None:
+        self._names: dict[str, object] = {"type_of": type, "check": check_type}
+        self._conditions: list[str] = []
+        self._entries: list[str] = []
+
+    def add(self, index: int, field: Field) -> None:
+        """Adds a field of the dictionary."""
+        self._entries.append(f"{field.name!r}: {self._expression(index, field)}")
+
+    def _expression(self, index: int, field: Field) -> str:
+        if field.constant is not None:
+            return repr(field.constant)
+        if field.attribute is not None:
+            value = f"o.{field.attribute}"
+        else:
+            value = f"{self._name(f'read{index}', field.read)}(o)"
+        if (leaf := field.leaf) is None:
+            return f"{self._name(f'convert{index}', field.convert)}({value})"
+        leaf_type = self._name(leaf.type.__name__, leaf.type)
+        if leaf.wrap is not None:
+            wrap = self._name(f"wrap{index}", leaf.wrap)
+            convert = self._name(f"convert{index}", field.convert)
+            return f"{wrap}(v) if type_of(v := {value}) is {leaf_type} else {convert}(v)"
+        condition = f"type_of(v{index} := {value}) is {leaf_type}"
+        if leaf.is_int:
+            condition += f" and -2147483648 <= v{index} <= 2147483647"
+        self._conditions.append(f"({condition} or v{index} is None)" if leaf.nullable else condition)
+        return f"v{index}"
+
+    def _name(self, name: str, value: object) -> str:
+        self._names[name] = value
+        return name
+
+    def function(self) -> ConvertRows:
+        """Returns the compiled function."""
+        row = f"add({{{', '.join(self._entries)}}})"
+        if self._conditions:
+            row = f"if {' and '.join(self._conditions)}: {row}\n        else: odd()"
+            self._names["odd"] = not_plain
+        source = (
+            f"def rows(objects, {', '.join(f'{name}={name}' for name in self._names)}):\n"
+            "    out = []\n"
+            "    add = out.append\n"
+            "    known = None\n"
+            "    for o in objects:\n"
+            "        if type_of(o) is not known:\n"
+            "            check(o)\n"
+            "            known = type_of(o)\n"
+            f"        {row}\n"
+            "    return out\n"
+        )
+        exec(compile(source, "<rows of a selection>", "exec"), self._names)  # noqa: S102 only the schema's names are in it
+        return self._names["rows"]  # pyright: ignore[reportReturnType] the function that the source defines
