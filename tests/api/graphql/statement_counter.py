@@ -8,6 +8,8 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
+from xzepr.features.groups.service import Groups
+from xzepr.features.receivers.service import Receivers
 from xzepr.hub import Hub
 from xzepr.infra.db import Connection, Database
 from xzepr.settings import DatabaseSettings
@@ -39,11 +41,15 @@ class CountedDatabase(Database):
 
     def rewired(self, hub: Hub) -> Hub:
         """Returns the hub with this database in every service that GraphQL reads."""
-        receivers = replace(hub.receivers, db=self)
+        settings = hub.settings
+        stream = replace(hub.stream, db=self)
+        receivers = Receivers(self, stream, settings.events)
         return replace(
             hub,
             receivers=receivers,
-            groups=replace(hub.groups, db=self, receivers=receivers),
+            groups=Groups(
+                db=self, stream=stream, receivers=receivers, limits=settings.groups, text_limits=settings.events
+            ),
             events=replace(hub.events, db=self),
-            stream=replace(hub.stream, db=self),
+            stream=stream,
         )

@@ -28,6 +28,12 @@ class Group:
     receiver_ids: tuple[str, ...]
     """The members, in the order in which they were given."""
 
+    @property
+    def size(self) -> int:
+        """Size in memory, in bytes, approximately."""
+        texts = (self.name, self.type, self.version, self.description)
+        return 1024 + 100 * len(self.receiver_ids) + sum(text.__sizeof__() for text in texts)
+
 
 @dataclass(frozen=True, slots=True)
 class NewGroup:

@@ -1,7 +1,7 @@
 """The use cases of groups (create, change, delete, list) and the queries of gates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import Conflict, InvalidInput, NotFound, Violation
@@ -9,23 +9,37 @@ from xzepr.core.ids import is_id, new_id
 from xzepr.core.paging import Page, PageRequest
 from xzepr.features.groups import rules, store
 from xzepr.features.groups.model import Gate, Group, GroupChange, GroupFilter, NewGroup, Unit, UnitStatus
+from xzepr.features.receivers.catalog import CatalogPart
 from xzepr.features.receivers.service import Receivers
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.service import Stream, WriteTransaction
 from xzepr.infra.db import Connection, Database
 from xzepr.settings import EventSettings, GroupSettings
 
+_MAX_KEPT_BYTES = 4 * 1024 * 1024  # of groups in memory by id, and again by receiver
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Groups:
     """Use cases of groups and gates."""
 
-    db: Database
-    stream: Stream
-    receivers: Receivers
-    limits: GroupSettings
-    text_limits: EventSettings
-    """The maximum lengths of names and descriptions."""
+    def __init__(
+        self, *, db: Database, stream: Stream, receivers: Receivers, limits: GroupSettings, text_limits: EventSettings
+    ) -> None:
+        """`text_limits` has the maximum lengths of names and descriptions."""
+        self._db = db
+        self._stream = stream
+        self._receivers = receivers
+        self._limits = limits
+        self._text_limits = text_limits
+        self._kept = CatalogPart[Group](
+            receivers.catalog, store.catalog_by_ids, max_bytes=_MAX_KEPT_BYTES, size_of=lambda group: group.size
+        )
+        self._kept_by_receiver = CatalogPart[list[Group]](
+            receivers.catalog,
+            self._read_by_receiver,
+            max_bytes=_MAX_KEPT_BYTES,
+            size_of=lambda groups: 1024 + sum(group.size for group in groups),
+        )
 
     async def create(self, actor: Actor, new: NewGroup) -> Group:
         """Creates a group. Raises InvalidInput if a field breaks a rule or a receiver does not exist.
@@ -34,7 +48,7 @@ class Groups:
         """
         actor.must(Permission.GROUP_CREATE)
         self._check(GroupChange(new.name, new.type, new.version, new.description, new.enabled, new.receiver_ids))
-        async with self.stream.write(actor) as tx:
+        async with self._stream.write(actor) as tx:
             group = Group(
                 id=new_id(),
                 position=tx.next_position,
@@ -66,7 +80,7 @@ class Groups:
             for field in ("name", "type", "version", "description", "enabled", "receiver_ids")
             if (value := getattr(change, field)) is not None
         }
-        async with self.stream.write(actor) as tx:
+        async with self._stream.write(actor) as tx:
             group = await self._read_for_change(tx.connection, id, expected_version)
             changed = replace(
                 group,
@@ -85,7 +99,7 @@ class Groups:
     async def delete(self, actor: Actor, id: str, expected_version: int | None = None) -> Group:
         """Deletes a group, publishes its last state and returns it. Raises NotFound, or Conflict as `update` does."""
         actor.must(Permission.GROUP_DELETE)
-        async with self.stream.write(actor) as tx:
+        async with self._stream.write(actor) as tx:
             group = await self._read_for_change(tx.connection, id, expected_version)
             await store.delete(tx.connection, id)
             tx.append(Kind.GROUP_DELETED, group_id=id, data=rules.snapshot(group))
@@ -99,46 +113,55 @@ class Groups:
         return groups[id]
 
     async def by_ids(self, actor: Actor, ids: Sequence[str]) -> dict[str, Group]:
-        """Returns the groups with these ids, by id. Unknown ids are left out."""
+        """Returns the groups with these ids, by id. Unknown ids are left out.
+
+        A group is the same object in every result until a receiver or a group changes.
+        """
         actor.must(Permission.GROUP_READ)
-        if not (valid_ids := [id for id in ids if is_id(id)]):
-            return {}
-        async with self.db.read() as connection:
-            return {group.id: group for group in await store.by_ids(connection, valid_ids)}
+        return await self._kept.by_ids([id for id in ids if is_id(id)])
 
     async def page(self, actor: Actor, filter: GroupFilter, page_request: PageRequest) -> Page[Group]:
         """Returns a page of the groups that match a filter, newest first."""
         actor.must(Permission.GROUP_READ)
         rules.check_filter(filter)
         first = page_request.first
-        async with self.db.read() as connection:
+        async with self._db.read() as connection:
             groups = await store.page(connection, filter, page_request.after, first + 1)
         return Page(groups[:first], len(groups) > first)
 
     async def of_receivers(self, actor: Actor, receiver_ids: Sequence[str]) -> dict[str, list[Group]]:
-        """Returns each receiver's groups, enabled or not, by receiver id."""
+        """Returns each receiver's groups, enabled or not, oldest first, by receiver id."""
         actor.must(Permission.GROUP_READ)
-        async with self.db.read() as connection:
-            groups = await (await store.groups_with_members(connection, receiver_ids)).fetchall()
-        return {id: [group for group in groups if id in group.receiver_ids] for id in receiver_ids}
+        return await self._kept_by_receiver.by_ids(receiver_ids)
 
     async def gate(self, actor: Actor, id: str, unit: Unit) -> Gate:
         """Returns the gate of a group, enabled or not, for a unit. Raises NotFound if the group does not exist."""
         group = await self.get(actor, id)
-        async with self.db.read() as connection:
+        async with self._db.read() as connection:
             statuses = await (await store.statuses(connection, [unit.id])).fetchall()
         return rules.evaluate_gate(group, unit, rules.statuses_by_unit(statuses).get(unit.id, {}))
 
     async def gates_of_units(self, actor: Actor, units: Sequence[Unit]) -> dict[Unit, list[Gate]]:
         """Returns each unit's gates that have a member with an event for it, sorted by the groups' creation."""
         actor.must(Permission.GROUP_READ)
-        async with self.db.read() as connection:
+        async with self._db.read() as connection:
             statuses = await (await store.statuses(connection, [unit.id for unit in units])).fetchall()
-            receiver_ids = list({status.receiver_id for status in statuses})
-            groups = await (await store.groups_with_members(connection, receiver_ids)).fetchall()
-        groups.sort(key=lambda group: group.position)
+        by_receiver = await self._kept_by_receiver.by_ids({status.receiver_id for status in statuses})
+        groups = {group.id: group for groups in by_receiver.values() for group in groups}.values()
+        groups = sorted(groups, key=lambda group: group.position)
         by_unit = rules.statuses_by_unit(statuses)
         return {unit: _gates_of(unit, by_unit.get(unit.id, {}), groups) for unit in units}
+
+    async def _read_by_receiver(
+        self, connection: Connection, receiver_ids: Sequence[str]
+    ) -> tuple[str, dict[str, list[Group]]]:
+        token, found = await store.catalog_with_members(connection, receiver_ids)
+        groups = sorted(self._kept.keep(token, found).values(), key=lambda group: group.position)
+        by_receiver: dict[str, list[Group]] = {id: [] for id in receiver_ids}
+        for group in groups:
+            for id in by_receiver.keys() & group.receiver_ids:
+                by_receiver[id].append(group)
+        return token, by_receiver
 
     def _check(self, change: GroupChange) -> None:
         texts = {
@@ -147,7 +170,7 @@ class Groups:
             "version": change.version,
             "description": change.description,
         }
-        rules.check(texts, change.receiver_ids, limits=self.text_limits, max_members=self.limits.max_members)
+        rules.check(texts, change.receiver_ids, limits=self._text_limits, max_members=self._limits.max_members)
 
     async def _read_for_change(self, connection: Connection, id: str, expected_version: int | None) -> Group:
         groups = await store.by_ids(connection, [id]) if is_id(id) else []
@@ -172,7 +195,7 @@ class Groups:
         tx.append(kind, group_id=group.id, data=rules.snapshot(group))
 
     async def _check_receivers(self, connection: Connection, group: Group) -> None:
-        existing_ids = await self.receivers.existing(connection, group.receiver_ids)
+        existing_ids = await self._receivers.existing(connection, group.receiver_ids)
         violations = [
             Violation(f"receiver_ids/{index}", f"there is no event receiver {id!r}")
             for index, id in enumerate(group.receiver_ids)
@@ -182,7 +205,7 @@ class Groups:
             raise InvalidInput(violations)
 
     async def _check_group_limit(self, connection: Connection, group: Group) -> None:
-        limit = self.limits.max_groups_per_receiver
+        limit = self._limits.max_groups_per_receiver
         for id in await store.receivers_at_group_limit(connection, group.receiver_ids, group.id, limit):
             raise Conflict(f"the receiver {id} is in {limit} enabled groups already", field="receiver_ids")
 

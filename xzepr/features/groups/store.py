@@ -28,12 +28,28 @@ async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Group]:
     return await (await cursor.execute(_GROUPS + "WHERE g.id = ANY(%s)", (list(ids),))).fetchall()
 
 
-async def groups_with_members(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:
-    """Reads every group that has any of the receivers as a member."""
-    return await connection.cursor(row_factory=args_row(_group)).execute(
+async def catalog_by_ids(connection: Connection, ids: Sequence[str]) -> tuple[str, dict[str, Group]]:
+    """Returns the catalog's token and the groups with these ids, by id, as one statement sees them."""
+    return await _in_catalog(connection, _GROUPS + "WHERE g.id = ANY(%b::text[])", ids)
+
+
+async def catalog_with_members(connection: Connection, receiver_ids: Sequence[str]) -> tuple[str, dict[str, Group]]:
+    """Returns the catalog's token and every group that has any of the receivers as a member, by id."""
+    return await _in_catalog(
+        connection,
         _GROUPS + "WHERE g.id IN (SELECT group_id FROM group_members WHERE receiver_id = ANY(%b::text[]))",
-        (list(receiver_ids),),
+        receiver_ids,
     )
+
+
+async def _in_catalog(
+    connection: Connection, groups: LiteralString, ids: Sequence[str]
+) -> tuple[str, dict[str, Group]]:
+    cursor = await connection.execute(
+        "SELECT catalog.token::text, found.* FROM catalog LEFT JOIN (" + groups + ") AS found ON true", (list(ids),)
+    )
+    rows = await cursor.fetchall()
+    return rows[0][0], {id: _group(id, *columns) for _, id, *columns in rows if id is not None}
 
 
 async def enabled_groups_with_members(connection: Connection, receiver_ids: Sequence[str]) -> AsyncCursor[Group]:

@@ -33,6 +33,12 @@ class Receiver:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def size(self) -> int:
+        """Size in memory, in bytes, approximately."""
+        texts = (self.name, self.type, self.version, self.description)
+        return 1024 + len(self.schema) + sum(text.__sizeof__() for text in texts)
+
 
 class Unchanged(Enum):
     """The value of a field that stays unchanged, where None is a valid value."""

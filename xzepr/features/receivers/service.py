@@ -1,35 +1,41 @@
 """The use cases of receivers: create, change, delete and list."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import Conflict, NotFound
 from xzepr.core.ids import is_id, new_id
 from xzepr.core.paging import Page, PageRequest
 from xzepr.features.receivers import rules, store
+from xzepr.features.receivers.catalog import Catalog, CatalogPart
 from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange, ReceiverFilter
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.service import Stream, WriteTransaction
 from xzepr.infra.db import Connection, Database
 from xzepr.settings import EventSettings
 
+_MAX_KEPT_BYTES = 16 * 1024 * 1024  # of receivers in memory, most of which is schemas
 
-@dataclass(frozen=True, slots=True)
+
 class Receivers:
     """Use cases of receivers."""
 
-    db: Database
-    stream: Stream
-    text_limits: EventSettings
-    """The maximum lengths of names and descriptions."""
+    def __init__(self, db: Database, stream: Stream, text_limits: EventSettings) -> None:
+        """`text_limits` has the maximum lengths of names and descriptions."""
+        self._db = db
+        self._stream = stream
+        self._text_limits = text_limits
+        self.catalog = Catalog(db)
+        self._kept = CatalogPart[Receiver](
+            self.catalog, store.catalog_by_ids, max_bytes=_MAX_KEPT_BYTES, size_of=lambda receiver: receiver.size
+        )
 
     async def create(self, actor: Actor, new: NewReceiver) -> Receiver:
         """Creates a receiver; name, type and version need not be unique. Raises InvalidInput if a field is invalid."""
         actor.must(Permission.RECEIVER_CREATE)
-        schema = rules.check(new, self.text_limits)
+        schema = rules.check(new, self._text_limits)
         assert schema is not None, "a new receiver has a schema"
-        async with self.stream.write(actor) as tx:
+        async with self._stream.write(actor) as tx:
             receiver = rules.new_receiver(
                 new, schema, id=new_id(), position=tx.next_position, owner_id=actor.id, time=tx.time
             )
@@ -44,8 +50,8 @@ class Receivers:
         Raises InvalidInput, NotFound, or Conflict if `expected_version` is not the receiver's `resource_version`.
         """
         actor.must(Permission.RECEIVER_UPDATE)
-        schema = rules.check(change, self.text_limits)
-        async with self.stream.write(actor) as tx:
+        schema = rules.check(change, self._text_limits)
+        async with self._stream.write(actor) as tx:
             receiver = await self._read_for_change(tx.connection, id, expected_version)
             changed = rules.apply_change(receiver, change, schema, tx.time)
             await self._write(tx, Kind.RECEIVER_UPDATED, changed, new_revision=changed.revision != receiver.revision)
@@ -57,7 +63,7 @@ class Receivers:
         Raises NotFound, or Conflict if an event or a group refers to it or as `update` does.
         """
         actor.must(Permission.RECEIVER_DELETE)
-        async with self.stream.write(actor) as tx:
+        async with self._stream.write(actor) as tx:
             receiver = await self._read_for_change(tx.connection, id, expected_version)
             if await store.has_events(tx.connection, id):
                 raise Conflict("the receiver has events, which are never deleted; disable it instead", field="id")
@@ -75,19 +81,19 @@ class Receivers:
         return receivers[id]
 
     async def by_ids(self, actor: Actor, ids: Iterable[str]) -> dict[str, Receiver]:
-        """Returns the receivers with these ids, by id. Unknown ids are left out."""
+        """Returns the receivers with these ids, by id. Unknown ids are left out.
+
+        A receiver is the same object in every result until a receiver or a group changes.
+        """
         actor.must(Permission.RECEIVER_READ)
-        if not (valid_ids := [id for id in ids if is_id(id)]):
-            return {}
-        async with self.db.read() as connection:
-            return {receiver.id: receiver for receiver in await store.by_ids(connection, valid_ids)}
+        return await self._kept.by_ids([id for id in ids if is_id(id)])
 
     async def page(self, actor: Actor, filter: ReceiverFilter, page_request: PageRequest) -> Page[Receiver]:
         """Returns a page of the receivers that match a filter, newest first."""
         actor.must(Permission.RECEIVER_READ)
         rules.check_filter(filter)
         first = page_request.first
-        async with self.db.read() as connection:
+        async with self._db.read() as connection:
             receivers = await store.page(connection, filter, page_request.after, first + 1)
         return Page(receivers[:first], len(receivers) > first)
 

@@ -38,6 +38,26 @@ async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Receiver]:
     return await (await cursor.execute(_RECEIVERS + "WHERE r.id = ANY(%s)", (list(ids),))).fetchall()
 
 
+async def catalog_token(connection: Connection) -> str:
+    """Returns the token of the catalog, which changes with each change of receivers and groups."""
+    cursor = await connection.cursor(row_factory=scalar_row).execute("SELECT token::text FROM catalog")
+    token = await cursor.fetchone()
+    assert token is not None, "a migration fills this table"
+    return str(token)
+
+
+async def catalog_by_ids(connection: Connection, ids: Sequence[str]) -> tuple[str, dict[str, Receiver]]:
+    """Returns the catalog's token and the receivers with these ids, by id, as one statement sees them."""
+    cursor = await connection.execute(
+        "SELECT catalog.token::text, receiver.* FROM catalog LEFT JOIN ("
+        + _RECEIVERS
+        + "WHERE r.id = ANY(%b::text[])) AS receiver ON true",
+        (list(ids),),
+    )
+    rows = await cursor.fetchall()
+    return rows[0][0], {id: _receiver(id, *columns) for _, id, *columns in rows if id is not None}
+
+
 async def existing(connection: Connection, ids: Sequence[str]) -> list[str]:
     """Returns the ids of this list that belong to a receiver."""
     cursor = connection.cursor(row_factory=scalar_row)
