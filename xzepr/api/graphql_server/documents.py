@@ -39,6 +39,10 @@ class Document:
     fragments: dict[str, FragmentDefinitionNode]
     plans: dict[int, Plan] = field(default_factory=lambda: dict[int, Plan]())
     """The plans of the operations that were executed, by the `id()` of their nodes."""
+    found: dict[str | None, tuple[OperationDefinitionNode, str]] = field(
+        default_factory=lambda: dict[str | None, tuple[OperationDefinitionNode, str]]()
+    )
+    """The operations that were requested, by their names; see `operation`."""
 
     def plan(
         self, schema: GraphQLSchema, operation: OperationDefinitionNode, rendered: RenderedObjects | None = None
@@ -48,8 +52,17 @@ class Document:
             plan = self.plans[id(operation)] = Plan(schema, self.node, operation, rendered)
         return plan
 
-    def operation(self, name: str | None) -> OperationDefinitionNode:
-        """Returns the operation of that name, or the only one if `name` is None. Raises OperationNotFound."""
+    def operation(self, name: str | None) -> tuple[OperationDefinitionNode, str]:
+        """Returns the operation of that name, or the only one if `name` is None, and its type such as `query`.
+
+        Raises OperationNotFound.
+        """
+        if (found := self.found.get(name)) is None:
+            node = self._find(name)
+            found = self.found[name] = node, node.operation.value
+        return found
+
+    def _find(self, name: str | None) -> OperationDefinitionNode:
         matching = [op for op in self.operations if name is None or (op.name and op.name.value == name)]
         if not matching:
             raise OperationNotFound(

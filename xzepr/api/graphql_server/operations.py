@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Protocol, cast
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, cast
 
 from graphql import ExecutionResult, GraphQLSchema, OperationDefinitionNode, OperationType
 from graphql.execution.async_iterables import aclosing
@@ -56,19 +57,17 @@ class Observe(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class GraphQLRequest:
+class GraphQLRequest(NamedTuple):
     """The members of a GraphQL request. The document is not parsed yet."""
 
     query: str
     variables: dict[str, object] | None = None
     operation_name: str | None = None
-    extensions: Mapping[str, object] = field(default_factory=dict[str, object])
+    extensions: Mapping[str, object] = MappingProxyType({})
     """The `extensions` of the request, unchanged, for resolvers and the context."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """The caller of an operation, and the request's id in the log."""
 
     actor: Actor
@@ -76,23 +75,19 @@ class Call:
     last_event_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """An operation that may run: its document is valid, and its caller is known or uses only public fields."""
 
     document: Document
     node: OperationDefinitionNode
+    type: str
+    """`query`, `mutation` or `subscription`."""
     request: GraphQLRequest
-
-    @property
-    def type(self) -> str:
-        """`query`, `mutation` or `subscription`."""
-        return self.node.operation.value
 
     @property
     def is_subscription(self) -> bool:
         """Whether the operation has a stream of responses."""
-        return self.node.operation is OperationType.SUBSCRIPTION
+        return self.type == "subscription"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +121,7 @@ class GraphQLService:
         """
         try:
             document = self.documents.parse(request.query)
-            node = document.operation(request.operation_name)
+            node, operation_type = document.operation(request.operation_name)
             anonymous = actor.kind is ActorKind.ANONYMOUS
             if anonymous and not self._is_public(document, node):
                 raise Unauthenticated()
@@ -135,7 +130,7 @@ class GraphQLService:
         except Problem as problem:
             self._observe("unknown", error_objects(problem))
             raise
-        return Operation(document, node, request)
+        return Operation(document, node, operation_type, request)
 
     def _is_public(self, document: Document, node: OperationDefinitionNode) -> bool:
         public = {"__typename"}
@@ -150,13 +145,20 @@ class GraphQLService:
 
         A mutation continues if the caller is cancelled.
         """
-        pending = self._run_observed(operation, self._await_response(self._execution(operation, call).run(), call))
-        if operation.node.operation is not OperationType.MUTATION:
-            return await pending
-        task = asyncio.ensure_future(pending)
+        execution = self._execution(operation, call)
+        if operation.type != "mutation":
+            return await self._run(execution, operation, call)
+        task = asyncio.ensure_future(self._run(execution, operation, call))
         self.drain.mutations.add(task)
         task.add_done_callback(self.drain.mutations.discard)
         return await asyncio.shield(task)
+
+    async def _run(self, execution: Execution, operation: Operation, call: Call) -> GraphQLResponse:
+        started_at = perf_counter()
+        with self.request_in_flight():
+            response = await self._await_response(execution.run(), call)
+        self._observe(operation.type, response.errors, started_at)
+        return response
 
     def stream(self, operation: Operation, call: Call) -> AsyncGenerator[GraphQLResponse, None]:
         """Yields the responses of a subscription. Raises a Problem at once if the variables do not match their types.
@@ -233,13 +235,6 @@ class GraphQLService:
             if isinstance(result, ExecutionResult)
             else self._await_response(result, call, cursor)
         )
-
-    async def _run_observed(self, operation: Operation, pending: Awaitable[GraphQLResponse]) -> GraphQLResponse:
-        started_at = perf_counter()
-        with self.request_in_flight():
-            response = await pending
-        self._observe(operation.type, response.errors, started_at)
-        return response
 
     async def _await_response(
         self, pending: Awaitable[ExecutionResult], call: Call, cursor: str | None = None

@@ -8,7 +8,7 @@ never changes and is cached for a while. One that looks something up is shared b
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakValueDictionary
 
 import orjson
@@ -23,8 +23,7 @@ _CACHE_BYTES = 16 * 1024 * 1024
 _OVERHEAD_BYTES = 500  # of one cached response, about
 
 
-@dataclass(frozen=True, slots=True)
-class GraphQLResponse:
+class GraphQLResponse(NamedTuple):
     """A GraphQL response: `data`, `errors` or both."""
 
     body: JsonObject

@@ -89,6 +89,19 @@ class _RunQueue:
             self._per_round = max(self._per_round // 2, 1)
 
 
+class _InFlight:
+    """A context in which a request runs. One object serves all requests: it has no state for each."""
+
+    def __init__(self, scheduler: "FairScheduler") -> None:
+        self._scheduler = scheduler
+
+    def __enter__(self) -> None:
+        self._scheduler.request_began()
+
+    def __exit__(self, *_: object) -> None:
+        self._scheduler.request_ended()
+
+
 class FairScheduler:
     """Grants time slices, round after round, and pauses between rounds while a request is in flight."""
 
@@ -102,16 +115,20 @@ class FairScheduler:
         self._in_flight_until = 0.0
         self.round_ends_at = 0.0
         """Monotonic time at which the slices of the current round end."""
+        self._requests = _InFlight(self)
 
-    @contextmanager
-    def request_in_flight(self) -> Generator[None]:
-        """Gives requests priority over subscribers while the block runs."""
+    def request_in_flight(self) -> "_InFlight":
+        """Returns a context that gives requests priority over subscribers while its block runs."""
+        return self._requests
+
+    def request_began(self) -> None:
+        """Counts a request."""
         self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            self._in_flight_until = time.monotonic() + _LINGER_SECONDS
+
+    def request_ended(self) -> None:
+        """Stops counting a request. Requests keep their priority for a moment, because others often follow."""
+        self._in_flight -= 1
+        self._in_flight_until = time.monotonic() + _LINGER_SECONDS
 
     async def wait(self, catching_up: bool) -> None:
         """Returns when the caller is granted a slice."""

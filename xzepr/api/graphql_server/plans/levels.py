@@ -22,18 +22,25 @@ from xzepr.api.graphql_server.plans.row_code import ConvertRows, Leaf
 from xzepr.api.graphql_server.plans.variables import RequestVariables
 
 T = TypeVar("T")
+_Info: type[Any] = strawberry.Info  # unparametrized: a subscript for each call takes 3 µs
 
 
 class Run:
     """One execution of a plan: the context and the variables that its calls use."""
 
-    __slots__ = ("context", "info", "variables")
+    __slots__ = ("_info", "context", "variables")
 
     def __init__(self, context: object, variables: RequestVariables) -> None:
         self.context = context
         self.variables = variables
-        self.info = strawberry.Info[Any, Any](_raw_info=cast(Any, self), _field=cast(Any, None))
+        self._info: object = None
+
+    @property
+    def info(self) -> object:
         """The `info` of resolvers, which may use only its context."""
+        if self._info is None:
+            self._info = _Info(_raw_info=cast(Any, self), _field=cast(Any, None))
+        return self._info
 
 
 class Level(Protocol):

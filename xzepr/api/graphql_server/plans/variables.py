@@ -48,6 +48,8 @@ class Variables:
 
     def of(self, variables: Mapping[str, object]) -> "RequestVariables | list[GraphQLError]":
         """Returns the variables of a request, coerced; the errors in them if there are any."""
+        if not self._declared:
+            return RequestVariables(self, variables, {})
         if self._converters is not None:
             with suppress(Exception):  # whatever a scalar raises, graphql-core reports it with its location
                 return RequestVariables(self, variables, _convert(self._converters, variables))
