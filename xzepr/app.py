@@ -1,14 +1,14 @@
-"""Builds the web application of a hub: its routes and middleware."""
+"""Builds the web application of a hub: its routes, and the concerns of every request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
 
 from xzepr import __version__
 from xzepr.api.console.playground import playground_routes
@@ -19,60 +19,67 @@ from xzepr.api.graphql.context import Context
 from xzepr.api.graphql.errors import schema_field_name
 from xzepr.api.graphql.stream import shared_key
 from xzepr.api.graphql_server.documents import DocumentLimits, Documents
-from xzepr.api.graphql_server.execution import core_schema
 from xzepr.api.graphql_server.http import GraphQLOverHTTP
 from xzepr.api.graphql_server.limits import ConnectionLimiter, ConnectionLimits, SocketLimits
 from xzepr.api.graphql_server.operations import GraphQLService
+from xzepr.api.graphql_server.plans.execution import core_schema
 from xzepr.api.graphql_server.sessions import Sessions
 from xzepr.api.graphql_server.websocket import GraphQLOverWebSocket
 from xzepr.api.health import Health, State, health_routes
-from xzepr.api.hosts import AllowedHosts, AllowedOrigins
-from xzepr.api.measure import MeasureRequests
-from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
-from xzepr.core.errors import NotFound
+from xzepr.api.hosts import AllowedHosts, AllowedOrigins, host_check
+from xzepr.api.shell import Concerns, Shell, length_check, request_count
+from xzepr.core.errors import NotFound, Problem
 from xzepr.features.processes.service import Clients
 from xzepr.features.relay.model import RelayState
 from xzepr.hub import Core, Hub
 from xzepr.settings import StreamSettings
 
+_GRAPHQL = "/graphql"
 _DEGRADED_LAG_SECONDS = 60.0  # Kafka counts as degraded if a message has been waiting for it longer
 
 
-def create_app(hub: Hub, drain: Drain | None = None) -> Starlette:
+def create_app(hub: Hub, drain: Drain | None = None) -> Shell:
     """Returns the application of an open hub whose background loops run (see `server/loops.py`).
 
     The application opens nothing itself. Once `drain` begins, it starts no new work and sends its clients elsewhere.
     """
     drain = drain or Drain()
-    server = hub.settings.server
-    hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
+    over_http, over_websocket = _graphql(hub, drain)
     health = _health_routes(hub, drain, lambda: hub.recorder.has_disk_space)
-    return Starlette(
-        routes=[*_graphql_routes(hub, drain), *playground_routes(), *health, Route("/", _service_info)],
-        exception_handlers={HTTPException: _http_error},
-        middleware=[
-            Middleware(MeasureRequests, metrics=hub.metrics),
-            Middleware(RequestId),
-            Middleware(CloseConnections, drain=drain),
-            Middleware(HostCheck, hosts=hosts),
-            Middleware(BodyLimit, max_bytes=server.max_request_bytes),
-            Middleware(RequestTimeout, seconds=server.request_timeout_seconds),
-        ],
-    )
+    routes = [
+        Route(_GRAPHQL, over_http),
+        WebSocketRoute(_GRAPHQL, over_websocket),
+        *playground_routes(),
+        *health,
+        Route("/", _service_info),
+    ]
+    return _shell(hub, routes, drain, http={_GRAPHQL: over_http}, websockets={_GRAPHQL: over_websocket})
 
 
-def create_work_app(core: Core) -> Starlette:
+def create_work_app(core: Core) -> Shell:
     """Returns the application of a process that only relays: health checks and metrics."""
+    drain = Drain()
+    return _shell(core, _health_routes(core, drain), drain)
+
+
+def _shell(core: Core, routes: Sequence[BaseRoute], drain: Drain, **direct: Mapping[str, ASGIApp]) -> Shell:
+    """Returns the routes inside the shell, with the concerns of every request."""
     server = core.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
-    return Starlette(
-        routes=_health_routes(core, Drain()),
-        exception_handlers={HTTPException: _http_error},
-        middleware=[Middleware(RequestId), Middleware(HostCheck, hosts=hosts)],
+    return Shell(
+        Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Problem: _problem}),
+        Concerns(
+            checks=[host_check(hosts), length_check(server.max_request_bytes)],
+            decorate=[drain.close_connection],
+            finished=[request_count(core.metrics)],
+        ),
+        max_bytes=server.max_request_bytes,
+        timeout_seconds=server.request_timeout_seconds,
+        **direct,
     )
 
 
-def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
+def _graphql(hub: Hub, drain: Drain) -> tuple[GraphQLOverHTTP, GraphQLOverWebSocket]:
     stream = hub.settings.stream
     service, sessions = _graphql_service(hub, drain), Sessions(hub.auth.authenticate, hub.auth)
     limiter = ConnectionLimiter(_connection_limits(stream), hub.metrics)
@@ -91,7 +98,7 @@ def _graphql_routes(hub: Hub, drain: Drain) -> Sequence[BaseRoute]:
         limiter=limiter,
         limits=_socket_limits(stream),
     )
-    return [Route("/graphql", over_http), WebSocketRoute("/graphql", over_websocket)]
+    return over_http, over_websocket
 
 
 def _graphql_service(hub: Hub, drain: Drain) -> GraphQLService:
@@ -156,12 +163,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return problem_response(NotFound("page", request.url.path))
 
 
+async def _problem(_: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem), "Starlette calls this for problems"
+    return problem_response(problem)
+
+
 async def _service_info(_: Request) -> Response:
     return JSONResponse(
         {
             "service": "xzepr",
             "version": __version__,
-            "graphql": "/graphql",
+            "graphql": _GRAPHQL,
             "playground": "/graphql/playground",
             "health": "/health",
             "metrics": "/metrics",

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from xzepr.api.measure import MeasureRequests
+from xzepr.api.shell import Concerns, Shell, request_count
 from xzepr.infra.telemetry.metrics import Metrics, remove_worker_gauges
 
 
@@ -150,7 +150,8 @@ async def _fail(_: Request) -> Response:
 def test_requests_are_counted_by_known_route() -> None:
     metrics = Metrics("1")
     app = Starlette(routes=[Route("/events/{id}", _succeed), Route("/broken", _fail)])
-    client = TestClient(MeasureRequests(app, metrics), raise_server_exceptions=False)
+    shell = Shell(app, Concerns(finished=[request_count(metrics)]), max_bytes=10, timeout_seconds=10)
+    client = TestClient(shell, raise_server_exceptions=False)
     for path in ("/events/1", "/events/2", "/nothing/3", "/broken"):
         client.get(path)
     client.request("BREW", "/events/1")

@@ -3,9 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers
-
-from xzepr.core.actor import ANONYMOUS, Actor
+from xzepr.api.request_head import Head
+from xzepr.core.actor import Actor
 from xzepr.core.errors import InvalidToken
 
 # Takes a token or an API key and returns its actor. Raises InvalidToken or TokenExpired.
@@ -22,14 +21,13 @@ class Credential:
     secret: str = field(repr=False)
 
 
-def credential_from_headers(headers: Headers) -> Credential | None:
+def credential_from_head(head: Head) -> Credential | None:
     """Returns the credential in `Authorization: Bearer …` or `X-API-Key: …`; None if there is neither.
 
     Raises InvalidToken if the scheme is not Bearer, or if several credentials differ.
     """
-    bearers = [_bearer(value) for value in headers.getlist("authorization") if value.strip()]
-    keys = [value.strip() for value in headers.getlist("x-api-key") if value.strip()]
-    return _single_credential(bearers + keys)
+    secrets = [_bearer(value) for value in _values(head, b"authorization")] + _values(head, b"x-api-key")
+    return _single_credential(secrets) if secrets else None
 
 
 def credential_from_payload(payload: Mapping[str, object] | None) -> Credential | None:
@@ -49,9 +47,8 @@ def credential_from_payload(payload: Mapping[str, object] | None) -> Credential 
     return _single_credential(secrets)
 
 
-async def actor_of(credential: Credential | None, authenticate: Authenticate) -> Actor:
-    """Returns the actor of a credential; ANONYMOUS if it is None. Raises InvalidToken or TokenExpired."""
-    return ANONYMOUS if credential is None else await authenticate(credential.secret)
+def _values(head: Head, name: bytes) -> list[str]:
+    return [text for value in head.every(name) if (text := value.decode("latin-1").strip())]
 
 
 def _bearer(value: str) -> str:

@@ -2,24 +2,33 @@
 
 import asyncio
 
+from xzepr.api.request_head import Head
+
 
 class Drain:
     """The shutdown signal of this process. Code that serves clients checks or awaits it, then sends them elsewhere."""
 
     def __init__(self) -> None:
-        self._begun = asyncio.Event()
+        self.begun = False
+        """Whether the process is shutting down."""
+        self._event = asyncio.Event()
         self.mutations: set[asyncio.Task[object]] = set()
         """Mutations that are running. The process does not stop before they end, even if their clients disconnected."""
 
-    @property
-    def begun(self) -> bool:
-        """Whether the process is shutting down."""
-        return self._begun.is_set()
-
     def begin(self) -> None:
         """Starts the shutdown. It cannot be reversed."""
-        self._begun.set()
+        self.begun = True
+        self._event.set()
 
     async def wait(self) -> None:
         """Waits until the shutdown starts."""
-        await self._begun.wait()
+        await self._event.wait()
+
+    def close_connection(self, _head: Head, headers: list[tuple[bytes, bytes]]) -> None:
+        """Adds `Connection: close` to a response once the shutdown has started: the client connects to another process.
+
+        The shell calls it for each response.
+        """
+        if self.begun:
+            headers[:] = [header for header in headers if header[0] != b"connection"]
+            headers.append((b"connection", b"close"))

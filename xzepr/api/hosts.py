@@ -1,8 +1,12 @@
 """Allowed hosts and origins: a defence against DNS rebinding and against pages from other sites."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from xzepr.api.errors import HostNotAllowed
+from xzepr.api.request_head import Head
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -16,9 +20,14 @@ class AllowedHosts:
         if public_url is not None:
             allowed.add(_hostname(urlsplit(public_url).netloc))
         self._names = frozenset(allowed)
+        # Nearly all requests have the same few hosts.
+        self._is_allowed = lru_cache(maxsize=256)(self._decide)
 
     def allow(self, host_header: str) -> bool:
         """Returns whether requests with this `Host` header are accepted."""
+        return self._is_allowed(host_header)
+
+    def _decide(self, host_header: str) -> bool:
         name = _hostname(host_header)
         return "*" in self._names or name in self._names or _is_address(name)
 
@@ -45,6 +54,21 @@ class AllowedOrigins:
         return page_host.removesuffix(_DEFAULT_PORTS[scheme]) == host_header.lower().removesuffix(
             _DEFAULT_PORTS[scheme]
         )
+
+
+def host_check(hosts: AllowedHosts) -> Callable[[Head], HostNotAllowed | None]:
+    """Returns the check that rejects requests and handshakes whose Host is not allowed.
+
+    Requests without a Host header do not come from a browser and are allowed.
+    """
+
+    def check(head: Head) -> HostNotAllowed | None:
+        host = head.first(b"host")
+        if host is None or (hosts.allow(host.decode("latin-1")) and not head.repeats(b"host")):
+            return None
+        return HostNotAllowed()
+
+    return check
 
 
 def _hostname(host: str) -> str:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from xzepr import __version__
 from xzepr.api.drain import Drain
+from xzepr.api.shell import Shell
 from xzepr.app import create_app
 from xzepr.hub import Hub
 from xzepr.infra.telemetry import traces
@@ -47,8 +50,7 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
     `on_ready` is called once the socket accepts connections.
     """
     settings, drain = hub.settings, Drain()
-    app = create_app(hub, drain)
-    end_tracing = _trace(app, settings)
+    app, end_tracing = _trace(create_app(hub, drain), settings)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -78,16 +80,20 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
         await asyncio.to_thread(end_tracing)
 
 
-def _trace(app: Starlette, settings: Settings) -> Callable[[], None]:
+def _trace(shell: Shell, settings: Settings) -> tuple[ASGIApp, Callable[[], None]]:
+    """Returns the application to serve, which is traced if that is enabled, and a function that ends the tracing."""
     telemetry = settings.telemetry
     if not telemetry.tracing_enabled:
-        return lambda: None
-    return traces.instrument(
+        return shell, lambda: None
+    # OpenTelemetry instruments Starlette applications, and names spans by their routes.
+    app = Starlette(routes=shell.routes, middleware=[Middleware(lambda _: shell)])
+    end = traces.instrument(
         app,
         service_name=telemetry.service_name,
         version=__version__,
         otlp_endpoint=telemetry.otlp_endpoint,
     )
+    return app, end
 
 
 class _DrainingServer(Server):

@@ -7,7 +7,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from xzepr.api.middleware import DROP, UNSENT
+from xzepr.api.client_connection import DROP, UNSENT
 
 _MAX_FRAGMENTS = 1000
 

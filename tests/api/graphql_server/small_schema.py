@@ -18,14 +18,14 @@ from strawberry.types import Info
 
 from xzepr.api.drain import Drain
 from xzepr.api.graphql_server.documents import DocumentLimits, Documents
-from xzepr.api.graphql_server.execution import core_schema
 from xzepr.api.graphql_server.http import GraphQLOverHTTP
 from xzepr.api.graphql_server.limits import ConnectionLimiter, ConnectionLimits, SocketLimits
 from xzepr.api.graphql_server.operations import GraphQLService
+from xzepr.api.graphql_server.plans.execution import core_schema
 from xzepr.api.graphql_server.sessions import Sessions
 from xzepr.api.graphql_server.websocket import GraphQLOverWebSocket
-from xzepr.api.hosts import AllowedHosts, AllowedOrigins
-from xzepr.api.middleware import BodyLimit, CloseConnections, HostCheck, RequestId, RequestTimeout
+from xzepr.api.hosts import AllowedHosts, AllowedOrigins, host_check
+from xzepr.api.shell import Concerns, Shell, length_check
 from xzepr.core.actor import Actor, ActorKind, Permission
 from xzepr.core.errors import (
     InvalidInput,
@@ -351,7 +351,7 @@ def app(
     origins: tuple[str, ...] = (),
     hosts: tuple[str, ...] = ("hub",),
 ) -> ASGIApp:
-    """Returns an application that serves GraphQL at every path, behind the middleware."""
+    """Returns an application that serves GraphQL at every path, inside the shell."""
     graphql = service(backend, limits)
     sessions = Sessions(backend.authenticate, backend, interval_seconds=0.02, timeout_seconds=0.05)
     limiter = ConnectionLimiter(connection_limits, backend)
@@ -373,8 +373,14 @@ def app(
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         await (websocket if scope["type"] == "websocket" else http)(scope, receive, send)
 
-    limited = HostCheck(BodyLimit(RequestTimeout(endpoint, timeout_seconds), max_bytes), AllowedHosts(hosts))
-    return RequestId(CloseConnections(limited, backend.drain))
+    return Shell(
+        endpoint,
+        Concerns(
+            checks=[host_check(AllowedHosts(hosts)), length_check(max_bytes)], decorate=[backend.drain.close_connection]
+        ),
+        max_bytes=max_bytes,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from xzepr.api.auth import Credential, credential_from_headers, credential_from_payload
+from xzepr.api.auth import Credential, credential_from_head, credential_from_payload
+from xzepr.api.client_connection import drop
 from xzepr.api.errors import Draining, JsonObject, TooManyOperations, error_objects
 from xzepr.api.graphql_server import protocol
 from xzepr.api.graphql_server.errors import mask
@@ -17,7 +18,7 @@ from xzepr.api.graphql_server.liveness import ClientLiveness, unsent_bytes_of
 from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLResponse, GraphQLService, Operation
 from xzepr.api.graphql_server.protocol import CloseSocket, Subscribe, parse_message, server_message
 from xzepr.api.graphql_server.sessions import ConnectionSession, Sessions
-from xzepr.api.middleware import drop, request_id_of
+from xzepr.api.request_head import head_of, request_id_of
 from xzepr.core.actor import Actor
 from xzepr.core.errors import InvalidToken, Problem
 
@@ -169,7 +170,7 @@ class WebSocketConnection:
             raise CloseSocket(protocol.TOO_MANY_INITS, "connection_init was sent twice")
         self._initialised.set()
         try:
-            credential = credential_from_payload(init.payload) or credential_from_headers(self._socket.headers)
+            credential = credential_from_payload(init.payload) or credential_from_head(head_of(self._socket.scope))
             session = self._resources.enter_context(self._sessions.open(await self._sessions.authenticate(credential)))
             self._resources.enter_context(self._limiter.actor_connection(session.actor))
         except InvalidToken as problem:

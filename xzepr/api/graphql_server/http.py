@@ -9,11 +9,10 @@ from functools import lru_cache
 from typing import cast
 from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from xzepr.api.auth import actor_of, credential_from_headers
+from xzepr.api.auth import credential_from_head
 from xzepr.api.errors import (
     BadRequest,
     Internal,
@@ -29,8 +28,9 @@ from xzepr.api.graphql_server.liveness import ClientLiveness, unsent_bytes_of
 from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLResponse, GraphQLService, Operation
 from xzepr.api.graphql_server.sessions import AuthenticatedCredential, Sessions
 from xzepr.api.graphql_server.sse import EventStream
-from xzepr.api.middleware import request_id_of
+from xzepr.api.request_head import Head, head_of
 from xzepr.core import exact_json
+from xzepr.core.actor import ANONYMOUS, Actor
 from xzepr.core.errors import InvalidInput, InvalidToken, Problem, Violation
 
 RESPONSE_JSON = "application/graphql-response+json"
@@ -54,58 +54,59 @@ class GraphQLOverHTTP:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one HTTP request."""
-        request = Request(scope, receive)
-        request_id = request_id_of(scope)
+        head = head_of(scope)
         try:
-            response = await self._respond(request, request_id)
+            answer = await self._answer(scope, head, receive)
         except ClientDisconnect:
-            return
+            return None
         except Problem as problem:
-            response = problem_response(problem, media_type=RESPONSE_JSON + _UTF8)
+            answer = problem_response(problem, media_type=RESPONSE_JSON + _UTF8)
         except Exception as error:
-            mask(error, request_id)
-            response = problem_response(Internal(request_id), media_type=RESPONSE_JSON + _UTF8)
-        await response(scope, receive, send)
+            mask(error, head.request_id)
+            answer = problem_response(Internal(head.request_id), media_type=RESPONSE_JSON + _UTF8)
+        if not isinstance(answer, _Answer):
+            return await answer(scope, receive, send)
+        await send({"type": "http.response.start", "status": 200, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        return None
 
-    async def _respond(self, request: Request, request_id: str) -> ASGIApp:
-        if request.method not in ("GET", "POST"):
-            raise MethodNotAllowed(f"{request.method} is not allowed here", allow="GET, POST")
-        query_string = request.scope["query_string"]
-        accepted = accepted_types(", ".join(request.headers.getlist("accept")) or "*/*")
-        credential = credential_from_headers(request.headers)
-        if (ticket := ticket_from_query(query_string)) is not None:
+    async def _answer(self, scope: Scope, head: Head, receive: Receive) -> "_Answer | EventStream":
+        if head.method not in ("GET", "POST"):
+            raise MethodNotAllowed(f"{head.method} is not allowed here", allow="GET, POST")
+        accepted = accepted_types(b", ".join(head.every(b"accept")) or b"*/*")
+        credential = credential_from_head(head)
+        if b"ticket" in scope["query_string"] and (ticket := ticket_from_query(scope["query_string"])) is not None:
             has_credential = credential is not None
-            return await self._respond_to_ticket(
-                request, request_id, ticket, accepted=accepted, has_credential=has_credential
-            )
-        actor = await actor_of(credential, self.service.authenticate)
-        parsed = parse_get_request(query_string) if request.method == "GET" else await _parse_post_request(request)
-        operation = self.service.prepare(parsed, actor)
-        if request.method == "GET" and operation.type == "mutation":
-            raise MethodNotAllowed("a mutation needs POST", allow="POST")
-        call = Call(actor, request_id, request.headers.get("last-event-id") or None)
+            return await self._answer_to_ticket(scope, head, ticket, accepted=accepted, has_credential=has_credential)
+        actor = ANONYMOUS if credential is None else await self.service.authenticate(credential.secret)
+        if head.method == "POST":
+            operation = self.service.prepare(await _parse_post_request(head, receive), actor)
+        else:
+            operation = self.service.prepare(parse_get_request(scope["query_string"]), actor)
+            if operation.type == "mutation":
+                raise MethodNotAllowed("a mutation needs POST", allow="POST")
+        call = _call(head, actor)
         media_type = _media_type_for(operation, accepted)
         if media_type == EVENT_STREAM:
             authenticated = None if credential is None else self.sessions.authenticated(credential, actor)
-            return self._event_stream(request.scope, operation, call, authenticated)
-        return _http_response(await self.service.run(operation, call), media_type)
+            return self._event_stream(scope, operation, call, authenticated)
+        return _Answer.of(await self.service.run(operation, call), media_type)
 
-    async def _respond_to_ticket(
-        self, request: Request, request_id: str, ticket: str, *, accepted: tuple[str, ...], has_credential: bool
-    ) -> ASGIApp:
+    async def _answer_to_ticket(
+        self, scope: Scope, head: Head, ticket: str, *, accepted: tuple[str, ...], has_credential: bool
+    ) -> EventStream:
         """Returns the event stream that a ticket opens. Raises InvalidToken for any other request with a ticket."""
-        if request.method != "GET":
+        if head.method != "GET":
             raise InvalidToken("a ticket can only open an event stream by GET")
         if has_credential:
             raise InvalidToken("the request has a ticket and another credential: send only one")
         if EVENT_STREAM not in accepted:
             raise InvalidToken(f"a ticket can only open an event stream: send 'Accept: {EVENT_STREAM}'")
         credential = await self.sessions.authenticate_ticket(ticket)
-        operation = self.service.prepare(parse_get_request(request.scope["query_string"]), credential.actor)
+        operation = self.service.prepare(parse_get_request(scope["query_string"]), credential.actor)
         if not operation.is_subscription:
             raise InvalidToken("a ticket can only open a subscription")
-        call = Call(credential.actor, request_id, request.headers.get("last-event-id") or None)
-        return self._event_stream(request.scope, operation, call, credential)
+        return self._event_stream(scope, operation, _call(head, credential.actor), credential)
 
     def _event_stream(
         self, scope: Scope, operation: Operation, call: Call, credential: AuthenticatedCredential | None
@@ -122,15 +123,42 @@ class GraphQLOverHTTP:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The response to an operation that ran."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    @classmethod
+    def of(cls, response: GraphQLResponse, media_type: str) -> "_Answer":
+        body = response.to_json()
+        headers = [_NOT_STORED, (b"content-length", b"%d" % len(body)), _CONTENT_TYPES[media_type]]
+        if response.errors:
+            waits = (cast(dict[str, object], error["extensions"]).get("retryAfter") for error in response.errors)
+            retry = retry_header(wait for wait in waits if isinstance(wait, float | int))
+            headers[:0] = [(name.lower().encode(), value.encode()) for name, value in retry.items()]
+        return cls(headers, body)
+
+
+_NOT_STORED = (b"cache-control", b"no-store")  # the response is for this caller only, and may contain a token
+_CONTENT_TYPES = {media_type: (b"content-type", (media_type + _UTF8).encode()) for media_type in (RESPONSE_JSON, JSON)}
+
+
+def _call(head: Head, actor: Actor) -> Call:
+    last_event_id = head.first(b"last-event-id")
+    return Call(actor, head.request_id, last_event_id.decode("latin-1") or None if last_event_id else None)
+
+
 @lru_cache(maxsize=64)
-def accepted_types(accept: str) -> tuple[str, ...]:
+def accepted_types(accept: bytes) -> tuple[str, ...]:
     """Returns the supported media types that an `Accept` header allows, the preferred one first.
 
     Among types of equal quality, `application/graphql-response+json` is first. An event stream is never matched by
     `*/*`. Raises NotAcceptable if the header allows none of the supported types.
     """
     qualities: dict[str, float] = {}
-    for entry in accept.lower().split(","):
+    for entry in accept.decode("latin-1").lower().split(","):
         media_range, *parameters = (part.strip() for part in entry.split(";"))
         quality = _quality(parameters)
         for media_type in _TYPES_BY_RANGE.get(media_range, ()):
@@ -173,18 +201,36 @@ def _media_type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
     return EVENT_STREAM
 
 
-async def _parse_post_request(request: Request) -> GraphQLRequest:
-    media_type, *parameters = (part.strip() for part in request.headers.get("content-type", "").lower().split(";"))
-    charsets = [p.partition("=")[2].strip(' "') for p in parameters if p.startswith("charset")]
-    if media_type != JSON or not _UTF8_NAMES.issuperset(charsets):
+async def _parse_post_request(head: Head, receive: Receive) -> GraphQLRequest:
+    if not _is_json(head.first(b"content-type") or b""):
         raise UnsupportedMediaType(f"send the request as 'Content-Type: {JSON}' in UTF-8")
-    body = await request.body()
+    body = await _read(receive)
     try:
         return parse_request(exact_json.loads(body))
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     except InvalidInput as problem:
         raise lossy_value_error(problem) from None
+
+
+@lru_cache(maxsize=64)
+def _is_json(content_type: bytes) -> bool:
+    """Returns whether a body of this type is JSON in UTF-8."""
+    media_type, *parameters = (part.strip() for part in content_type.decode("latin-1").lower().split(";"))
+    charsets = [p.partition("=")[2].strip(' "') for p in parameters if p.startswith("charset")]
+    return media_type == JSON and _UTF8_NAMES.issuperset(charsets)
+
+
+async def _read(receive: Receive) -> bytes:
+    """Returns the body of a request. Raises ClientDisconnect."""
+    chunks: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def ticket_from_query(query_string: bytes) -> str | None:
@@ -248,10 +294,3 @@ def parse_request(value: object) -> GraphQLRequest:
         name,
         cast("dict[str, object] | None", extensions) or {},
     )
-
-
-def _http_response(response: GraphQLResponse, media_type: str) -> Response:
-    waits = (cast(dict[str, object], error["extensions"]).get("retryAfter") for error in response.errors)
-    headers = retry_header(wait for wait in waits if isinstance(wait, float | int))
-    headers["Cache-Control"] = "no-store"  # the response is for this caller only, and may contain a token
-    return Response(response.to_json(), headers=headers, media_type=media_type + _UTF8)

@@ -6,7 +6,7 @@ from typing import cast
 
 from starlette.types import Scope
 
-from xzepr.api.middleware import UNSENT
+from xzepr.api.client_connection import UNSENT
 
 # The buffers of any client hold this much, so a ping behind that many bytes may still be unread.
 _PING_HIDING_BYTES = 64 * 1024

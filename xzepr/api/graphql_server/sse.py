@@ -13,13 +13,13 @@ from time import monotonic
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from xzepr.api.client_connection import drop
 from xzepr.api.errors import Draining, error_objects, problem_response
 from xzepr.api.graphql_server.errors import mask
 from xzepr.api.graphql_server.limits import ConnectionLimiter
 from xzepr.api.graphql_server.liveness import ClientLiveness
 from xzepr.api.graphql_server.operations import Call, GraphQLResponse, GraphQLService, Operation
 from xzepr.api.graphql_server.sessions import AuthenticatedCredential, ConnectionSession, Sessions
-from xzepr.api.middleware import drop
 from xzepr.core.errors import Problem
 
 _HEADERS = [

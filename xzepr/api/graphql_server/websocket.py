@@ -19,7 +19,7 @@ from xzepr.api.graphql_server.operations import GraphQLService
 from xzepr.api.graphql_server.protocol import SUBPROTOCOL, SUBPROTOCOL_NOT_ACCEPTABLE
 from xzepr.api.graphql_server.sessions import Sessions
 from xzepr.api.hosts import AllowedOrigins
-from xzepr.api.middleware import send_problem
+from xzepr.api.shell import send_problem
 from xzepr.core.errors import InvalidToken
 
 

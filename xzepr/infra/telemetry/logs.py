@@ -4,11 +4,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import orjson
 import structlog
 from structlog.typing import Processor
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the current request. Tasks that it starts have it, too."""
 
 # These repeat the same message while a server is unreachable.
 REPETITIVE_LOGGERS = ("psycopg.pool",)
@@ -21,9 +25,9 @@ _MAX_KEYS = 256  # messages for which the filter keeps a time and a count
 def configure(level: str, json: bool | None, stream: TextIO | None = None) -> None:
     """Writes all log messages of at least `level` to `stream` (by default standard error).
 
-    They are JSON lines if `json` is true, or if it is None and the stream is not a terminal. Values bound with
-    `structlog.contextvars` (request id, trace id) are part of all messages of their request. A later call replaces the
-    configuration of an earlier one.
+    They are JSON lines if `json` is true, or if it is None and the stream is not a terminal. The id of the request and
+    values bound with `structlog.contextvars` (such as the trace id) are part of all messages of a request. A later call
+    replaces the configuration of an earlier one.
     """
     target = stream or sys.stderr
     as_json = not target.isatty() if json is None else json
@@ -60,11 +64,19 @@ class _Handler(logging.StreamHandler[TextIO]):
 def _shared() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+
+
+def _add_request_id(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Adds the id of the request. Requests set one variable, and only those that log pay for the rest."""
+    if (request_id := REQUEST_ID.get()) is not None:
+        event.setdefault("request_id", request_id)
+    return event
 
 
 def _renderers(as_json: bool, stream: TextIO) -> list[Processor]:

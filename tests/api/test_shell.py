@@ -1,16 +1,16 @@
-"""Middleware on a real server: request ids, allowed hosts, size limits and timeouts."""
+"""The shell on a real server: request ids, allowed hosts, size limits and timeouts."""
 
 import asyncio
-from collections.abc import Callable
 
 import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tests.api.graphql_server.small_schema import FakeBackend, app, served
-from xzepr.api.middleware import BodyLimit, RequestTimeout, request_id_of
+from xzepr.api.request_head import request_id_of
+from xzepr.api.shell import Concerns, Shell
 
 
 async def raw(port: int, text: str) -> str:
@@ -76,24 +76,25 @@ async def test_slow_response_gets_504() -> None:
     assert response.json()["errors"][0]["extensions"]["code"] == "TIMEOUT"
 
 
-async def request_failing_app(error: Exception, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+async def request_failing_app(error: Exception) -> None:
     """Sends a request to an application that raises the error after its response."""
 
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("begun")(scope, receive, send)
         raise error
 
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(wrap(broken)), base_url="http://hub") as client:
+    shell = Shell(broken, Concerns(), max_bytes=5, timeout_seconds=5)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(shell), base_url="http://hub") as client:
         await client.post("/", content=b"x")
 
 
-async def test_application_errors_pass_through_middleware() -> None:
+async def test_application_errors_pass_through_the_shell() -> None:
     with pytest.raises(TimeoutError, match="from the application"):
-        await request_failing_app(TimeoutError("from the application"), lambda asgi: RequestTimeout(asgi, 5))
+        await request_failing_app(TimeoutError("from the application"))
     with pytest.raises(ValueError, match="from the application"):
-        await request_failing_app(ValueError("from the application"), lambda asgi: BodyLimit(asgi, 5))
+        await request_failing_app(ValueError("from the application"))
 
 
-async def test_request_id_is_stable_without_middleware() -> None:
+async def test_request_id_is_stable_without_shell() -> None:
     request = Request({"type": "http", "headers": []})
     assert request_id_of(request.scope) == request_id_of(request.scope)

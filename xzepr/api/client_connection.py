@@ -1,0 +1,14 @@
+"""Extensions of an ASGI scope by which an application controls the connection of its client."""
+
+from starlette.types import Scope
+
+DROP = "xzepr.drop"  # a function that ends the connection at once
+UNSENT = "xzepr.unsent"  # a function that returns how many bytes wait for the client to read
+
+
+def drop(scope: Scope) -> bool:
+    """Ends a connection at once and discards unsent data. Returns False if the server does not support it."""
+    if (drop_connection := scope.get("extensions", {}).get(DROP)) is None:
+        return False
+    drop_connection()
+    return True
