@@ -16,7 +16,7 @@ MODULES = {
     "xzepr/infra": "cache concurrency crypto db embedded/ files kafka/ migrate revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
-    "xzepr/infra/telemetry": "logs metrics traces",
+    "xzepr/infra/telemetry": "counting logs metrics traces",
     "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types "
     "yaml_files",
     "xzepr/server": "http_server loops signals startup supervisor uvicorn_protocols uvicorn_server work_process worker "

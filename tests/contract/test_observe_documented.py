@@ -14,6 +14,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     metrics = Metrics("1")
     metrics.request_answered("GET", "/", 200, 0.1)
     metrics.operation_executed("query", "ok", 0.1)
+    metrics.operation_fell_back("error")
     metrics.events_recorded(1, 1)
     metrics.gate_messages_published("gate.completed")
     metrics.set_relay_lag("default", 1, 1.0)

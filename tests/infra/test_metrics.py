@@ -1,10 +1,13 @@
 """Metrics of one process and of several workers."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, multiprocess
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,8 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from tests.support.hub import until
 from xzepr.api.shell import Concerns, Shell, request_count
 from xzepr.infra.telemetry.metrics import Metrics, remove_worker_gauges
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -70,6 +76,54 @@ def test_operations_are_counted_by_outcome() -> None:
     assert value(metrics, "xzepr_logins_total", outcome="INVALID_CREDENTIALS") == 1
 
 
+def test_scrapes_between_counts_add_up() -> None:
+    metrics = Metrics("1")
+    for round in range(1, 4):
+        metrics.request_answered("POST", "/graphql", 200, 0.002)
+        metrics.request_answered("POST", "/graphql", 200, 30.0)
+        metrics.operation_fell_back("error")
+        assert value(metrics, "xzepr_http_requests_total", method="POST", route="/graphql", status="200") == 2 * round
+        assert value(metrics, "xzepr_http_request_seconds_bucket", route="/graphql", le="0.0025") == round
+        assert value(metrics, "xzepr_http_request_seconds_bucket", route="/graphql", le="10.0") == round
+        assert value(metrics, "xzepr_http_request_seconds_count", route="/graphql") == 2 * round
+        assert value(metrics, "xzepr_http_request_seconds_sum", route="/graphql") == pytest.approx(30.002 * round)
+        assert value(metrics, "xzepr_graphql_fallbacks_total", reason="error") == round
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.00100001, 0.25, 9.99, 10.0, 10.1])
+def test_value_is_in_the_bucket_that_prometheus_chooses(seconds: float) -> None:
+    metrics, registry = Metrics("1"), CollectorRegistry()
+    metrics.operation_executed("query", "ok", seconds)
+    expected = Histogram("xzepr_graphql_operation_seconds", "", ["type"], buckets=BOUNDS, registry=registry)
+    expected.labels("query").observe(seconds)
+    for bound in (*map(str, BOUNDS), "+Inf"):
+        labels = {"type": "query", "le": bound}
+        assert value(metrics, "xzepr_graphql_operation_seconds_bucket", **labels) == registry.get_sample_value(
+            "xzepr_graphql_operation_seconds_bucket", labels
+        )
+
+
+async def test_counts_reach_other_workers_within_a_second(tmp_path: Path) -> None:
+    counting = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", COUNTING_WORKER, str(tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert counting.stdin is not None
+    assert counting.stdout is not None
+    async with asyncio.timeout(60):
+        assert await counting.stdout.readline() == b"counted\n"
+        await until(lambda: _shown_by_another(tmp_path) == 7)
+        counting.stdin.close()
+        assert await counting.wait() == 0
+    assert _shown_by_another(tmp_path) == 8, "the last counts are passed on at the end"
+
+
+def _shown_by_another(folder: Path) -> float:
+    """Returns the events of worker 1 as the collector of any other worker shows them."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, str(folder))
+    return registry.get_sample_value("xzepr_events_total", {"success": "true"}) or 0
+
+
 def test_hubs_in_one_process_count_separately() -> None:
     first, second = Metrics("1"), Metrics("1")
     first.login_attempted("ok")
@@ -94,6 +148,25 @@ metrics.set_relay_lag("route", number, 0.5)
 if number == 1:
     metrics.set_dead_letters("route", 4)
 sys.stdout.buffer.write(metrics.render())
+"""
+
+
+COUNTING_WORKER = """
+import asyncio, sys
+from pathlib import Path
+from xzepr.infra.telemetry.metrics import Metrics
+
+async def main():
+    metrics = Metrics.shared("1", Path(sys.argv[1]), 1)
+    run = asyncio.create_task(metrics.run())
+    metrics.events_recorded(7, 0)
+    print("counted", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    metrics.events_recorded(1, 0)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+
+asyncio.run(main())
 """
 
 

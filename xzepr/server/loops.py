@@ -39,6 +39,7 @@ def _loops(core: Core, role: str, queue_length: Callable[[], int]) -> dict[str, 
         "feed": core.feed.run,
         "relay": core.relay.run,
         "housekeeping": lambda: _run_housekeeping(core),
+        "metrics": core.metrics.run,
         "status report": lambda: _report_status(core, role, queue_length),
     }
 

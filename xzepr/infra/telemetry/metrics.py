@@ -1,7 +1,7 @@
 """Prometheus metrics: counters of what happened, and gauges of the current state."""
 
+import asyncio
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     Info,
     ProcessCollector,
     generate_latest,
@@ -19,10 +18,13 @@ from prometheus_client import (
     values,
 )
 
+from xzepr.infra.telemetry.counting import BucketHistogram, PlainCounter, PlainHistogram
+
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_FLUSH_SECONDS = 1.0  # other workers show what this one counted after at most this time
 
 
 class Metrics:
@@ -60,33 +62,29 @@ class Metrics:
         Info("xzepr_build", "The running version.", registry=self._shown).info({"version": version})
         starts = Counter("xzepr_worker_starts", "Starts of the processes that serve this address.", registry=registry)
         starts.inc()
-        self._requests = Counter(
-            "xzepr_http_requests",
-            "HTTP requests that got a response.",
-            ["method", "route", "status"],
-            registry=registry,
+        self._counters: list[PlainCounter | PlainHistogram] = []
+        self._requests = self._counter(
+            "xzepr_http_requests", "HTTP requests that got a response.", "method", "route", "status"
         )
-        self._request_seconds = Histogram(
-            "xzepr_http_request_seconds", "Duration of an HTTP request.", ["route"], buckets=_SECONDS, registry=registry
+        self._request_seconds = self._histogram(
+            "xzepr_http_request_seconds", "Duration of an HTTP request.", _SECONDS, "route"
         )
-        self._operations = Counter(
+        self._operations = self._counter(
             "xzepr_graphql_operations",
             "GraphQL operations; the outcome is ok or the code of the first error.",
-            ["type", "outcome"],
-            registry=registry,
+            "type",
+            "outcome",
         )
-        self._operation_seconds = Histogram(
-            "xzepr_graphql_operation_seconds", "Execution time.", ["type"], buckets=_SECONDS, registry=registry
+        self._operation_seconds = self._histogram(
+            "xzepr_graphql_operation_seconds", "Execution time.", _SECONDS, "type"
         )
-        self._events = Counter("xzepr_events", "Recorded events.", ["success"], registry=registry)
-        self._batch = Histogram(
-            "xzepr_recorder_batch_events", "Events in one transaction.", buckets=_BATCHES, registry=registry
+        self._fallbacks = self._counter(
+            "xzepr_graphql_fallbacks", "Operations that graphql-core executed instead of a compiled plan.", "reason"
         )
-        self._commit_seconds = Histogram(
-            "xzepr_recorder_commit_seconds",
-            "Time from requesting the lock to the commit.",
-            buckets=_SECONDS,
-            registry=registry,
+        self._events = self._counter("xzepr_events", "Recorded events.", "success")
+        self._batch = self._histogram("xzepr_recorder_batch_events", "Events in one transaction.", _BATCHES)
+        self._commit_seconds = self._histogram(
+            "xzepr_recorder_commit_seconds", "Time from requesting the lock to the commit.", _SECONDS
         )
         self._queue = Gauge(
             "xzepr_recorder_queue_events",
@@ -94,7 +92,7 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self._gate_messages = Counter("xzepr_gate_messages", "Messages about gates.", ["kind"], registry=registry)
+        self._gate_messages = self._counter("xzepr_gate_messages", "Messages about gates.", "kind")
         self._head = Gauge(
             "xzepr_stream_head_position",
             "Newest position that this process has seen.",
@@ -160,36 +158,46 @@ class Metrics:
         self._subscribers = Gauge(
             "xzepr_subscribers", "Open subscriptions.", ["transport"], multiprocess_mode="livesum", registry=registry
         )
-        self._logins = Counter("xzepr_logins", "Logins by outcome.", ["outcome"], registry=registry)
-        # The lookup of a child by its labels takes 2 µs, and each request needs four. There are few combinations.
-        self._requests_of = cache(self._requests.labels)
-        self._request_seconds_of = cache(self._request_seconds.labels)
-        self._operations_of = cache(self._operations.labels)
-        self._operation_seconds_of = cache(self._operation_seconds.labels)
+        self._logins = self._counter("xzepr_logins", "Logins by outcome.", "outcome")
+
+    def _counter(self, name: str, description: str, *labels: str) -> PlainCounter:
+        counter = PlainCounter(Counter(name, description, labels, registry=self._registry))
+        self._counters.append(counter)
+        return counter
+
+    def _histogram(self, name: str, description: str, bounds: tuple[float, ...], *labels: str) -> PlainHistogram:
+        histogram = BucketHistogram(name, description, labels, buckets=bounds, registry=self._registry)
+        plain = PlainHistogram(histogram, bounds)
+        self._counters.append(plain)
+        return plain
 
     def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts a request. `route` is the declared path of the route, not the path that the client sent."""
-        self._requests_of(method if method in _METHODS else "other", route, str(status)).inc()
-        self._request_seconds_of(route).observe(seconds)
+        self._requests.sums[method if method in _METHODS else "other", route, status] += 1
+        self._request_seconds.observe((route,), seconds)
 
     def operation_executed(self, operation_type: str, outcome: str, seconds: float) -> None:
         """Counts a query, mutation or subscription. `outcome` is `ok` or the code of the first error."""
-        self._operations_of(operation_type, outcome).inc()
-        self._operation_seconds_of(operation_type).observe(seconds)
+        self._operations.sums[operation_type, outcome] += 1
+        self._operation_seconds.observe((operation_type,), seconds)
+
+    def operation_fell_back(self, reason: str) -> None:
+        """Counts an operation that graphql-core executed. `reason` is one of a few constants."""
+        self._fallbacks.sums[reason,] += 1
 
     def batch_committed(self, size: int, seconds: float) -> None:
         """Counts a transaction with `size` events, which took `seconds` from requesting the lock to the commit."""
-        self._batch.observe(size)
-        self._commit_seconds.observe(seconds)
+        self._batch.observe((), size)
+        self._commit_seconds.observe((), seconds)
 
     def events_recorded(self, passed: int, failed: int) -> None:
         """Counts recorded events by their `success`."""
-        self._events.labels("true").inc(passed)
-        self._events.labels("false").inc(failed)
+        self._events.sums["true",] += passed
+        self._events.sums["false",] += failed
 
     def gate_messages_published(self, kind: str, times: int = 1) -> None:
         """Counts messages of the kind `gate.completed` or `gate.regressed` that were published to the stream."""
-        self._gate_messages.labels(kind).inc(times)
+        self._gate_messages.sums[kind,] += times
 
     def set_queue_size(self, events: int) -> None:
         """Sets the number of events that wait for a batch."""
@@ -242,11 +250,28 @@ class Metrics:
 
     def login_attempted(self, outcome: str) -> None:
         """Counts a login. `outcome` is success, invalid, limited, overloaded or error."""
-        self._logins.labels(outcome).inc()
+        self._logins.sums[outcome,] += 1
 
     def render(self) -> bytes:
-        """Returns all metrics in Prometheus's text format; the media type is CONTENT_TYPE."""
+        """Returns all metrics in Prometheus's text format; the media type is CONTENT_TYPE.
+
+        Those of other workers are about a second old.
+        """
+        self._flush()
         return generate_latest(self._shown)
+
+    async def run(self) -> None:
+        """Passes on to the other workers what this process counts, once a second and at the end."""
+        try:
+            while True:
+                await asyncio.sleep(_FLUSH_SECONDS)
+                self._flush()
+        finally:
+            self._flush()
+
+    def _flush(self) -> None:
+        for counter in self._counters:
+            counter.flush()
 
 
 def remove_worker_gauges(folder: Path, worker: int) -> None:
