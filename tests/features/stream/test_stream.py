@@ -32,7 +32,7 @@ from xzepr.core.errors import InvalidInput, Overloaded, StreamDiverged, Unauthen
 from xzepr.core.ids import unit_id
 from xzepr.features.groups.model import GroupChange
 from xzepr.features.receivers.model import ReceiverChange
-from xzepr.features.stream import rules, store
+from xzepr.features.stream import page_store, rules, store
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Message, StreamFilter
 from xzepr.features.stream.service import Stream
@@ -263,7 +263,8 @@ async def test_sql_filter_agrees_with_memory_filter(hub: Hub):
     async def check(drawn: StreamFilter, after: int) -> None:
         filter = replace(drawn, receiver_ids=_named(drawn.receiver_ids, ids), group_ids=_named(drawn.group_ids, ids))
         async with hub.db.read() as connection:
-            rows = await store.page(connection, after, filter, 1000)
+            rows, stopped = await page_store.page(connection, after, filter, 1000)
+        assert stopped is None
         assert rows == [
             message for message in everything if message.position > after and rules.matches(filter, message)
         ]

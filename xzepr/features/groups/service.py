@@ -6,7 +6,7 @@ from dataclasses import replace
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import Conflict, InvalidInput, NotFound, Violation
 from xzepr.core.ids import is_id, new_id
-from xzepr.core.paging import Page, PageRequest
+from xzepr.core.paging import Page, PageRequest, page_of
 from xzepr.features.groups import rules, store
 from xzepr.features.groups.model import Gate, Group, GroupChange, GroupFilter, NewGroup, Unit, UnitStatus
 from xzepr.features.receivers.catalog import CatalogPart
@@ -126,8 +126,8 @@ class Groups:
         rules.check_filter(filter)
         first = page_request.first
         async with self._db.read() as connection:
-            groups = await store.page(connection, filter, page_request.after, first + 1)
-        return Page(groups[:first], len(groups) > first)
+            groups, reached = await store.page(connection, filter, page_request.after, first + 1)
+        return page_of(groups, first, reached)
 
     async def of_receivers(self, actor: Actor, receiver_ids: Sequence[str]) -> dict[str, list[Group]]:
         """Returns each receiver's groups, enabled or not, oldest first, by receiver id."""

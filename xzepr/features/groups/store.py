@@ -1,21 +1,33 @@
 """SQL of groups, their members, and unit statuses."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, LiteralString
 
 from psycopg import AsyncCursor
 from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.features.groups.model import Group, GroupFilter, UnitStatus
+from xzepr.infra import keyset
 from xzepr.infra.db import Connection
 
-_GROUPS: LiteralString = """
-    SELECT g.id, g.position, g.name, g.type, g.version, g.description, g.enabled, g.owner_id, g.resource_version,
-           g.changed_position, g.created_at, g.updated_at,
-           (SELECT array_agg(m.receiver_id ORDER BY m.ordinal) FROM group_members AS m WHERE m.group_id = g.id)
-               AS receiver_ids
-    FROM groups AS g
+_COLUMNS: LiteralString = """
+    g.id, g.position, g.name, g.type, g.version, g.description, g.enabled, g.owner_id, g.resource_version,
+    g.changed_position, g.created_at, g.updated_at,
+    (SELECT array_agg(m.receiver_id ORDER BY m.ordinal) FROM group_members AS m WHERE m.group_id = g.id) AS receiver_ids
 """
+_GROUPS: LiteralString = "SELECT " + _COLUMNS + "FROM groups AS g "
+_LIST = keyset.Listing(
+    table="groups",
+    row="g",
+    indexed={"name": "name", "type": "type", "version": "version"},
+    checked={
+        "enabled": "g.enabled = %(enabled)s",
+        "receiver_id": """
+            EXISTS (SELECT FROM group_members AS m WHERE m.group_id = g.id AND m.receiver_id = %(receiver_id)s)
+        """,
+    },
+)
 
 
 def _group(*columns: Any) -> Group:
@@ -61,33 +73,15 @@ async def enabled_groups_with_members(connection: Connection, receiver_ids: Sequ
     )
 
 
-async def page(connection: Connection, filter: GroupFilter, before: int | None, limit: int) -> list[Group]:
-    """Returns up to `limit` groups before a position, newest first. The newest groups if `before` is None."""
-    cursor = await connection.cursor(row_factory=args_row(_group)).execute(
-        _GROUPS
-        + """
-        WHERE (%(before)s::bigint IS NULL OR g.position < %(before)s)
-          AND (%(name)s::text IS NULL OR g.name = %(name)s)
-          AND (%(type)s::text IS NULL OR g.type = %(type)s)
-          AND (%(version)s::text IS NULL OR g.version = %(version)s)
-          AND (%(enabled)s::boolean IS NULL OR g.enabled = %(enabled)s)
-          AND (%(receiver_id)s::text IS NULL
-               OR g.id IN (SELECT group_id FROM group_members WHERE receiver_id = %(receiver_id)s))
-        ORDER BY g.position DESC
-        LIMIT %(limit)s
-        """,
-        {
-            "before": before,
-            "limit": limit,
-            "name": filter.name,
-            "type": filter.type,
-            "version": filter.version,
-            "enabled": filter.enabled,
-            "receiver_id": filter.receiver_id,
-        },
-        prepare=False,  # a generic plan for any filter would read the whole table
-    )
-    return await cursor.fetchall()
+async def page(
+    connection: Connection, filter: GroupFilter, before: int | None, limit: int
+) -> tuple[list[Group], int | None]:
+    """Returns up to `limit` groups before a position (None: the newest ones), newest first.
+
+    Then the position at which the read stopped early, or None.
+    """
+    found = await keyset.read(connection, _LIST, _COLUMNS, asdict(filter), before=before, limit=limit)
+    return [_group(*row) for row in found.rows], found.reached
 
 
 async def save(connection: Connection, group: Group) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from xzepr.core.actor import Actor, Permission
 from xzepr.core.errors import Conflict, NotFound
 from xzepr.core.ids import is_id, new_id
-from xzepr.core.paging import Page, PageRequest
+from xzepr.core.paging import Page, PageRequest, page_of
 from xzepr.features.receivers import rules, store
 from xzepr.features.receivers.catalog import Catalog, CatalogPart
 from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange, ReceiverFilter
@@ -94,8 +94,8 @@ class Receivers:
         rules.check_filter(filter)
         first = page_request.first
         async with self._db.read() as connection:
-            receivers = await store.page(connection, filter, page_request.after, first + 1)
-        return Page(receivers[:first], len(receivers) > first)
+            receivers, reached = await store.page(connection, filter, page_request.after, first + 1)
+        return page_of(receivers, first, reached)
 
     async def existing(self, connection: Connection, ids: Iterable[str]) -> set[str]:
         """Returns the ids that belong to a receiver, in the caller's transaction. The caller checks permissions."""

@@ -1,20 +1,27 @@
 """SQL of receivers and their revisions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, LiteralString
 
 from psycopg import AsyncCursor
 from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.features.receivers.model import Receiver, ReceiverFilter
+from xzepr.infra import keyset
 from xzepr.infra.db import Connection
 
-_RECEIVERS: LiteralString = """
-    SELECT r.id, r.position, r.name, r.type, r.version, r.description, r.schema::text, r.schema_digest, r.revision,
-           r.fingerprint, r.enabled, r.owner_id, r.resource_version, r.created_at, r.updated_at
-    FROM receivers AS r
+_COLUMNS: LiteralString = """
+    r.id, r.position, r.name, r.type, r.version, r.description, r.schema::text, r.schema_digest, r.revision,
+    r.fingerprint, r.enabled, r.owner_id, r.resource_version, r.created_at, r.updated_at
 """
+_RECEIVERS: LiteralString = "SELECT " + _COLUMNS + "FROM receivers AS r "
+_LIST = keyset.Listing(
+    table="receivers",
+    row="r",
+    indexed={"name": "name", "type": "type", "version": "version"},
+    checked={"enabled": "r.enabled = %(enabled)s"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +78,15 @@ async def states(connection: Connection, ids: Sequence[str]) -> AsyncCursor[Rece
     )
 
 
-async def page(connection: Connection, filter: ReceiverFilter, before: int | None, limit: int) -> list[Receiver]:
-    """Returns up to `limit` receivers before a position, newest first. The newest receivers if `before` is None."""
-    cursor = await connection.cursor(row_factory=args_row(_receiver)).execute(
-        _RECEIVERS
-        + """
-        WHERE (%(before)s::bigint IS NULL OR r.position < %(before)s)
-          AND (%(name)s::text IS NULL OR r.name = %(name)s)
-          AND (%(type)s::text IS NULL OR r.type = %(type)s)
-          AND (%(version)s::text IS NULL OR r.version = %(version)s)
-          AND (%(enabled)s::boolean IS NULL OR r.enabled = %(enabled)s)
-        ORDER BY r.position DESC
-        LIMIT %(limit)s
-        """,
-        {
-            "before": before,
-            "limit": limit,
-            "name": filter.name,
-            "type": filter.type,
-            "version": filter.version,
-            "enabled": filter.enabled,
-        },
-        prepare=False,  # a generic plan for any filter would read the whole table
-    )
-    return await cursor.fetchall()
+async def page(
+    connection: Connection, filter: ReceiverFilter, before: int | None, limit: int
+) -> tuple[list[Receiver], int | None]:
+    """Returns up to `limit` receivers before a position (None: the newest ones), newest first.
+
+    Then the position at which the read stopped early, or None.
+    """
+    found = await keyset.read(connection, _LIST, _COLUMNS, asdict(filter), before=before, limit=limit)
+    return [_receiver(*row) for row in found.rows], found.reached
 
 
 async def save(connection: Connection, receiver: Receiver) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 from psycopg.rows import class_row, scalar_row
 
 from xzepr.infra.db import Connection
+from xzepr.infra.keyset import MAX_POSITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,18 @@ async def page(
     connection: Connection, route: str, dropped: bool, before: int | None, limit: int
 ) -> list[DeadLetterRow]:
     """Returns a route's dead letters before a position, newest first."""
+    state: LiteralString = "dropped_at IS NOT NULL" if dropped else "dropped_at IS NULL"
     cursor = await connection.cursor(row_factory=class_row(DeadLetterRow)).execute(
-        """
+        f"""
         SELECT route, position, message_id, reason, attempts, refused_at, retry_by, dropped_at, dropped_by
-        FROM dead_letters
-        WHERE route = %(route)s AND (dropped_at IS NOT NULL) = %(dropped)s
-          AND (%(before)s::bigint IS NULL OR position < %(before)s)
-        ORDER BY position DESC LIMIT %(limit)s
+        FROM (
+            SELECT * FROM dead_letters
+            WHERE {state} AND (route, position) < (%(route)s, %(before)s) AND (route, position) >= (%(route)s, 0)
+            ORDER BY route DESC, position DESC LIMIT 101
+        ) AS newest
+        LIMIT %(limit)s
         """,
-        {"route": route, "dropped": dropped, "before": before, "limit": limit},
+        {"route": route, "before": MAX_POSITION if before is None else before, "limit": limit},
     )
     return await cursor.fetchall()
 

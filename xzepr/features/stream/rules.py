@@ -1,4 +1,4 @@
-"""Filters of the stream in memory. `store.page` filters in SQL, and a property test holds both equal."""
+"""Filters of the stream in memory. `page_store.page` filters in SQL, and a property test holds both equal."""
 
 from xzepr.core.actor import Actor
 from xzepr.core.text import check_queryable

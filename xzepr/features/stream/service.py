@@ -8,7 +8,7 @@ from datetime import datetime
 from xzepr.core.actor import Actor
 from xzepr.core.ids import new_id
 from xzepr.core.paging import Page, PageRequest
-from xzepr.features.stream import rules, store
+from xzepr.features.stream import page_store, rules, store
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Event, Head, Message, StreamFilter
 from xzepr.features.stream.reader import StreamReader
@@ -159,7 +159,8 @@ class Stream:
         """Returns a page of messages after a cursor (None: from the oldest), and the cursor of the next page.
 
         The page has the messages that the actor may read and the filter accepts, oldest first. The cursor is also past
-        the messages that were left out. Raises as `verify` does.
+        the messages that were left out. A page examines at most 20,000 messages, so it may have fewer than `first`, or
+        none, although more follow. Raises as `verify` does.
         """
         actor.require_authenticated()
         PageRequest(first)
@@ -168,10 +169,12 @@ class Stream:
         async with self.reader() as reader:
             head = await reader.head()
             start = None if after is None else after.position
-            messages = await store.page(reader.connection, start, replace(filter, kinds=kinds), first + 1)
+            messages, stopped = await page_store.page(reader.connection, start, replace(filter, kinds=kinds), first + 1)
             if after is not None:
                 await reader.verify(after)  # after the read, so that retention cannot come in between
         messages = [message for message in messages if message.position <= head.position]
-        items = messages[:first]
-        has_next = len(messages) > first
-        return Page(items, has_next), items[-1].cursor if has_next else head.cursor
+        if len(messages) > first:
+            return Page(messages[:first], has_next=True), messages[first - 1].cursor
+        if stopped is not None and stopped.position < head.position:
+            return Page(messages, has_next=True), stopped
+        return Page(messages, has_next=False), head.cursor

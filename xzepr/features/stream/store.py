@@ -10,7 +10,7 @@ from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.core.actor import ActorKind
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import Head, Message, Origin, StreamFilter
+from xzepr.features.stream.model import Head, Message, Origin
 from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
 from xzepr.infra.db import Connection
 
@@ -18,13 +18,15 @@ _WRITER_LOCK = 0x787A_6570_7201  # key of the advisory lock that admits one writ
 
 CHANNEL = "xzepr_stream"  # of NOTIFY
 
-_SELECT_MESSAGES: LiteralString = (
+# The columns of a message and its event, from `messages AS m` and `events AS e`.
+MESSAGE_COLUMNS: LiteralString = (
     """
-    SELECT m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name,
-           m.receiver_id, m.group_id, m.data::text,
+    m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name, m.receiver_id, m.group_id, m.data::text,
     """
     + EVENT_COLUMNS
-    + "FROM messages AS m LEFT JOIN events AS e ON e.position = m.event_position"
+)
+_SELECT_MESSAGES: LiteralString = (
+    "SELECT " + MESSAGE_COLUMNS + "FROM messages AS m LEFT JOIN events AS e ON e.position = m.event_position"
 )
 
 
@@ -165,7 +167,7 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
 
 async def after(connection: Connection, position: int, limit: int) -> list[Message]:
     """Returns up to `limit` messages after a position, in order, with their events."""
-    cursor = await connection.cursor(row_factory=args_row(_message)).execute(
+    cursor = await connection.cursor(row_factory=args_row(message_of_row)).execute(
         _SELECT_MESSAGES
         + """
         WHERE m.position > %s
@@ -183,7 +185,7 @@ async def after_cursor(connection: Connection, position: int, id_suffix: str, li
     At position 0, the suffix is that of the hub's id. One statement checks the suffix and reads, so that no backup can
     be restored in between.
     """
-    cursor = await connection.cursor(row_factory=args_row(_message)).execute(
+    cursor = await connection.cursor(row_factory=args_row(message_of_row)).execute(
         _SELECT_MESSAGES
         + """
         WHERE m.position > %(position)s
@@ -195,45 +197,6 @@ async def after_cursor(connection: Connection, position: int, id_suffix: str, li
         LIMIT %(limit)s
         """,
         {"position": position, "id_suffix": id_suffix, "limit": limit},
-    )
-    return await cursor.fetchall()
-
-
-async def page(connection: Connection, position: int | None, filter: StreamFilter, limit: int) -> list[Message]:
-    """Returns up to `limit` messages that the filter accepts, after a position (None: after the origin), in order."""
-    cursor = await connection.cursor(row_factory=args_row(_message)).execute(
-        _SELECT_MESSAGES
-        + """
-        WHERE m.position > coalesce(
-                %(position)s::bigint, (SELECT CASE WHEN min(position) > 1 THEN min(position) ELSE 0 END FROM messages))
-          AND m.kind = ANY(%(kinds)s)
-          AND (%(receiver_ids)s::text[] IS NULL OR m.receiver_id = ANY(%(receiver_ids)s))
-          AND (%(group_ids)s::text[] IS NULL OR m.group_id = ANY(%(group_ids)s))
-          AND (%(unit_id)s::bytea IS NULL OR e.unit_id = %(unit_id)s)
-          AND (%(name)s::text IS NULL OR e.name = %(name)s)
-          AND (%(version)s::text IS NULL OR e.version = %(version)s)
-          AND (%(release)s::text IS NULL OR e.release = %(release)s)
-          AND (%(platform_id)s::text IS NULL OR e.platform_id = %(platform_id)s)
-          AND (%(package)s::text IS NULL OR e.package = %(package)s)
-          AND (%(success)s::boolean IS NULL OR e.success = %(success)s)
-        ORDER BY m.position
-        LIMIT %(limit)s
-        """,
-        {
-            "position": position,
-            "limit": limit,
-            "kinds": [kind.value for kind in filter.kinds],
-            "receiver_ids": None if filter.receiver_ids is None else list(filter.receiver_ids),
-            "group_ids": None if filter.group_ids is None else list(filter.group_ids),
-            "unit_id": filter.unit_id,
-            "name": filter.name,
-            "version": filter.version,
-            "release": filter.release,
-            "platform_id": filter.platform_id,
-            "package": filter.package,
-            "success": filter.success,
-        },
-        prepare=False,  # planned for this filter: a generic plan would read the whole table
     )
     return await cursor.fetchall()
 
@@ -266,7 +229,7 @@ async def add_partition(connection: Connection, start: int, end: int) -> None:
     )
 
 
-def _message(
+def message_of_row(
     position: int,
     id: str,
     kind: str,
@@ -279,6 +242,7 @@ def _message(
     data: str | None,
     *event: Any,
 ) -> Message:
+    """Returns the message in a row of MESSAGE_COLUMNS."""
     return Message(
         position=position,
         id=id,
