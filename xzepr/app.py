@@ -23,6 +23,7 @@ from xzepr.api.graphql_server.http import GraphQLOverHTTP
 from xzepr.api.graphql_server.limits import ConnectionLimiter, ConnectionLimits, SocketLimits
 from xzepr.api.graphql_server.operations import GraphQLService
 from xzepr.api.graphql_server.plans.execution import core_schema
+from xzepr.api.graphql_server.plans.rendered import RenderedObjects
 from xzepr.api.graphql_server.sessions import Sessions
 from xzepr.api.graphql_server.websocket import GraphQLOverWebSocket
 from xzepr.api.health import Health, State, health_routes
@@ -118,6 +119,8 @@ def _graphql_service(hub: Hub, drain: Drain) -> GraphQLService:
         field_name=schema_field_name,
         shared_key=shared_key,
         observe=hub.metrics.operation_executed,
+        fell_back=hub.metrics.operation_fell_back,
+        rendered=RenderedObjects(schema.IMMUTABLE_TYPES),
         drain=drain,
         request_in_flight=hub.scheduler.request_in_flight,
     )

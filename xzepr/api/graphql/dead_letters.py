@@ -88,7 +88,7 @@ class DeadLetterQueries:
     ) -> ConnectionData[dead_letters.DeadLetter]:
         request = page_request(first, after)
         page = await dead_letters.page(info.context.hub.db, info.context.actor, route, request, dropped=dropped)
-        return to_connection(page, lambda letter: letter.position, request)
+        return to_connection(page, request)
 
 
 @strawberry.type

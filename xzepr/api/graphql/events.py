@@ -101,7 +101,7 @@ class Unit:
         request = page_request(first, after)
         keys = [(root.id, request) for root in roots]
         pages = await info.context.hub.events.pages_of_units(info.context.actor, list(dict.fromkeys(keys)))
-        return [to_connection(pages[key], _position, request) for key in keys]
+        return [to_connection(pages[key], request) for key in keys]
 
     @strawberry.field(
         graphql_type=list[GateType] | None,
@@ -171,11 +171,7 @@ async def receivers_by_id(info: Info, ids: Sequence[str]) -> list[Receiver | Not
 async def _page(info: Info, filter: EventFilter, first: int, after: str | None) -> ConnectionData[stream.Event]:
     request = page_request(first, after)
     page = await info.context.hub.events.page(info.context.actor, filter, request)
-    return to_connection(page, _position, request)
-
-
-def _position(event: stream.Event) -> int:
-    return event.position
+    return to_connection(page, request)
 
 
 @strawberry.type

@@ -220,7 +220,7 @@ class GroupQueries:
         group_filter = groups.GroupFilter() if filter is None else filter.filter()
         request = page_request(first, after)
         page = await info.context.hub.groups.page(info.context.actor, group_filter, request)
-        return to_connection(page, lambda group: group.position, request)
+        return to_connection(page, request)
 
     @strawberry.field(
         graphql_type=Gate | None,

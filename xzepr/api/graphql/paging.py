@@ -1,15 +1,16 @@
 """Connections of the Relay pagination specification. The cursor of an edge is the position of its node."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import strawberry
 
+from xzepr.api.graphql_server.plans.resolvers import ITSELF
 from xzepr.core import paging
 from xzepr.core.errors import InvalidInput
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Positioned")
 
 
 @strawberry.type(description="The cursors of a page's first and last entries, and whether more pages exist.")
@@ -22,12 +23,25 @@ class PageInfo:
     end_cursor: str | None
 
 
+class Positioned(Protocol):
+    """An entry of a list, which is sorted by position."""
+
+    @property
+    def position(self) -> int:
+        """The position in the stream at which the entry was created."""
+        ...
+
+
+def _cursor(root: strawberry.Parent[Positioned]) -> str:
+    return str(root.position)
+
+
 @strawberry.type
 class Edge(Generic[T]):
-    """A node of a list, and its cursor."""
+    """A node of a list, and its cursor. Resolved from the node."""
 
-    cursor: str
-    node: T
+    cursor: str = strawberry.field(resolver=_cursor)
+    node: T = strawberry.field(metadata=ITSELF)
 
 
 @strawberry.type
@@ -48,35 +62,20 @@ def page_request(first: int, after: str | None) -> paging.PageRequest:
     return paging.PageRequest(first, int(after))
 
 
-class EdgeData(NamedTuple):
-    """The data that an Edge is resolved from."""
-
-    node: object
-    position: int
-
-    @property
-    def cursor(self) -> str:
-        """The position as a cursor."""
-        return str(self.position)
-
-
 @dataclass(frozen=True, slots=True)
-class ConnectionData(Generic[T]):
+class ConnectionData(Generic[P]):
     """The data that a Connection is resolved from. Only what a document selects is computed."""
 
-    page: paging.Page[T]
-    position: Callable[[T], int]
-    """Returns the position of an entry."""
+    page: paging.Page[P]
     request: paging.PageRequest
 
     @property
-    def edges(self) -> list[EdgeData]:
-        """The entries with their cursors."""
-        position = self.position
-        return [EdgeData(item, position(item)) for item in self.page.items]
+    def edges(self) -> list[P]:
+        """The entries, from which edges are resolved."""
+        return list(self.page.items)
 
     @property
-    def nodes(self) -> list[T]:
+    def nodes(self) -> list[P]:
         """The entries."""
         return list(self.page.items)
 
@@ -85,15 +84,15 @@ class ConnectionData(Generic[T]):
         """The cursors of the first and last entry, and whether there are more pages."""
         items, end = self.page.items, self.page.reached
         if end is None and items:
-            end = self.position(items[-1])
+            end = items[-1].position
         return PageInfo(
             has_next_page=self.page.has_next,
             has_previous_page=self.request.after is not None,
-            start_cursor=str(self.position(items[0])) if items else None,
+            start_cursor=str(items[0].position) if items else None,
             end_cursor=None if end is None else str(end),
         )
 
 
-def to_connection(page: paging.Page[T], position: Callable[[T], int], request: paging.PageRequest) -> ConnectionData[T]:
-    """Returns the connection for a page; `position` returns the position of an entry."""
-    return ConnectionData(page, position, request)
+def to_connection(page: paging.Page[P], request: paging.PageRequest) -> ConnectionData[P]:
+    """Returns the connection for a page."""
+    return ConnectionData(page, request)

@@ -71,7 +71,7 @@ class EventReceiver:
         request = page_request(first, after)
         keys = [(root.id, request) for root in roots]
         pages = await info.context.hub.events.pages_of_receivers(info.context.actor, list(dict.fromkeys(keys)))
-        return [to_connection(pages[key], lambda event: event.position, request) for key in keys]
+        return [to_connection(pages[key], request) for key in keys]
 
 
 @strawberry.input(description="Every field that is set must be equal; null matches anything.")
@@ -147,7 +147,7 @@ class ReceiverQueries:
         )
         request = page_request(first, after)
         page = await info.context.hub.receivers.page(info.context.actor, receiver_filter, request)
-        return to_connection(page, lambda receiver: receiver.position, request)
+        return to_connection(page, request)
 
 
 @strawberry.type

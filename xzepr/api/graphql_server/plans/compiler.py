@@ -35,7 +35,6 @@ from xzepr.api.graphql_server.plans.levels import (
     Immutables,
     Level,
     ListOf,
-    NonNull,
     Nullable,
     Objects,
     OneOf,
@@ -43,7 +42,7 @@ from xzepr.api.graphql_server.plans.levels import (
 )
 from xzepr.api.graphql_server.plans.rendered import RenderedObjects
 from xzepr.api.graphql_server.plans.resolvers import DEFINITION, call_of, reader_of
-from xzepr.api.graphql_server.plans.row_code import Field, rows_function
+from xzepr.api.graphql_server.plans.row_code import Field, assemble_function, rows_function
 
 Selected = list[FieldDetails]  # all selections in a document that are merged into one field of one object
 
@@ -99,13 +98,12 @@ class Compiler:
 
     def _level(self, type_: GraphQLTypeRef, selected: Selected) -> Level:
         if isinstance(type_, GraphQLNonNull):
-            level = self._present(inner_type(type_), selected)
-            return level if isinstance(level, Plain) else NonNull(level)
+            return self._present(inner_type(type_), selected)
         level = self._present(type_, selected)
         return _nullable(level) if isinstance(level, Plain) else Nullable(level)
 
     def _present(self, type_: GraphQLTypeRef, selected: Selected) -> Level:
-        """Returns the level of values that are not null. A plain level raises for null by itself."""
+        """Returns the level of values that are not null."""
         if isinstance(type_, GraphQLList):
             return _list_of(self._level(inner_type(type_), selected))
         if isinstance(type_, GraphQLObjectType):
@@ -128,7 +126,7 @@ class Compiler:
         if all(_is_plain(column) for column in columns):
             rows = rows_function([_code(column) for column in columns], check_type)
             return Plain(lambda item: rows([item])[0], rows=rows)
-        return Objects(columns, check_type)
+        return Objects(columns, check_type, assemble_function([column.name for column in columns]))
 
     def _column(self, name: str, parent: GraphQLObjectType, selected: Selected) -> Column:
         field = self._definition(parent, selected)
@@ -173,7 +171,15 @@ def _is_plain(column: Column) -> bool:
 def _code(column: Column) -> Field:
     level = cast(Plain, column.level)
     assert column.read is not None, "a plain column is read"
-    return Field(column.name, column.read, level.convert, column.attribute, level.leaf, column.constant)
+    return Field(
+        name=column.name,
+        read=column.read,
+        convert=level.convert,
+        rows=level.rows,
+        attribute=column.attribute,
+        leaf=level.leaf,
+        constant=column.constant,
+    )
 
 
 def _nullable(level: Plain) -> Plain:

@@ -18,7 +18,7 @@ from xzepr.api.graphql_server.plans.batches import values_for
 from xzepr.api.graphql_server.plans.conversions import Convert, NotPlain
 from xzepr.api.graphql_server.plans.rendered import Rendered
 from xzepr.api.graphql_server.plans.resolvers import Call, ReadField
-from xzepr.api.graphql_server.plans.row_code import ConvertRows, Leaf
+from xzepr.api.graphql_server.plans.row_code import Assemble, ConvertRows, Leaf
 from xzepr.api.graphql_server.plans.variables import RequestVariables
 
 T = TypeVar("T")
@@ -52,7 +52,10 @@ class Level(Protocol):
         ...
 
     async def complete(self, values: list[Any], run: Run) -> list[object]:
-        """Returns the response value for each value, in order. Raises any Exception if one of them is not plain."""
+        """Returns the response value for each value, in order.
+
+        Raises any Exception if a value is not plain. None is plain for a Nullable level only.
+        """
         ...
 
 
@@ -80,24 +83,6 @@ class Plain:
             return self.rows(values)
         convert = self.convert
         return [convert(value) for value in values]
-
-
-@dataclass(frozen=True, slots=True)
-class NonNull:
-    """Values that are not null."""
-
-    inner: Level
-
-    @property
-    def waits(self) -> bool:
-        """Whether the values have a batch edge."""
-        return self.inner.waits
-
-    async def complete(self, values: list[Any], run: Run) -> list[object]:
-        """Returns the response value for each value."""
-        if any(value is None for value in values):
-            raise NotPlain
-        return await self.inner.complete(values, run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +208,7 @@ class Objects:
 
     columns: Sequence[Column]
     check_type: Callable[[object], None]
+    assemble: Assemble
 
     @property
     def waits(self) -> bool:
@@ -235,8 +221,7 @@ class Objects:
         columns = await _concurrently(
             self.columns, lambda column: column.complete(values, run), _together(self.columns)
         )
-        names = [column.name for column in self.columns]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return self.assemble(*columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,14 +67,14 @@ class Rendered:
     def rows(self, objects: Sequence[Any], edges: Sequence[tuple[object, ...]] | None = None) -> list[object]:
         """Returns a JSON fragment for each object. `edges` has the values of each object's edges.
 
-        An object that was rendered with other edges is rendered again. Raises what `write` raises.
+        An object that was rendered with unequal edges is rendered again. Raises what `write` raises.
         """
         get, number, key_of = self._entries.get, self._number, self._key_of
         fragments: list[object] = []
         for item, item_edges in zip(objects, repeat(()) if edges is None else edges, strict=False):
             key = number, key_of(item)
             entry = get(key)
-            if entry is None or not _same(entry.edges, item_edges):
+            if entry is None or entry.edges != item_edges:
                 entry = self._render(item, item_edges)
                 self._entries.put(key, entry)
             fragments.append(entry.fragment)
@@ -87,7 +87,3 @@ class Rendered:
     def _render(self, item: Any, edges: tuple[object, ...]) -> _Entry:
         text = orjson.dumps(self._write(item, edges), option=JSON_OPTIONS)
         return _Entry(edges, orjson.Fragment(text), _OVERHEAD_BYTES + len(text))
-
-
-def _same(first: tuple[object, ...], second: tuple[object, ...]) -> bool:
-    return all(a is b for a, b in zip(first, second, strict=True))

@@ -35,6 +35,9 @@ RESOLVE_ITEM = "xzepr-resolve-item"
 # order. An exception in place of a value is the error of that object's field.
 BATCH: dict[object, object] = {"xzepr-batch": True}
 
+# Metadata of a field whose value is its parent.
+ITSELF: dict[object, object] = {"xzepr-itself": True}
+
 ReadField = Callable[[Any], object]  # takes the Python value of a GraphQL object and returns the value of one field
 
 
@@ -68,6 +71,11 @@ class Call:
         return self.function(**arguments)
 
 
+def itself(value: object) -> object:
+    """Returns the value: the reader of fields with ITSELF."""
+    return value
+
+
 def install(schema: GraphQLSchema) -> None:
     """Replaces Strawberry's resolvers and input conversions in a schema that Strawberry built.
 
@@ -99,23 +107,18 @@ def _strawberry_fields(type_: GraphQLObjectType) -> Iterator[tuple[GraphQLField,
 
 
 def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
-    resolver = cast(Any, definition).base_resolver
+    resolver: Any = cast(Any, definition).base_resolver
     if definition.extensions or (resolver is not None and resolver.self_parameter is not None):
         raise TypeError(f"{definition.python_name} cannot be resolved directly: use a static method without extensions")
     for argument in field.args.values():
         argument.out_name = _python_name(argument)
-    if resolver is None:
-        name = definition.python_name
-        _resolve_by_reading(field, Reader(attrgetter(name), name))
+    if (reader := _reader(definition, resolver)) is not None:
+        _resolve_by_reading(field, reader)
         return
-    function: Callable[..., object] = resolver.wrapped_func
-    parent = resolver.parent_parameter or resolver.root_parameter
-    info = resolver.info_parameter
+    assert resolver is not None, "a field without a resolver is read"
+    parent, info = resolver.parent_parameter or resolver.root_parameter, resolver.info_parameter
     is_batch = BATCH.items() <= definition.metadata.items()
-    if parent is not None and info is None and not field.args and not resolver.is_async and not is_batch:
-        _resolve_by_reading(field, Reader(function))
-        return
-    call = Call(function, parent and parent.name, info and info.name, resolver.is_async, is_batch)
+    call = Call(resolver.wrapped_func, parent and parent.name, info and info.name, resolver.is_async, is_batch)
     if definition.is_subscription:
         field.subscribe = _calling_resolver(call, definition)
         if (resolve_item := definition.metadata.get(RESOLVE_ITEM)) is not None:
@@ -124,6 +127,20 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     else:
         field.extensions[_CALL] = call
         field.resolve = _batch_resolver(call, definition) if is_batch else _calling_resolver(call, definition)
+
+
+def _reader(definition: StrawberryField, resolver: Any) -> Reader | None:
+    """Returns the reader of a field; None if its resolver needs arguments, `info`, waiting or a batch."""
+    if ITSELF.items() <= definition.metadata.items():
+        return Reader(itself)
+    if resolver is None:
+        name = definition.python_name
+        return Reader(attrgetter(name), name)
+    parent = resolver.parent_parameter or resolver.root_parameter
+    needs_call = resolver.info_parameter or definition.arguments or resolver.is_async
+    if parent is None or needs_call or BATCH.items() <= definition.metadata.items():
+        return None
+    return Reader(resolver.wrapped_func)
 
 
 def _item_resolver(resolve_item: Callable[[object], object]) -> Callable[..., object]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from xzepr.api.graphql_server.plans.conversions import Convert, not_plain
-from xzepr.api.graphql_server.plans.resolvers import ReadField
+from xzepr.api.graphql_server.plans.resolvers import ReadField, itself
 
 # Converts a list of objects, in order. Raises any Exception if a value is not plain.
 ConvertRows = Callable[[list[Any]], list[object]]
+# Makes dictionaries of the columns of their values.
+Assemble = Callable[..., list[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,15 @@ class Leaf:
     """Writes the value; None if it is written as it is. Values of other types are then left to the conversion."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """A field of a dictionary: its name, and how its value is read and converted."""
 
     name: str
     read: ReadField
     convert: Convert
+    rows: ConvertRows | None = None
+    """Converts the values of all objects at once; None if there is no faster way than `convert`."""
     attribute: str | None = None
     """The attribute that `read` returns, which is then read inline."""
     leaf: Leaf | None = None
@@ -54,11 +58,23 @@ def rows_function(fields: Sequence[Field], check_type: Callable[[object], None])
     return code.function()
 
 
+def assemble_function(names: Sequence[str]) -> Assemble:
+    """Returns a function that takes a column of values for each name, and returns a dictionary for each row."""
+    columns = [f"c{index}" for index in range(len(names))]
+    values = [f"v{index}" for index in range(len(names))]
+    entries = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
+    row = f"[{{{entries}}} for {', '.join(values)}, in zip({', '.join(columns)})]"
+    scope: dict[str, Any] = {}
+    exec(f"def assemble({', '.join(columns)}): return {row}", scope)  # noqa: S102 only the schema's names are in it
+    return scope["assemble"]
+
+
 class _Code:
     """The source of a function, and the objects that it uses. All of them are parameters: those are read fastest."""
 
     def __init__(self, check_type: Callable[[object], None]) -> None:
         self._names: dict[str, object] = {"type_of": type, "check": check_type}
+        self._columns: list[str] = []
         self._conditions: list[str] = []
         self._entries: list[str] = []
 
@@ -69,10 +85,15 @@ class _Code:
     def _expression(self, index: int, field: Field) -> str:
         if field.constant is not None:
             return repr(field.constant)
-        if field.attribute is not None:
+        if field.read is itself:
+            value = "o"
+        elif field.attribute is not None:
             value = f"o.{field.attribute}"
         else:
             value = f"{self._name(f'read{index}', field.read)}(o)"
+        if field.rows is not None:
+            self._columns.append(f"{self._name(f'rows{index}', field.rows)}([{value} for o in objects])")
+            return f"w{len(self._columns) - 1}"
         if (leaf := field.leaf) is None:
             return f"{self._name(f'convert{index}', field.convert)}({value})"
         leaf_type = self._name(leaf.type.__name__, leaf.type)
@@ -96,12 +117,16 @@ class _Code:
         if self._conditions:
             row = f"if {' and '.join(self._conditions)}: {row}\n        else: odd()"
             self._names["odd"] = not_plain
+        loop = "for o in objects"
+        if self._columns:
+            values = ", ".join(f"w{number}" for number in range(len(self._columns)))
+            loop = f"for o, {values} in zip(objects, {', '.join(self._columns)})"
         source = (
             f"def rows(objects, {', '.join(f'{name}={name}' for name in self._names)}):\n"
             "    out = []\n"
             "    add = out.append\n"
             "    known = None\n"
-            "    for o in objects:\n"
+            f"    {loop}:\n"
             "        if type_of(o) is not known:\n"
             "            check(o)\n"
             "            known = type_of(o)\n"
