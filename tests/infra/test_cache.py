@@ -43,6 +43,20 @@ async def test_cached_value_is_used_until_it_expires() -> None:
     assert await cache.get("a") == 3
 
 
+async def test_cached_value_is_known_without_a_lookup() -> None:
+    source, clock = Source(), Clock()
+    cache = ttl_cache(source, clock)
+    assert cache.cached("a") is None
+    await cache.get("a")
+    assert cache.cached("a") == 1
+    cache.forget("a")
+    assert cache.cached("a") is None
+    await cache.get("a")
+    clock.time = 2.0
+    assert cache.cached("a") is None
+    assert source.keys == ["a", "a"]
+
+
 async def test_cached_value_age_counts_from_lookup_start() -> None:
     source, clock = Source(), Clock()
     cache = ttl_cache(source, clock)

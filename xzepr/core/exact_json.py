@@ -104,7 +104,7 @@ def _printable(text: str) -> str:
 
 def _may_be_altered(data: bytes) -> bool:
     """Returns whether a valid JSON text may have NUL or an integer beyond 64 bits. It may return True wrongly."""
-    if b"\\u0000" in data:
+    if b"\\" in data and b"\\u0000" in data:  # the search for one byte takes a fifth of the time
         return True
     if _NINETEEN_DIGITS not in data.translate(_ALL_DIGITS_ZERO):
         return False

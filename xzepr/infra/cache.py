@@ -41,10 +41,14 @@ class TTLCache(Generic[K, V]):
 
     async def get(self, key: K) -> V | None:
         """Returns the value of the key, at most `seconds` old; None if it has none. Raises what `look_up` raises."""
-        cached = self._values.get(key)
-        if cached is not None and self._clock() < cached[0]:
-            return cached[1]
+        if (value := self.cached(key)) is not None:
+            return value
         return await self._lookups.run(key, partial(self._fetch, key, self._clock() + self._seconds))
+
+    def cached(self, key: K) -> V | None:
+        """Returns the value of the key as `get` does, without a lookup: None if it is not cached or has expired."""
+        cached = self._values.get(key)
+        return cached[1] if cached is not None and self._clock() < cached[0] else None
 
     def forget(self, key: K) -> None:
         """Makes the next caller look the key up again, even if a lookup is running."""

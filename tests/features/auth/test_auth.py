@@ -26,6 +26,8 @@ from xzepr.features.auth.model import ApiKey, NewApiKey
 from xzepr.features.auth.rules import MAX_KEYS
 from xzepr.infra.crypto import Passwords
 
+KEYS = (("reads", Permission.EVENT_READ), ("writes", Permission.EVENT_CREATE))
+
 
 @pytest.fixture
 async def server(database_url: str) -> AsyncIterator[Server]:
@@ -259,6 +261,29 @@ async def test_permissions_come_from_current_roles(server: Server) -> None:
         await connection.execute("UPDATE users SET roles = '{event_viewer}'")
     server.clock.time += 4.9
     assert (await server.auth.authenticate(session.token)).permissions == permissions_of((Role.EVENT_VIEWER,))
+
+
+async def test_actor_is_reused_until_its_user_is_read_again(server: Server) -> None:
+    await server.user("sam", Role.ADMIN)
+    session = await server.auth.login("sam", PASSWORD)
+    key = await server.auth.create_api_key(await session_of(server, "sam"), NewApiKey("ci"))
+    for credential in (session.token, key.secret):
+        actor = await server.auth.authenticate(credential)
+        assert await server.auth.authenticate(credential) is actor
+        server.clock.time += 2
+        reread = await server.auth.authenticate(credential)
+        assert reread == actor
+        assert reread is not actor
+
+
+async def test_cached_credentials_have_separate_actors(server: Server) -> None:
+    await server.user("sam", Role.ADMIN)
+    actor = await session_of(server, "sam")
+    keys = [await server.auth.create_api_key(actor, NewApiKey(name, (permission,))) for name, permission in KEYS]
+    for _ in range(2):
+        actors = [await server.auth.authenticate(key.secret) for key in keys]
+        assert [each.key_id for each in actors] == [key.key.id for key in keys]
+        assert [each.permissions for each in actors] == [{permission} for _, permission in KEYS]
 
 
 async def test_token_of_unknown_user_is_rejected(server: Server) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 from xzepr.core.actor import Actor, ActorKind, Permission, permissions_of
 from xzepr.core.clock import now
@@ -17,6 +18,7 @@ from xzepr.core.errors import (
     Unauthenticated,
 )
 from xzepr.core.ids import is_id, new_id
+from xzepr.core.lru_cache import LRUCache
 from xzepr.features.auth import store
 from xzepr.features.auth.attempts import LoginLimit
 from xzepr.features.auth.model import (
@@ -38,7 +40,7 @@ from xzepr.infra.concurrency import BatchLoader
 from xzepr.infra.crypto import digest_of, new_api_key, new_stream_ticket
 from xzepr.infra.db import Database
 
-_CACHE_SIZE = 10_000  # API keys
+_CACHE_SIZE = 10_000  # API keys, and actors
 _MAX_LOGINS = 256  # in progress in this process
 
 
@@ -68,6 +70,7 @@ class Auth:
         self._keys = TTLCache(
             BatchLoader(RepeatedRead(self._load_keys)).load, seconds=CACHE_SECONDS, size=_CACHE_SIZE, clock=clock
         )
+        self._actors = LRUCache[Hashable, _KnownActor](_CACHE_SIZE)
         self._logins: set[asyncio.Task[Session]] = set()
 
     async def login(self, username: str, password: str) -> Session:
@@ -103,31 +106,55 @@ class Auth:
         Raises TokenExpired, or InvalidToken if the credential is unknown, revoked or invalid, or its user is disabled.
         """
         if is_api_key(credential):
-            return await self._key_actor(digest_of(credential))
+            digest = digest_of(credential)
+            key = self._keys.cached(digest)
+            user = None if key is None else self._users.cached_now(key.user_id)
+            if key is None or user is None:
+                return await self._key_actor(digest)
+            return self._actor_of_key(digest, key, user)
         claims = self._tokens.verify(credential)
-        return await self._token_actor(claims.user_id, claims.expires_at)
+        user = self._users.cached_now(claims.user_id)
+        if user is None:
+            return await self._token_actor(claims.user_id, claims.expires_at)
+        return self._actor_of_token(user, claims.expires_at)
 
     async def _token_actor(self, user_id: str, ends_at: float | None) -> Actor:
-        user = await self._enabled_user(user_id)
-        return Actor(ActorKind.USER, user.id, user.username, permissions_of(user.roles), ends_at=ends_at)
+        return self._actor_of_token(await self._existing_user(user_id), ends_at)
 
     async def _key_actor(self, digest: bytes) -> Actor:
         key = await self._keys.get(digest)
-        if key is None or key.revoked_at is not None:
+        if key is None:
             raise InvalidToken()
-        if key.expires_at is not None and key.expires_at <= now():
-            raise InvalidToken("the API key has expired")
-        user = await self._enabled_user(key.user_id)
-        permissions = permissions_of(user.roles)
-        if key.permissions is not None:
-            permissions &= frozenset(key.permissions)
-        return Actor(ActorKind.API_KEY, user.id, user.username, permissions, key.id)
+        _check_key(key)  # also before the lookup of the user
+        return self._actor_of_key(digest, key, await self._existing_user(key.user_id))
 
-    async def _enabled_user(self, user_id: str) -> User:
+    async def _existing_user(self, user_id: str) -> User:
         user = await self._users.cached(user_id)
-        if user is None or not user.enabled:
+        if user is None:
             raise InvalidToken()
         return user
+
+    def _actor_of_token(self, user: User, ends_at: float | None) -> Actor:
+        """Returns the actor of a token. Raises InvalidToken if its user is disabled."""
+        if not user.enabled:
+            raise InvalidToken()
+        known = self._actors.get((user.id, ends_at))
+        if known is None or known.user is not user:
+            actor = Actor(ActorKind.USER, user.id, user.username, permissions_of(user.roles), ends_at=ends_at)
+            known = _KnownActor(None, user, actor)
+            self._actors.put((user.id, ends_at), known)
+        return known.actor
+
+    def _actor_of_key(self, digest: bytes, key: ApiKey, user: User) -> Actor:
+        """Returns the actor of an API key. Raises InvalidToken if it is no longer valid, or its user is disabled."""
+        _check_key(key)
+        if not user.enabled:
+            raise InvalidToken()
+        known = self._actors.get(digest)
+        if known is None or known.key is not key or known.user is not user:
+            known = _KnownActor(key, user, _new_actor_of_key(key, user))
+            self._actors.put(digest, known)
+        return known.actor
 
     async def create_stream_ticket(self, actor: Actor) -> StreamTicket:
         """Returns a ticket that opens one event stream of the actor within 30 s, in any process.
@@ -215,6 +242,29 @@ class Auth:
         # On a reserved connection: a user that keeps all others busy must not delay the check for a revoked key.
         async with self._db.read_reserved() as connection:
             return {row.digest: row.key() for row in await store.keys_by_digests(connection, digests)}
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownActor:
+    """An actor, and the objects from which it was made. A lookup that reads them again makes other objects."""
+
+    key: ApiKey | None
+    user: User
+    actor: Actor
+
+
+def _check_key(key: ApiKey) -> None:
+    if key.revoked_at is not None:
+        raise InvalidToken()
+    if key.expires_at is not None and key.expires_at <= now():
+        raise InvalidToken("the API key has expired")
+
+
+def _new_actor_of_key(key: ApiKey, user: User) -> Actor:
+    permissions = permissions_of(user.roles)
+    if key.permissions is not None:
+        permissions &= frozenset(key.permissions)
+    return Actor(ActorKind.API_KEY, user.id, user.username, permissions, key.id)
 
 
 def _require_login(actor: Actor) -> None:
