@@ -49,6 +49,9 @@ Selected = list[FieldDetails]  # all selections in a document that are merged in
 _MAX_FIELDS = 2_000  # of one operation; larger ones are left to graphql-core
 
 
+_MIN_RENDERED_FIELDS = 4  # fewer are written faster than they are looked up
+
+
 class NotCompiled(Exception):
     """Raised for an operation that graphql-core has to execute."""
 
@@ -143,8 +146,8 @@ class Compiler:
         return Column(name=name, level=level, call=call, arguments=arguments, waits=waits)
 
     def _render(self, type_name: str, columns: Sequence[Column], check_type: Callable[[object], None]) -> Level | None:
-        """Returns the level of objects that never change; None if they have more than one level of edges."""
-        if not all(isinstance(column.level, Plain) for column in columns):
+        """Returns the level of objects that never change; None if they have few fields, or edges of edges."""
+        if len(columns) < _MIN_RENDERED_FIELDS or not all(isinstance(column.level, Plain) for column in columns):
             return None
         plain = [column for column in columns if _is_plain(column)]
         edges = [column for column in columns if not _is_plain(column)]
