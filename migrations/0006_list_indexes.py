@@ -8,5 +8,5 @@ oldest_server = "0.1.0"
 
 
 def upgrade() -> None:
-    """Runs the SQL file of this revision."""
-    run_sql_beside(__file__)
+    """Runs the SQL file of this revision, which builds indexes without blocking writers."""
+    run_sql_beside(__file__, in_transaction=False)

@@ -10,6 +10,8 @@ import pytest
 
 import xzepr
 from xzepr.core.errors import CannotStart
+from xzepr.infra.embedded.account import choose_account
+from xzepr.infra.embedded.binaries import find_binaries
 from xzepr.infra.migrate import check, migrate, pending, script
 
 _SHIM = """
@@ -18,7 +20,7 @@ revision = "{revision}"
 down_revision = {before!r}
 oldest_server = "{oldest}"
 def upgrade() -> None:
-    run_sql_beside(__file__)
+    run_sql_beside(__file__{arguments})
 """
 
 _SERVER = """
@@ -28,8 +30,11 @@ migrate(sys.argv[1], report=print, folder=pathlib.Path(sys.argv[2]))
 """
 
 
-def _write(folder: Path, revision: str, sql: str, *, before: str | None = None, oldest: str = "0.1.0") -> None:
-    (folder / f"{revision}_it.py").write_text(_SHIM.format(revision=revision, before=before, oldest=oldest))
+def _write(
+    folder: Path, revision: str, sql: str, *, before: str | None = None, oldest: str = "0.1.0", arguments: str = ""
+) -> None:
+    text = _SHIM.format(revision=revision, before=before, oldest=oldest, arguments=arguments)
+    (folder / f"{revision}_it.py").write_text(text)
     (folder / f"{revision}_it.sql").write_text(sql)
 
 
@@ -87,6 +92,38 @@ def all_revisions() -> list[str]:
     """Returns the names of all revisions of this server."""
     folder = Path(xzepr.__file__).parents[1] / "migrations"
     return sorted(path.name.split("_")[0] for path in folder.glob("0*.sql"))
+
+
+async def test_concurrent_index_does_not_block_writers(empty_database_url: str, two_revisions: Path) -> None:
+    sql = (
+        "DROP INDEX IF EXISTS i;\nCREATE INDEX CONCURRENTLY i ON two (b);\nCREATE TABLE IF NOT EXISTS three (c int);\n"
+    )
+    migrate(empty_database_url, report=print, folder=two_revisions)
+    _write(two_revisions, "0003", sql, before="0002", arguments=", in_transaction=False")
+    with psycopg.connect(empty_database_url) as open_transaction:
+        open_transaction.execute("INSERT INTO two VALUES (3)")
+        migration = asyncio.create_task(
+            asyncio.to_thread(migrate, empty_database_url, report=print, folder=two_revisions)
+        )
+        waits = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'"
+        await asyncio.to_thread(_wait_for_row, empty_database_url, waits.replace("%", "%%"))
+        with psycopg.connect(empty_database_url, options="-c lock_timeout=5000") as writer:
+            writer.execute("INSERT INTO two VALUES (4)")
+        open_transaction.commit()
+    assert await migration == ["0003"]
+    assert _query(empty_database_url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") is True
+    assert _query(empty_database_url, "SELECT to_regclass('three')::text") == "three"
+    check(empty_database_url, folder=two_revisions)
+
+
+def test_revision_without_transaction_can_be_repeated(empty_database_url: str, two_revisions: Path) -> None:
+    sql = "CREATE TABLE IF NOT EXISTS three (c int);\nSELECT 1 / 0;\n"
+    _write(two_revisions, "0003", sql, before="0002", arguments=", in_transaction=False")
+    with pytest.raises(CannotStart, match="division by zero"):
+        migrate(empty_database_url, report=print, folder=two_revisions)
+    assert pending(empty_database_url, folder=two_revisions) == ["0003"]
+    _write(two_revisions, "0003", sql.replace("0", "1"), before="0002", arguments=", in_transaction=False")
+    assert migrate(empty_database_url, report=print, folder=two_revisions) == ["0003"]
 
 
 def test_failed_revision_is_rolled_back_alone(empty_database_url: str, two_revisions: Path) -> None:
@@ -187,9 +224,10 @@ def test_printed_sql_matches_migrate(empty_database_url: str, two_revisions: Pat
     assert _query(empty_database_url, "SELECT version_num FROM schema_version") == "0003"
 
 
-def test_printed_hub_migrations_can_be_run(empty_database_url: str) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(script(empty_database_url).encode())
+def test_printed_hub_migrations_can_be_run(empty_database_url: str, tmp_path: Path) -> None:
+    psql = find_binaries(choose_account(tmp_path, tmp_path), tmp_path) / "psql"
+    command = [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database_url]
+    subprocess.run(command, input=script(empty_database_url).encode(), check=True)
     check(empty_database_url)
 
 

@@ -86,9 +86,23 @@ def check(url: str, *, folder: Path | None = None) -> None:
         raise CannotStart(f"the database lacks the migration {', '.join(missing)}: run `xzepr migrate`")
 
 
-def run_sql_beside(revision_file: str) -> None:
-    """Runs the `.sql` file with the name of a revision's file, unchanged. Each revision's `upgrade` calls it."""
+def run_sql_beside(revision_file: str, *, in_transaction: bool = True) -> None:
+    """Runs the `.sql` file with the name of a revision's file, unchanged. Each revision's `upgrade` calls it.
+
+    Outside a transaction, as `CREATE INDEX CONCURRENTLY` needs, the file must be able to run again after a part of it.
+    """
     sql = Path(revision_file).with_suffix(".sql").read_text(encoding="utf-8")
+    if in_transaction:
+        _execute(sql)
+        return
+    context = op.get_context()
+    with context.autocommit_block():
+        # In one call, even separate statements would be one transaction.
+        for statement in [sql] if context.as_sql else sql.split(";\n"):
+            _execute(statement)
+
+
+def _execute(sql: str) -> None:
     context = op.get_context()
     if context.as_sql:
         context.impl.static_output(sql)
