@@ -8,6 +8,7 @@ from datetime import timedelta
 from xzepr import __version__
 from xzepr.features.auth.service import Auth
 from xzepr.features.auth.tokens import Tokens
+from xzepr.features.events.cache import EventCache
 from xzepr.features.events.recorder import Recorder
 from xzepr.features.events.service import Events
 from xzepr.features.groups.service import Groups
@@ -99,6 +100,7 @@ class Hub(Core):
         )
         stream.on_commit.append(feed.accept_committed)
         stream.on_commit.append(lambda tx: _count_committed(metrics, tx.messages))
+        feed.on_messages.append(core.events.cache.accept)
         feed.on_messages.append(payload_validator.forget_changed)
         feed.on_reset.append(payload_validator.clear)
         return cls(
@@ -141,6 +143,8 @@ async def open_core(settings: Settings, database_url: str, metrics: Metrics | No
             db, stream, scheduler, ring_size=settings.stream.ring_size, poll_seconds=settings.stream.poll_seconds
         )
         feed.on_messages.append(lambda messages: metrics.set_head(messages[-1].position))
+        event_cache = EventCache(feed)
+        feed.on_reset.append(event_cache.clear)
         poll = settings.stream.poll_seconds
         yield Core(
             settings=settings,
@@ -152,7 +156,7 @@ async def open_core(settings: Settings, database_url: str, metrics: Metrics | No
             scheduler=scheduler,
             relay=Relay(stream, settings.kafka, wait_beyond=feed.wait_beyond, poll_seconds=poll),
             retention=_retention(db, settings),
-            events=Events(db, settings.events),
+            events=Events(db, settings.events, event_cache),
         )
     finally:
         await db.close()

@@ -8,6 +8,8 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
+from xzepr.features.events.cache import EventCache
+from xzepr.features.events.service import Events
 from xzepr.features.groups.service import Groups
 from xzepr.features.receivers.service import Receivers
 from xzepr.hub import Hub
@@ -40,7 +42,7 @@ class CountedDatabase(Database):
                 connection.cursor_factory = ordinary
 
     def rewired(self, hub: Hub) -> Hub:
-        """Returns the hub with this database in every service that GraphQL reads."""
+        """Returns the hub with this database in every service that GraphQL reads, none of which has read anything."""
         settings = hub.settings
         stream = replace(hub.stream, db=self)
         receivers = Receivers(self, stream, settings.events)
@@ -50,6 +52,6 @@ class CountedDatabase(Database):
             groups=Groups(
                 db=self, stream=stream, receivers=receivers, limits=settings.groups, text_limits=settings.events
             ),
-            events=replace(hub.events, db=self),
+            events=Events(self, settings.events, EventCache(hub.feed)),
             stream=stream,
         )

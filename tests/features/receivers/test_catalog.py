@@ -202,7 +202,7 @@ async def test_late_result_of_an_older_read_is_not_kept(writer: Hub):
         if not begun.is_set():
             begun.set()
             await released.wait()
-        return token, dict[str, str].fromkeys(ids, description)
+        return token, dict.fromkeys(ids, str(description))
 
     part = CatalogPart[str](Catalog(writer.db), read, max_bytes=1000, size_of=len)
     early = asyncio.create_task(part.by_ids(["a"]))

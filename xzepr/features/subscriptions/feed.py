@@ -71,6 +71,11 @@ class Feed:
         assert self._head is not None, "the feed has not started"
         return self._head
 
+    @property
+    def position(self) -> int:
+        """The position of the head; 0 before the feed has started."""
+        return 0 if self._head is None else self._head.position
+
     async def started(self) -> None:
         """Returns once the feed knows the head of the stream."""
         await self._started.wait()
