@@ -26,6 +26,7 @@ from strawberry.types.field import StrawberryField
 DEFINITION = "strawberry-definition"
 _READER = "xzepr-reader"
 _CALL = "xzepr-call"
+_INPUT = "xzepr-input"
 
 # Key in a subscription's metadata for a function that converts a source event to its GraphQL object. It is called when
 # a response is rendered, not for each subscriber that gets the response.
@@ -74,6 +75,24 @@ class Call:
 def itself(value: object) -> object:
     """Returns the value: the reader of fields with ITSELF."""
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class InputClass:
+    """The Python class of an input type."""
+
+    origin: Callable[..., object]
+    absent: dict[str, None]
+    """The values of optional fields without a default, by their Python names."""
+
+    def create(self, values: dict[str, Any]) -> object:
+        """Returns an instance. All fields without a default have a value."""
+        return self.origin(**values)
+
+
+def input_class_of(type_: GraphQLInputObjectType) -> InputClass | None:
+    """Returns the class of an input type; None if `install` does not know the type."""
+    return cast("InputClass | None", type_.extensions.get(_INPUT))
 
 
 def install(schema: GraphQLSchema) -> None:
@@ -189,15 +208,12 @@ def _make_instances(type_: GraphQLInputObjectType) -> None:
         return
     for field in type_.fields.values():
         field.out_name = _python_name(field)
-    input_class = cast(Callable[..., object], definition.origin)
     # A missing field without a default is None, as in Strawberry; graphql-core has rejected missing required fields.
     fields = cast(list[Any], definition.fields)
     absent = {f.python_name: None for f in fields if f.default_value is MISSING and f.default_factory is MISSING}
-
-    def create(value: dict[str, Any]) -> object:
-        return input_class(**{**absent, **value})
-
-    type_.out_type = create
+    input_class = InputClass(cast(Callable[..., object], definition.origin), absent)
+    type_.extensions[_INPUT] = input_class
+    type_.out_type = lambda value: input_class.create({**absent, **value})
 
 
 def _python_name(item: GraphQLArgument | GraphQLInputField) -> str:

@@ -4,7 +4,7 @@ Each variable's conversion is built once and handles only plain values. Everythi
 reports an error with its location, or coerces the value, such as a single item for a list.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any, cast
@@ -13,6 +13,7 @@ from graphql import (
     GraphQLBoolean,
     GraphQLError,
     GraphQLID,
+    GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLInt,
     GraphQLList,
@@ -29,8 +30,8 @@ from graphql.execution.values import VariableValues, VariableValueSource, get_va
 
 from xzepr.api.graphql_server.errors import MAX_ERRORS
 from xzepr.api.graphql_server.plans.conversions import Convert, GraphQLTypeRef, NotPlain, exactly, inner_type, list_of
-
-_Field = tuple[str, str, Convert, bool]  # of an input type: its name, Python name and conversion, and if it is required
+from xzepr.api.graphql_server.plans.input_code import InputField, object_function
+from xzepr.api.graphql_server.plans.resolvers import input_class_of
 
 
 class Variables:
@@ -140,45 +141,32 @@ class _ConverterFactory:
         if type_.is_one_of or type_.name in self._enclosing:
             return _never_plain
         self._enclosing.add(type_.name)
-        fields: list[_Field] = [
-            (name, field.out_name or name, self.of(field.type), is_required_input_field(field))
-            for name, field in type_.fields.items()
-        ]
+        fields = [self._field(name, field, type_) for name, field in type_.fields.items()]
         self._enclosing.remove(type_.name)
-        defaults: dict[str, object] = {}
-        for name, field in type_.fields.items():
-            if field.default is not None or not isinstance(field.default_value, _IMMUTABLE_TYPES):
-                return _never_plain
-            if field.default_value is not Undefined:
-                defaults[field.out_name or name] = field.default_value
-        return _object_of(fields, defaults, type_.out_type)
+        if any(field.default is not None for field in type_.fields.values()):
+            return _never_plain
+        if not all(isinstance(field.default, _IMMUTABLE_TYPES) for field in fields):
+            return _never_plain
+        input_class = input_class_of(type_)
+        return object_function(fields, type_.out_type if input_class is None else input_class.create)
+
+    def _field(self, name: str, field: GraphQLInputField, parent: GraphQLInputObjectType) -> InputField:
+        out_name, type_ = field.out_name or name, cast(Any, field).type
+        default, input_class = field.default_value, input_class_of(parent)
+        if default is Undefined and input_class is not None:
+            default = input_class.absent.get(out_name, Undefined)
+        exact = _EXACT_TYPES.get(str(inner_type(type_))) if isinstance(type_, GraphQLNonNull) else None
+        return InputField(
+            name=name,
+            out_name=out_name,
+            convert=self.of(type_),
+            exact=exact,
+            required=is_required_input_field(field),
+            default=default,
+        )
 
 
 _IMMUTABLE_TYPES = (str, bool, int, float, Enum, type(None), type(Undefined))  # defaults that all requests may share
-
-
-def _object_of(
-    fields: list[_Field],
-    defaults: dict[str, object],
-    out_type: Callable[[dict[str, object]], object],
-) -> Convert:
-    def convert(value: Any) -> object:
-        if type(value) is not dict:
-            raise NotPlain
-        members = cast(dict[str, object], value)
-        coerced = defaults.copy()
-        converted_count = 0
-        for name, out_name, convert_field, required in fields:
-            if name in members:
-                coerced[out_name] = convert_field(members[name])
-                converted_count += 1
-            elif required:
-                raise NotPlain
-        if converted_count != len(members):  # the value has unknown fields
-            raise NotPlain
-        return out_type(coerced)
-
-    return convert
 
 
 def _leaf(type_: GraphQLTypeRef) -> Convert:
@@ -204,9 +192,5 @@ def _int(value: Any) -> object:
     return value
 
 
-_LEAVES: dict[str, Convert] = {
-    GraphQLString.name: exactly(str),
-    GraphQLID.name: exactly(str),
-    GraphQLBoolean.name: exactly(bool),
-    GraphQLInt.name: _int,
-}
+_EXACT_TYPES: dict[str, type] = {GraphQLString.name: str, GraphQLID.name: str, GraphQLBoolean.name: bool}
+_LEAVES: dict[str, Convert] = {name: exactly(type_) for name, type_ in _EXACT_TYPES.items()} | {GraphQLInt.name: _int}
