@@ -29,8 +29,8 @@ MODULES = {
     "permissions receivers scalars schema status stream",
     "xzepr/api/graphql_server": "complexity connection documents errors http limits liveness operations plans/ "
     "protocol responses sessions sse websocket",
-    "xzepr/api/graphql_server/plans": "arguments batches compiler conversions execution input_code leaves levels plan program "
-    "rendered resolvers row_code variables",
+    "xzepr/api/graphql_server/plans": "arguments batches compiler conversions execution input_code leaves levels plan "
+    "program rendered resolvers row_code variables",
 }
 VAGUE_NAMES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
