@@ -61,26 +61,27 @@ async def read(
     values |= {"before": MAX_POSITION if before is None else before, "limit": limit}
     followed = await _followed(connection, statements, values)
     checks = statements.checks(followed)
+    cursor = connection.cursor(binary=True)
     if not checks:
-        cursor = await connection.execute(statements.page(followed), values)
+        await cursor.execute(statements.page(followed), values)
         return Rows(await cursor.fetchall(), None)
-    rows = await (await connection.execute(statements.scan(followed, checks), values)).fetchall()
+    rows = await (await cursor.execute(statements.scan(followed, checks), values)).fetchall()
     return Rows([row[1:] for row in rows if row[1] is not None], rows[0][0])
 
 
 async def _followed(
     connection: Connection, statements: "_Statements", values: Mapping[str, object]
 ) -> LiteralString | None:
-    """Returns the indexed condition that the fewest rows meet, as far as the newest thousand rows of each tell.
+    """Returns the indexed condition that the fewest rows meet, as far as the newest 200 rows of each tell.
 
     None if there is no such condition, and the read follows the positions.
     """
     indexed = statements.indexed()
     if len(indexed) < 2:
         return indexed[0] if indexed else None
-    thousandth = await (await connection.execute(statements.thousandth(indexed), values)).fetchone()
-    assert thousandth is not None, "a SELECT of subqueries has one row"
-    return min(zip(indexed, thousandth, strict=True), key=lambda pair: pair[1] or 0)[0]
+    oldest = await (await connection.execute(statements.samples(indexed), values)).fetchone()
+    assert oldest is not None, "a SELECT of subqueries has one row"
+    return min(zip(indexed, oldest, strict=True), key=lambda pair: pair[1] or 0)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,10 @@ class _Statements:
         ]
         return equal + [text for name, text in listing.checked.items() if name in self.names]
 
-    def thousandth(self, indexed: Sequence[LiteralString]) -> LiteralString:
-        """Returns the query for the position of the thousandth row of each condition; null if it has fewer rows."""
+    def samples(self, indexed: Sequence[LiteralString]) -> LiteralString:
+        """Returns the query for the position of the 200th row that meets each condition; null if fewer rows do."""
         rows: list[LiteralString] = [
-            f"(SELECT {self.listing.row}.position {self._following(name, self._end)} OFFSET 999 LIMIT 1)"
+            f"(SELECT {self.listing.row}.position {self._following(name, self._end)} OFFSET 199 LIMIT 1)"
             for name in indexed
         ]
         return "SELECT " + ", ".join(rows)

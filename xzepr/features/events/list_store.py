@@ -4,9 +4,10 @@ A statement has exactly the conditions that are set, so that PostgreSQL plans ea
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import LiteralString
 
+from xzepr.core.ids import unit_id
 from xzepr.features.events.model import EventFilter
 from xzepr.infra import keyset
 from xzepr.infra.db import Connection
@@ -51,6 +52,9 @@ _EVENTS = keyset.Listing(
     ends={"recorded_before": _first_position("%(recorded_before)s")},
 )
 
+_CONDITIONS = [field.name for field in fields(EventFilter)]
+_UNIT_KEY = ("name", "version", "release", "platform_id", "package")
+
 
 async def page_positions(
     connection: Connection, filter: EventFilter, before: int | None, limit: int
@@ -60,8 +64,18 @@ async def page_positions(
     The page has up to `limit` events before a position. Without one, these are the newest events. The second result
     is None if the read did not stop early.
     """
-    found = await keyset.read(connection, _EVENTS, "e.position", asdict(filter), before=before, limit=limit)
+    conditions = _conditions(filter)
+    found = await keyset.read(connection, _EVENTS, "e.position", conditions, before=before, limit=limit)
     return [position for (position,) in found.rows], found.reached
+
+
+def _conditions(filter: EventFilter) -> dict[str, object]:
+    """Returns the conditions by name. The five strings of a unit become its id, which has an index."""
+    conditions = {name: getattr(filter, name) for name in _CONDITIONS}
+    key = [conditions[name] for name in _UNIT_KEY]
+    if filter.unit_id is None and None not in key:
+        conditions |= dict.fromkeys(_UNIT_KEY) | {"unit_id": unit_id(*key)}
+    return conditions
 
 
 async def page_positions_of_receivers(
