@@ -15,6 +15,7 @@ settings.load_profile("hub")
 pytest_plugins = [
     "tests.support.hub",
     "tests.support.kafka",
+    "tests.support.long_history",
     "tests.support.server",
     "tests.support.command_line",
     "tests.support.browser",
