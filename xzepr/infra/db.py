@@ -13,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
+from psycopg.types.string import ByteaBinaryLoader
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from xzepr.core.errors import Overloaded, StorageFull, TimedOut, Unavailable
@@ -112,9 +113,8 @@ class Database:
             timeout=self._settings.connection_timeout_seconds,
             reconnect_timeout=0,
             reconnect_failed=_reconnect_for_waiters,
-            configure=self._limit_transactions,
+            configure=self._configure,
             check=self._check,
-            reset=self._note_use,
             open=False,
         )
 
@@ -142,6 +142,11 @@ class Database:
     def max_transaction_seconds(self) -> float:
         """Maximum duration of a writing transaction: its wait for a lock, and one statement."""
         return self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
+
+    async def _configure(self, connection: Connection) -> None:
+        """Makes JSON bytes in results in binary form, and limits transactions."""
+        connection.adapters.register_loader("json", ByteaBinaryLoader)
+        await self._limit_transactions(connection)
 
     async def _limit_transactions(self, connection: Connection) -> None:
         """Limits the duration of whole transactions, which needs PostgreSQL 17.
@@ -188,7 +193,8 @@ class Database:
             self._replacements.add(task)
             task.add_done_callback(self._replacements.discard)
 
-    async def _note_use(self, connection: Connection) -> None:
+    def _note_use(self, connection: Connection) -> None:
+        # As the pool's function `reset`, it would make the pool return each connection in a separate task.
         if len(self._last_used) > 10 * self._settings.max_connections:
             self._last_used.clear()
         self._last_used[connection.info.backend_pid] = time.monotonic()
@@ -207,6 +213,8 @@ class Database:
             if task.cancelling() > cancelled:
                 raise asyncio.CancelledError
             yield connection
+            if not connection.closed:
+                self._note_use(connection)
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Connection]:
@@ -245,7 +253,7 @@ class Database:
         async with translate_errors():
             connection = await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
             try:
-                await self._limit_transactions(connection)
+                await self._configure(connection)
                 if idle_seconds:
                     await _limit_idle_time(connection, idle_seconds)
             except BaseException:

@@ -7,7 +7,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.features.stream.model import Event
-from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
+from xzepr.features.stream.rows import EVENT_COLUMNS
 from xzepr.infra.db import Connection
 
 
@@ -100,15 +100,15 @@ async def existing(connection: Connection, ids: Sequence[str]) -> set[str]:
 
 async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Event]:
     """Returns the events with these ids, in any order."""
-    cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
-        "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.id = ANY(%s)", (list(ids),)
+    cursor = await connection.cursor(row_factory=args_row(Event), binary=True).execute(
+        "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.id = ANY(%b::text[])", (list(ids),)
     )
     return await cursor.fetchall()
 
 
 async def by_positions(connection: Connection, positions: Sequence[int]) -> list[Event]:
     """Returns the events at these positions, in any order."""
-    cursor = await connection.cursor(row_factory=args_row(event_of_row)).execute(
-        "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.position = ANY(%s::bigint[])", (list(positions),)
+    cursor = await connection.cursor(row_factory=args_row(Event), binary=True).execute(
+        "SELECT " + EVENT_COLUMNS + " FROM events AS e WHERE e.position = ANY(%b::bigint[])", (list(positions),)
     )
     return await cursor.fetchall()

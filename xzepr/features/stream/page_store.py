@@ -39,7 +39,7 @@ async def page(
     """
     values = _values(filter)
     statement = _scan(values.keys())
-    cursor = await connection.execute(statement, {**values, "after": after, "limit": limit})
+    cursor = await connection.cursor(binary=True).execute(statement, {**values, "after": after, "limit": limit})
     rows = await cursor.fetchall()
     position, id = rows[0][:2]
     messages = [message_of_row(*row[2:]) for row in rows if row[2] is not None]

@@ -10,8 +10,8 @@ from psycopg.rows import args_row, class_row, scalar_row
 
 from xzepr.core.actor import ActorKind
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import Head, Message, Origin
-from xzepr.features.stream.rows import EVENT_COLUMNS, event_of_row
+from xzepr.features.stream.model import Event, Head, Message, Origin
+from xzepr.features.stream.rows import EVENT_COLUMNS
 from xzepr.infra.db import Connection
 
 _WRITER_LOCK = 0x787A_6570_7201  # key of the advisory lock that admits one writer at a time ("xzepr", 1)
@@ -21,7 +21,7 @@ CHANNEL = "xzepr_stream"  # of NOTIFY
 # The columns of a message and its event, from `messages AS m` and `events AS e`.
 MESSAGE_COLUMNS: LiteralString = (
     """
-    m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name, m.receiver_id, m.group_id, m.data::text,
+    m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name, m.receiver_id, m.group_id, m.data,
     """
     + EVENT_COLUMNS
 )
@@ -167,7 +167,7 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
 
 async def after(connection: Connection, position: int, limit: int) -> list[Message]:
     """Returns up to `limit` messages after a position, in order, with their events."""
-    cursor = await connection.cursor(row_factory=args_row(message_of_row)).execute(
+    cursor = await connection.cursor(row_factory=args_row(message_of_row), binary=True).execute(
         _SELECT_MESSAGES
         + """
         WHERE m.position > %s
@@ -185,7 +185,7 @@ async def after_cursor(connection: Connection, position: int, id_suffix: str, li
     At position 0, the suffix is that of the hub's id. One statement checks the suffix and reads, so that no backup can
     be restored in between.
     """
-    cursor = await connection.cursor(row_factory=args_row(message_of_row)).execute(
+    cursor = await connection.cursor(row_factory=args_row(message_of_row), binary=True).execute(
         _SELECT_MESSAGES
         + """
         WHERE m.position > %(position)s
@@ -239,7 +239,7 @@ def message_of_row(
     actor_name: str,
     receiver_id: str | None,
     group_id: str | None,
-    data: str | None,
+    data: bytes | None,
     *event: Any,
 ) -> Message:
     """Returns the message in a row of MESSAGE_COLUMNS."""
@@ -253,6 +253,6 @@ def message_of_row(
         actor_name=actor_name,
         receiver_id=receiver_id,
         group_id=group_id,
-        event=None if event[0] is None else event_of_row(*event),
-        data=None if data is None else data.encode(),
+        event=None if event[0] is None else Event(*event),
+        data=data,
     )
