@@ -26,6 +26,17 @@ def credential_from_head(head: Head) -> Credential | None:
 
     Raises InvalidToken if the scheme is not Bearer, or if several credentials differ.
     """
+    bearer, key = head.first(b"authorization"), head.first(b"x-api-key")
+    if bearer is None and key is None:
+        return None
+    if (  # nearly all requests
+        key is None
+        and bearer is not None
+        and bearer.startswith(b"Bearer ")
+        and not head.repeats(b"authorization")
+        and (secret := bearer[7:].decode("latin-1").strip())
+    ):
+        return Credential(secret)
     secrets = [_bearer(value) for value in _values(head, b"authorization")] + _values(head, b"x-api-key")
     return _single_credential(secrets) if secrets else None
 

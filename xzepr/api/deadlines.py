@@ -33,10 +33,9 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, entry: Expiring, now: float) -> None:
-        """Adds an entry; `now` is the clock's time."""
+    def add(self, entry: Expiring, now: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Adds an entry; `now` is the clock's time, and `loop` the running loop."""
         self._open[entry] = now + self._seconds
-        loop = asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:
             self._set_timer(loop, self._seconds)
 

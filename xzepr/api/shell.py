@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -89,14 +90,14 @@ class Shell:
         """Handles one ASGI request."""
         if scope["type"] != "http":
             return await self._handle_other(scope, receive, send)
-        began = perf_counter()
+        began, loop = perf_counter(), asyncio.get_running_loop()
         head = head_of(scope)
-        exchange = _Exchange(head, receive, send, self._terms)
+        exchange = _Exchange(head, receive, send, self._terms, asyncio.current_task(loop))
         log_context = REQUEST_ID.set(head.request_id)
         try:
             try:
                 if (problem := self._concerns.rejection(head)) is None:
-                    self._terms.deadlines.add(exchange, began)
+                    self._terms.deadlines.add(exchange, began, loop)
                     await self._application(scope, head)(scope, exchange.receive, exchange)
             except (asyncio.CancelledError, TooLarge) as error:
                 if (problem := exchange.broken_limit(error)) is None:
@@ -160,7 +161,8 @@ class _Exchange:
         "status",
     )
 
-    def __init__(self, head: Head, receive: Receive, send: Send, terms: _Terms) -> None:
+    def __init__(self, head: Head, receive: Receive, send: Send, terms: _Terms, task: asyncio.Task[Any] | None) -> None:
+        assert task is not None, "ASGI applications run in tasks"
         self.head = head
         self.status = 0
         """The status of the response; 0 before it begins."""
@@ -169,8 +171,6 @@ class _Exchange:
         self._received_bytes = 0
         self._is_complete = self._is_late = False
         self._too_large: TooLarge | None = None
-        task = asyncio.current_task()
-        assert task is not None, "ASGI applications run in tasks"
         self._task = task
         self._cancelling = task.cancelling()
 

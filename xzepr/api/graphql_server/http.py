@@ -6,7 +6,7 @@ status 400 in both media types. A rejected request must not look like a success 
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
@@ -37,6 +37,7 @@ RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 _UTF8 = "; charset=utf-8"
+_Answer = tuple[list[tuple[bytes, bytes]], bytes]  # the headers and the body of a response
 _UTF8_NAMES = frozenset({"utf-8", "utf8"})
 
 
@@ -64,13 +65,15 @@ class GraphQLOverHTTP:
         except Exception as error:
             mask(error, head.request_id)
             answer = problem_response(Internal(head.request_id), media_type=RESPONSE_JSON + _UTF8)
-        if not isinstance(answer, _Answer):
+        if not isinstance(answer, tuple):
             return await answer(scope, receive, send)
-        await send({"type": "http.response.start", "status": 200, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        headers, body = answer
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
         return None
 
-    async def _answer(self, scope: Scope, head: Head, receive: Receive) -> "_Answer | EventStream":
+    async def _answer(self, scope: Scope, head: Head, receive: Receive) -> _Answer | EventStream:
+        """Returns the headers and the body of the response, or an event stream."""
         if head.method not in ("GET", "POST"):
             raise MethodNotAllowed(f"{head.method} is not allowed here", allow="GET, POST")
         accepted = accepted_types(b", ".join(head.every(b"accept")) or b"*/*")
@@ -90,7 +93,7 @@ class GraphQLOverHTTP:
         if media_type == EVENT_STREAM:
             authenticated = None if credential is None else self.sessions.authenticated(credential, actor)
             return self._event_stream(scope, operation, call, authenticated)
-        return _Answer.of(await self.service.run(operation, call), media_type)
+        return _answer_of(await self.service.run(operation, call), media_type)
 
     async def _answer_to_ticket(
         self, scope: Scope, head: Head, ticket: str, *, accepted: tuple[str, ...], has_credential: bool
@@ -123,22 +126,14 @@ class GraphQLOverHTTP:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The response to an operation that ran."""
-
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-    @classmethod
-    def of(cls, response: GraphQLResponse, media_type: str) -> "_Answer":
-        body = response.to_json()
-        headers = [_NOT_STORED, (b"content-length", b"%d" % len(body)), _CONTENT_TYPES[media_type]]
-        if response.errors:
-            waits = (cast(dict[str, object], error["extensions"]).get("retryAfter") for error in response.errors)
-            retry = retry_header(wait for wait in waits if isinstance(wait, float | int))
-            headers[:0] = [(name.lower().encode(), value.encode()) for name, value in retry.items()]
-        return cls(headers, body)
+def _answer_of(response: GraphQLResponse, media_type: str) -> _Answer:
+    body = response.to_json()
+    headers = [_NOT_STORED, (b"content-length", b"%d" % len(body)), _CONTENT_TYPES[media_type]]
+    if errors := response.errors:
+        waits = (cast(dict[str, object], error["extensions"]).get("retryAfter") for error in errors)
+        retry = retry_header(wait for wait in waits if isinstance(wait, float | int))
+        headers[:0] = [(name.lower().encode(), value.encode()) for name, value in retry.items()]
+    return headers, body
 
 
 _NOT_STORED = (b"cache-control", b"no-store")  # the response is for this caller only, and may contain a token
@@ -195,6 +190,8 @@ def _quality(parameters: list[str]) -> float:
 
 def _media_type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
     if not operation.is_subscription:
+        if accepted[0] != EVENT_STREAM:
+            return accepted[0]
         return next((media_type for media_type in accepted if media_type != EVENT_STREAM), EVENT_STREAM)
     if EVENT_STREAM not in accepted:
         raise NotAcceptable(f"a subscription needs 'Accept: {EVENT_STREAM}', or a WebSocket (graphql-transport-ws)")
@@ -271,26 +268,24 @@ def _input_location(pointer: str) -> str:
     return below or variable
 
 
-def parse_request(value: object) -> GraphQLRequest:
+_OBJECT_OR_NULL: tuple[type[Any], ...] = (dict, type(None))
+
+
+def parse_request(value: Any) -> GraphQLRequest:
     """Returns the GraphQL request in a JSON value. Raises BadRequest, which names the invalid member."""
     if isinstance(value, list):
         raise BadRequest("send one request at a time: batches are not supported")
     if not isinstance(value, dict):
         raise BadRequest("the request must be a JSON object with the member 'query'")
-    members = cast(dict[str, object], value)
+    members = cast("dict[str, Any]", value)
     query, name = members.get("query"), members.get("operationName")
     variables, extensions = members.get("variables"), members.get("extensions")
     if not isinstance(query, str):
         raise BadRequest("'query' must be a string with a GraphQL document", field="query")
     if name is not None and not isinstance(name, str):
         raise BadRequest("'operationName' must be a string", field="operationName")
-    if variables is not None and not isinstance(variables, dict):
+    if not isinstance(variables, _OBJECT_OR_NULL):
         raise BadRequest("'variables' must be an object", field="variables")
-    if extensions is not None and not isinstance(extensions, dict):
+    if not isinstance(extensions, _OBJECT_OR_NULL):
         raise BadRequest("'extensions' must be an object", field="extensions")
-    return GraphQLRequest(
-        query,
-        cast("dict[str, object] | None", variables),
-        name,
-        cast("dict[str, object] | None", extensions) or {},
-    )
+    return GraphQLRequest(query, variables, name, extensions or {})
