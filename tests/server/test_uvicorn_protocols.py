@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from tests.support.fake_transport import FakeTransport
 from xzepr.server.uvicorn_protocols import WebSocketProtocol
 
 HANDSHAKE = (
@@ -16,43 +17,6 @@ HANDSHAKE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 TEXT, PING, CLOSE, FIN = 0x01, 0x09, 0x08, 0x80
-
-
-class FakeTransport(asyncio.Transport):
-    """Collects written bytes, and notes calls that end or pause the connection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.reads = True
-        self.ended = self.closed = self.aborted = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def pause_reading(self) -> None:
-        self.reads = False
-
-    def resume_reading(self) -> None:
-        self.reads = True
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def get_write_buffer_size(self) -> int:
-        return len(self.written)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
 
 
 def frame(opcode: int, payload: bytes = b"", *, claimed: int | None = None) -> bytes:

@@ -20,7 +20,8 @@ from xzepr.infra.telemetry import traces
 from xzepr.server import startup
 from xzepr.server.loops import serving_loops
 from xzepr.server.signals import StopSignals
-from xzepr.server.uvicorn_protocols import HttpProtocol, WebSocketProtocol
+from xzepr.server.uvicorn_http import HttpProtocol
+from xzepr.server.uvicorn_protocols import WebSocketProtocol
 from xzepr.server.uvicorn_server import Server
 from xzepr.settings import Settings
 

@@ -1,8 +1,7 @@
-"""uvicorn's protocols, extended for clients that do not read: bounded memory, and a close that does not wait."""
+"""uvicorn's WebSocket, extended for clients that do not read: bounded memory, and a close that does not wait."""
 
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
@@ -10,18 +9,6 @@ from websockets.frames import Frame
 from xzepr.api.client_connection import DROP, UNSENT
 
 _MAX_FRAGMENTS = 1000
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1. The application can drop the connection and read how many bytes are unsent."""
-
-    def on_message_begin(self) -> None:
-        """Adds the extensions to the scope of a new request."""
-        super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {
-            DROP: self.transport.abort,
-            UNSENT: self.transport.get_write_buffer_size,
-        }
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -39,7 +39,8 @@ from xzepr.core.errors import (
     Violation,
 )
 from xzepr.features.auth.model import TicketHolder
-from xzepr.server.uvicorn_protocols import HttpProtocol, WebSocketProtocol
+from xzepr.server.uvicorn_http import HttpProtocol
+from xzepr.server.uvicorn_protocols import WebSocketProtocol
 
 ADA = Actor(ActorKind.USER, "01ADA", "ada", frozenset(Permission))
 BEARER = {"Authorization": "Bearer good"}
