@@ -66,7 +66,7 @@ faults: $(DEV) ## break processes, connections and disks under load, and prove t
 coverage: $(DEV) ## measure which lines the tests reach; prints a table and writes htmlcov/
 	$(PYTEST) -n $(WORKERS) -m "not ($(SEPARATE))" --cov=xzepr --cov-branch --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
-bench: $(DEV) ## measure the hub's speed beside minimal hand-written endpoints (takes minutes)
+bench: $(DEV) ## measure the hub beside hand-written endpoints and its goals (half an hour; ARGS=--quick: two minutes)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 kafka: $(DEV) ## run a broker to try things out, from Maven Central (Java and Maven); Ctrl-C stops it

@@ -1,66 +1,78 @@
-"""`createEvents` with 500 events, compared with COPY of the same rows into the same tables."""
+"""`createEvents` of 500 on four connections, compared with COPY of the same rows into the same tables."""
 
-import tempfile
 import time
-from pathlib import Path
-from statistics import median
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
-from tests.bench import environment
-from tests.bench.client import EVENT, Client
-from xzepr.infra.embedded import EmbeddedPostgres
+from tests.bench.cases import BATCH
+from tests.bench.contest import measure as load
+from tests.bench.session import FILLED, Session
+from tests.bench.stage import stage
 
-BATCHES = 20
-SIZE = 500
-_CREATE = "mutation($input:CreateEventsInput!){createEvents(input:$input){results{recorded{cursor} problems{message}}}}"
-
-
-def measure(server: EmbeddedPostgres) -> list[list[str]]:
-    """Returns rows of name, events/s, and the ratio to COPY."""
-    url, copied = environment.new_database(server, "batches"), environment.new_database(server, "batches_copy")
-    folder = Path(tempfile.mkdtemp(prefix="xzepr-bench-hub-"))
-    created: list[float] = []
-    copies: list[float] = []
-    with environment.hub(url, folder) as port, psycopg.connect(copied, autocommit=True) as target:
-        client = Client(port)
-        receiver = client.gate()[0]
-        for number in range(environment.ROUNDS):
-            created.append(_create(client, receiver, number))
-            copies.append(_copy(url, target))
-    hub, copy = median(created), median(copies)
-    return [
-        ["createEvents of 500, one client", f"{hub:,.0f}", f"{hub / copy:.2f}"],
-        ["COPY of the same rows, 500 per transaction", f"{copy:,.0f}", "1.00"],
-    ]
+CONNECTIONS = 4
+_MAX_EVENTS = 50_000  # copied in one round
+_COPIED = "batches_copy"
+# For each table the rows of the events at some positions, in the order in which the hub wrote them.
+_ROWS: dict[LiteralString, LiteralString] = {
+    "events": "SELECT * FROM events WHERE position BETWEEN {first} AND {last} ORDER BY position",
+    "messages": "SELECT * FROM messages WHERE position BETWEEN {first} AND {last} ORDER BY position",
+    "unit_status": "SELECT * FROM unit_status WHERE position BETWEEN {first} AND {last} ORDER BY position",
+}
+Rows = dict[LiteralString, list[bytes]]
 
 
-def _create(client: Client, receiver: str, number: int) -> float:
-    began = time.perf_counter()
-    for batch in range(BATCHES):
-        events = [EVENT | {"version": f"{number}.{batch}.{item}", "eventReceiverId": receiver} for item in range(SIZE)]
-        results = client.ask(_CREATE, input={"events": events})["createEvents"]["results"]
-        assert len(results) == SIZE
-        assert not any(result["problems"] for result in results)
-    return BATCHES * SIZE / (time.perf_counter() - began)
+def measure(session: Session) -> None:
+    """Measures the hub and COPY in each round, in events per second."""
+    target = session.environment.database(_COPIED, FILLED)
+    try:
+        with stage(session) as running:
+            contestant = running.contestant("hub", "batches")
+            assert contestant.stored
+            for round in session.rounds:
+                first = contestant.stored() + 1
+                session.record("batches", "hub", round, load(session, "batches", contestant, CONNECTIONS))
+                rows = _read(running.url("hub"), first, contestant.stored())
+                session.record("batches", "copy", round, {"rate": _copy(target, rows)})
+    finally:
+        session.environment.drop(_COPIED)
 
 
-def _copy(url: str, target: "psycopg.Connection[tuple[object, ...]]") -> float:
-    """Copies the newest events with their messages and states, as the hub wrote them. Returns events per second."""
-    tables = ("events", "messages", "unit_status")
-    rows: dict[str, list[tuple[object, ...]]] = {}
-    with psycopg.connect(url) as source:
-        for table, order in zip(tables, ("position", "event_position", "position"), strict=True):
-            query = f"SELECT * FROM {table} ORDER BY {order} DESC NULLS LAST LIMIT {BATCHES * SIZE}"
-            with source.cursor().copy(f"COPY ({query}) TO STDOUT") as copy:  # pyright: ignore[reportArgumentType]
-                rows[table] = [(bytes(line),) for line in copy]
-    began = time.perf_counter()
-    for batch in range(BATCHES):
-        with target.transaction():
-            for table in tables:
-                with target.cursor().copy(f"COPY {table} FROM STDIN") as copy:  # pyright: ignore[reportArgumentType]
-                    for (line,) in rows[table][batch * SIZE : (batch + 1) * SIZE]:
-                        copy.write(line)  # pyright: ignore[reportArgumentType]
-    took = time.perf_counter() - began
-    target.execute("TRUNCATE events, unit_status, messages")
-    return BATCHES * SIZE / took
+def _read(url: str, first: int, last: int) -> Rows:
+    """Returns the lines of COPY for the newest events between two positions."""
+    first = max(first, last - _MAX_EVENTS + 1)
+    rows: Rows = {}
+    with psycopg.connect(url) as connection:
+        for table, query in _ROWS.items():
+            statement = sql.SQL("COPY (" + query + ") TO STDOUT").format(first=first, last=last)
+            with connection.cursor().copy(statement) as copy:
+                rows[table] = [bytes(line) for line in copy]
+    counts = {table: len(lines) for table, lines in rows.items()}
+    assert set(counts.values()) == {last - first + 1}, counts
+    return rows
+
+
+def _copy(url: str, rows: Rows) -> float:
+    """Copies the rows, 500 events in a transaction, on all connections. Returns events per second."""
+    count = len(rows["events"]) // BATCH * BATCH
+    shares = [range(0, count, BATCH)[number::CONNECTIONS] for number in range(CONNECTIONS)]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(psycopg.connect(url, autocommit=True)) for _ in shares]
+        threads = stack.enter_context(ThreadPoolExecutor(CONNECTIONS))
+        began = time.perf_counter()
+        for copied in [threads.submit(_copy_share, *pair, rows) for pair in zip(connections, shares, strict=True)]:
+            copied.result()
+        return count / (time.perf_counter() - began)
+
+
+def _copy_share(connection: "psycopg.Connection[Any]", starts: Sequence[int], rows: Rows) -> None:
+    for start in starts:
+        with connection.transaction():
+            for table, lines in rows.items():
+                statement = sql.SQL("COPY {} FROM STDIN").format(sql.Identifier(table))
+                with connection.cursor().copy(statement) as copy:
+                    copy.write(b"".join(lines[start : start + BATCH]))

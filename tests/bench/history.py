@@ -1,27 +1,25 @@
-"""A create with a gate after 10,000 and 1,000,000 earlier events. It reads the same rows in about the same time."""
+"""`createEvent` on an empty hub and after millions of earlier events: its rate, and the rows that it reads."""
 
 import time
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from statistics import median
+from contextlib import ExitStack
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
-from tests.bench import environment
-from tests.support.accounts import key_pair
-from xzepr.core.actor import SYSTEM
-from xzepr.features.events.model import NewEvent
-from xzepr.features.groups.model import NewGroup
-from xzepr.features.receivers.model import NewReceiver
-from xzepr.hub import Hub
-from xzepr.infra.embedded import EmbeddedPostgres
-from xzepr.server.loops import serving_loops
-from xzepr.settings import Settings
+from tests.bench import cases
+from tests.bench.client import CREATE, EVENT, Client
+from tests.bench.contest import Contestant, contest
+from tests.bench.load import Target
+from tests.bench.session import PREPARED, Session
+from tests.bench.stage import stored_by
+from xzepr.core.ids import unit_id
 
-SIZES = (10_000, 1_000_000)
 CREATES = 300
+_FIRST_EVENTS = 2_000  # of a hub that counts as empty
+_VERSION = "1"
+_CHUNK = 500_000  # events filled by one statement
 
-# Every second earlier event is about the measured unit; each other one is about its own unit.
+# Every second earlier event is about one unit; each other one is about its own unit.
 _FILL = """
 WITH filled AS (
     SELECT p AS position, CASE WHEN p %% 2 = 0 THEN %(unit)s::bytea ELSE sha256(p::text::bytea) END AS unit_id,
@@ -33,6 +31,7 @@ WITH filled AS (
 ), statuses AS (
     INSERT INTO unit_status (unit_id, receiver_id, position, success, run_position, run_began_at)
     SELECT unit_id, receiver_id, max(position), true, min(position), now() FROM filled GROUP BY unit_id, receiver_id
+    ON CONFLICT (unit_id, receiver_id) DO UPDATE SET position = excluded.position
 )
 INSERT INTO events (position, id, unit_id, name, version, release, platform_id, package, description, payload, success,
                     receiver_id, receiver_revision, owner_id, created_at, recorded_at)
@@ -46,63 +45,72 @@ FROM pg_stat_user_tables
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A hub with a number of earlier events."""
-
-    hub: Hub
-    url: str
-    event: NewEvent
-
-    async def create_seconds(self) -> float:
-        """Creates events one after another and returns the median time in seconds."""
-        times: list[float] = []
-        for _ in range(CREATES):
-            began = time.perf_counter()
-            await self.hub.recorder.record(SYSTEM, self.event)
-            times.append(time.perf_counter() - began)
-        return median(times)
-
-    async def rows_read(self) -> float:
-        """Returns the rows that PostgreSQL reads for one create, by its own counters."""
-        before = self._rows_counted()
-        await self.create_seconds()
-        return (self._rows_counted() - before) / CREATES
-
-    def _rows_counted(self) -> int:
-        with psycopg.connect(self.url) as connection:
-            time.sleep(1.1)  # a backend reports its counters at most once a second
-            row = connection.execute(_ROWS_READ).fetchone()
-            assert row is not None
-            return int(row[1])
+def measure(session: Session) -> None:
+    """Measures both hubs in each round, then the rows that PostgreSQL reads for a create."""
+    environment = session.environment
+    urls = {name: environment.database(name, PREPARED) for name in ("hub_empty", "hub_full")}
+    try:
+        fill(urls["hub_full"], session.holdings.receivers[:2], session.options.history)
+        with ExitStack() as stack:
+            served = {name: stack.enter_context(environment.hub(url)) for name, url in urls.items()}
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {session.holdings.key}"}
+            body = cases.body("create", session.holdings.receivers)
+            contestants = [
+                Contestant(name, Target(hub.port, "/graphql", body, headers), hub.process, stored_by(urls[name]))
+                for name, hub in served.items()
+            ]
+            for name, hub in served.items():
+                _settle(urls[name], Client(hub.port), session.holdings.receivers)
+            contest(session, "create", contestants, name="history")
+            for name, hub in served.items():
+                rows = _rows_read(urls[name], Client(hub.port), session.holdings.receivers[0])
+                session.record("history_rows", name, 1, {"rows": rows})
+    finally:
+        for name in urls:
+            environment.drop(name)
 
 
-async def measure(server: EmbeddedPostgres) -> list[list[str]]:
-    """Returns rows of earlier events, rows read for a create, milliseconds, and the ratio to the smallest history."""
-    async with AsyncExitStack() as stack:
-        cases = [await _case(server, size, stack) for size in SIZES]
-        rounds = [[await case.create_seconds() for case in cases] for _ in range(environment.ROUNDS)]
-        read = [await case.rows_read() for case in cases]
-    times = [median(seconds) for seconds in zip(*rounds, strict=True)]
-    return [
-        [f"{size:,} earlier events", f"{rows:.1f}", f"{seconds * 1000:.2f}", f"{seconds / times[0]:.2f}"]
-        for size, rows, seconds in zip(SIZES, read, times, strict=True)
-    ]
-
-
-async def _case(server: EmbeddedPostgres, size: int, stack: AsyncExitStack) -> _Case:
-    url = environment.new_database(server, f"history_{size}")
-    hub = await stack.enter_async_context(Hub.open(Settings(), url, key_pair()))
-    receivers = [
-        await hub.receivers.create(SYSTEM, NewReceiver(name, f"ci.{name}", "1", "bench", {})) for name in ("a", "b")
-    ]
-    ids = tuple(receiver.id for receiver in receivers)
-    group = await hub.groups.create(SYSTEM, NewGroup("g", "gate", "1", "bench", ids))
-    event = NewEvent("app", "1", "1", "linux", "oci", "bench", {"a": 1}, True, ids[0])
+def fill(url: str, receivers: list[str], count: int) -> None:
+    """Writes earlier events, as the hub would have recorded them for two receivers."""
+    texts = [str(EVENT[name]) for name in ("name", "release", "platformId", "package")]
+    unit = unit_id(texts[0], _VERSION, *texts[1:])
     with psycopg.connect(url, autocommit=True) as connection:
-        first = group.position + 1
-        values = {"unit": event.unit.id, "receivers": list(ids), "first": first, "last": first + size - 1}
-        connection.execute(_FILL, values)
+        row = connection.execute("SELECT max(position) FROM messages").fetchone()
+        assert row is not None
+        first, end = row[0] + 1, row[0] + 1 + count
+        while first < end:
+            last = min(first + _CHUNK, end) - 1
+            values = {"unit": unit, "receivers": receivers, "first": first, "last": last}
+            connection.execute(_FILL, values)
+            first = last + 1
         connection.execute("VACUUM (ANALYZE)")
-    await stack.enter_async_context(serving_loops(hub))
-    return _Case(hub, url, event)
+    # Filled pages are written to the disk before anything is measured.
+    with psycopg.connect(make_conninfo(url, user="postgres"), autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def _settle(url: str, client: Client, receivers: list[str]) -> None:
+    """Gives the planner statistics. Plans of a hub that has just begun are those of empty tables, for a minute."""
+    for _ in client.record(receivers, _FIRST_EVENTS):
+        pass
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ANALYZE")
+
+
+def _rows_read(url: str, client: Client, receiver: str) -> float:
+    """Returns the rows that PostgreSQL reads for one create of the unit with a long history, by its own counters."""
+    input = EVENT | {"version": _VERSION, "eventReceiverId": receiver}
+    before = _rows_counted(url, client, input)
+    for _ in range(CREATES):
+        client.ask(CREATE, input=input)
+    return (_rows_counted(url, client, input) - before) / (CREATES + 1)
+
+
+def _rows_counted(url: str, client: Client, input: dict[str, object]) -> int:
+    """Returns PostgreSQL's counter. A backend reports it when a transaction ends, but at most once a second."""
+    time.sleep(1.1)
+    client.ask(CREATE, input=input)
+    with psycopg.connect(url) as connection:
+        row = connection.execute(_ROWS_READ).fetchone()
+    assert row is not None
+    return int(row[1])

@@ -4,12 +4,10 @@ The time starts at `recordedAt`, which the database sets under the lock just bef
 """
 
 import asyncio
-import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from datetime import datetime
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import orjson
@@ -17,31 +15,40 @@ from confluent_kafka import Consumer
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.bench import environment
 from tests.bench.client import CREATE, EVENT, Client
 from tests.bench.load import percentile
-from tests.support.kafka import Broker
-from xzepr.infra.embedded import EmbeddedPostgres
+from tests.bench.session import PREPARED, Session
+from tests.support.kafka import Broker, NoBrokerError, running
 
 RATE = 200
 SECONDS = 10.0
 
 
-def measure(server: EmbeddedPostgres, broker: Broker | None) -> list[list[str]]:
-    """Returns rows of consumer, p50 and p99 in milliseconds, as medians of the rounds."""
-    url = environment.new_database(server, "latency")
-    folder = Path(tempfile.mkdtemp(prefix="xzepr-bench-hub-"))
+CONSUMERS = {"subscriber": "WebSocket subscriber", "kafka": "read_committed consumer"}
+
+
+def measure(session: Session) -> None:
+    """Measures the latency of each consumer in each round; without Kafka's if no broker can be run."""
+    with ExitStack() as stack:
+        broker = None
+        try:
+            broker = stack.enter_context(running())
+        except NoBrokerError as reason:
+            session.notes["latency"] = f"without Kafka: {reason}"
+        _measure(session, broker)
+
+
+def _measure(session: Session, broker: Broker | None) -> None:
+    url = session.environment.database("latency", PREPARED)
     brokers = {} if broker is None else {"XZEPR__KAFKA__BROKERS": broker.bootstrap}
-    with environment.hub(url, folder, **brokers) as port:
-        client = Client(port)
-        receiver = client.gate()[0]
-        rounds = [asyncio.run(_round(port, client, receiver, number, broker)) for number in range(environment.ROUNDS)]
-    rows: list[list[str]] = []
-    for index, name in enumerate(("WebSocket subscriber", "read_committed consumer")):
-        latencies = [result[index] for result in rounds if result[index]]
-        if latencies:
-            rows.append([name, *(f"{median(percentile(times, p) for times in latencies):.1f}" for p in (50, 99))])
-    return rows
+    with session.environment.hub(url, **brokers) as hub:
+        client, receiver = Client(hub.port), session.holdings.receivers[0]
+        for round in session.rounds:
+            results = asyncio.run(_round(hub.port, client, receiver, round, broker))
+            for name, times in zip(CONSUMERS, results, strict=True):
+                if times:
+                    session.record("latency", name, round, {"p50": percentile(times, 50), "p99": percentile(times, 99)})
+    session.environment.drop("latency")
 
 
 async def _round(
