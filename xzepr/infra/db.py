@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, errors
@@ -95,7 +96,7 @@ class Database:
         self._url = conninfo_of(url)
         self._settings = settings
         self._name = name
-        self._last_used: dict[int, float] = {}  # monotonic time by backend process id
+        self._last_used = WeakKeyDictionary[Connection, float]()  # monotonic times
         self._replaced_at = 0.0
         self._replacements = set[asyncio.Task[None]]()
         self._pool = self._new_pool("pool", settings.min_connections, settings.max_connections)
@@ -144,15 +145,11 @@ class Database:
         return self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
 
     async def _configure(self, connection: Connection) -> None:
-        """Makes JSON bytes in results in binary form, and limits transactions."""
-        connection.adapters.register_loader("json", ByteaBinaryLoader)
-        await self._limit_transactions(connection)
-
-    async def _limit_transactions(self, connection: Connection) -> None:
-        """Limits the duration of whole transactions, which needs PostgreSQL 17.
+        """Makes JSON bytes in binary results, and limits the duration of whole transactions, with PostgreSQL 17.
 
         In a pipeline, the limit of idle time does not apply until the next sync.
         """
+        connection.adapters.register_loader("json", ByteaBinaryLoader)
         if connection.info.server_version >= 17_00_00:
             milliseconds = str(int(self.max_transaction_seconds * 1000))
             with hang_up_after(connection, _CHECK_TIMEOUT_SECONDS):
@@ -171,7 +168,7 @@ class Database:
             await pool.close()
 
     async def _check(self, connection: Connection) -> None:
-        last_used, began = self._last_used.get(connection.info.backend_pid, 0.0), time.monotonic()
+        last_used, began = self._last_used.get(connection, 0.0), time.monotonic()
         if began - last_used > _TRUSTED_FOR_SECONDS:
             try:
                 await _Pool.check_connection(connection)
@@ -193,12 +190,6 @@ class Database:
             self._replacements.add(task)
             task.add_done_callback(self._replacements.discard)
 
-    def _note_use(self, connection: Connection) -> None:
-        # As the pool's function `reset`, it would make the pool return each connection in a separate task.
-        if len(self._last_used) > 10 * self._settings.max_connections:
-            self._last_used.clear()
-        self._last_used[connection.info.backend_pid] = time.monotonic()
-
     @asynccontextmanager
     async def _pooled(self, pool: AsyncConnectionPool[Connection]) -> AsyncGenerator[Connection]:
         """Takes a connection from a pool.
@@ -213,8 +204,8 @@ class Database:
             if task.cancelling() > cancelled:
                 raise asyncio.CancelledError
             yield connection
-            if not connection.closed:
-                self._note_use(connection)
+            # With a function for this, `reset`, the pool would return each connection in a separate task.
+            self._last_used[connection] = time.monotonic()
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Connection]:
