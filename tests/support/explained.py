@@ -9,9 +9,12 @@ from typing import Any
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
+from xzepr.infra.db import PLANNER_OPTIONS
+
 Node = dict[str, Any]
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sbt]")
 PLANS = ("force_generic_plan", "force_custom_plan")
+_FEW = 300
 _ONE_ROW_TABLES = {"hub", "catalog"}
 
 
@@ -37,13 +40,7 @@ class Cost:
     @property
     def rows(self) -> int:
         """Rows of tables that were read, including those that were discarded."""
-        return round(
-            sum(
-                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
-                for node in self.nodes()
-                if "Relation Name" in node
-            )
-        )
+        return round(sum(_rows(node) for node in self.nodes() if "Relation Name" in node))
 
     @property
     def indexes(self) -> set[str]:
@@ -52,14 +49,20 @@ class Cost:
 
     @property
     def flaws(self) -> list[str]:
-        """Parts of plans that do not follow an index in its order: whole tables, bitmaps, and sorts of many rows."""
+        """Parts of plans that read a table as a whole, or more than a few rows in another order than they are needed.
+
+        An empty partition may be read as a whole.
+        """
         return [
             f"{node['Node Type']} {node.get('Relation Name', '')}: {node['Actual Rows']} rows"
             for node in self.nodes()
-            if node["Node Type"].startswith("Bitmap")
-            or (node["Node Type"] == "Seq Scan" and node["Relation Name"] not in _ONE_ROW_TABLES)
-            or ("Sort" in node["Node Type"] and node["Actual Rows"] * node["Actual Loops"] > 300)
+            if (node["Node Type"] == "Seq Scan" and _rows(node) and node["Relation Name"] not in _ONE_ROW_TABLES)
+            or (node["Node Type"].startswith(("Bitmap", "Sort", "Incremental Sort")) and node["Actual Rows"] > _FEW)
         ]
+
+
+def _rows(node: Node) -> float:
+    return (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
 
 
 class ExplainingCursor(AsyncCursor[Any]):
@@ -106,7 +109,7 @@ def _values(query: str, params: Mapping[str, object] | Sequence[object] | None) 
 @asynccontextmanager
 async def explained(url: str, plans: str) -> AsyncGenerator[ExplainedConnection]:
     """Opens a connection that explains its statements. `plans` is one of PLANS."""
-    options = f"-c plan_cache_mode={plans} -c timezone=UTC -c jit=off"
+    options = f"-c plan_cache_mode={plans} -c timezone=UTC {PLANNER_OPTIONS}"
     async with await ExplainedConnection.connect(url, autocommit=True, options=options) as connection:
         connection.cost = Cost()
         connection.cursor_factory = ExplainingCursor

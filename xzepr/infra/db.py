@@ -35,6 +35,10 @@ _RESERVED_TIMEOUT_SECONDS = 2.0  # of a read on the reserved connection, which n
 # if nothing is sent. Parameters in the database's URL take precedence.
 _KEEPALIVE = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3", "tcp_user_timeout": "15000"}
 
+# Every statement has an index to follow. Statistics that are old or missing, as in a hub that grows fast, must not make
+# PostgreSQL read a whole table or sort it. PostgreSQL before 18 adds such costs to plans that JIT would compile them.
+PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off"
+
 # A pooled connection that was used this recently is not checked before its next use.
 _TRUSTED_FOR_SECONDS = 1.0
 
@@ -131,7 +135,7 @@ class Database:
             **{key: value for key, value in _KEEPALIVE.items() if key not in conninfo_to_dict(self._url)},
             application_name=f"xzepr {self._name} {purpose}",
             connect_timeout=max(2, round(self._settings.connection_timeout_seconds)),
-            options=f"{options} -c timezone=UTC",
+            options=f"{options} -c timezone=UTC {PLANNER_OPTIONS}",
         )
 
     @property

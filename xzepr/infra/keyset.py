@@ -147,7 +147,7 @@ class _Statements:
             ), page AS (
                 SELECT {self.columns}
                 FROM (SELECT unnest(scan.found) AS position FROM scan) AS match
-                JOIN {table} AS {row} ON {row}.position = match.position
+                CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {table}.position = match.position LIMIT 1) AS {row}
                 ORDER BY {row}.position DESC LIMIT %(limit)s
             )
             SELECT (SELECT reached FROM scan WHERE chunks = 200 AND matches < %(limit)s), page.*

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.explained import PLANS, Cost, explained
-from xzepr.features.events import list_store
+from xzepr.features.events import list_store, store
 from xzepr.features.events.model import EventFilter
 
 pytestmark = pytest.mark.slow
@@ -173,3 +173,26 @@ def _matches(url: str, filter: EventFilter) -> list[int]:
     )
     with psycopg.connect(url) as connection:
         return sorted((position for (position,) in connection.execute(query, values)), reverse=True)
+
+
+@pytest.mark.parametrize("plans", PLANS)
+async def test_pages_of_lists_read_their_rows_only(long_history: str, plans: str) -> None:
+    receivers = ["A", "B", "R7", "rare", "unknown", "A"]
+    units = [COMMON, RARE, sha256(b"100").digest(), sha256(b"unknown").digest()]
+    for before in (None, 600_000):
+        async with explained(long_history, plans) as connection:
+            await list_store.page_positions_of_receivers(connection, receivers, [before] * 6, [LIMIT] * 5 + [2])
+            await list_store.page_positions_of_units(connection, units, [before] * 4, [LIMIT] * 4)
+        assert not connection.cost.flaws
+        assert connection.cost.rows <= 9 * LIMIT
+        assert connection.cost.buffers <= 12 * LIMIT
+
+
+@pytest.mark.parametrize("plans", PLANS)
+async def test_events_of_a_page_are_read_by_position(long_history: str, plans: str) -> None:
+    positions = [10_000 + n + n // 10 for n in range(500_000, 500_000 + LIMIT)]
+    async with explained(long_history, plans) as connection:
+        assert len(await store.by_positions(connection, positions)) == LIMIT
+        assert len(await store.by_ids(connection, ["E" + str(n).zfill(25) for n in positions[:3]])) == 3
+    assert not connection.cost.flaws
+    assert connection.cost.rows == LIMIT + 3

@@ -22,7 +22,10 @@ _EVENT_CONDITIONS: dict[LiteralString, LiteralString] = {
     "package": "e.package = %(package)s",
     "success": "e.success = %(success)s",
 }
-_EVENTS_OF_MESSAGES: LiteralString = "LEFT JOIN events AS e ON e.position = m.event_position"
+# A LIMIT in a subquery for each row keeps PostgreSQL from joining whole tables.
+_EVENTS_OF_MESSAGES: LiteralString = """
+    LEFT JOIN LATERAL (SELECT * FROM events WHERE events.position = m.event_position LIMIT 1) AS e ON true
+"""
 # Retention leaves the last message that it removes, as a mark.
 _START: LiteralString = """
     coalesce(%(after)s::bigint, (SELECT CASE WHEN min(position) > 1 THEN min(position) ELSE 0 END FROM messages))
@@ -81,12 +84,13 @@ def _scan(names: Set[str]) -> LiteralString:
             WHERE scan.chunks < 200 AND scan.matches < %(limit)s AND chunk.reached IS NOT NULL
         ), stop AS (
             SELECT m.position, m.id
-            FROM scan JOIN messages AS m ON m.position = scan.reached
+            FROM scan CROSS JOIN LATERAL (SELECT * FROM messages WHERE position = scan.reached LIMIT 1) AS m
             WHERE scan.chunks = 200 AND scan.matches < %(limit)s
         ), page AS (
             SELECT {MESSAGE_COLUMNS}
             FROM (SELECT unnest(scan.found) AS position FROM scan) AS match
-            JOIN messages AS m ON m.position = match.position {_EVENTS_OF_MESSAGES}
+            CROSS JOIN LATERAL (SELECT * FROM messages WHERE messages.position = match.position LIMIT 1) AS m
+            {_EVENTS_OF_MESSAGES}
             ORDER BY m.position LIMIT %(limit)s
         )
         SELECT stop.*, page.*
