@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -92,7 +93,7 @@ def _attempt(session: Session, section: str, measure: Callable[[], None]) -> Non
         measure()
     except Exception as error:
         session.notes[section] = f"{FAILED}{error}"
-        print(session.notes[section], file=sys.stderr, flush=True)
+        traceback.print_exc()
 
 
 def _facts(running: Environment, size: Options) -> dict[str, object]:

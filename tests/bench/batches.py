@@ -15,6 +15,7 @@ from tests.bench.session import FILLED, Session
 from tests.bench.stage import stage
 
 CONNECTIONS = 4
+MIN_SECONDS = 2.0  # for enough requests also in a quick run
 _MAX_EVENTS = 50_000  # copied in one round
 _COPIED = "batches_copy"
 # For each table the rows of the events at some positions, in the order in which the hub wrote them.
@@ -35,7 +36,7 @@ def measure(session: Session) -> None:
             assert contestant.stored
             for round in session.rounds:
                 first = contestant.stored() + 1
-                session.record("batches", "hub", round, load(session, "batches", contestant, CONNECTIONS))
+                session.record("batches", "hub", round, load(session, "batches", contestant, CONNECTIONS, MIN_SECONDS))
                 rows = _read(running.url("hub"), first, contestant.stored())
                 session.record("batches", "copy", round, {"rate": _copy(target, rows)})
     finally:

@@ -52,7 +52,9 @@ def _press(session: Session, target: Target, connections: int, seconds: float) -
     return press(target, connections, seconds, next(session.numbers))
 
 
-def measure(session: Session, case: str, contestant: Contestant, connections: int) -> dict[str, float]:
+def measure(
+    session: Session, case: str, contestant: Contestant, connections: int, min_seconds: float = 0
+) -> dict[str, float]:
     """Returns the figures of one server in one round. Raises LoadError if a request fails."""
     target, options = contestant.target, session.options
     response, size = load.response_of(target, next(session.numbers))
@@ -63,7 +65,7 @@ def measure(session: Session, case: str, contestant: Contestant, connections: in
     stored = contestant.stored() if contestant.stored else 0
     processes = (os.getpid(), contestant.process, session.environment.postgres_process)
     began, before = time.perf_counter(), (machine_seconds(), *map(family_seconds, processes))
-    measured = _press(session, target, connections, options.seconds)
+    measured = _press(session, target, connections, max(options.seconds, min_seconds))
     took, after = time.perf_counter() - began, (machine_seconds(), *map(family_seconds, processes))
     _check_failures(contestant, measured, size, connections)
     if contestant.stored:

@@ -1,8 +1,9 @@
 """Messages to many WebSocket subscribers, compared with a bare broadcast of the same frames; and their memory."""
 
+import itertools
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -33,7 +34,7 @@ def measure(session: Session) -> None:
         settings = {f"XZEPR__STREAM__MAX_{name}": value for name, value in limits.items()}
         with session.environment.hub(url, **settings) as hub:
             client = Client(hub.port)
-            send = partial(_record, session, client)
+            send = partial(_record, session, client, itertools.count(next(session.numbers), MESSAGES))
             frame = frame or _frame(hub.port, client.token, send)
             session.record("fanout", "hub", round, _press(session, round, hub.port, client.token, hub.process, send))
         with _broadcasting(session, frame) as (port, process, send):
@@ -41,8 +42,8 @@ def measure(session: Session) -> None:
     session.environment.drop(_DATABASE)
 
 
-def _record(session: Session, client: Client) -> None:
-    for _ in client.record(session.holdings.receivers[:1], MESSAGES, next(session.numbers)):
+def _record(session: Session, client: Client, numbers: Iterator[int]) -> None:
+    for _ in client.record(session.holdings.receivers[:1], MESSAGES, next(numbers)):
         pass
 
 

@@ -32,7 +32,7 @@ Answer = Callable[[Variables], Awaitable[Response]]
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 Waiting = tuple[tuple[Any, ...], "asyncio.Future[None]"]
 
-# Filled from a hub's tables; see `stage.py`.
+# Filled from a hub's tables. PostgreSQL omits the last zeros of a fraction, but all responses shall have the same size.
 TABLES: LiteralString = """
 CREATE SCHEMA hand;
 CREATE TABLE hand.receivers (id text COLLATE "C" PRIMARY KEY, name text NOT NULL, type text NOT NULL,
@@ -43,7 +43,7 @@ CREATE TABLE hand.events (id text COLLATE "C" PRIMARY KEY, name text NOT NULL, v
     receiver_id text COLLATE "C" NOT NULL);
 INSERT INTO hand.receivers SELECT id, name, type, version FROM receivers;
 INSERT INTO hand.events SELECT id, name, version, release, platform_id, package, description, payload, success,
-                               created_at, receiver_id FROM events;
+                               date_trunc('second', created_at), receiver_id FROM events;
 """
 _FIELDS: LiteralString = """id, name, version, release, platform_id AS "platformId", package, description, payload,
     success, created_at AS "createdAt", receiver_id AS "eventReceiverId" """

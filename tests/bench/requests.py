@@ -19,16 +19,17 @@ class Load:
     name: str = ""
 
 
+# Creates come last: before, the newest events belong to all receivers in turn.
 SECTIONS = {
     "typename": (Load("typename", ("hub", "hand")),),
-    "create": (
-        Load("create", ("hub", "hub_2", "hand_group"), ("hand",)),
-        Load("create", ("hub", "hand"), connections=1, name="create_1"),
-    ),
     "event": (Load("event", ("hub", "hand"), ("hand_group",)),),
     "list": (
         Load("list", ("hub", "hub_2"), ("hand", "hand_group")),
         Load("list_receiver", ("hub",), ("hand", "hand_group")),
+    ),
+    "create": (
+        Load("create", ("hub", "hub_2", "hand_group"), ("hand",)),
+        Load("create", ("hub", "hand"), connections=1, name="create_1"),
     ),
 }
 
