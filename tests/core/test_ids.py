@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from xzepr.core.ids import is_id, new_id, unit_id
+from xzepr.core.ids import digest_of_parts, is_id, new_id, texts_with_length, unit_id, with_length
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -30,3 +30,13 @@ def test_unit_id_is_sha256_of_length_prefixed_texts(texts: tuple[str, str, str, 
 
 def test_unit_id_depends_on_text_boundaries() -> None:
     assert unit_id("a", "bc", "", "", "") != unit_id("ab", "c", "", "", "")
+
+
+@given(st.lists(TEXTS))
+def test_parts_with_length_are_what_is_hashed(texts: list[str]) -> None:
+    parts = texts_with_length(texts)
+    assert parts == tuple(with_length(text.encode()) for text in texts)
+    assert all(
+        part == len(text.encode()).to_bytes(4, "big") + text.encode() for part, text in zip(parts, texts, strict=True)
+    )
+    assert digest_of_parts([text.encode() for text in texts]) == hashlib.sha256(b"".join(parts)).digest()

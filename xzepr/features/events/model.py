@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from xzepr.core.frozen import frozen
 from xzepr.features.groups.model import Gate, Unit
 from xzepr.features.stream.model import Cursor, Event
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewEvent:
     """An event as a client reports it."""
 
@@ -32,22 +33,22 @@ class NewEvent:
         return Unit(self.name, self.version, self.release, self.platform_id, self.package)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accepted:
     """A valid new event that has no position in the stream yet."""
 
     id: str
     new: NewEvent
+    unit_parts: tuple[bytes, ...]
+    """The five texts of the unit in UTF-8, each `with_length`. The unit's id is the SHA-256 of all of them."""
     unit_id: bytes
     payload: bytes
     """Compact JSON text."""
-    digest: bytes
-    """SHA-256 of the event's content. A repeated idempotency key must have the same digest."""
-    receiver_revision: int
-    """The revision of the receiver's schema that accepted the payload; 0 before the payload is validated."""
+    digest: bytes | None
+    """SHA-256 of the event's content, which a repeated idempotency key must have. None without such a key."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recorded:
     """The result of reporting an event, available after COMMIT."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from xzepr.core.frozen import frozen
 from xzepr.core.ids import unit_id
 
 
@@ -71,7 +72,7 @@ class GroupFilter:
     """Matches groups that have this receiver as a member."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unit:
     """The subject of events: one exact version of an artifact."""
 
@@ -87,7 +88,7 @@ class Unit:
         return unit_id(self.name, self.version, self.release, self.platform_id, self.package)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UnitStatus:
     """The latest event of one receiver for one unit."""
 
@@ -109,7 +110,7 @@ class MemberState(StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GateMember:
     """A member of a gate: a receiver and its state for the unit."""
 
@@ -119,7 +120,7 @@ class GateMember:
     """The position of the receiver's latest event for the unit. None if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gate:
     """The state of a group for one unit."""
 
@@ -131,7 +132,7 @@ class Gate:
     members: tuple[GateMember, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GateUpdate:
     """The effect of one event on one gate."""
 

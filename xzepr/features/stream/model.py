@@ -6,12 +6,13 @@ from datetime import datetime
 
 from xzepr.core.actor import ActorKind, Permission
 from xzepr.core.errors import InvalidInput
+from xzepr.core.frozen import frozen
 from xzepr.features.stream.kinds import KINDS, Kind
 
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,17})-([0-9A-Z]{8})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """A recorded event. Events are never changed or deleted."""
 
@@ -34,7 +35,7 @@ class Event:
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cursor:
     """A position in a stream and the end of the id of the message there. Opaque to consumers."""
 
@@ -86,7 +87,7 @@ class Origin:
         return Cursor.of(self.position, self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """One entry of the stream."""
 
