@@ -109,7 +109,7 @@ class Database:
 
     def _new_pool(self, purpose: str, min_size: int, max_size: int) -> "_Pool":
         return _Pool(
-            self._conninfo(purpose),
+            self.conninfo(purpose),
             connection_class=AsyncConnection[TupleRow],
             kwargs={"autocommit": True},
             min_size=min_size,
@@ -123,7 +123,8 @@ class Database:
             open=False,
         )
 
-    def _conninfo(self, purpose: str) -> str:
+    def conninfo(self, purpose: str) -> str:
+        """Returns the parameters of a connection. `purpose` is part of its `application_name`."""
         limits = {
             "statement_timeout": self._settings.statement_timeout_seconds,
             "lock_timeout": self._settings.lock_timeout_seconds,
@@ -246,7 +247,7 @@ class Database:
         never if that is 0. Raises Unavailable or ConnectionLost if the server cannot be reached.
         """
         async with translate_errors():
-            connection = await AsyncConnection.connect(self._conninfo(purpose), autocommit=True)
+            connection = await AsyncConnection.connect(self.conninfo(purpose), autocommit=True)
             try:
                 await self._configure(connection)
                 if idle_seconds:
@@ -273,19 +274,16 @@ class _Pool(AsyncConnectionPool[Connection]):
 
 @contextmanager
 def hang_up_after(connection: Connection, seconds: float) -> Generator[None]:
-    """Shuts the connection's socket if the block takes longer than `seconds`, so that anything waiting on it fails.
-
-    Without it, a wait on a silent connection may last for hours. Cancelling a statement does not help: the
-    cancellation also waits for a response.
-    """
-    handle = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    """Calls `hang_up` if the block takes longer than `seconds`: a wait on a silent connection may last for hours."""
+    handle = asyncio.get_running_loop().call_later(seconds, hang_up, connection)
     try:
         yield
     finally:
         handle.cancel()
 
 
-def _hang_up(connection: Connection) -> None:
+def hang_up(connection: Connection | psycopg.Connection[TupleRow]) -> None:
+    """Shuts the socket of a connection, so that any wait on it fails. Cancelling a statement waits for a response."""
     with suppress(psycopg.OperationalError, OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
         duplicate.shutdown(socket.SHUT_RDWR)
 

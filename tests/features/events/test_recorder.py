@@ -484,10 +484,10 @@ def test_one_clock_set_back_rejects_no_event(clock_behind: str):
     right, wrong = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)
     recorded_at, present = (wrong, right) if clock_behind == "database" else (right, wrong)
     accepted = rules.accept(new_event("receiver", created_at=right), EventSettings())
-    assert rules.position_event(accepted, 1, recorded_at, "owner", present).created_at == right
+    assert rules.position_event(accepted, 1, 1, recorded_at, "owner", present).created_at == right
     later = rules.accept(new_event("receiver", created_at=right + timedelta(seconds=1)), EventSettings())
     with pytest.raises(InvalidInput):
-        rules.position_event(later, 1, recorded_at, "owner", present)
+        rules.position_event(later, 1, 1, recorded_at, "owner", present)
 
 
 async def test_all_schema_violations_are_reported(hub: Hub, database_url: str):

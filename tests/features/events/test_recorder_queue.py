@@ -1,4 +1,4 @@
-"""The recorder's queue is bounded by number, bytes and time."""
+"""The recorder's queue is bounded by number, bytes and time, and a thread takes events from it."""
 
 import asyncio
 
@@ -8,13 +8,23 @@ from xzepr.core.actor import SYSTEM
 from xzepr.core.errors import Overloaded
 from xzepr.features.events import queue as queues
 from xzepr.features.events.model import Accepted, NewEvent
-from xzepr.features.events.queue import Pending, Queue
+from xzepr.features.events.queue import Call, Pending, Queue
+from xzepr.infra.threads import run_in_thread
 
 NEW = NewEvent("n", "v", "r", "p", "k", "d", None, True, "R")
 
 
 def pending(size: int = 1, deadline: float = 1.0) -> Pending:
-    return Pending(SYSTEM, Accepted("E", NEW, b"", b"x" * size, b"", 1), deadline)
+    return Pending(SYSTEM, Accepted("E", NEW, (), b"", b"x" * size, None), 1, (), deadline, Call([None]), 0)
+
+
+async def outcome(pending: Pending) -> object:
+    """Returns the result of an event's call. Raises it if it is an exception."""
+    await pending.call.finished
+    [result] = pending.call.results
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 async def test_call_that_does_not_fit_is_rejected_whole():
@@ -32,7 +42,7 @@ async def test_queue_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch):
     queue.put([pending(6), pending(6)])
     with pytest.raises(Overloaded):
         queue.put([pending(1)])
-    assert [p.size for p in await queue.take(10)] == [6, 6]
+    assert [p.size for p in queue.take(10)] == [6, 6]
     queue.put([pending(5), pending(5)])
     assert len(queue) == 2
 
@@ -42,13 +52,13 @@ async def test_batch_is_bounded_by_count_or_bytes(monkeypatch: pytest.MonkeyPatc
     queue = Queue(100)
     sizes = [1, 2, 3, 4, 11, 1, 9, 1]
     queue.put([pending(size) for size in sizes])
-    assert [[p.size for p in await queue.take(3)] for _ in range(5)] == [[1, 2, 3], [4], [11], [1, 9], [1]]
+    assert [[p.size for p in queue.take(3)] for _ in range(5)] == [[1, 2, 3], [4], [11], [1, 9], [1]]
 
 
 async def test_take_waits_for_first_event():
     queue = Queue(1)
-    take = asyncio.create_task(queue.take(5))
-    await asyncio.sleep(0)
+    take = run_in_thread("take", lambda: queue.take(5))
+    await asyncio.sleep(0.05)
     assert not take.done()
     first = pending()
     queue.put([first])
@@ -62,18 +72,30 @@ async def test_late_events_are_rejected():
     queue.reject_late(2.5)
     for rejected in (late, later):
         with pytest.raises(Overloaded):
-            await rejected.result
-    assert await queue.take(5) == [in_time]
+            await outcome(rejected)
+    assert queue.take(5) == [in_time]
 
 
 async def test_pending_event_is_settled_once():
     cancelled, rejected = pending(), pending()
-    cancelled.result.cancel()
+    cancelled.call.finished.cancel()
     cancelled.resolve(Overloaded("ignored"))
     rejected.resolve(Overloaded("first"))
     rejected.resolve(Overloaded("second"))
     with pytest.raises(Overloaded, match="first"):
-        await rejected.result
+        await outcome(rejected)
+
+
+async def test_call_is_finished_when_all_events_have_results():
+    problem = Overloaded("before the queue")
+    call = Call([None, problem, None])
+    call.resolve(0, Overloaded("a"))
+    call.resolve(0, Overloaded("ignored"))
+    assert not call.finished.done()
+    call.resolve(2, Overloaded("b"))
+    await call.finished
+    assert [str(result) for result in call.results] == ["a", "before the queue", "b"]
+    assert Call([problem]).finished.done(), "it has no event in the queue"
 
 
 async def test_closed_queue_rejects_all_events():
@@ -82,10 +104,40 @@ async def test_closed_queue_rejects_all_events():
     queue.put([waiting_event])
     queue.close(Overloaded("stopping"))
     with pytest.raises(Overloaded, match="stopping"):
-        await waiting_event.result
+        await outcome(waiting_event)
     with pytest.raises(Overloaded, match="stopping"):
         queue.put([pending()])
     assert len(queue) == 0
     queue.open()
     queue.put([pending()])
     assert len(queue) == 1
+
+
+async def test_stopped_queue_returns_no_events():
+    queue = Queue(3)
+    take = run_in_thread("take", lambda: queue.take(5))
+    queue.stop()
+    assert await take == []
+    queue.put([pending()])
+    assert queue.take(5) == []
+    assert len(queue) == 1, "it waits until the queue is closed or opened"
+    queue.open()
+    assert len(queue.take(5)) == 1
+
+
+async def test_concurrent_take_loses_no_event():
+    queue, taken = Queue(10_000), list[Pending]()
+
+    def take_all() -> None:
+        while batch := queue.take(7):
+            taken.extend(batch)
+
+    thread = run_in_thread("take", take_all)
+    sent = [pending() for _ in range(3_000)]
+    for start in range(0, len(sent), 3):
+        queue.put(sent[start : start + 3])
+    while len(queue):
+        await asyncio.sleep(0)
+    queue.stop()
+    await thread
+    assert taken == sent

@@ -46,8 +46,8 @@ def test_gate_is_complete_if_all_members_passed_last():
 
 def test_fold_continues_from_stored_states():
     statuses = [UnitStatus(UNIT.id, "a", 5, True, 3, START), UnitStatus(UNIT.id, "b", 6, True, 6, START)]
-    fold = rules.GateFold([GROUP], statuses)
-    verdicts = [fold.record(event(p, r, ok))[0] for p, r, ok in ((10, "a", True), (11, "b", False), (12, "b", True))]
+    fold = rules.GateFold(statuses)
+    verdicts = [fold.record(event(p, r, ok), [GROUP])[0] for p, r, ok in ((10, "a", True), (11, "b", False), (12, "b", True))]
     assert [(v.completed, v.regressed, v.transition) for v in verdicts] == [
         (True, False, False),
         (False, True, True),
@@ -63,17 +63,24 @@ def test_fold_continues_from_stored_states():
 def test_first_event_after_group_change_is_transition():
     statuses = [UnitStatus(UNIT.id, id, 5, True, 5, START) for id in ("a", "b")]
     for changed_position, transition in ((4, False), (5, True), (9, True)):
-        fold = rules.GateFold([replace(GROUP, changed_position=changed_position)], statuses)
-        assert [fold.record(event(p, "a"))[0].transition for p in (10, 11)] == [transition, False]
+        fold, group = rules.GateFold(statuses), replace(GROUP, changed_position=changed_position)
+        assert [fold.record(event(p, "a"), [group])[0].transition for p in (10, 11)] == [transition, False]
 
 
 def test_event_outside_groups_only_updates_status():
     other = replace(UNIT, package="deb")
-    fold = rules.GateFold([GROUP], [])
-    assert fold.record(event(1, "other")) == []
-    assert not fold.record(event(2, "a"))[0].completed
-    assert not fold.record(event(3, "b", unit=other))[0].completed
+    fold, groups = rules.GateFold([]), rules.groups_by_receiver([GROUP])
+    assert "other" not in groups
+    assert fold.record(event(1, "other"), []) == []
+    assert not fold.record(event(2, "a"), groups["a"])[0].completed
+    assert not fold.record(event(3, "b", unit=other), groups["b"])[0].completed
     assert len(fold.changed()) == 3
+
+
+def test_groups_of_receiver_are_sorted_by_creation():
+    first, second = replace(GROUP, id="first", position=1, receiver_ids=("b",)), replace(GROUP, position=2)
+    groups = rules.groups_by_receiver([second, first])
+    assert groups == {"a": [second], "b": [first, second]}
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -1,20 +1,26 @@
-"""A batch of events that the recorder writes in one transaction."""
+"""A batch of events that the recorder writes in one transaction, on its own thread."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from xzepr.core.actor import Actor
+import orjson
+
 from xzepr.core.clock import now
 from xzepr.core.errors import Conflict, Problem
-from xzepr.features.events import rules, store
-from xzepr.features.events.model import Accepted, Recorded
+from xzepr.core.frozen import frozen
+from xzepr.core.ids import new_id
+from xzepr.features.events import batch_store as store
+from xzepr.features.events import rules
+from xzepr.features.events.catalog import KnownCatalog
+from xzepr.features.events.model import Recorded
 from xzepr.features.events.queue import Pending
-from xzepr.features.groups.gates import GateBatch
-from xzepr.features.receivers.payload_validation import BatchValidator, PayloadValidator
+from xzepr.features.groups.gates import message_data, published_kind
+from xzepr.features.groups.model import Gate, GateUpdate
+from xzepr.features.groups.rules import GateFold
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import Cursor, Event
-from xzepr.features.stream.service import WriteTransaction
-from xzepr.infra.db import Connection
+from xzepr.features.stream.model import Cursor, Event, Message
+from xzepr.features.stream.service import Committed, begin_writing
+from xzepr.infra.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,76 +33,154 @@ class Repeat:
 Outcome = Recorded | Repeat | Problem
 
 
+@frozen
+class _Placed:
+    """An event with its position, its gates and the messages about them."""
+
+    pending: Pending
+    event: Event
+    gates: tuple[Gate, ...]
+    gate_messages: Sequence[Message]
+
+
 class Batch:
-    """The events of one transaction: `read` what they need, `add` each in order, `write` them all."""
+    """The events of one transaction. `record` writes them on the recorder's thread."""
 
-    def __init__(
-        self, tx: WriteTransaction, validator: BatchValidator, gates: GateBatch, used_keys: Sequence[store.UsedKey]
-    ):
-        self._tx = tx
-        self._validator = validator
-        self._gates = gates
-        self._keys = {(key.owner_id, key.key): key for key in used_keys}
+    def __init__(self, pendings: Sequence[Pending], process_id: str) -> None:
+        self.pendings = pendings
+        self._process_id = process_id
+        self.is_committing = False
+        """Whether COMMIT was sent, or is being sent. Before that, the transaction cannot have been committed."""
+        self._decisions: list[_Placed | Repeat | Problem] = []
+        self._statuses = GateFold(())
+        self._snapshots: dict[str, orjson.Fragment] = {}
         self._new_keys: list[store.UsedKey] = []
-        self._events: list[Event] = []
 
-    @classmethod
-    async def read(cls, tx: WriteTransaction, validator: PayloadValidator, pendings: Sequence[Pending]) -> "Batch":
-        """Reads receivers, gates and idempotency keys of the batch under the writer lock."""
-        connection = tx.connection
+    def record(self, pipeline: Pipeline, catalog: KnownCatalog) -> None:
+        """Runs the transaction, in two round trips, and returns after COMMIT. Raises as the pipeline does."""
+        self._read(pipeline, catalog)
+        for pending in self.pendings:
+            self._decisions.append(self._decide(pending))
+        self._write(pipeline)
+        self.is_committing = True
+        pipeline.command("COMMIT")
+        pipeline.flush(end=True)
+        self.finish()  # while PostgreSQL writes
+        pipeline.receive_end()
+
+    def _read(self, pipeline: Pipeline, catalog: KnownCatalog) -> None:
+        pendings = self.pendings
+        keys = [(p.actor.id, key) for p in pendings if (key := p.accepted.new.idempotency_key) is not None]
+        begin_writing(pipeline)
+        start = store.send_start(pipeline)
+        statuses = store.send_statuses(pipeline, list({pending.accepted.unit_id for pending in pendings}))
+        used_keys = store.send_used_keys(pipeline, keys) if keys else None
+        pipeline.flush()
+        pipeline.receive()
+        [self._start] = start.rows
+        self._position = self._start.position
+        self._statuses = GateFold(statuses.rows)
+        self._keys = {(key.owner_id, key.key): key for key in used_keys.rows} if used_keys else {}
         receiver_ids = {pending.accepted.new.receiver_id for pending in pendings}
-        owned_keys = [
-            (pending.actor.id, key) for pending in pendings if (key := pending.accepted.new.idempotency_key) is not None
-        ]
-        used_keys = None
-        if owned_keys:
-            used_keys = await store.used_keys(connection, [id for id, _ in owned_keys], [key for _, key in owned_keys])
-        states = await validator.read_states(connection, receiver_ids)
-        gates = await GateBatch.read(connection, receiver_ids, {pending.accepted.unit_id for pending in pendings})
-        batch_validator = BatchValidator(validator, connection, await states.fetchall())
-        return cls(tx, batch_validator, gates, await used_keys.fetchall() if used_keys else [])
+        standings = catalog.standings(pipeline, self._start.token, receiver_ids)
+        self._catalog, self._pipeline, self._standings = catalog, pipeline, standings
+        self._now = now()
 
-    async def add(self, pending: Pending) -> Outcome:
-        """Gives an event its position and appends its message; returns a Repeat or a Problem if it is not recorded."""
-        accepted, actor = pending.accepted, pending.actor
+    def _decide(self, pending: Pending) -> _Placed | Repeat | Problem:
         try:
-            if (repeat := self._find_repeat(actor, accepted)) is not None:
-                return repeat
-            new = accepted.new
-            revision = await self._validator.validate(new.receiver_id, accepted.receiver_revision, new.payload)
-            if revision != accepted.receiver_revision:
-                accepted = replace(accepted, receiver_revision=revision)
-            event = rules.position_event(accepted, self._tx.next_position, self._tx.time, actor.id, now())
+            return self._find_repeat(pending) or self._place(pending)
         except Problem as problem:
             return problem
-        return self._record(actor, accepted, event)
 
-    def _find_repeat(self, actor: Actor, accepted: Accepted) -> Repeat | None:
-        key = accepted.new.idempotency_key
-        used_key = None if key is None else self._keys.get((actor.id, key))
+    def _find_repeat(self, pending: Pending) -> Repeat | None:
+        key = pending.accepted.new.idempotency_key
+        used_key = None if key is None else self._keys.get((pending.actor.id, key))
         if used_key is None:
             return None
-        if used_key.digest != accepted.digest:
+        if used_key.digest != pending.accepted.digest:
             raise Conflict("this idempotency key was used for an event with other content", field="idempotency_key")
         return Repeat(used_key.position)
 
-    def _record(self, actor: Actor, accepted: Accepted, event: Event) -> Recorded:
-        message = self._tx.append(
-            Kind.EVENT_RECORDED, actor=actor, id=event.id, receiver_id=event.receiver_id, event=event
-        )
-        self._events.append(event)
-        if (key := accepted.new.idempotency_key) is not None:
-            used_key = store.UsedKey(actor.id, key, accepted.digest, event.position)
-            self._keys[actor.id, key] = used_key
+    def _place(self, pending: Pending) -> _Placed:
+        accepted, actor = pending.accepted, pending.actor
+        new = accepted.new
+        standing = self._standings[new.receiver_id]
+        revision, state = pending.revision, standing.state
+        if state is None or not state.enabled or state.revision != revision:
+            revision = self._catalog.revision(self._pipeline, new.receiver_id, state, new.payload)
+        event = rules.position_event(accepted, revision, self._position + 1, self._start.time, actor.id, self._now)
+        self._position += 1
+        if accepted.digest is not None and new.idempotency_key is not None:
+            used_key = store.UsedKey(actor.id, new.idempotency_key, accepted.digest, event.position)
+            self._keys[actor.id, new.idempotency_key] = used_key
             self._new_keys.append(used_key)
-        gates = self._gates.record(self._tx, actor, event)
-        return Recorded(event, Cursor.of(message.position, message.id), gates, repeated=False)
+        updates = self._statuses.record(event, standing.groups)
+        if not updates:
+            return _Placed(pending, event, (), ())
+        messages = [message for update in updates if (message := self._message(pending, event, update)) is not None]
+        return _Placed(pending, event, tuple([update.gate for update in updates]), messages)
 
-    async def write(self, connection: Connection) -> None:
-        """Writes the recorded events, gates and idempotency keys. The write transaction writes the messages."""
-        if not self._events:
+    def _message(self, pending: Pending, event: Event, update: GateUpdate) -> Message | None:
+        if (kind := published_kind(update)) is None:
+            return None
+        self._position += 1
+        data = message_data(update, self._snapshots)
+        return _new_message(kind, new_id(), self._position, pending, event, update.gate.group.id, data)
+
+    def _write(self, pipeline: Pipeline) -> None:
+        placed = [decision for decision in self._decisions if isinstance(decision, _Placed)]
+        if not placed:
             return
-        await store.insert(connection, self._events)
-        await self._gates.save(connection)
+        store.send_events(
+            pipeline,
+            [each.pending.row for each in placed],
+            [each.event.position for each in placed],
+            [each.event.receiver_revision for each in placed],
+            time=self._start.time,
+            statuses=self._statuses.changed(),
+            process_id=self._process_id,
+        )
+        if gate_messages := [message for each in placed for message in each.gate_messages]:
+            store.send_gate_messages(pipeline, gate_messages)
         if self._new_keys:
-            await store.insert_keys(connection, self._new_keys)
+            store.send_keys(pipeline, self._new_keys)
+
+    def finish(self) -> None:
+        """Makes `outcomes` and `committed`, which hold if the transaction is committed. Call it if `is_committing`."""
+        self.outcomes: list[Outcome] = []
+        messages: list[Message] = []
+        for decision in self._decisions:
+            if not isinstance(decision, _Placed):
+                self.outcomes.append(decision)
+                continue
+            event = decision.event
+            messages.append(_new_message(Kind.EVENT_RECORDED, event.id, event.position, decision.pending, event))
+            messages.extend(decision.gate_messages)
+            cursor = Cursor.of(event.position, event.id)
+            self.outcomes.append(Recorded(event, cursor, decision.gates, repeated=False))
+        self.committed = Committed(self._start.id, messages)
+
+
+def _new_message(
+    kind: Kind,
+    id: str,
+    position: int,
+    pending: Pending,
+    event: Event,
+    group_id: str | None = None,
+    data: bytes | None = None,
+) -> Message:
+    actor = pending.actor
+    return Message(
+        position,
+        id,
+        kind,
+        event.recorded_at,
+        actor.kind,
+        actor.id,
+        actor.name,
+        event.receiver_id,
+        group_id,
+        event,
+        data,
+    )

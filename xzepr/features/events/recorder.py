@@ -1,29 +1,29 @@
 """The recorder: writes concurrently reported events, one transaction at a time.
 
 The events that queue up during a transaction are the next batch: up to `max_batch` of them, without a timer. The
-recorder runs in a separate task and callers await a future, so a client that disconnects cancels nothing. If the
-outcome of a COMMIT is unknown, the recorder looks up the ids on a new connection under the writer lock.
+transactions run on a thread with its own connection, and callers await a future, so a client that disconnects cancels
+nothing. Failures are handled on the event loop while the thread rests. If the outcome of a COMMIT is unknown, the
+recorder looks up the ids on a new connection under the writer lock.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
 
 import structlog
 
 from xzepr.core.actor import SYSTEM, Actor, Permission
 from xzepr.core.errors import InvalidInput, Overloaded, Problem, StorageFull, TimedOut, Unavailable
-from xzepr.features.events import rules, store
-from xzepr.features.events.batch import Batch, Outcome, Repeat
+from xzepr.features.events import batch_store, rules, store
+from xzepr.features.events.batch import Batch, Repeat
+from xzepr.features.events.committer import Committer, FailedBatch
 from xzepr.features.events.model import Accepted, NewEvent, Recorded
-from xzepr.features.events.queue import Pending, Queue
+from xzepr.features.events.queue import Call, Pending, Queue
 from xzepr.features.groups.gates import current_gates
 from xzepr.features.receivers.payload_validation import PayloadValidator
 from xzepr.features.stream.model import Cursor
-from xzepr.features.stream.service import Stream, WriteTransaction
-from xzepr.infra.db import Connection, ConnectionLost, Database, hang_up_after, translate_errors
+from xzepr.features.stream.service import Stream
+from xzepr.infra.db import ConnectionLost, Database, hang_up_after, translate_errors
 from xzepr.settings import EventSettings, RecorderSettings
 
 _GRACE_SECONDS = 2.0  # after PostgreSQL's time limit for the transaction, until its response must have arrived
@@ -55,7 +55,9 @@ class Recorder:
         self._settings = settings
         self._observe = observe
         self._queue = Queue(settings.queue_size)
-        self._connection: Connection | None = None
+        self._committer = Committer(
+            db, stream, timeout_seconds=db.max_transaction_seconds + _GRACE_SECONDS, committed=self._committed
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._disk_full_at: float | None = None
 
@@ -77,9 +79,18 @@ class Recorder:
         is unknown: a call with the same idempotency key then returns the event or records it.
         """
         actor.must(Permission.EVENT_CREATE)
-        pending = self._pending(actor, await self._validate(actor, new))
-        self._queue.put([pending])
-        return await asyncio.shield(pending.result)
+        accepted = rules.accept(new, self._limits)
+        revision = self._validator.known_revision(new.receiver_id, new.payload)
+        if revision is None:
+            revision = await self._validate(actor, accepted)
+        call = Call([None])
+        self._put(actor, call, [(accepted, revision)])
+        await call.finished
+        result = call.results[0]
+        if isinstance(result, Recorded):
+            return result
+        assert result is not None, "the call is finished"
+        raise result
 
     async def record_all(self, actor: Actor, new_events: Sequence[NewEvent]) -> list[Recorded | Problem]:
         """Records several events in order, and returns a result or a problem for each.
@@ -89,104 +100,103 @@ class Recorder:
         actor.must(Permission.EVENT_CREATE)
         if len(new_events) > self._limits.max_batch_items:
             raise InvalidInput.one("events", f"at most {self._limits.max_batch_items:,} events are allowed in one call")
-        results: list[Problem | Pending] = []
+        checked: list[tuple[Accepted, int] | Problem] = []
         for index, new in enumerate(new_events):
             if index % _EVENTS_PER_SLICE == 0:
                 await asyncio.sleep(0)
-            try:
-                results.append(self._pending(actor, await self._validate(actor, new)))
-            except Problem as problem:
-                results.append(problem)
-        self._queue.put([result for result in results if isinstance(result, Pending)])
-        return [await _result_of(result) if isinstance(result, Pending) else result for result in results]
+            checked.append(await self._check(actor, new))
+        call = Call([result if isinstance(result, Problem) else None for result in checked])
+        self._put(actor, call, checked)
+        await call.finished
+        return [_expected(result) for result in call.results]
 
-    async def _validate(self, actor: Actor, new: NewEvent) -> Accepted:
-        accepted = rules.accept(new, self._limits)
+    async def _check(self, actor: Actor, new: NewEvent) -> tuple[Accepted, int] | Problem:
+        """Returns a valid event, and the revision of the schema that accepts its payload."""
         try:
-            revision = await self._validator.validate(new.receiver_id, new.payload)
+            accepted = rules.accept(new, self._limits)
+            revision = self._validator.known_revision(new.receiver_id, new.payload)
+            return accepted, await self._validate(actor, accepted) if revision is None else revision
+        except Problem as problem:
+            return problem
+
+    async def _validate(self, actor: Actor, accepted: Accepted) -> int:
+        """Returns the revision of the schema that accepts the payload; 0 for a repeat that no schema accepts.
+
+        A repeat does not depend on how its receiver has changed since.
+        """
+        new = accepted.new
+        try:
+            return await self._validator.validate(new.receiver_id, new.payload)
         except Problem:
-            if not await self._is_repeat(actor, accepted):
+            if new.idempotency_key is None:
                 raise
-            return accepted
-        return replace(accepted, receiver_revision=revision)
+            async with self._db.read() as connection:
+                if await store.is_key_used(connection, actor.id, new.idempotency_key):
+                    return 0
+            raise
 
-    async def _is_repeat(self, actor: Actor, accepted: Accepted) -> bool:
-        """Returns whether the idempotency key was used before, so that a receiver changed since does not matter."""
-        if (key := accepted.new.idempotency_key) is None:
-            return False
-        async with self._db.read() as connection:
-            return await (await store.used_keys(connection, [actor.id], [key])).fetchone() is not None
-
-    def _pending(self, actor: Actor, accepted: Accepted) -> Pending:
-        return Pending(actor, accepted, asyncio.get_running_loop().time() + self._settings.max_wait_seconds)
+    def _put(self, actor: Actor, call: Call, checked: Sequence[tuple[Accepted, int] | Problem]) -> None:
+        deadline = asyncio.get_running_loop().time() + self._settings.max_wait_seconds
+        actor_columns = batch_store.actor_columns(actor)
+        pendings: list[Pending] = []
+        for index, result in enumerate(checked):
+            if not isinstance(result, Problem):
+                accepted, revision = result
+                row = batch_store.row_of(accepted, actor_columns)
+                pendings.append(Pending(actor, accepted, revision, row, deadline, call, index))
+        self._queue.put(pendings)
 
     async def run(self) -> None:
         """Records events until cancelled; then finishes the current batch and rejects the events in the queue."""
         rejecter = asyncio.create_task(self._reject_late_events())
         self._queue.open()
+        recording = asyncio.create_task(self._record_queue())
         try:
-            while True:
-                batch = await self._queue.take(self._settings.max_batch)
-                commit = asyncio.create_task(self._commit(batch))
-                try:
-                    await asyncio.shield(commit)
-                except asyncio.CancelledError:
-                    await commit
-                    raise
+            await asyncio.shield(recording)
+        except asyncio.CancelledError:
+            self._queue.stop()
+            await recording
+            raise
         finally:
             rejecter.cancel()
             self._queue.close(Overloaded("the hub is shutting down; the event was not recorded", retry_after=1))
-            await self._disconnect()
+            self._committer.disconnect()
+
+    async def _record_queue(self) -> None:
+        """Records events until the queue is stopped."""
+        while (failed := await self._committer.commit_all(self._queue, self._settings.max_batch)) is not None:
+            await self._recover(failed)
+
+    def _committed(self, batch: Batch, seconds: float) -> None:
+        self._disk_full_at = None
+        self._resolve(batch)
+        self._observe(len(batch.pendings), seconds)
+        self._stream.publish_locally(batch.committed)
 
     async def _reject_late_events(self) -> None:
         while True:
             await asyncio.sleep(self._settings.max_wait_seconds / 10)
             self._queue.reject_late(asyncio.get_running_loop().time())
 
-    async def _commit(self, batch: Sequence[Pending]) -> None:
-        started = time.perf_counter()
-        outcomes: list[Outcome] = []
-        try:
-            async with translate_errors():
-                tx = await self._run_transaction(batch, outcomes)
-        except Exception as error:
-            failure = error
-        else:
-            self._disk_full_at = None
-            self._observe(len(batch), time.perf_counter() - started)
-            self._resolve(batch, outcomes)
-            self._stream.publish_locally(tx)
-            return
-        await self._disconnect()
-        match failure:
+    async def _recover(self, failed: FailedBatch) -> None:
+        """Resolves the events of a failed batch. Nothing is committed during that."""
+        self._committer.disconnect()
+        pendings = failed.batch.pendings
+        match failed.error:
             case ConnectionLost():
-                await self._resolve_unknown_outcome(batch, outcomes)
-            case StorageFull():
+                await self._resolve_unknown_outcome(failed.batch)
+            case StorageFull() as problem:
                 self._disk_full_at = time.monotonic()
-                _fail_all(batch, failure)
-            case Problem():
+                _fail_all(pendings, problem)
+            case Problem() as problem:
                 await self._end_stuck_writers()
-                _fail_all(batch, Overloaded(f"{failure.message}; the event was not recorded", retry_after=1))
+                _fail_all(pendings, Overloaded(f"{problem.message}; the event was not recorded", retry_after=1))
             case _:
-                await self._retry_halves(batch, failure)
+                await self._retry_halves(failed)
 
-    async def _run_transaction(self, batch: Sequence[Pending], outcomes: list[Outcome]) -> WriteTransaction:
-        if self._connection is None or self._connection.closed:
-            self._connection = await self._db.connect("recorder")
-        connection = self._connection
-        with hang_up_after(connection, self._db.max_transaction_seconds + _GRACE_SECONDS):
-            async with connection.pipeline() as pipeline:
-                async with connection.transaction(), self._stream.writer_transaction(connection, SYSTEM) as tx:
-                    work = await Batch.read(tx, self._validator, batch)
-                    outcomes.extend([await work.add(pending) for pending in batch])
-                    await work.write(connection)
-                # Leaving the pipeline can replace a statement's error by "pipeline aborted"; a sync before it does not.
-                await pipeline.sync()
-        return tx
-
-    def _resolve(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
+    def _resolve(self, batch: Batch) -> None:
         repeats: list[tuple[Pending, int]] = []
-        for pending, outcome in zip(batch, outcomes, strict=True):
+        for pending, outcome in zip(batch.pendings, batch.outcomes, strict=True):
             if isinstance(outcome, Repeat):
                 repeats.append((pending, outcome.position))
             else:
@@ -209,29 +219,36 @@ class Recorder:
             event, event_gates = by_position[position]
             pending.resolve(Recorded(event, Cursor.of(event.position, event.id), event_gates, repeated=True))
 
-    async def _retry_halves(self, batch: Sequence[Pending], error: Exception) -> None:
-        if len(batch) == 1:
-            _log.error("recorder.event_failed", event_id=batch[0].accepted.id, exc_info=error)
-            batch[0].resolve(Problem("internal error while recording this event; nothing was stored"))
+    async def _retry_halves(self, failed: FailedBatch) -> None:
+        pendings = failed.batch.pendings
+        if len(pendings) == 1:
+            _log.error("recorder.event_failed", event_id=pendings[0].accepted.id, exc_info=failed.error)
+            pendings[0].resolve(Problem("internal error while recording this event; nothing was stored"))
             return
-        middle = len(batch) // 2
-        await self._commit(batch[:middle])
-        await self._commit(batch[middle:])
+        middle = len(pendings) // 2
+        for half in (pendings[:middle], pendings[middle:]):
+            if (failed_half := await self._committer.commit(half)) is not None:
+                await self._recover(failed_half)
 
-    async def _resolve_unknown_outcome(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
-        ids = [outcome.event.id for outcome in outcomes if isinstance(outcome, Recorded)]
+    async def _resolve_unknown_outcome(self, batch: Batch) -> None:
         try:
-            committed = len(outcomes) == len(batch) and (not ids or await self._were_recorded(ids))
+            committed = batch.is_committing and await self._was_committed(batch)
         except Exception:
-            _log.exception("recorder.outcome_unknown", events=len(batch))
+            _log.exception("recorder.outcome_unknown", events=len(batch.pendings))
             message = "it is unknown whether the event was recorded: send it again with the same idempotency key"
-            _fail_all(batch, TimedOut(message))
+            _fail_all(batch.pendings, TimedOut(message))
             return
         if committed:
-            self._resolve(batch, outcomes)
+            self._resolve(batch)
+            self._stream.publish_locally(batch.committed)
         else:
             message = "the connection to the database was lost; the event was not recorded"
-            _fail_all(batch, Unavailable(message, retry_after=1))
+            _fail_all(batch.pendings, Unavailable(message, retry_after=1))
+
+    async def _was_committed(self, batch: Batch) -> bool:
+        batch.finish()
+        ids = [outcome.event.id for outcome in batch.outcomes if isinstance(outcome, Recorded)]
+        return not ids or await self._were_recorded(ids)
 
     async def _were_recorded(self, ids: Sequence[str]) -> bool:
         deadline = time.monotonic() + _OUTCOME_TIMEOUT_SECONDS
@@ -261,20 +278,15 @@ class Recorder:
         if sessions:
             _log.warning("recorder.ended_stuck_writer", sessions=sessions)
 
-    async def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(Exception):
-                await self._connection.close()
-            self._connection = None
 
-
-def _fail_all(batch: Sequence[Pending], error: Exception) -> None:
-    for pending in batch:
+def _fail_all(pendings: Sequence[Pending], error: Exception) -> None:
+    for pending in pendings:
         pending.resolve(error)
 
 
-async def _result_of(pending: Pending) -> Recorded | Problem:
-    try:
-        return await asyncio.shield(pending.result)
-    except Problem as problem:
-        return problem
+def _expected(result: Recorded | Exception | None) -> Recorded | Problem:
+    """Returns the result of an event. Raises an exception that is no Problem."""
+    if isinstance(result, Recorded | Problem):
+        return result
+    assert result is not None, "the call is finished"
+    raise result

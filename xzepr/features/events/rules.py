@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Violation
-from xzepr.core.ids import digest_of_parts, new_id
+from xzepr.core.ids import digest_of_parts, new_id, texts_with_length
 from xzepr.core.text import MAX_ID_CHARS, check_queryable, check_text
 from xzepr.features.events.model import Accepted, EventFilter, NewEvent
 from xzepr.features.stream.model import Event
@@ -21,6 +22,36 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
 
     Raises InvalidInput with all violations. Does not validate the payload with the receiver's schema.
     """
+    violations = [] if _has_good_texts(new, limits) else _text_violations(new, limits)
+    payload = _payload(new.payload, limits, violations)
+    if new.created_at is not None:
+        new = replace(new, created_at=_to_utc(new.created_at, violations))
+    if violations:
+        raise InvalidInput(violations)
+    unit_parts = texts_with_length((new.name, new.version, new.release, new.platform_id, new.package))
+    unit_id = sha256(b"".join(unit_parts)).digest()
+    digest = None if new.idempotency_key is None else _digest(new, unit_id, payload)
+    return Accepted(new_id(), new, unit_parts, unit_id, payload, digest)
+
+
+def _has_good_texts(new: NewEvent, limits: EventSettings) -> bool:
+    """Returns whether no text violates a rule. It may return False wrongly, for text that is not ASCII."""
+    names = (new.name, new.version, new.release, new.platform_id, new.package)
+    key = "-" if new.idempotency_key is None else new.idempotency_key
+    texts = (*names, new.receiver_id, new.description, key)
+    joined = "".join(texts)
+    return (
+        joined.isascii()
+        and "\0" not in joined
+        and max(map(len, names)) <= limits.max_name_chars
+        and len(new.receiver_id) <= MAX_ID_CHARS
+        and len(new.description) <= limits.max_description_chars
+        and len(key) <= _MAX_KEY_CHARS
+        and all(map(str.strip, texts))
+    )
+
+
+def _text_violations(new: NewEvent, limits: EventSettings) -> list[Violation]:
     violations: list[Violation] = []
     for field in _NAMES:
         max_chars = MAX_ID_CHARS if field == "receiver_id" else limits.max_name_chars
@@ -28,13 +59,7 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
     violations += check_text("description", new.description, max_chars=limits.max_description_chars)
     if new.idempotency_key is not None:
         violations += check_text("idempotency_key", new.idempotency_key, max_chars=_MAX_KEY_CHARS)
-    payload = _payload(new.payload, limits, violations)
-    if new.created_at is not None:
-        new = replace(new, created_at=_to_utc(new.created_at, violations))
-    if violations:
-        raise InvalidInput(violations)
-    unit_id = new.unit.id
-    return Accepted(new_id(), new, unit_id, payload, _digest(new, unit_id, payload), 0)
+    return violations
 
 
 def _to_utc(time: datetime, violations: list[Violation]) -> datetime | None:
@@ -90,30 +115,35 @@ def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
     return digest_of_parts(parts)
 
 
-def position_event(accepted: Accepted, position: int, recorded_at: datetime, owner_id: str, now: datetime) -> Event:
+def position_event(
+    accepted: Accepted, revision: int, position: int, recorded_at: datetime, owner_id: str, now: datetime
+) -> Event:
     """Returns the event with its position in the stream. Raises InvalidInput if `created_at` is in the future.
 
     `recorded_at` is from the database's clock and `now` from this process's. The later one counts, so that no event is
     rejected because one clock was set back.
     """
-    new, latest = accepted.new, max(recorded_at, now)
-    if new.created_at is not None and new.created_at > latest:
+    new = accepted.new
+    created_at = new.created_at
+    if created_at is None:
+        created_at = recorded_at
+    elif created_at > (latest := max(recorded_at, now)):
         raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {latest.isoformat()}")
     return Event(
-        position=position,
-        id=accepted.id,
-        unit_id=accepted.unit_id,
-        name=new.name,
-        version=new.version,
-        release=new.release,
-        platform_id=new.platform_id,
-        package=new.package,
-        description=new.description,
-        payload=accepted.payload,
-        success=new.success,
-        receiver_id=new.receiver_id,
-        receiver_revision=accepted.receiver_revision,
-        owner_id=owner_id,
-        created_at=new.created_at or recorded_at,
-        recorded_at=recorded_at,
+        position,
+        accepted.id,
+        accepted.unit_id,
+        new.name,
+        new.version,
+        new.release,
+        new.platform_id,
+        new.package,
+        new.description,
+        accepted.payload,
+        new.success,
+        new.receiver_id,
+        revision,
+        owner_id,
+        created_at,
+        recorded_at,
     )

@@ -1,70 +1,47 @@
-"""The gates in a transaction of the recorder: read, updated with each event, published and stored."""
+"""The gates in a transaction of the recorder: their groups, and the messages about them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 
-from xzepr.core.actor import Actor
+from xzepr.core.ids import texts_with_length
 from xzepr.features.groups import rules, store
-from xzepr.features.groups.model import Gate, GateUpdate
+from xzepr.features.groups.model import Gate, GateUpdate, Group
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Event
-from xzepr.features.stream.service import WriteTransaction
+from xzepr.infra.binary import Type, array
 from xzepr.infra.db import Connection
+from xzepr.infra.pipeline import Pipeline, Reply
+
+# The statements of the functions below, which the recorder calls under the writer lock.
+STATEMENTS = (store.LOCKED_GROUPS,)
 
 
-class GateBatch:
-    """The gates that one batch of events can change.
+def send_groups(pipeline: Pipeline, receiver_ids: Iterable[str]) -> Reply[Group]:
+    """Reads every enabled group that has any of the receivers as a member, in any order."""
+    return pipeline.send(store.LOCKED_GROUPS, [array(Type.TEXT, texts_with_length(receiver_ids))])
 
-    `read` takes two statements and `save` one, however many events the batch has.
-    """
 
-    def __init__(self, fold: rules.GateFold) -> None:
-        self._fold = fold
-        self._snapshots: dict[str, orjson.Fragment] = {}
+def published_kind(update: GateUpdate) -> Kind | None:
+    """Returns the kind of the message that is published about an update. None if there is no message."""
+    if update.completed:
+        return Kind.GATE_COMPLETED
+    return Kind.GATE_REGRESSED if update.regressed else None
 
-    @classmethod
-    async def read(
-        cls, connection: Connection, receiver_ids: Collection[str], unit_ids: Collection[bytes]
-    ) -> "GateBatch":
-        """Reads gates under the writer lock, in one round trip if the connection is in pipeline mode."""
-        groups = await store.enabled_groups_with_members(connection, list(receiver_ids))
-        statuses = await store.statuses(connection, list(unit_ids))
-        return cls(rules.GateFold(await groups.fetchall(), await statuses.fetchall()))
 
-    def record(self, tx: WriteTransaction, actor: Actor, event: Event) -> tuple[Gate, ...]:
-        """Applies one event, publishes the gates that it completes or regresses, and returns its receiver's gates."""
-        updates = self._fold.record(event)
-        for update in updates:
-            self._publish(tx, actor, event, update)
-        return tuple(update.gate for update in updates)
-
-    def _publish(self, tx: WriteTransaction, actor: Actor, event: Event, update: GateUpdate) -> None:
-        if not update.completed and not update.regressed:
-            return
-        group = update.gate.group
-        if group.id not in self._snapshots:
-            self._snapshots[group.id] = orjson.Fragment(rules.snapshot(group))
-        tx.append(
-            Kind.GATE_COMPLETED if update.completed else Kind.GATE_REGRESSED,
-            actor=actor,
-            receiver_id=event.receiver_id,
-            group_id=group.id,
-            event=event,
-            data=orjson.dumps(
-                {
-                    "eventReceiverGroup": self._snapshots[group.id],
-                    "transition": update.transition,
-                    "since": update.gate.since,
-                },
-                option=orjson.OPT_UTC_Z,
-            ),
-        )
-
-    async def save(self, connection: Connection) -> None:
-        """Writes each receiver's status for each unit of the batch."""
-        if statuses := self._fold.changed():
-            await store.save_statuses(connection, statuses)
+def message_data(update: GateUpdate, snapshots: dict[str, orjson.Fragment]) -> bytes:
+    """Returns the data of the message about an update. `snapshots` keeps those of groups for the next message."""
+    group = update.gate.group
+    if group.id not in snapshots:
+        snapshots[group.id] = orjson.Fragment(rules.snapshot(group))
+    return orjson.dumps(
+        {
+            "eventReceiverGroup": snapshots[group.id],
+            "transition": update.transition,
+            "since": update.gate.since,
+        },
+        option=orjson.OPT_UTC_Z,
+    )
 
 
 async def current_gates(connection: Connection, events: Sequence[Event]) -> dict[int, tuple[Gate, ...]]:

@@ -49,31 +49,42 @@ def statuses_by_unit(statuses: Iterable[UnitStatus]) -> dict[bytes, dict[str, Un
     return by_unit
 
 
-class GateFold:
-    """A fold over the events of a batch, in order: it keeps the gates of their receivers' enabled groups."""
+def groups_by_receiver(groups: Iterable[Group]) -> dict[str, list[Group]]:
+    """Returns the groups of each receiver, sorted by their creation."""
+    by_receiver: dict[str, list[Group]] = {}
+    for group in sorted(groups, key=lambda group: group.position):
+        for receiver_id in group.receiver_ids:
+            by_receiver.setdefault(receiver_id, []).append(group)
+    return by_receiver
 
-    def __init__(self, groups: Iterable[Group], statuses: Iterable[UnitStatus]) -> None:
-        """`groups` are all enabled groups of the batch's receivers, `statuses` all statuses of its units."""
-        self._groups: dict[str, list[Group]] = {}
-        for group in sorted(groups, key=lambda group: group.position):
-            for receiver_id in group.receiver_ids:
-                self._groups.setdefault(receiver_id, []).append(group)
+
+class GateFold:
+    """A fold over the events of a batch, in order: it keeps the statuses of their units."""
+
+    def __init__(self, statuses: Iterable[UnitStatus]) -> None:
+        """`statuses` are all statuses of the batch's units."""
         self._statuses = statuses_by_unit(statuses)
         self._changed: dict[tuple[bytes, str], UnitStatus] = {}
 
-    def record(self, event: Event) -> list[GateUpdate]:
-        """Applies an event and returns its effect on each gate of its receiver, sorted by the groups' creation."""
-        statuses = self._statuses.setdefault(event.unit_id, {})
-        groups = self._groups.get(event.receiver_id, ())
+    def record(self, event: Event, groups: Sequence[Group]) -> list[GateUpdate]:
+        """Applies an event and returns its effect on each gate of its receiver.
+
+        `groups` are the enabled groups of the receiver, sorted by their creation, and so is the result.
+        """
+        unit_id, receiver_id = event.unit_id, event.receiver_id
+        statuses = self._statuses.get(unit_id)
+        if statuses is None:
+            statuses = self._statuses[unit_id] = {}
+        before = statuses.get(receiver_id)
+        status = _next_status(before, event)
+        was_complete = [_completeness(group, statuses) for group in groups]
+        statuses[receiver_id] = self._changed[unit_id, receiver_id] = status
+        if not groups:
+            return []
         unit = unit_of(event)
-        before = [_completeness(group, statuses) for group in groups]
-        status = _next_status(statuses.get(event.receiver_id), event)
-        statuses[event.receiver_id] = status
-        self._changed[event.unit_id, event.receiver_id] = status
-        after = [evaluate_gate(group, unit, statuses) for group in groups]
         return [
-            _update(was_complete, latest_position, gate, event)
-            for (was_complete, latest_position), gate in zip(before, after, strict=True)
+            _update(complete, latest_position, evaluate_gate(group, unit, statuses), event)
+            for group, (complete, latest_position) in zip(groups, was_complete, strict=True)
         ]
 
     def changed(self) -> Sequence[UnitStatus]:

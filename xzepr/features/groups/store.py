@@ -10,6 +10,7 @@ from psycopg.rows import args_row, class_row, scalar_row
 from xzepr.features.groups.model import Group, GroupFilter, UnitStatus
 from xzepr.infra import keyset
 from xzepr.infra.db import Connection
+from xzepr.infra.pipeline import Statement
 
 _COLUMNS: LiteralString = """
     g.id, g.position, g.name, g.type, g.version, g.description, g.enabled, g.owner_id, g.resource_version,
@@ -32,6 +33,14 @@ _LIST = keyset.Listing(
 
 def _group(*columns: Any) -> Group:
     return Group(*columns[:-1], receiver_ids=tuple(columns[-1]))
+
+
+# For the recorder, which holds the writer lock and has its own connection.
+LOCKED_GROUPS = Statement(
+    b"enabled groups",
+    _GROUPS + "WHERE g.enabled AND g.id IN (SELECT group_id FROM group_members WHERE receiver_id = ANY($1::text[]))",
+    _group,
+)
 
 
 async def by_ids(connection: Connection, ids: Sequence[str]) -> list[Group]:
@@ -160,25 +169,4 @@ async def statuses(connection: Connection, unit_ids: Sequence[bytes]) -> AsyncCu
         FROM unit_status WHERE unit_id = ANY(%b::bytea[])
         """,
         (list(unit_ids),),
-    )
-
-
-async def save_statuses(connection: Connection, statuses: Sequence[UnitStatus]) -> None:
-    """Writes the final statuses of a batch with one statement."""
-    await connection.execute(
-        """
-        INSERT INTO unit_status (unit_id, receiver_id, position, success, run_position, run_began_at)
-        SELECT * FROM unnest(%b::bytea[], %b::text[], %b::bigint[], %b::boolean[], %b::bigint[], %b::timestamptz[])
-        ON CONFLICT (unit_id, receiver_id) DO UPDATE SET
-            position = EXCLUDED.position, success = EXCLUDED.success,
-            run_position = EXCLUDED.run_position, run_began_at = EXCLUDED.run_began_at
-        """,
-        (
-            [status.unit_id for status in statuses],
-            [status.receiver_id for status in statuses],
-            [status.position for status in statuses],
-            [status.success for status in statuses],
-            [status.run_position for status in statuses],
-            [status.run_began_at for status in statuses],
-        ),
     )

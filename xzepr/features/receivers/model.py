@@ -40,6 +40,15 @@ class Receiver:
         return 1024 + len(self.schema) + sum(text.__sizeof__() for text in texts)
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiverState:
+    """The state of a receiver that the recorder reads under the writer lock."""
+
+    id: str
+    enabled: bool
+    revision: int
+
+
 class Unchanged(Enum):
     """The value of a field that stays unchanged, where None is a valid value."""
 

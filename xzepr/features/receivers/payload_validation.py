@@ -4,17 +4,30 @@ Before the lock, receivers come from a cache that may be out of date. A cached r
 but never reject it: it is read again before a rejection, and the recorder compares revisions under the lock.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from xzepr.core.errors import Conflict, InvalidInput, NotFound
+from xzepr.core.ids import texts_with_length
 from xzepr.core.lru_cache import LRUCache
 from xzepr.features.receivers import schemas, store
-from xzepr.features.receivers.model import Receiver
+from xzepr.features.receivers.model import Receiver, ReceiverState
 from xzepr.features.stream.model import Message
-from xzepr.infra.db import Connection, Cursor, Database
+from xzepr.infra.binary import Type, array
+from xzepr.infra.db import Connection, Database
+from xzepr.infra.pipeline import Pipeline, Reply
+
+# The statements of the functions below, which the recorder calls under the writer lock.
+STATEMENTS = (store.LOCKED_STATES, store.LOCKED_SCHEMAS)
 
 _CACHE_SIZE = 1_000  # receivers
 _FIELD = "receiver_id"  # the field of an event that names its receiver
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    receiver: Receiver
+    validator: schemas.Validator
 
 
 class PayloadValidator:
@@ -23,32 +36,25 @@ class PayloadValidator:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._validators = schemas.Validators()
-        self._receivers = LRUCache[str, Receiver](_CACHE_SIZE)
+        self._receivers = LRUCache[str, _Cached](_CACHE_SIZE)
+
+    def known_revision(self, receiver_id: str, payload: object) -> int | None:
+        """Returns the revision of the cached schema that accepts the payload. None if the receiver has to be read."""
+        cached = self._receivers.get(receiver_id)
+        if cached is not None and cached.receiver.enabled and cached.validator.is_valid(payload):
+            return cached.receiver.revision
+        return None
 
     async def validate(self, receiver_id: str, payload: object) -> int:
-        """Returns the revision of the schema that accepts the payload.
+        """Reads the receiver, and returns the revision of its schema if that accepts the payload.
 
         Raises NotFound, Conflict if the receiver is disabled, or InvalidInput if its current schema rejects it.
         """
-        receiver = self._receivers.get(receiver_id)
-        if receiver is not None and receiver.enabled and self._accepts(receiver, payload):
-            return receiver.revision
         async with self._db.read() as connection:
-            receiver = await self.read_receiver(connection, receiver_id)
-        self.check(receiver, payload)
-        return receiver.revision
-
-    def check(self, receiver: Receiver, payload: object) -> None:
-        """Raises Conflict if the receiver is disabled, or InvalidInput if its schema rejects the payload."""
-        if not receiver.enabled:
-            raise Conflict(f"the receiver {receiver.id} is disabled", field=_FIELD)
-        validator = self._validators.get(receiver.schema_digest, receiver.schema)
-        if violations := schemas.violations(validator, payload):
-            raise InvalidInput(violations)
-
-    async def read_states(self, connection: Connection, receiver_ids: Collection[str]) -> Cursor[store.ReceiverState]:
-        """Reads the states of a batch's receivers under the writer lock, for `BatchValidator`."""
-        return await store.states(connection, list(receiver_ids))
+            cached = await self._read_receiver(connection, receiver_id)
+        check_enabled(receiver_id, enabled=cached.receiver.enabled)
+        check_payload(cached.validator, payload)
+        return cached.receiver.revision
 
     def forget_changed(self, messages: Sequence[Message]) -> None:
         """Removes the receivers that messages of the stream are about from the cache."""
@@ -60,39 +66,43 @@ class PayloadValidator:
         """Clears the cache. A restored database may have other schemas under the same revisions."""
         self._receivers.clear()
 
-    async def read_receiver(self, connection: Connection, receiver_id: str) -> Receiver:
-        """Reads a receiver and caches it. Raises NotFound."""
+    async def _read_receiver(self, connection: Connection, receiver_id: str) -> _Cached:
         receivers = await store.by_ids(connection, [receiver_id])
         if not receivers:
             self._receivers.pop(receiver_id)
-            raise NotFound("event receiver", receiver_id, field=_FIELD)
-        self._receivers.put(receiver_id, receivers[0])
-        return receivers[0]
+            raise not_found(receiver_id)
+        receiver = receivers[0]
+        cached = _Cached(receiver, self._validators.get(receiver.schema_digest, receiver.schema))
+        self._receivers.put(receiver_id, cached)
+        return cached
 
-    def _accepts(self, receiver: Receiver, payload: object) -> bool:
-        return self._validators.get(receiver.schema_digest, receiver.schema).is_valid(payload)
+
+def not_found(receiver_id: str) -> NotFound:
+    """Returns the error for an event of a receiver that does not exist."""
+    return NotFound("event receiver", receiver_id, field=_FIELD)
 
 
-class BatchValidator:
-    """Validates the payloads of one batch with the states of its receivers under the writer lock."""
+def check_enabled(receiver_id: str, *, enabled: bool) -> None:
+    """Raises Conflict if the receiver is disabled."""
+    if not enabled:
+        raise Conflict(f"the receiver {receiver_id} is disabled", field=_FIELD)
 
-    def __init__(
-        self, validator: PayloadValidator, connection: Connection, states: Sequence[store.ReceiverState]
-    ) -> None:
-        self._validator = validator
-        self._connection = connection
-        self._states: Mapping[str, store.ReceiverState] = {state.id: state for state in states}
 
-    async def validate(self, receiver_id: str, revision: int, payload: object) -> int:
-        """Returns the revision that accepts the payload, which `revision` accepted before the lock.
+def check_payload(validator: schemas.Validator, payload: object) -> None:
+    """Raises InvalidInput with all violations if the schema rejects the payload."""
+    if violations := schemas.violations(validator, payload):
+        raise InvalidInput(violations)
 
-        Validates it again if the receiver has changed since. Raises NotFound, Conflict or InvalidInput.
-        """
-        state = self._states.get(receiver_id)
-        if state is None:
-            raise NotFound("event receiver", receiver_id, field=_FIELD)
-        if state.enabled and state.revision == revision:
-            return revision
-        receiver = await self._validator.read_receiver(self._connection, receiver_id)
-        self._validator.check(receiver, payload)
-        return receiver.revision
+
+def send_states(pipeline: Pipeline, receiver_ids: Iterable[str]) -> Reply[ReceiverState]:
+    """Reads the states of receivers. Unknown ids are left out."""
+    return pipeline.send(store.LOCKED_STATES, [array(Type.TEXT, texts_with_length(receiver_ids))])
+
+
+def read_validator(pipeline: Pipeline, receiver_id: str) -> schemas.Validator:
+    """Reads the schema of a receiver that exists, and compiles it."""
+    reply = pipeline.send(store.LOCKED_SCHEMAS, [array(Type.TEXT, texts_with_length([receiver_id]))])
+    pipeline.flush()
+    pipeline.receive()
+    [schema] = reply.rows
+    return schemas.compile(schema.encode())

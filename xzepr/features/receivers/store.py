@@ -1,15 +1,15 @@
 """SQL of receivers and their revisions."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, LiteralString
 
-from psycopg import AsyncCursor
-from psycopg.rows import args_row, class_row, scalar_row
+from psycopg.rows import args_row, scalar_row
 
-from xzepr.features.receivers.model import Receiver, ReceiverFilter
+from xzepr.features.receivers.model import Receiver, ReceiverFilter, ReceiverState
 from xzepr.infra import keyset
 from xzepr.infra.db import Connection
+from xzepr.infra.pipeline import Statement
 
 _COLUMNS: LiteralString = """
     r.id, r.position, r.name, r.type, r.version, r.description, r.schema::text, r.schema_digest, r.revision,
@@ -24,13 +24,13 @@ _LIST = keyset.Listing(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverState:
-    """The state of a receiver that the recorder reads under the writer lock."""
-
-    id: str
-    enabled: bool
-    revision: int
+# For the recorder, which holds the writer lock and has its own connection.
+LOCKED_STATES = Statement(
+    b"receiver states",
+    "SELECT id, enabled, revision FROM receivers WHERE id = ANY($1::text[])",
+    ReceiverState,
+)
+LOCKED_SCHEMAS = Statement(b"receiver schemas", "SELECT schema::text FROM receivers WHERE id = ANY($1::text[])", str)
 
 
 def _receiver(*columns: Any) -> Receiver:
@@ -69,13 +69,6 @@ async def existing(connection: Connection, ids: Sequence[str]) -> list[str]:
     """Returns the ids of this list that belong to a receiver."""
     cursor = connection.cursor(row_factory=scalar_row)
     return await (await cursor.execute("SELECT id FROM receivers WHERE id = ANY(%s)", (list(ids),))).fetchall()
-
-
-async def states(connection: Connection, ids: Sequence[str]) -> AsyncCursor[ReceiverState]:
-    """Reads the states of the receivers with these ids. Unknown ids are left out."""
-    return await connection.cursor(row_factory=class_row(ReceiverState)).execute(
-        "SELECT id, enabled, revision FROM receivers WHERE id = ANY(%b::text[])", (list(ids),)
-    )
 
 
 async def page(

@@ -13,6 +13,9 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Event, Head, Message, StreamFilter
 from xzepr.features.stream.reader import StreamReader
 from xzepr.infra.db import Connection, Database, hang_up_after
+from xzepr.infra.pipeline import Pipeline
+
+STATEMENTS = (store.LOCK,)  # of `begin_writing`
 
 _VERIFY_TIMEOUT_SECONDS = 3.0  # for a statement that reads two rows; longer means a silent connection
 
@@ -75,15 +78,30 @@ class WriteTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Committed:
+    """The messages of a transaction of this process, in order."""
+
+    previous_id: str | None
+    """The id of the message before the first one; None if the stream was empty."""
+    messages: Sequence[Message]
+
+
+def begin_writing(pipeline: Pipeline) -> None:
+    """Begins a transaction of the recorder, which waits for the writer lock. Later statements see what is committed."""
+    pipeline.command("BEGIN")
+    store.send_lock(pipeline)
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """The append-only log of messages of one hub."""
 
     db: Database
     hub_id: str
-    on_commit: list[Callable[[WriteTransaction], None]] = field(
-        default_factory=list[Callable[[WriteTransaction], None]]
-    )
-    """Called with each transaction that this process has committed, so that its feed need not read it back."""
+    on_commit: list[Callable[[Committed], None]] = field(default_factory=list[Callable[[Committed], None]])
+    """Called on the event loop after each COMMIT of this process, so that its feed need not read the messages."""
+    process_id: str = field(default_factory=new_id)
+    """The payload of this process's notifications, which its feed ignores."""
 
     @classmethod
     async def open(cls, db: Database) -> "Stream":
@@ -96,7 +114,7 @@ class Stream:
         """Opens a write transaction and commits it at the end. Raises Overloaded if the lock is not free in time."""
         async with self.db.write() as connection, self.writer_transaction(connection, actor) as tx:
             yield tx
-        self.publish_locally(tx)
+        self.publish_locally(Committed(tx.previous_id, tx.messages))
 
     async def end_stuck_writers(self) -> int:
         """Terminates sessions that have held the writer lock for longer than any transaction takes; returns how many.
@@ -106,25 +124,22 @@ class Stream:
         async with self.db.read() as connection:
             return await store.end_stuck_writers(connection, self.db.max_transaction_seconds)
 
-    def publish_locally(self, tx: WriteTransaction) -> None:
+    def publish_locally(self, committed: Committed) -> None:
         """Passes committed messages to this process's listeners. Other processes are woken by NOTIFY."""
-        if tx.messages:
+        if committed.messages:
             for notify in self.on_commit:
-                notify(tx)
+                notify(committed)
 
     @asynccontextmanager
     async def writer_transaction(self, connection: Connection, actor: Actor) -> AsyncGenerator[WriteTransaction]:
-        """Opens a write transaction inside a database transaction that the caller commits, as the recorder does.
-
-        In pipeline mode the lock and the statement after it travel together.
-        """
+        """Opens a write transaction inside a database transaction that the caller commits."""
         await store.lock(connection)
         tip = await (await store.tip(connection)).fetchone()
         assert tip is not None, "an aggregate has a row"
         tx = WriteTransaction(connection, actor, tip)
         yield tx
         if tx.messages:
-            await store.insert(connection, tx.messages)
+            await store.insert(connection, tx.messages, self.process_id)
 
     @asynccontextmanager
     async def reader(self) -> AsyncGenerator[StreamReader]:

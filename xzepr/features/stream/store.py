@@ -13,6 +13,7 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Event, Head, Message, Origin
 from xzepr.features.stream.rows import EVENT_COLUMNS
 from xzepr.infra.db import Connection
+from xzepr.infra.pipeline import Pipeline, Statement
 
 _WRITER_LOCK = 0x787A_6570_7201  # key of the advisory lock that admits one writer at a time ("xzepr", 1)
 
@@ -38,6 +39,15 @@ class Tip:
     id: str | None
     """None while the stream is empty."""
     time: datetime
+
+
+# For the recorder, which has its own connection.
+LOCK = Statement(b"lock", "SELECT pg_advisory_xact_lock($1)", tuple[object])
+
+
+def send_lock(pipeline: Pipeline) -> None:
+    """Waits for the writer lock like `lock`."""
+    pipeline.send(LOCK, [_WRITER_LOCK.to_bytes(8, "big")])
 
 
 async def lock(connection: Connection) -> None:
@@ -134,11 +144,11 @@ async def time_at(connection: Connection, position: int) -> datetime | None:
     return await cursor.fetchone()
 
 
-async def insert(connection: Connection, messages: Sequence[Message]) -> None:
-    """Writes messages at their positions, as binary arrays. Their COMMIT wakes every feed."""
+async def insert(connection: Connection, messages: Sequence[Message], process_id: str) -> None:
+    """Writes messages at their positions, as binary arrays. Their COMMIT notifies the feeds of other processes."""
     await connection.execute(
         """
-        WITH notice AS (SELECT pg_notify(%s, ''))
+        WITH notice AS (SELECT pg_notify(%s, %s))
         INSERT INTO messages (position, id, kind, time, actor_kind, actor_id, actor_name,
                               receiver_id, group_id, event_position, data)
         SELECT m.position, m.id, m.kind, m.time, m.actor_kind, m.actor_id, m.actor_name,
@@ -150,6 +160,7 @@ async def insert(connection: Connection, messages: Sequence[Message]) -> None:
         """,
         (
             CHANNEL,
+            process_id,
             [m.position for m in messages],
             [m.id for m in messages],
             [m.kind.value for m in messages],

@@ -17,7 +17,7 @@ from xzepr.core.backoff import Backoff
 from xzepr.core.errors import CursorExpired, Problem, StreamDiverged, Unavailable
 from xzepr.features.stream.model import Cursor, Head, Message, Origin
 from xzepr.features.stream.reader import StreamReader
-from xzepr.features.stream.service import Stream, WriteTransaction
+from xzepr.features.stream.service import Committed, Stream
 from xzepr.features.subscriptions.history import HistoryReader
 from xzepr.features.subscriptions.ring import Ring
 from xzepr.features.subscriptions.scheduler import FairScheduler, Subscriber, Subscribers
@@ -57,6 +57,7 @@ class Feed:
         self._checks_requested = 0  # number of the last check for which a caller waits
         self._check_done: asyncio.Future[None] | None = None
         self._listen_timeout: asyncio.Timeout | None = None
+        self._lacks_own_messages = False  # this process has committed messages after some that the feed lacks
         self.generation = 0
         """Counts how often the stream turned out to be another one, because its database was restored. Cursors of an
         earlier generation have to be verified."""
@@ -134,8 +135,7 @@ class Feed:
         """
         check = self._checks_started + 1
         self._checks_requested = max(self._checks_requested, check)
-        if self._listen_timeout is not None and not self._listen_timeout.expired():
-            self._listen_timeout.reschedule(0)
+        self._stop_listening()
         try:
             async with asyncio.timeout(_WAIT_TIMEOUT_SECONDS):
                 while self._checks_done < check:
@@ -196,19 +196,24 @@ class Feed:
                 await self._check_head(reader)
             else:
                 await self._read(reader)
-            if self._checks_requested <= self._checks_done:
+            if self._checks_requested <= self._checks_done and not self._lacks_own_messages:
                 await self._listen(reader.connection)
 
     async def _listen(self, connection: Connection) -> None:
-        """Waits for a notification or a requested check, at most `poll_seconds`."""
+        """Waits for a notification of another process or for `_stop_listening`, at most `poll_seconds`."""
         try:
             async with asyncio.timeout(self._poll_seconds) as self._listen_timeout:
-                async for _ in connection.notifies(stop_after=1):
-                    pass
+                async for notification in connection.notifies():
+                    if notification.payload != self._stream.process_id:  # `accept_committed` gets messages of this one
+                        return
         except TimeoutError:
             return
         finally:
             self._listen_timeout = None
+
+    def _stop_listening(self) -> None:
+        if self._listen_timeout is not None and not self._listen_timeout.expired():
+            self._listen_timeout.reschedule(0)
 
     async def _check_head(self, reader: StreamReader) -> None:
         self._checks_started += 1
@@ -242,6 +247,7 @@ class Feed:
         self._wake()
 
     async def _read(self, reader: StreamReader) -> None:
+        self._lacks_own_messages = False
         while messages := await self._read_batch(reader):
             is_full = len(messages) == self._batch_size
             # Messages that this process has committed since are in the ring already.
@@ -257,14 +263,14 @@ class Feed:
         with hang_up_after(reader.connection, _STATEMENT_TIMEOUT_SECONDS):
             return await reader.after_cursor(self.head.cursor, self._batch_size)
 
-    def accept_committed(self, tx: WriteTransaction) -> None:
-        """Takes messages that this process has just committed, if they follow the head.
-
-        Otherwise the feed reads them like those of other processes.
-        """
-        head, first = self._head, tx.messages[0].position
-        if head is not None and first == head.position + 1 and tx.previous_id in (head.id, None):
-            self._advance(tx.messages)
+    def accept_committed(self, committed: Committed) -> None:
+        """Takes messages that this process has just committed, or reads them with those before them that it lacks."""
+        head, first = self._head, committed.messages[0].position
+        if head is not None and first == head.position + 1 and committed.previous_id in (head.id, None):
+            self._advance(committed.messages)
+        else:
+            self._lacks_own_messages = True
+            self._stop_listening()
 
     def _advance(self, messages: Sequence[Message]) -> None:
         self._ring.append(messages)
