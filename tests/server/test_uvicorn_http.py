@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from tests.support.asgi_messages import body, length, responding, start
 from tests.support.fake_transport import FakeTransport
+from tests.support.hub import until
 from xzepr.api.client_connection import DROP, UNSENT
 from xzepr.server import uvicorn_http
 from xzepr.server.uvicorn_http import HttpProtocol
@@ -20,12 +21,12 @@ POST = b"POST /p HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n\r\n"
 TEXT = (b"content-type", b"text/plain")
 
 
-def connection(app: ASGIApp) -> tuple[HttpProtocol, FakeTransport]:
-    """Returns a new connection to the application, and its transport."""
-    config = uvicorn.Config(app, log_config=None, lifespan="off")
+def connection(app: ASGIApp, state: ServerState | None = None) -> tuple[HttpProtocol, FakeTransport]:
+    """Returns a new connection to the application, and its transport. It may be idle for a second."""
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_keep_alive=1)
     config.load()
     transport = FakeTransport()
-    protocol = HttpProtocol(config, ServerState(), {})
+    protocol = HttpProtocol(config, state or ServerState(), {})
     protocol.connection_made(transport)
     return protocol, transport
 
@@ -42,30 +43,6 @@ async def response_to(request: bytes, app: ASGIApp) -> FakeTransport:
     protocol.data_received(request)
     await ended(protocol)
     return transport
-
-
-def responding(*messages: dict[str, Any], error: Exception | None = None) -> ASGIApp:
-    """Returns an application that sends these messages, then raises the error."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(dict(message))
-        if error is not None:
-            raise error
-
-    return app
-
-
-def start(status: int = 200, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def body(content: bytes, *, more_body: bool = False) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": content, "more_body": more_body}
-
-
-def length(number: int) -> tuple[bytes, bytes]:
-    return (b"content-length", b"%d" % number)
 
 
 async def test_head_and_body_are_written_at_once() -> None:
@@ -291,6 +268,24 @@ async def test_client_that_is_gone_gets_nothing() -> None:
     await ended(protocol)
     assert await received == {"type": "http.disconnect"}
     assert not transport.written
+
+
+async def test_idle_connection_is_closed_in_time() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await receive()
+        await responding(start(204), body(b""))(scope, receive, send)
+
+    state = ServerState()
+    idle, busy = connection(app, state), connection(app, state)
+    for protocol, _ in (idle, busy):
+        protocol.data_received(GET)
+        await ended(protocol)
+    busy[0].data_received(POST)
+    await until(lambda: idle[1].closed)
+    assert not busy[1].closed
+    busy[0].data_received(b"hello")
+    await until(lambda: busy[1].closed)
 
 
 async def test_kept_header_lines_are_bounded() -> None:

@@ -7,8 +7,10 @@ import asyncio
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -17,8 +19,10 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
+from uvicorn.server import ServerState
 
 from xzepr.api.client_connection import DROP, UNSENT
+from xzepr.api.deadlines import Deadlines
 
 _COPIED_BYTES = 64 * 1024  # a longer body is not copied behind its head
 _KEPT = frozenset({b"cache-control", b"content-length", b"content-type", b"date"})  # headers with few values
@@ -31,8 +35,12 @@ class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1. The application can drop the connection and read how many bytes are unsent."""
 
     def connection_made(self, transport: Any) -> None:
-        """Prepares the extensions of the scopes, which are the same for all requests of the connection."""
+        """Prepares what is the same for all requests of the connection."""
         super().connection_made(transport)
+        state = self.server_state
+        if (idle := _idle.get(state)) is None:
+            idle = _idle[state] = Deadlines(self.timeout_keep_alive)
+        self._idle = idle
         self._extensions = {DROP: transport.abort, UNSENT: transport.get_write_buffer_size}
 
     def on_headers_complete(self) -> None:
@@ -54,6 +62,30 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
+
+    def on_response_complete(self) -> None:
+        """Starts the next request of the connection, or waits for it with a time limit.
+
+        uvicorn would set a timer for each response. Here one timer serves all idle connections.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle.add(self, perf_counter(), self.loop)
+
+    def expire(self) -> None:
+        """Closes the connection, which was idle for too long."""
+        self.timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle.remove(self)
+
+
+_idle: WeakKeyDictionary[ServerState, Deadlines] = WeakKeyDictionary()  # the idle connections of each server
 
 
 def _split(url: bytes) -> tuple[str, bytes, bytes]:
