@@ -1,6 +1,7 @@
 """The shell on a real server: request ids, allowed hosts, size limits and timeouts."""
 
 import asyncio
+from typing import Any
 
 import httpx2
 import pytest
@@ -9,8 +10,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.api.graphql_server.small_schema import FakeBackend, app, served
+from tests.api.shell_calls import Counts, responses, shell_of
+from xzepr.api.drain import Drain
 from xzepr.api.request_head import request_id_of
 from xzepr.api.shell import Concerns, Shell
+from xzepr.infra.telemetry.logs import REQUEST_ID
 
 
 async def raw(port: int, text: str) -> str:
@@ -98,3 +102,64 @@ async def test_application_errors_pass_through_the_shell() -> None:
 async def test_request_id_is_stable_without_shell() -> None:
     request = Request({"type": "http", "headers": []})
     assert request_id_of(request.scope) == request_id_of(request.scope)
+
+
+async def test_draining_process_closes_connections() -> None:
+    drain = Drain()
+    app = shell_of(PlainTextResponse("ok", headers={"Connection": "keep-alive"}), decorate=[drain.close_connection])
+    assert (b"connection", b"keep-alive") in (await responses(app))[0]["headers"]
+    drain.begin()
+    headers = (await responses(app))[0]["headers"]
+    assert [value for name, value in headers if name == b"connection"] == [b"close"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_allowed"),
+    [
+        ((), True),
+        (((b"host", b"hub"),), True),
+        (((b"host", b"hub"), (b"host", b"hub")), False),
+        (((b"host", b"hub"), (b"host", b"other")), False),
+        (((b"host", b"other"), (b"x-request-id", b"a"), (b"x-request-id", b"b")), False),
+        (((b"host", b"hub"), (b"x-request-id", b"a"), (b"x-request-id", b"b")), True),
+    ],
+)
+async def test_host_is_checked_once_for_any_request(headers: Any, is_allowed: bool) -> None:
+    async def accept(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+
+    counts = Counts()
+    ok = PlainTextResponse("ok")
+    app = shell_of(PlainTextResponse("other"), counts, http={"/known": ok}, websockets={"/known": accept})
+    answer = (await responses(app, *headers))[0]
+    assert answer["status"] == (200 if is_allowed else 421)
+    assert counts.finished == [("/known", 200) if is_allowed else ("none", 421)]
+    handshake = (await responses(app, *headers, kind="websocket"))[0]
+    if is_allowed:
+        assert handshake["type"] == "websocket.accept"
+        assert [len(value) for name, value in handshake["headers"] if name == b"x-request-id"] != []
+    else:
+        assert handshake == {"type": "websocket.close", "code": 1008, "reason": "HOST_NOT_ALLOWED"}
+    assert len(counts.finished) == 1, "handshakes are not counted"
+
+
+async def test_tasks_of_a_request_keep_its_id_for_the_log() -> None:
+    ids: list[str | None] = []
+
+    async def survivor() -> None:
+        await asyncio.sleep(0)
+        ids.append(REQUEST_ID.get())
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        ids.append(REQUEST_ID.get())
+        tasks.append(asyncio.create_task(survivor()))
+        if scope["type"] == "http":
+            await PlainTextResponse("ok")(scope, receive, send)
+
+    tasks: list[asyncio.Task[None]] = []
+    shell = shell_of(app)
+    for kind in ("http", "websocket"):
+        await responses(shell, (b"x-request-id", b"abc"), kind=kind)
+        assert REQUEST_ID.get() is None, "the id does not outlive the request"
+    await asyncio.gather(*tasks)
+    assert ids == ["abc"] * 4

@@ -8,6 +8,7 @@ from starlette.types import Scope
 from xzepr.core.ids import new_id
 
 _KEY = "xzepr.head"  # in an ASGI scope
+_NO_LENGTH = (None, b"0")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -17,7 +18,7 @@ class Head:
     It does not hold the scope that holds it: a cycle would keep both until a garbage collection.
     """
 
-    __slots__ = ("_has_repeated", "_headers", "first", "is_handshake", "method", "request_id", "route")
+    __slots__ = ("_has_repeated", "_headers", "first", "has_body", "is_handshake", "method", "request_id", "route")
 
     def __init__(self, scope: Scope) -> None:
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -27,6 +28,8 @@ class Head:
             values = dict(reversed(self._headers))
         self.first: Callable[[bytes], bytes | None] = values.get
         """Returns the first value of a header; None if it is missing."""
+        self.has_body = values.get(b"content-length") not in _NO_LENGTH or b"transfer-encoding" in values
+        """Whether a body follows: HTTP/1.1 requires one of these headers then."""
         self.is_handshake = scope["type"] == "websocket"
         self.method: str = scope.get("method", "")
         self.route = "none"

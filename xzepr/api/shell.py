@@ -29,7 +29,7 @@ from xzepr.core.errors import Problem, TimedOut, TooLarge
 from xzepr.infra.telemetry.logs import REQUEST_ID
 from xzepr.infra.telemetry.metrics import Metrics
 
-_MAX_DIGITS = 18  # of a Content-Length, without leading zeros
+_MAX_DIGITS = 18  # of a Content-Length without leading zeros
 RawHeaders = list[tuple[bytes, bytes]]
 Check = Callable[[Head], Problem | None]  # before the application; also of WebSocket handshakes
 Decorate = Callable[[Head, RawHeaders], None]  # changes the headers of a response
@@ -98,7 +98,8 @@ class Shell:
             try:
                 if (problem := self._concerns.rejection(head)) is None:
                     self._terms.deadlines.add(exchange, began, loop)
-                    await self._application(scope, head)(scope, exchange.receive, exchange)
+                    bounded = exchange.receive if head.has_body else receive
+                    await self._application(scope, head)(scope, bounded, exchange)
             except (asyncio.CancelledError, TooLarge) as error:
                 if (problem := exchange.broken_limit(error)) is None:
                     raise
@@ -169,7 +170,7 @@ class _Exchange:
         self._receive, self._send = receive, send
         self._terms = terms
         self._received_bytes = 0
-        self._is_complete = self._is_late = False
+        self._is_complete, self._is_late = not head.has_body, False
         self._too_large: TooLarge | None = None
         self._task = task
         self._cancelling = task.cancelling()
@@ -229,7 +230,8 @@ def length_check(max_bytes: int) -> Check:
         if length is None or head.is_handshake or not length.isdigit():
             return None
         # A longer number is larger than any limit, and Python may refuse to convert it.
-        return too_large(max_bytes) if len(length.lstrip(b"0")) > _MAX_DIGITS or int(length) > max_bytes else None
+        digits = length.lstrip(b"0") or b"0"
+        return too_large(max_bytes) if len(digits) > _MAX_DIGITS or int(digits) > max_bytes else None
 
     return check
 

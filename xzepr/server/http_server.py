@@ -51,7 +51,7 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
     `on_ready` is called once the socket accepts connections.
     """
     settings, drain = hub.settings, Drain()
-    app, end_tracing = _trace(create_app(hub, drain), settings)
+    app, end_tracing = traced(create_app(hub, drain), settings)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -81,8 +81,8 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
         await asyncio.to_thread(end_tracing)
 
 
-def _trace(shell: Shell, settings: Settings) -> tuple[ASGIApp, Callable[[], None]]:
-    """Returns the application to serve, which is traced if that is enabled, and a function that ends the tracing."""
+def traced(shell: Shell, settings: Settings) -> tuple[ASGIApp, Callable[[], None]]:
+    """Returns the application to serve, traced if the settings say so, and a function that ends the tracing."""
     telemetry = settings.telemetry
     if not telemetry.tracing_enabled:
         return shell, lambda: None
