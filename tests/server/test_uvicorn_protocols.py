@@ -125,3 +125,21 @@ async def test_close_code_of_a_too_large_frame_precedes_the_reset() -> None:
     assert transport.written == written
     await asyncio.sleep(0.1)
     assert transport.aborted
+
+
+async def test_frame_is_written_at_once_while_the_client_reads() -> None:
+    connection, transport = await opened(_listen)
+    assert connection.write_frame(b"\x81\x01a")
+    connection.pause_writing()
+    assert not connection.write_frame(b"\x81\x01b")
+    connection.resume_writing()
+    assert connection.write_frame(b"\x81\x01c")
+    connection.data_received(frame(FIN | CLOSE, (1000).to_bytes(2, "big")))
+    assert not connection.write_frame(b"\x81\x01d")
+    assert transport.written == b"\x81\x01a\x81\x01c\x88\x02\x03\xe8"
+
+
+async def test_headers_of_the_handshake_are_dropped() -> None:
+    connection, _ = await opened(_listen)
+    assert not connection.request.headers
+    assert not connection.response.headers

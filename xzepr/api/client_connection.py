@@ -4,6 +4,7 @@ from starlette.types import Scope
 
 DROP = "xzepr.drop"  # a function that ends the connection at once
 UNSENT = "xzepr.unsent"  # a function that returns how many bytes wait for the client to read
+WRITE = "xzepr.write"  # of a WebSocket: a function that writes a frame at once, or returns False
 
 
 def drop(scope: Scope) -> bool:

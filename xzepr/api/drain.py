@@ -1,6 +1,7 @@
 """Graceful shutdown of a process: no new work begins, running work finishes, and subscribers reconnect elsewhere."""
 
 import asyncio
+from collections.abc import Callable
 
 from xzepr.api.request_head import Head
 
@@ -14,11 +15,15 @@ class Drain:
         self._event = asyncio.Event()
         self.mutations: set[asyncio.Task[object]] = set()
         """Mutations that are running. The process does not stop before they end, even if their clients disconnected."""
+        self.listeners: set[Callable[[], None]] = set()
+        """Called when the shutdown starts."""
 
     def begin(self) -> None:
         """Starts the shutdown. It cannot be reversed."""
         self.begun = True
         self._event.set()
+        for listener in [*self.listeners]:
+            listener()
 
     async def wait(self) -> None:
         """Waits until the shutdown starts."""

@@ -50,6 +50,11 @@ class Head:
         value = self.first(name)
         return [] if value is None else [value]
 
+    def forget_headers(self) -> None:
+        """Frees the memory of the headers, also in the scope, for a connection that lasts."""
+        self._headers.clear()
+        self.first = dict[bytes, bytes]().get
+
 
 def head_of(scope: Scope) -> Head:
     """Returns the head of a request, which is read at the first call."""

@@ -32,9 +32,14 @@ class SingleFlight(Generic[K, V]):
     async def run(self, key: K, call: Callable[[], Awaitable[V]]) -> V:
         """Returns the result of the running call for the key, or of a new one."""
         if (future := self._calls.get(key)) is None:
-            future = self._calls[key] = asyncio.ensure_future(call())
-            future.add_done_callback(partial(self._done, key))
+            future = self.start(key, call())
         return await asyncio.shield(future)
+
+    def start(self, key: K, awaitable: Awaitable[V]) -> "asyncio.Future[V]":
+        """Makes this the running call for the key, for which none may run; `join` returns its result."""
+        future = self._calls[key] = asyncio.ensure_future(awaitable)
+        future.add_done_callback(partial(self._done, key))
+        return future
 
     async def join(self, key: K) -> V:
         """Returns the result of the call for the key, which must be running."""

@@ -1,12 +1,13 @@
 """uvicorn's WebSocket, extended for clients that do not read: bounded memory, and a close that does not wait."""
 
+import asyncio
 from typing import Any, cast
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from xzepr.api.client_connection import DROP, UNSENT
+from xzepr.api.client_connection import DROP, UNSENT, WRITE
 
 _MAX_FRAGMENTS = 1000
 
@@ -15,17 +16,36 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """A WebSocket. The application can drop the connection and read how many bytes are unsent."""
 
     linger_seconds = 2.0  # a client that sent an invalid frame may keep sending for this long
+    queue: Any  # a `_Messages`
+    writable: "_Flag"
     _pong = b""  # the reply to the newest ping of a client that does not read
     _failed = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes uvicorn's arguments."""
+        super().__init__(*args, **kwargs)
+        # uvicorn's queue and event have five deques, which take 4 KB a connection.
+        self.queue, self.writable = _Messages(), _Flag()
 
     async def run_asgi(self) -> None:
         """Runs the application, then closes soon. uvicorn would wait until the client has read everything."""
         extensions = cast("dict[str, Any]", self.scope)["extensions"]
         extensions[DROP] = self.transport.abort
         extensions[UNSENT] = self.transport.get_write_buffer_size
+        extensions[WRITE] = self.write_frame
         await super().run_asgi()
         if self in self.connections:
             self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Writes a complete frame. Returns False if the client does not read, or if the connection is closing.
+
+        Other frames than those of one message may not come between its fragments; the hub sends no fragments.
+        """
+        if self.close_sent or not self.writable.is_set() or self.transport.is_closing():
+            return False
+        self.transport.write(frame)
+        return True
 
     async def send(self, message: Any) -> None:
         """Sends for the application. After an invalid frame the client counts as disconnected."""
@@ -33,6 +53,20 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self.request.headers.clear()  # 2 KB that would stay as long as the connection
+            self.response.headers.clear()
+
+    async def receive(self) -> Any:
+        """Returns the next message for the application. The client is read again once the application has them all."""
+        messages = self.queue
+        while not messages:
+            await messages.wait()
+        message = messages.pop(0)
+        if self.read_paused and not messages:
+            self.read_paused = False
+            self.transport.resume_reading()
+        return message
 
     def handle_ping(self) -> None:
         """Replies; while the client does not read, to the newest ping only (RFC 6455, section 5.5.3).
@@ -89,3 +123,53 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_timer is not None:
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(self.linger_seconds, self.transport.abort)
+
+
+class _Messages(list[Any]):
+    """Replaces an asyncio.Queue with one consumer and few messages."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: Any) -> None:
+        """Adds a message."""
+        self.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def wait(self) -> "asyncio.Future[None]":
+        """Returns a future that is done once a message is added."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
+
+
+class _Flag:
+    """Replaces an asyncio.Event that is mostly set. It begins set."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: asyncio.Event | None = None  # while the flag is not set
+
+    def is_set(self) -> bool:
+        """Returns whether the flag is set."""
+        return self._event is None
+
+    def set(self) -> None:
+        """Sets the flag and wakes all that wait for it."""
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    def clear(self) -> None:
+        """Unsets the flag."""
+        if self._event is None:
+            self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Waits until the flag is set."""
+        if self._event is not None:
+            await self._event.wait()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -20,11 +20,11 @@ from xzepr.features.processes.service import ProcessStatus, ThisProcess
 from xzepr.features.relay import service as routes
 from xzepr.features.relay import store as relay_store
 from xzepr.features.relay.model import LEADER_SILENT_SECONDS, RelayState, RelayStatus
-from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
+from xzepr.features.stream.model import Cursor, Message, StreamFilter
 from xzepr.features.stream.service import Stream
 from xzepr.features.subscriptions.feed import Feed
 from xzepr.features.subscriptions.scheduler import FairScheduler
-from xzepr.features.subscriptions.service import follow
+from xzepr.features.subscriptions.service import Subscription, follow
 from xzepr.infra.db import Database
 from xzepr.server.loops import serving_loops
 from xzepr.settings import Settings
@@ -424,11 +424,11 @@ async def test_slowest_subscriber_is_the_one_not_reading(database_url: str) -> N
         await asyncio.gather(following, return_exceptions=True)
 
 
-def _subscriber(stream: Stream, feed: Feed, start: Cursor) -> AsyncGenerator[Message | Checkpoint, None]:
+def _subscriber(stream: Stream, feed: Feed, start: Cursor) -> Subscription:
     return follow(stream, feed, SYSTEM, start, StreamFilter(), checkpoint_seconds=0.1)
 
 
-async def _read(subscriber: AsyncGenerator[Message | Checkpoint, None], count: int) -> list[int]:
+async def _read(subscriber: Subscription, count: int) -> list[int]:
     positions: list[int] = []
     while len(positions) < count:
         frame = await anext(subscriber)

@@ -32,7 +32,7 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
 from xzepr.features.stream.retention import Retention
 from xzepr.features.stream.service import Stream
-from xzepr.features.subscriptions.service import follow
+from xzepr.features.subscriptions.service import Subscription, follow
 from xzepr.infra.db import Database
 from xzepr.settings import DatabaseSettings
 
@@ -381,7 +381,7 @@ async def test_reader_overtaken_by_retention_sees_no_gap(database_url: str, read
         assert rest == list(range(900, 1001)), "a checkpoint at the oldest cursor, then every message after it"
 
 
-async def _read_on(frames: AsyncGenerator[Message | Checkpoint, None], seen: list[int]) -> None:
+async def _read_on(frames: Subscription, seen: list[int]) -> None:
     async with asyncio.timeout(20):
         while True:
             seen.append((await anext(frames)).cursor.position)

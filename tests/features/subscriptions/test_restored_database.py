@@ -20,28 +20,26 @@ from tests.support.hub import (
 )
 from xzepr.core.errors import NotFound, StreamDiverged
 from xzepr.features.receivers.model import ReceiverChange
-from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
-from xzepr.features.subscriptions.service import follow
+from xzepr.features.stream.model import Cursor, Message, StreamFilter
+from xzepr.features.subscriptions.service import Subscription, follow
 from xzepr.hub import Hub
-
-Frames = AsyncGenerator[Message | Checkpoint, None]
 
 
 @asynccontextmanager
-async def following(hub: Hub, after: Cursor | None = None) -> AsyncGenerator[Frames]:
+async def following(hub: Hub, after: Cursor | None = None) -> AsyncGenerator[Subscription]:
     async with aclosing(follow(hub.stream, hub.feed, VIEWER, after, StreamFilter(), checkpoint_seconds=60)) as frames:
         await anext(frames)
         yield frames
 
 
-async def next_message(frames: Frames) -> Message:
+async def next_message(frames: Subscription) -> Message:
     async with asyncio.timeout(20):
         while True:
             if isinstance(frame := await anext(frames), Message):
                 return frame
 
 
-async def read_positions(frames: Frames, seen: list[int]) -> None:
+async def read_positions(frames: Subscription, seen: list[int]) -> None:
     """Appends the positions of messages to `seen` until the subscription fails."""
     while True:
         seen.append((await next_message(frames)).position)

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
-from typing import TypeAlias
 
 import pytest
 
@@ -29,10 +28,9 @@ from xzepr.features.groups.model import GroupChange
 from xzepr.features.receivers.model import Receiver
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
-from xzepr.features.subscriptions.service import follow
+from xzepr.features.subscriptions.service import Subscription, follow
 from xzepr.hub import Hub
 
-Frames: TypeAlias = AsyncGenerator[Message | Checkpoint, None]
 ALL = StreamFilter()
 
 
@@ -44,18 +42,18 @@ async def following(
     *,
     actor: Actor = VIEWER,
     checkpoint_seconds: float = 60,
-) -> AsyncGenerator[Frames]:
+) -> AsyncGenerator[Subscription]:
     """Runs a subscription until the end of the block."""
     frames = follow(hub.stream, hub.feed, actor, after, filter, checkpoint_seconds=checkpoint_seconds)
     async with aclosing(frames):
         yield frames
 
 
-async def frame(frames: Frames) -> Message | Checkpoint:
+async def frame(frames: Subscription) -> Message | Checkpoint:
     return await asyncio.wait_for(anext(frames), 20)
 
 
-async def take(frames: Frames, count: int) -> list[Message]:
+async def take(frames: Subscription, count: int) -> list[Message]:
     """Returns the next messages, without the checkpoints between them."""
     received: list[Message] = []
     while len(received) < count:
@@ -64,7 +62,7 @@ async def take(frames: Frames, count: int) -> list[Message]:
     return received
 
 
-async def checkpoint(frames: Frames) -> Cursor:
+async def checkpoint(frames: Subscription) -> Cursor:
     """Returns the cursor of the next frame, which must be a checkpoint."""
     next_frame = await frame(frames)
     assert isinstance(next_frame, Checkpoint)

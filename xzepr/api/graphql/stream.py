@@ -1,6 +1,6 @@
 """The stream in the schema: a type for each kind of message, the polling query, and the subscription."""
 
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from datetime import datetime
 
 import orjson
@@ -272,22 +272,21 @@ class StreamSubscription:
         directives=[SignedIn()],
     )
     @staticmethod
-    async def stream(
+    def stream(
         info: Info,
         after: str | None = None,
         kinds: list[Kind] | None = None,
         filter: StreamFilterInput | None = None,
-    ) -> AsyncGenerator[model.Message | model.Checkpoint, None]:
+    ) -> AsyncIterator[model.Message | model.Checkpoint]:
         context = info.context
         resume_after = context.last_event_id or after
         cursor = None if resume_after is None else model.Cursor.parse(resume_after)
         hub = context.hub
-        async for item in follow(
+        return follow(
             hub.stream,
             hub.feed,
             context.actor,
             cursor,
             _stream_filter(kinds, filter),
             checkpoint_seconds=hub.settings.stream.checkpoint_seconds,
-        ):
-            yield item
+        )

@@ -1,8 +1,8 @@
 """Limits on the connections and subscriptions of one process, in total and per actor."""
 
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -76,24 +76,19 @@ class ConnectionLimiter:
         self._subscriptions = Counter[str]()
         self._subscriptions_by_actor = Counter[str]()
 
-    @contextmanager
-    def connection(self, transport: str) -> Generator[None]:
+    def connection(self, transport: str) -> AbstractContextManager[None]:
         """Holds a slot for one connection over `websocket` or `sse`. Raises ConnectionsFull."""
         if self._connections.total() >= self._limits.max_connections:
             raise ConnectionsFull(self._limits.max_connections)
-        with _count(self._connections, transport):
-            yield
+        return _Slot(((self._connections, transport),))
 
-    @contextmanager
-    def actor_connection(self, actor: Actor) -> Generator[None]:
+    def actor_connection(self, actor: Actor) -> AbstractContextManager[None]:
         """Counts an open connection for its actor. Raises TooManyConnections."""
         if self._connections_by_actor[actor.id] >= self._limits.max_connections_per_actor:
             raise TooManyConnections(self._limits.max_connections_per_actor)
-        with _count(self._connections_by_actor, actor.id):
-            yield
+        return _Slot(((self._connections_by_actor, actor.id),))
 
-    @contextmanager
-    def subscription(self, actor: Actor, transport: str, request: GraphQLRequest) -> Generator[None]:
+    def subscription(self, actor: Actor, transport: str, request: GraphQLRequest) -> AbstractContextManager[None]:
         """Holds a slot for one subscription of the actor.
 
         Raises TooLarge if its variables and extensions are too large, TooManySubscriptions if the actor has reached its
@@ -104,14 +99,8 @@ class ConnectionLimiter:
             raise TooManySubscriptions(self._limits.max_subscriptions_per_actor)
         if self._subscriptions.total() >= self._limits.max_subscriptions:
             raise SubscriptionsFull(self._limits.max_subscriptions)
-        with _count(self._subscriptions_by_actor, actor.id), _count(self._subscriptions, transport):
-            if self._observe is not None:
-                self._observe.subscription_started(transport)
-            try:
-                yield
-            finally:
-                if self._observe is not None:
-                    self._observe.subscription_ended(transport)
+        counters = (self._subscriptions_by_actor, actor.id), (self._subscriptions, transport)
+        return _Slot(counters, self._observe, transport)
 
     def counts(self) -> ConnectionCounts:
         """Returns the current numbers of connections and subscriptions."""
@@ -127,12 +116,31 @@ class ConnectionLimiter:
             )
 
 
-@contextmanager
-def _count(counter: Counter[str], key: str) -> Generator[None]:
-    counter[key] += 1
-    try:
-        yield
-    finally:
-        counter[key] -= 1
-        if not counter[key]:
-            del counter[key]
+class _Slot:
+    """Counts one connection or subscription while a block runs. A generator would take ten times the memory."""
+
+    __slots__ = ("_counters", "_observe", "_transport")
+
+    def __init__(
+        self,
+        counters: Sequence[tuple[Counter[str], str]],
+        observe: ObserveSubscriptions | None = None,
+        transport: str = "",
+    ) -> None:
+        self._counters = counters
+        self._observe = observe
+        self._transport = transport
+
+    def __enter__(self) -> None:
+        for counter, key in self._counters:
+            counter[key] += 1
+        if self._observe is not None:
+            self._observe.subscription_started(self._transport)
+
+    def __exit__(self, *_: object) -> None:
+        if self._observe is not None:
+            self._observe.subscription_ended(self._transport)
+        for counter, key in self._counters:
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]

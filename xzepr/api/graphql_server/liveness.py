@@ -31,6 +31,20 @@ class ClientLiveness:
     After a cancelled write, the buffers count as full until another write completes.
     """
 
+    __slots__ = (
+        "_bytes_at_ping",
+        "_has_replied",
+        "_is_blocked",
+        "_pending_writes",
+        "_progress_at",
+        "_read_bytes",
+        "_received_at",
+        "_stalled_seconds",
+        "_unsent",
+        "_unsent_bytes",
+        "_written_bytes",
+    )
+
     def __init__(self, stalled_seconds: float, unsent: Callable[[], int] = int) -> None:
         self._stalled_seconds = stalled_seconds
         self._unsent = unsent
@@ -38,37 +52,43 @@ class ClientLiveness:
         """Bytes that waited for the client at its last progress."""
         self._received_at = self._progress_at = monotonic()
         self._pending_writes = 0
-        self._blocked = False
+        self._is_blocked = False
         self._has_replied = True
-        self._written_bytes = 0
-        """Bytes written since the ping before the client was last heard."""
-        self._bytes_since_ping = 0
+        self._written_bytes = self._bytes_at_ping = 0
+        self._read_bytes = 0
+        """Bytes that were written before the ping before the client was last heard."""
 
     async def track_write(self, write: Awaitable[None], size: int) -> None:
         """Awaits a write of `size` bytes. It waits while the client's buffers are full."""
-        if not self._blocked:
+        if not self._is_blocked:
             self._note_progress()
-        self._blocked = True
+        self._is_blocked = True
         self._pending_writes += 1
         try:
             await write
         finally:
             self._pending_writes -= 1
-        self._blocked = False
+        self._is_blocked = False
         self._note_progress()
         self._written_bytes += size
-        self._bytes_since_ping += size
+
+    def write_now(self, write: Callable[[bytes], bool], data: bytes) -> bool:
+        """Writes without waiting. Returns False if the client's buffers are full, or if `write` returns False."""
+        if self._is_blocked or not write(data):
+            return False
+        self._written_bytes += len(data)
+        return True
 
     def received(self) -> None:
         """Notes that the client sent something. It has read everything that was written before the last ping."""
         self._received_at = monotonic()
         self._has_replied = True
-        self._written_bytes = self._bytes_since_ping
+        self._read_bytes = self._bytes_at_ping
 
     def ping_sent(self) -> None:
         """Notes that a ping was written, to which the client should reply."""
         self._has_replied = False
-        self._bytes_since_ping = 0
+        self._bytes_at_ping = self._written_bytes
 
     @property
     def has_pending_write(self) -> bool:
@@ -77,13 +97,16 @@ class ClientLiveness:
 
     def is_gone(self) -> bool:
         """Returns whether the client is gone, by the table above. Each call also notes the client's progress."""
-        if self._blocked:
+        if self._is_blocked:
             if self._unsent() < self._unsent_bytes:
                 self._note_progress()
             return monotonic() - self._progress_at >= self._stalled_seconds
         if self._has_replied:
             return False
-        return self._written_bytes < _PING_HIDING_BYTES or monotonic() - self._received_at >= self._stalled_seconds
+        return (
+            self._written_bytes - self._read_bytes < _PING_HIDING_BYTES
+            or monotonic() - self._received_at >= self._stalled_seconds
+        )
 
     def _note_progress(self) -> None:
         self._progress_at, self._unsent_bytes = monotonic(), self._unsent()

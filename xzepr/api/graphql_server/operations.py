@@ -22,6 +22,8 @@ from xzepr.api.graphql_server.plans.plan import Plan
 from xzepr.api.graphql_server.plans.rendered import RenderedObjects
 from xzepr.api.graphql_server.responses import (
     GraphQLResponse,
+    Push,
+    PushSource,
     ResponseGroup,
     SharedResponses,
     response_key,
@@ -160,23 +162,29 @@ class GraphQLService:
         self._observe(operation.type, response.errors, started_at)
         return response
 
-    def stream(self, operation: Operation, call: Call) -> AsyncGenerator[GraphQLResponse, None]:
+    def stream(
+        self, operation: Operation, call: Call, push: Push | None = None
+    ) -> AsyncGenerator[GraphQLResponse, None]:
         """Yields the responses of a subscription. Raises a Problem at once if the variables do not match their types.
 
-        The iteration raises a Problem if the stream cannot begin or continue. Close it if the client disconnects.
+        Responses that `push` accepts are not yielded: it is called while the iteration waits for the next one. The
+        iteration raises a Problem if the stream cannot begin or continue. Close it if the client disconnects.
         """
-        return self._stream(self._execution(operation, call), operation, call)
+        return self._stream(self._execution(operation, call), operation, call, push)
 
     async def _stream(
-        self, execution: Execution, operation: Operation, call: Call
+        self, execution: Execution, operation: Operation, call: Call, push: Push | None
     ) -> AsyncGenerator[GraphQLResponse, None]:
         started_at = perf_counter()
         errors: list[JsonObject] = []
         group = self._group(operation, call.actor)
         try:
             async with aclosing(await self._subscribe(execution, call)) as source:
+                if push is not None and group is not None and isinstance(source, PushSource):
+                    render_event = partial(self._render_event, execution, operation, call)
+                    source.deliver = self.shared_responses.pusher(group, self.shared_key, render_event, push)
                 async for event in source:
-                    render = partial(self._render_event, execution, event, operation, call)
+                    render = partial(self._render_event, execution, operation, call, event)
                     key = None if group is None else self.shared_key(event)
                     if group is not None and key is not None:
                         yield await self.shared_responses.response(group, key, render)
@@ -220,7 +228,7 @@ class GraphQLService:
         return self.shared_responses.group(plan, key, actor.permissions)
 
     def _render_event(
-        self, execution: Execution, event: object, operation: Operation, call: Call
+        self, execution: Execution, operation: Operation, call: Call, event: object
     ) -> GraphQLResponse | Awaitable[GraphQLResponse]:
         """Returns the response for a source event; an awaitable of it if a resolver has to wait."""
         context = self.new_context(call.actor, call.request_id, operation.request.extensions, None)

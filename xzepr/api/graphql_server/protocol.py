@@ -118,14 +118,14 @@ def _parse_other(message: JsonObject) -> ClientMessage:
             raise CloseSocket(BAD_REQUEST, "'type' of a message must be a string")
 
 
-def server_message(message_type: str, id: str | None = None, payload: object = None) -> str:
+def server_message(message_type: str, id: str | None = None, payload: object = None) -> bytes:
     """Returns a server message as JSON, without `id` or `payload` if they are None."""
     message: JsonObject = {"type": message_type}
     if id is not None:
         message["id"] = id
     if payload is not None:
         message["payload"] = payload
-    return orjson.dumps(message).decode()
+    return orjson.dumps(message)
 
 
 def _parse_lossy(text: str, problem: InvalidInput) -> object:

@@ -8,7 +8,8 @@ never changes and is cached for a while. One that looks something up is shared b
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 from weakref import WeakValueDictionary
 
 import orjson
@@ -48,6 +49,17 @@ class GraphQLResponse(NamedTuple):
             return orjson.dumps({"errors": [mask(error, self.request_id)], "data": None})
 
 
+Push = Callable[[GraphQLResponse], bool]  # sends a response at once; returns False if that is not possible
+
+
+@runtime_checkable
+class PushSource(Protocol):
+    """Source events of a subscription that need not wake the task that iterates over them."""
+
+    deliver: Callable[[object], bool] | None
+    """Called with an event while the iteration waits. If it returns False, the iteration yields the event."""
+
+
 # Returns an awaitable if it has to look something up.
 Render = Callable[[], GraphQLResponse | Awaitable[GraphQLResponse]]
 
@@ -60,6 +72,8 @@ class ResponseGroup:
     rendering: SingleFlight[Hashable, GraphQLResponse] = field(
         default_factory=lambda: SingleFlight[Hashable, GraphQLResponse]()
     )
+    newest: tuple[object, GraphQLResponse] | None = None
+    """The source event of the newest response that was pushed, and that response."""
 
 
 class SharedResponses:
@@ -79,14 +93,42 @@ class SharedResponses:
 
     async def response(self, group: ResponseGroup, key: Hashable, render: Render) -> GraphQLResponse:
         """Returns a group's response for the message with that key, rendered once."""
+        return self.response_now(group, key, render) or await group.rendering.join(key)
+
+    def response_now(self, group: ResponseGroup, key: Hashable, render: Render) -> GraphQLResponse | None:
+        """Returns a group's response if that takes no waiting. Otherwise it is being rendered."""
         if (cached := group.cached.get(key)) is not None:
             return cached
         if key in group.rendering:
-            return await group.rendering.join(key)
+            return None
         rendered = render()
         if isinstance(rendered, GraphQLResponse):
             return self._cache(group, key, rendered)
-        return await group.rendering.run(key, lambda: rendered)
+        group.rendering.start(key, rendered)
+        return None
+
+    def pusher(
+        self,
+        group: ResponseGroup,
+        key_of: Callable[[object], Hashable | None],
+        render: Callable[[object], GraphQLResponse | Awaitable[GraphQLResponse]],
+        push: Push,
+    ) -> Callable[[object], bool]:
+        """Returns a function that renders a source event for a group and pushes the response, if neither has to wait.
+
+        Events without a key are not shared, and not pushed.
+        """
+
+        def deliver(event: object) -> bool:
+            if group.newest is None or group.newest[0] is not event:
+                key = key_of(event)
+                response = None if key is None else self.response_now(group, key, partial(render, event))
+                if response is None or response.errors:
+                    return response is not None and push(response)
+                group.newest = event, response
+            return push(group.newest[1])
+
+        return deliver
 
     def _cache(self, group: ResponseGroup, key: Hashable, response: GraphQLResponse) -> GraphQLResponse:
         if response.errors:
@@ -123,7 +165,7 @@ def shaping_variables(
 def response_key(names: frozenset[str], variables: Mapping[str, object], extensions: Mapping[str, object]) -> bytes:
     """Returns a key that is equal for requests with equal responses. Raises TypeError for values JSON cannot hold."""
     shaping = {name: variables[name] for name in names if name in variables}
-    return orjson.dumps([shaping, cast(dict[str, Any], extensions)], option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps([shaping, dict(extensions)], option=orjson.OPT_SORT_KEYS)
 
 
 class _VariableFinder(Visitor):

@@ -6,8 +6,8 @@ noticed within 5 s.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -56,6 +56,8 @@ class AuthenticatedCredential:
 
 class ConnectionSession:
     """The session of one connection: its credential and the credential's current actor."""
+
+    __slots__ = ("actor", "credential", "ended")
 
     def __init__(self, credential: AuthenticatedCredential | None) -> None:
         self.actor = ANONYMOUS if credential is None else credential.actor
@@ -114,15 +116,9 @@ class Sessions:
         check = partial(self._tickets.actor_by_ticket, holder)
         return AuthenticatedCredential(await check(), holder, check)
 
-    @contextmanager
-    def open(self, credential: AuthenticatedCredential | None) -> Generator[ConnectionSession]:
-        """Opens a session while the block runs, and checks its credential. None opens an anonymous session."""
-        session = ConnectionSession(credential)
-        self._watch(session)
-        try:
-            yield session
-        finally:
-            self._unwatch(session)
+    def open(self, credential: AuthenticatedCredential | None) -> AbstractContextManager[ConnectionSession]:
+        """Opens a session while a block runs, and checks its credential. None opens an anonymous session."""
+        return _OpenSession(self, ConnectionSession(credential))
 
     def reauthenticate(self, session: ConnectionSession, credential: AuthenticatedCredential) -> None:
         """Continues a session with another credential of the same user.
@@ -133,18 +129,20 @@ class Sessions:
         actor = session.actor
         if credential.actor.id != actor.id or not credential.actor.permissions >= actor.permissions:
             raise InvalidToken("the new credential must be of the same user, with at least the same permissions")
-        self._unwatch(session)
+        self.unwatch(session)
         session.credential, session.actor = credential, credential.actor
-        self._watch(session)
+        self.watch(session)
 
-    def _watch(self, session: ConnectionSession) -> None:
+    def watch(self, session: ConnectionSession) -> None:
+        """Checks the credential of a session from now on."""
         if (proof := session.credential) is None:
             return
         self._open_sessions.setdefault(proof.key, (proof, set()))[1].add(session)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._check_periodically())
 
-    def _unwatch(self, session: ConnectionSession) -> None:
+    def unwatch(self, session: ConnectionSession) -> None:
+        """Ends the checks of a session."""
         if session.credential is None or (entry := self._open_sessions.get(session.credential.key)) is None:
             return
         _, sessions = entry
@@ -189,3 +187,20 @@ class Sessions:
         else:
             for session in list(sessions):
                 session.update(actor)
+
+
+class _OpenSession:
+    """Watches a session while a block runs."""
+
+    __slots__ = ("_session", "_sessions")
+
+    def __init__(self, sessions: Sessions, session: ConnectionSession) -> None:
+        self._sessions = sessions
+        self._session = session
+
+    def __enter__(self) -> ConnectionSession:
+        self._sessions.watch(self._session)
+        return self._session
+
+    def __exit__(self, *_: object) -> None:
+        self._sessions.unwatch(self._session)

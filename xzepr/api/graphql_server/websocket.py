@@ -5,7 +5,7 @@ socket with the protocol's code for it.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -18,6 +18,7 @@ from xzepr.api.graphql_server.limits import ConnectionLimiter, SocketLimits
 from xzepr.api.graphql_server.operations import GraphQLService
 from xzepr.api.graphql_server.protocol import SUBPROTOCOL, SUBPROTOCOL_NOT_ACCEPTABLE
 from xzepr.api.graphql_server.sessions import Sessions
+from xzepr.api.graphql_server.socket_writer import NextFrames
 from xzepr.api.hosts import AllowedOrigins
 from xzepr.api.shell import send_problem
 from xzepr.core.errors import InvalidToken
@@ -32,11 +33,11 @@ class GraphQLOverWebSocket:
     sessions: Sessions
     limiter: ConnectionLimiter
     limits: SocketLimits
+    frames: NextFrames = field(default_factory=NextFrames)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one handshake and, if it is accepted, the connection."""
-        headers = Headers(scope=scope)
-        if not self.origins.allow(headers.get("origin"), headers.get("host", "")):
+        if not self._allows_origin(scope):
             return await send_problem(OriginNotAllowed(), scope, receive, send)
         try:
             if ticket_from_query(scope["query_string"]) is not None:
@@ -49,6 +50,10 @@ class GraphQLOverWebSocket:
             await send_problem(problem, scope, receive, send)
         return None
 
+    def _allows_origin(self, scope: Scope) -> bool:
+        headers = Headers(scope=scope)
+        return self.origins.allow(headers.get("origin"), headers.get("host", ""))
+
     async def _serve(self, socket: WebSocket) -> None:
         with suppress(WebSocketDisconnect, WebSocketDisconnected):
             if SUBPROTOCOL not in socket.scope.get("subprotocols", []):
@@ -56,7 +61,12 @@ class GraphQLOverWebSocket:
                 return await socket.close(SUBPROTOCOL_NOT_ACCEPTABLE, f"the subprotocol must be {SUBPROTOCOL}")
             await socket.accept(SUBPROTOCOL)
             connection = WebSocketConnection(
-                socket=socket, service=self.service, sessions=self.sessions, limiter=self.limiter, limits=self.limits
+                socket=socket,
+                service=self.service,
+                sessions=self.sessions,
+                limiter=self.limiter,
+                limits=self.limits,
+                frames=self.frames,
             )
             await connection.run()
         return None

@@ -1,6 +1,8 @@
 """Filters of the stream in memory. `page_store.page` filters in SQL, and a property test holds both equal."""
 
-from xzepr.core.actor import Actor
+from functools import lru_cache
+
+from xzepr.core.actor import Actor, Permission
 from xzepr.core.text import check_queryable
 from xzepr.features.stream.kinds import KINDS, Kind
 from xzepr.features.stream.model import Event, Message, StreamFilter
@@ -55,5 +57,9 @@ def check_filter(filter: StreamFilter) -> None:
 
 def readable(actor: Actor, kinds: frozenset[Kind] | None) -> frozenset[Kind]:
     """Returns those of the requested kinds (None: all) that the actor may read. Others are left out silently."""
-    requested = frozenset(Kind) if kinds is None else kinds
-    return frozenset(kind for kind in requested if actor.may(KINDS[kind].permission))
+    return _readable(actor.permissions, frozenset(Kind) if kinds is None else kinds)
+
+
+@lru_cache(maxsize=256)  # the filters of thousands of subscribers share one set
+def _readable(permissions: frozenset[Permission], kinds: frozenset[Kind]) -> frozenset[Kind]:
+    return frozenset(kind for kind in kinds if KINDS[kind].permission in permissions)

@@ -20,7 +20,8 @@ from xzepr.features.stream.reader import StreamReader
 from xzepr.features.stream.service import Committed, Stream
 from xzepr.features.subscriptions.history import HistoryReader
 from xzepr.features.subscriptions.ring import Ring
-from xzepr.features.subscriptions.scheduler import FairScheduler, Subscriber, Subscribers
+from xzepr.features.subscriptions.scheduler import FairScheduler
+from xzepr.features.subscriptions.subscribers import Subscriber, Subscribers
 from xzepr.infra.db import Connection, Database, hang_up_after, translate_errors
 
 _MAX_BATCH_SIZE = 200  # messages of one read
@@ -90,11 +91,9 @@ class Feed:
                 self._new_head = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._new_head)
 
-    async def wait_until_after(self, position: int, subscriber: Subscriber) -> None:
-        """Waits like `wait_beyond`, and returns with a time slice for the subscriber."""
-        generation = self.generation
-        while self.head.position <= position and self.generation == generation:
-            await self.subscribers.wait(subscriber)
+    def in_memory(self, position: int) -> Message | None:
+        """Returns the message at a position; None if it must be read, or does not exist yet."""
+        return self._ring.at(position)
 
     async def next(self, cursor: Cursor, subscriber: Subscriber) -> Message | None:
         """Returns the message after a cursor, within the subscriber's time slices.

@@ -24,8 +24,14 @@ class Ring:
 
     def at(self, position: int) -> Message | None:
         """Returns the message at a position; None if the ring does not hold it."""
-        index = position - self._messages[0].position if self._messages else -1
-        return self._messages[index] if 0 <= index < len(self._messages) else None
+        messages = self._messages
+        if not messages:
+            return None
+        newest = messages[-1]
+        if position == newest.position:  # the usual case
+            return newest
+        index = position - messages[0].position
+        return messages[index] if 0 <= index < len(messages) else None
 
     def append(self, messages: Sequence[Message]) -> None:
         """Adds the messages that follow the newest one and drops the oldest that no longer fit."""

@@ -8,8 +8,8 @@ milliseconds up to seconds (see `docs/adr/0027-fair-scheduling-of-catch-up-subsc
 import asyncio
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
+from typing import Protocol
 
 _SLICE_SECONDS = 0.0005  # for all subscribers of one round together
 _MAX_PER_ROUND = 64
@@ -20,9 +20,32 @@ _CATCH_UP_SHARE = 0.2
 _MIN_PAUSE_SECONDS = 0.001  # the resolution of timers; shorter pauses add up until they are as long
 _MAX_PAUSE_SECONDS = 0.05  # also after the process was frozen in the middle of a round
 _LINGER_SECONDS = 0.005  # a client that got its response may send the next request at once
-_MAX_WOKEN_AT_ONCE = 20  # each sends a message or two, which together takes about one slice
 
 Waiter = asyncio.Future[bool]  # done when its owner may run; True if the scheduler granted the time slice
+
+
+class Turn(Protocol):
+    """A claim to a time slice."""
+
+    def grant(self) -> bool:
+        """Lets the owner run in this round. Returns False if it no longer waits."""
+        ...
+
+
+class _TaskTurn:
+    """The turn of a task."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+
+    def grant(self) -> bool:
+        """Wakes the task, unless it was cancelled."""
+        if self.waiter.done():
+            return False
+        self.waiter.set_result(True)
+        return True
 
 
 class TimeSlice:
@@ -69,16 +92,14 @@ class _RunQueue:
 
     def __init__(self, share: float) -> None:
         self.pause_factor = (1 - share) / share
-        self.waiting = deque[Waiter]()
+        self.waiting = deque[Turn]()
         self._per_round = 1
 
     def release(self) -> bool:
         """Grants slices to the first few; returns False if none was waiting. Cancelled waiters are skipped."""
         released = 0
         while self.waiting and released < self._per_round:
-            if not (waiter := self.waiting.popleft()).done():
-                waiter.set_result(True)
-                released += 1
+            released += self.waiting.popleft().grant()
         return released > 0
 
     def consumed(self, seconds: float) -> None:
@@ -133,12 +154,12 @@ class FairScheduler:
     async def wait(self, catching_up: bool) -> None:
         """Returns when the caller is granted a slice."""
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        self.enqueue((waiter,), catching_up=catching_up)
+        self.enqueue((_TaskTurn(waiter),), catching_up=catching_up)
         await waiter
 
-    def enqueue(self, waiters: Iterable[Waiter], *, catching_up: bool = False) -> None:
-        """Queues waiters; each is done when it is granted a slice."""
-        self._queues[catching_up].waiting.extend(waiters)
+    def enqueue(self, turns: Iterable[Turn], *, catching_up: bool = False) -> None:
+        """Queues turns; each is granted once, in order."""
+        self._queues[catching_up].waiting.extend(turns)
         if not self._is_running:
             self._is_running = True
             asyncio.get_running_loop().call_soon(self._run_round)
@@ -170,61 +191,3 @@ class FairScheduler:
         else:
             loop.call_later(min(self._owed_seconds, _MAX_PAUSE_SECONDS), self._run_round)
             self._owed_seconds = 0.0
-
-
-class Subscriber:
-    """A reader of the stream and the position that it has reached."""
-
-    __slots__ = ("position", "time_slice")
-
-    def __init__(self, position: int, time_slice: TimeSlice) -> None:
-        self.position = position
-        """Every message up to here was handled."""
-        self.time_slice = time_slice
-
-
-class Subscribers:
-    """The subscribers of one feed: how far each one is, and which wait for new messages."""
-
-    def __init__(self, scheduler: FairScheduler) -> None:
-        self._scheduler = scheduler
-        self._subscribers = set[Subscriber]()
-        self._waiting = dict[Waiter, None]()  # in the order in which they began to wait
-
-    @contextmanager
-    def subscribed(self, position: int) -> Generator[Subscriber]:
-        """Registers a subscriber while the block runs; its owner keeps `position` up to date."""
-        subscriber = Subscriber(position, TimeSlice(self._scheduler))
-        self._subscribers.add(subscriber)
-        try:
-            yield subscriber
-        finally:
-            self._subscribers.discard(subscriber)
-
-    @property
-    def slowest(self) -> int | None:
-        """Position of the slowest subscriber; None without subscribers. Takes 1.5 ms for 20,000."""
-        return min((subscriber.position for subscriber in self._subscribers), default=None)
-
-    async def wait(self, subscriber: Subscriber) -> None:
-        """Returns after the next `wake_all`, with a time slice for the subscriber."""
-        waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._waiting[waiter] = None
-        try:
-            was_scheduled = await waiter
-        finally:
-            self._waiting.pop(waiter, None)
-        if was_scheduled:
-            subscriber.time_slice.granted(unused=True)
-        else:
-            subscriber.time_slice.restart()
-
-    def wake_all(self) -> None:
-        """Wakes waiting subscribers: at once if they are few, else through the scheduler."""
-        waiting, self._waiting = self._waiting, {}
-        if len(waiting) > _MAX_WOKEN_AT_ONCE:
-            self._scheduler.enqueue(waiting)
-            return
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(False)

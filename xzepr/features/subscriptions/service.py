@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 from xzepr.core.actor import Actor
@@ -13,71 +12,153 @@ from xzepr.features.stream import rules
 from xzepr.features.stream.model import Checkpoint, Cursor, Message, StreamFilter
 from xzepr.features.stream.service import Stream
 from xzepr.features.subscriptions.feed import Feed
-from xzepr.features.subscriptions.scheduler import Subscriber
+from xzepr.features.subscriptions.subscribers import Pushed
 
 _RETRY_SECONDS = 0.1  # before a missing message is read again: the feed may not have noticed a restore yet
 _UNAVAILABLE_SECONDS = 1.0  # between attempts while the database is down
 
 
-async def follow(
+def follow(
     stream: Stream, feed: Feed, actor: Actor, after: Cursor | None, filter: StreamFilter, *, checkpoint_seconds: float
-) -> AsyncGenerator[Message | Checkpoint, None]:
-    """Yields a checkpoint, then every message after it that the actor may read and the filter accepts.
+) -> "Subscription":
+    """Returns a subscription, which yields a checkpoint, then every message after it that may be read and matches.
 
     The first checkpoint is `after`, or the current head if that is None. Messages arrive in order, without gaps or
     repeats. A further checkpoint follows whenever nothing was sent for `checkpoint_seconds`.
 
-    Raises StreamDiverged if `after` is not a cursor of this stream, and CursorExpired if retention removed messages
-    that the subscriber had not read. While the database is down a new subscriber gets Unavailable; a running one waits.
+    The iteration raises StreamDiverged if `after` is not a cursor of this stream, and CursorExpired if retention
+    removed messages that the subscriber had not read. While the database is down a new subscriber gets Unavailable; a
+    running one waits.
     """
-    actor.require_authenticated()
-    rules.check_filter(filter)
-    filter = replace(filter, kinds=rules.readable(actor, filter.kinds))
-    await feed.started()
-    generation = feed.generation
-    if after is not None:
-        await feed.revalidate()  # a new subscriber must see nothing of a history that a restore has replaced
-        await feed.verify(after)
-    cursor = after or feed.head.cursor
-    with feed.subscribers.subscribed(cursor.position) as subscriber:
-        subscription = Subscription(stream, feed, subscriber, generation)
-        if after is not None:  # a thousand clients that reconnect are verified at the same moment
-            await subscriber.time_slice.next(catching_up=False)
-        yield Checkpoint(cursor, now())
-        last_sent = time.monotonic()
-        while True:
-            message, pause = await subscription.next(cursor)
-            if message is not None:
-                cursor = message.cursor
-                if rules.matches(filter, message):
-                    yield message
-                    last_sent = time.monotonic()
-                subscriber.position = cursor.position
-            if time.monotonic() - last_sent >= checkpoint_seconds:
-                yield Checkpoint(cursor, now())
-                last_sent = time.monotonic()
-            if message is None:
-                await subscription.wait(cursor.position, pause, last_sent + checkpoint_seconds - time.monotonic())
+    return Subscription(stream, feed, actor, filter, after, checkpoint_seconds)
 
 
 class Subscription:
-    """A running subscription, which survives outages and restores of the database."""
+    """A subscription, which survives outages and restores of the database.
 
-    __slots__ = ("_feed", "_generation", "_stream", "_subscriber")
+    Close it with `aclose`. While the iteration waits at the head of the stream, messages go to `deliver`, if it is set
+    and accepts them: that saves waking the task that iterates.
+    """
 
-    def __init__(self, stream: Stream, feed: Feed, subscriber: Subscriber, generation: int) -> None:
-        """`generation`: the feed's generation before the subscriber's cursor was verified."""
+    __slots__ = (
+        "_actor",
+        "_after",
+        "_checkpoint_seconds",
+        "_feed",
+        "_filter",
+        "_frames",
+        "_generation",
+        "_id",
+        "_last_sent",
+        "_stream",
+        "_subscriber",
+        "deliver",
+    )
+
+    def __init__(
+        self,
+        stream: Stream,
+        feed: Feed,
+        actor: Actor,
+        filter: StreamFilter,
+        after: Cursor | None,
+        checkpoint_seconds: float,
+    ) -> None:
         self._stream = stream
         self._feed = feed
-        self._subscriber = subscriber
-        self._generation = generation
+        self._actor = actor
+        self._filter = filter
+        self._after = after
+        self._checkpoint_seconds = checkpoint_seconds
+        self._last_sent = 0.0
+        self._generation = 0
+        self.deliver: Callable[[object], bool] | None = None
+        """Sends a message at once, or returns False; the iteration then yields the message."""
+        self._frames = self._run()
 
-    async def next(self, cursor: Cursor) -> tuple[Message | None, float]:
-        """Returns the message after `cursor`, or None and the seconds to wait before the next attempt.
+    def __aiter__(self) -> "Subscription":
+        return self
+
+    def __anext__(self) -> Awaitable[Message | Checkpoint]:
+        """Returns the next message or checkpoint."""
+        return self._frames.__anext__()
+
+    async def aclose(self) -> None:
+        """Ends the subscription."""
+        await self._frames.aclose()
+
+    async def _run(self) -> AsyncGenerator[Message | Checkpoint, None]:
+        cursor = await self._open()
+        self._id = cursor.id_suffix
+        with self._feed.subscribers.subscribed(cursor.position) as self._subscriber:
+            if self._after is not None:  # a thousand clients that reconnect are verified at the same moment
+                await self._subscriber.time_slice.next(catching_up=False)
+            yield self._checkpoint()
+            self._subscriber.push = self._push
+            while True:
+                message, pause = await self._next()
+                if message is not None:
+                    if rules.matches(self._filter, message):
+                        yield message
+                        self._last_sent = time.monotonic()
+                    self._handled(message)
+                if time.monotonic() - self._last_sent >= self._checkpoint_seconds:
+                    yield self._checkpoint()
+                if message is None:
+                    await self._wait(pause)
+
+    async def _open(self) -> Cursor:
+        """Returns the cursor of the first checkpoint, which this process can continue after."""
+        self._actor.require_authenticated()
+        rules.check_filter(self._filter)
+        self._filter = replace(self._filter, kinds=rules.readable(self._actor, self._filter.kinds))
+        feed, after = self._feed, self._after
+        await feed.started()
+        self._generation = feed.generation  # before the cursor is verified
+        if after is not None:
+            await feed.revalidate()  # a new subscriber must see nothing of a history that a restore has replaced
+            await feed.verify(after)
+        return after or feed.head.cursor
+
+    @property
+    def _cursor(self) -> Cursor:
+        """The cursor of the newest message that was handled."""
+        return Cursor.of(self._subscriber.position, self._id)
+
+    def _checkpoint(self) -> Checkpoint:
+        self._last_sent = time.monotonic()
+        return Checkpoint(self._cursor, now())
+
+    def _handled(self, message: Message) -> None:
+        self._id = message.id
+        self._subscriber.position = message.position
+
+    def _push(self) -> Pushed:
+        """Sends new messages while the iteration waits; see `subscribers.Push`."""
+        feed, subscriber, deliver = self._feed, self._subscriber, self.deliver
+        if deliver is None or feed.generation != self._generation:
+            return Pushed.BLOCKED
+        head = feed.head.position
+        while (position := subscriber.position) < head:
+            message = feed.in_memory(position + 1)
+            if message is None:
+                return Pushed.BLOCKED
+            if subscriber.time_slice.is_used_up():
+                return Pushed.SOME
+            if rules.matches(self._filter, message):
+                if not deliver(message):
+                    return Pushed.BLOCKED
+                self._last_sent = time.monotonic()
+            self._id = message.id
+            subscriber.position = message.position
+        return Pushed.ALL
+
+    async def _next(self) -> tuple[Message | None, float]:
+        """Returns the next message, or None and the seconds to wait before the next attempt.
 
         With 0 seconds, the caller waits for a new message instead. Raises StreamDiverged or CursorExpired.
         """
-        feed = self._feed
+        feed, cursor = self._feed, self._cursor
         try:
             message = await feed.next(cursor, self._subscriber)
             generation, is_missing = feed.generation, message is None and feed.head.position > cursor.position
@@ -92,14 +173,15 @@ class Subscription:
         self._generation = generation
         return None, pause
 
-    async def wait(self, position: int, pause: float, timeout_seconds: float) -> None:
-        """Sleeps for `pause` seconds, or if that is 0, waits for a message after `position`.
+    def _wait(self, pause: float) -> Awaitable[None]:
+        """Waits for `pause` seconds, or if that is 0, for a message; at most until a checkpoint is due.
 
-        Returns after `timeout_seconds` at the latest.
+        Returns early without a reason, too.
         """
+        feed, subscriber = self._feed, self._subscriber
+        timeout_seconds = max(self._last_sent + self._checkpoint_seconds - time.monotonic(), 0.0)
         if pause:
-            await asyncio.sleep(max(0.0, min(pause, timeout_seconds)))
-        elif self._feed.generation == self._generation:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(timeout_seconds, 0.0)):
-                    await self._feed.wait_until_after(position, self._subscriber)
+            return asyncio.sleep(min(pause, timeout_seconds))
+        if feed.head.position > subscriber.position or feed.generation != self._generation:
+            return asyncio.sleep(0)
+        return feed.subscribers.wait(subscriber, timeout_seconds)
