@@ -20,7 +20,7 @@ _ONE_ROW_TABLES = {"hub", "catalog"}
 
 @dataclass(slots=True)
 class Cost:
-    """What the statements of one read cost."""
+    """The cost of the statements of one read."""
 
     plans: list[Node] = field(default_factory=list[Node])
 
@@ -49,7 +49,7 @@ class Cost:
 
     @property
     def flaws(self) -> list[str]:
-        """Parts of plans that read a table as a whole, or more than a few rows in another order than they are needed.
+        """Parts of plans that read a whole table, or sort many rows.
 
         An empty partition may be read as a whole.
         """

@@ -131,7 +131,10 @@ class UnitInput:
         return groups.Unit(self.name, self.version, self.release, self.platform_id, self.package)
 
 
-@strawberry.input(description="Every field that is set must match; null matches anything.")
+@strawberry.input(
+    description="Every field that is set must match; null matches anything. A page examines at most 20,000 events, so "
+    "it may have fewer than `first`, or none, although `hasNextPage` is true."
+)
 class EventFilterInput:
     """The filter of a list of events."""
 

@@ -226,7 +226,9 @@ class StreamPage:
     cursor: str = strawberry.field(
         description="Pass it as `after` to get the next page. It is also past messages that the filter left out."
     )
-    has_next: bool
+    has_next: bool = strawberry.field(
+        description="Whether more messages may follow. A page examines at most 20,000 messages, so it may be empty."
+    )
 
 
 @strawberry.type
