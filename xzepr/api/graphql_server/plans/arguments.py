@@ -1,21 +1,23 @@
 """Arguments of the fields of a document, as a plan passes them to resolvers."""
 
-from collections.abc import Callable
-from datetime import datetime
-from enum import Enum
 from typing import Any, cast
 
-from graphql import FieldNode, GraphQLField, GraphQLNonNull, Undefined, VariableNode
+from graphql import (
+    FieldNode,
+    GraphQLField,
+    GraphQLNonNull,
+    ListValueNode,
+    ObjectValueNode,
+    Undefined,
+    ValueNode,
+    VariableNode,
+)
 from graphql.execution.values import VariableValues, get_argument_values
 
-from xzepr.api.graphql_server.plans.conversions import NotPlain
+from xzepr.api.graphql_server.plans.conversions import IMMUTABLE, NotPlain
 from xzepr.api.graphql_server.plans.variables import RequestVariables
 
-# Values that all calls may share. Others are converted for each call, because a resolver could change them.
-_IMMUTABLE = (str, bool, int, float, datetime, Enum, type(None))
 _NO_VARIABLES = VariableValues({}, {})
-
-_Read = Callable[[RequestVariables], object]  # returns Undefined for an argument that is left out
 
 
 class Arguments:
@@ -28,7 +30,7 @@ class Arguments:
         constants: dict[str, object] = {}
         self._variables: list[tuple[str, str, bool, object]] | None = []
         """The Python name, variable, non-null and default of arguments; None if graphql-core has to coerce them all."""
-        literals = [name for name, value in nodes.items() if not isinstance(value, VariableNode)]
+        literals = {name: value for name, value in nodes.items() if not isinstance(value, VariableNode)}
         for name, argument in field.args.items():
             out_name = argument.out_name or name
             value = nodes.get(name)
@@ -40,19 +42,18 @@ class Arguments:
                 constants[out_name] = default
         constants |= self._literals(literals)
         defaults = [default for *_, default in self._variables]
-        if not all(_is_shareable(value) for value in (*constants.values(), *defaults)):
-            self._variables = None
+        if not all(isinstance(value, IMMUTABLE) for value in (*constants.values(), *defaults)):
+            self._variables = None  # a resolver could change its arguments, so each call gets its own
         self._constants = constants
 
     def values(self, variables: RequestVariables) -> dict[str, Any]:
         """Returns the arguments by their Python names, for one call. Raises if graphql-core has to report an error."""
         if self._variables is None:
-            return get_argument_values(self._field, self._node, variables.values())
+            return get_argument_values(self._field, self._node, variables.for_core())
         arguments = self._constants.copy()
-        coerced = variables.coerced
         for out_name, name, non_null, default in self._variables:
-            if name in coerced:
-                if (value := coerced[name]) is None and non_null:
+            if name in variables:
+                if (value := variables.get(name)) is None and non_null:
                     raise NotPlain
                 arguments[out_name] = value
             elif default is not Undefined:
@@ -61,20 +62,30 @@ class Arguments:
                 raise NotPlain
         return arguments
 
-    def _literals(self, names: list[str]) -> dict[str, object]:
+    def _literals(self, literals: dict[str, ValueNode]) -> dict[str, object]:
         """Returns the literal arguments by their Python names; an unshareable value if one has a variable inside."""
-        if not names:
+        if not literals:
             return {}
-        alone = GraphQLField(cast(Any, self._field).type, {name: self._field.args[name] for name in names})
+        if any(map(_has_variable, literals.values())):
+            return {"": _Unknown}
+        alone = GraphQLField(cast(Any, self._field).type, {name: self._field.args[name] for name in literals})
         try:
             return get_argument_values(alone, self._node, _NO_VARIABLES)
         except Exception:
-            return {names[0]: _Unknown}
+            return {"": _Unknown}
 
 
 class _Unknown:
     """Stands for a value that is known only when the field is called."""
 
 
-def _is_shareable(value: object) -> bool:
-    return value is Undefined or isinstance(value, _IMMUTABLE)
+def _has_variable(node: ValueNode) -> bool:
+    match node:
+        case VariableNode():
+            return True
+        case ListValueNode():
+            return any(map(_has_variable, node.values))
+        case ObjectValueNode():
+            return any(_has_variable(field.value) for field in node.fields)
+        case _:
+            return False

@@ -4,9 +4,14 @@ A plain value is one that needs no coercion. Everything else is left to graphql-
 """
 
 from collections.abc import Callable
+from datetime import datetime
+from enum import Enum
 from typing import Any, cast
 
+from graphql import Undefined
+
 GraphQLTypeRef = Any  # a GraphQLOutputType or GraphQLInputType, whose parts graphql-core leaves untyped
+IMMUTABLE = (str, bool, int, float, datetime, Enum, type(None), type(Undefined))  # values that all calls may share
 Convert = Callable[[Any], object]  # converts one plain value; raises any Exception for other values
 
 

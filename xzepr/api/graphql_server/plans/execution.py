@@ -105,7 +105,7 @@ class Execution:
             None,
             context,
             plan.operation,
-            self._variables.values(),
+            self._variables.for_core(),
             _core.default_field_resolver,
             _core.default_type_resolver,
             _core.default_field_resolver,

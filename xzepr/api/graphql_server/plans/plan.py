@@ -62,14 +62,14 @@ class Plan:
         """Returns the program for a request; None if graphql-core has to execute the operation."""
         if not self._compiles:
             return None
-        key = tuple(variables.coerced.get(name) for name in self._directive_variables)
+        key = tuple(variables.get(name) for name in self._directive_variables)
         if (program := self._programs.get(key)) is None:
             program = self._compile(variables)
             self._programs.put(key, program)
         return program if isinstance(program, Program) else None
 
     def _compile(self, variables: RequestVariables) -> "Program | NotCompiled":
-        compiler = Compiler(self.schema, self.fragments, self.operation, variables.values(), self._rendered)
+        compiler = Compiler(self.schema, self.fragments, self.operation, variables.for_core(), self._rendered)
         try:
             return Program(list(self._roots(compiler)), self.operation.operation is OperationType.MUTATION)
         except (NotCompiled, RecursionError):

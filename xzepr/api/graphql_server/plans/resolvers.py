@@ -98,7 +98,8 @@ def input_class_of(type_: GraphQLInputObjectType) -> InputClass | None:
 def install(schema: GraphQLSchema) -> None:
     """Replaces Strawberry's resolvers and input conversions in a schema that Strawberry built.
 
-    Raises TypeError for a field that needs Strawberry at run time: one with extensions, or whose resolver has `self`.
+    Raises TypeError for a field that needs Strawberry at run time: one with extensions, whose resolver has `self`, or
+    with a default that Strawberry would copy for each call.
     """
     for type_ in schema.type_map.values():
         if isinstance(type_, GraphQLInputObjectType):
@@ -130,7 +131,7 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     if definition.extensions or (resolver is not None and resolver.self_parameter is not None):
         raise TypeError(f"{definition.python_name} cannot be resolved directly: use a static method without extensions")
     for argument in field.args.values():
-        argument.out_name = _python_name(argument)
+        argument.out_name = _checked_name(argument)
     if (reader := _reader(definition, resolver)) is not None:
         _resolve_by_reading(field, reader)
         return
@@ -207,7 +208,7 @@ def _make_instances(type_: GraphQLInputObjectType) -> None:
     if not isinstance(definition, StrawberryObjectDefinition):
         return
     for field in type_.fields.values():
-        field.out_name = _python_name(field)
+        field.out_name = _checked_name(field)
     # A missing field without a default is None, as in Strawberry; graphql-core has rejected missing required fields.
     fields = cast(list[Any], definition.fields)
     absent = {f.python_name: None for f in fields if f.default_value is MISSING and f.default_factory is MISSING}
@@ -216,5 +217,9 @@ def _make_instances(type_: GraphQLInputObjectType) -> None:
     type_.out_type = lambda value: input_class.create({**absent, **value})
 
 
-def _python_name(item: GraphQLArgument | GraphQLInputField) -> str:
-    return cast(str, item.extensions[DEFINITION].python_name)
+def _checked_name(item: GraphQLArgument | GraphQLInputField) -> str:
+    """Returns the Python name. Raises TypeError for a default that a resolver could change for all later calls."""
+    name = cast(str, item.extensions[DEFINITION].python_name)
+    if isinstance(item.default_value, list | dict):
+        raise TypeError(f"{name} cannot have a list or an object as its default: use None")
+    return name

@@ -6,7 +6,6 @@ reports an error with its location, or coerces the value, such as a single item 
 
 from collections.abc import Mapping
 from contextlib import suppress
-from enum import Enum
 from typing import Any, cast
 
 from graphql import (
@@ -29,7 +28,15 @@ from graphql.execution.get_variable_signature import GraphQLVariableSignature, g
 from graphql.execution.values import VariableValues, VariableValueSource, get_variable_values
 
 from xzepr.api.graphql_server.errors import MAX_ERRORS
-from xzepr.api.graphql_server.plans.conversions import Convert, GraphQLTypeRef, NotPlain, exactly, inner_type, list_of
+from xzepr.api.graphql_server.plans.conversions import (
+    IMMUTABLE,
+    Convert,
+    GraphQLTypeRef,
+    NotPlain,
+    exactly,
+    inner_type,
+    list_of,
+)
 from xzepr.api.graphql_server.plans.input_code import InputField, object_function
 from xzepr.api.graphql_server.plans.resolvers import input_class_of
 
@@ -49,48 +56,57 @@ class Variables:
 
     def of(self, variables: Mapping[str, object]) -> "RequestVariables | list[GraphQLError]":
         """Returns the variables of a request, coerced; the errors in them if there are any."""
+        coerced = self._coerced(variables)
+        return coerced if isinstance(coerced, list) else RequestVariables(self, variables, coerced)
+
+    def sources(self, variables: Mapping[str, object]) -> dict[str, VariableValueSource]:
+        """Returns the variables of a request as they were sent."""
+        return {
+            signature.name: VariableValueSource(signature, variables.get(signature.name, Undefined))
+            for _, signature, _ in self._converters or ()
+        }
+
+    def _coerced(self, variables: Mapping[str, object]) -> dict[str, object] | list[GraphQLError]:
         if not self._declared:
-            return RequestVariables(self, variables, {})
+            return {}
         if self._converters is not None:
             with suppress(Exception):  # whatever a scalar raises, graphql-core reports it with its location
-                return RequestVariables(self, variables, _convert(self._converters, variables))
-        values = self.values(variables)
-        return values if isinstance(values, list) else RequestVariables(self, variables, values.coerced, values)
+                return _convert(self._converters, variables)
+        values = get_variable_values(self._schema, self._declared, dict(variables), max_errors=MAX_ERRORS)
+        return values if isinstance(values, list) else values.coerced
 
-    def values(self, variables: Mapping[str, object]) -> VariableValues | list[GraphQLError]:
-        """Returns the coerced variables as graphql-core needs them, or the errors in them."""
-        if self._converters is not None:
-            with suppress(Exception):
-                coerced = _convert(self._converters, variables)
-                return VariableValues(_sources(self._converters, variables), coerced)
-        return get_variable_values(self._schema, self._declared, dict(variables), max_errors=MAX_ERRORS)
+    def coerced_again(self, variables: Mapping[str, object]) -> dict[str, object]:
+        """Returns the coerced variables of a request that have no errors, as new objects."""
+        coerced = self._coerced(variables)
+        assert not isinstance(coerced, list), "the variables were coerced before"
+        return coerced
 
 
-class RequestVariables:
-    """The variables of one request."""
+class RequestVariables(dict[str, object]):
+    """The coerced variables of one request. One that was not sent and has no default is missing.
 
-    __slots__ = ("_declared", "_sent", "_values", "coerced")
+    Resolvers may change their arguments, so `get` returns each value that can be changed only once, and then a new one.
+    """
 
-    def __init__(
-        self,
-        declared: Variables,
-        sent: Mapping[str, object],
-        coerced: dict[str, object],
-        values: VariableValues | None = None,
-    ) -> None:
+    def __init__(self, declared: Variables, sent: Mapping[str, object], coerced: dict[str, object]) -> None:
+        super().__init__(coerced)
         self._declared = declared
         self._sent = sent
-        self.coerced = coerced
-        """The values by name. A variable that was not sent and has no default is missing."""
-        self._values = values
+        self._passed: set[str] = set()
 
-    def values(self) -> VariableValues:
-        """Returns the variables as graphql-core needs them."""
-        if self._values is None:
-            values = self._declared.values(self._sent)
-            assert not isinstance(values, list), "the variables were coerced before"
-            self._values = values
-        return self._values
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns the value of a variable for one call."""
+        value = super().get(name, default)
+        if isinstance(value, IMMUTABLE):
+            return value
+        if name in self._passed:
+            return self._declared.coerced_again(self._sent)[name]
+        self._passed.add(name)
+        return value
+
+    def for_core(self) -> VariableValues:
+        """Returns the variables as graphql-core needs them, which reads them by `get`."""
+        return VariableValues(self._declared.sources(self._sent), self)
 
 
 def _convert(converters: list[tuple[str, Any, Convert]], variables: Mapping[str, object]) -> dict[str, object]:
@@ -101,15 +117,6 @@ def _convert(converters: list[tuple[str, Any, Convert]], variables: Mapping[str,
         elif signature.default is not None or isinstance(signature.type, GraphQLNonNull):
             raise NotPlain
     return coerced
-
-
-def _sources(
-    converters: list[tuple[str, Any, Convert]], variables: Mapping[str, object]
-) -> dict[str, VariableValueSource]:
-    return {
-        name: VariableValueSource(signature, variables[name]) if name in variables else VariableValueSource(signature)
-        for name, signature, _ in converters
-    }
 
 
 def input_converter(type_: GraphQLTypeRef) -> Convert:
@@ -145,7 +152,7 @@ class _ConverterFactory:
         self._enclosing.remove(type_.name)
         if any(field.default is not None for field in type_.fields.values()):
             return _never_plain
-        if not all(isinstance(field.default, _IMMUTABLE_TYPES) for field in fields):
+        if not all(isinstance(field.default, IMMUTABLE) for field in fields):
             return _never_plain
         input_class = input_class_of(type_)
         return object_function(fields, type_.out_type if input_class is None else input_class.create)
@@ -164,9 +171,6 @@ class _ConverterFactory:
             required=is_required_input_field(field),
             default=default,
         )
-
-
-_IMMUTABLE_TYPES = (str, bool, int, float, Enum, type(None), type(Undefined))  # defaults that all requests may share
 
 
 def _leaf(type_: GraphQLTypeRef) -> Convert:
