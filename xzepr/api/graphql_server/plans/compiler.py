@@ -5,6 +5,7 @@ A selection that the compiler does not know raises NotCompiled, and graphql-core
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import GeneratorType
 from typing import Any, cast
 
 from graphql import (
@@ -27,6 +28,7 @@ from graphql.execution.collect_fields import (
 )
 from graphql.execution.values import VariableValues
 
+from graphql.pyutils import UndefinedType
 from xzepr.api.graphql_server.plans.arguments import Arguments
 from xzepr.api.graphql_server.plans.conversions import GraphQLTypeRef, NotPlain, inner_type
 from xzepr.api.graphql_server.plans.leaves import leaf_level
@@ -217,13 +219,17 @@ def _unchanged(value: object) -> object:
 
 def _check_object(value: object) -> None:
     """Raises NotPlain for a value that is no object with fields."""
-    if value is None or isinstance(value, Exception) or hasattr(value, "__await__"):
+    if value is None or isinstance(value, _NO_OBJECTS) or hasattr(value, "__await__"):
         raise NotPlain
 
 
 def _class_of(type_: GraphQLObjectType) -> type:
     """Returns the Python class of a type that implements an interface."""
     definition: Any = type_.extensions.get(DEFINITION)
+# Exceptions are errors, Undefined is null, and some generators are awaitables.
+_NO_OBJECTS = (Exception, GeneratorType, UndefinedType)
+
+
     origin = getattr(definition, "origin", None)
     if origin is None or "is_type_of" in vars(origin):
         raise NotCompiled

@@ -7,6 +7,7 @@ from graphql import (
     DirectiveNode,
     DocumentNode,
     FragmentDefinitionNode,
+    GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
@@ -72,7 +73,7 @@ class Plan:
         compiler = Compiler(self.schema, self.fragments, self.operation, variables.for_core(), self._rendered)
         try:
             return Program(list(self._roots(compiler)), self.operation.operation is OperationType.MUTATION)
-        except (NotCompiled, RecursionError):
+        except (NotCompiled, RecursionError, GraphQLError):  # a directive's variable can be null, which is an error
             return NotCompiled()
 
     def _roots(self, compiler: Compiler) -> Iterator[Root]:
