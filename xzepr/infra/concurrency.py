@@ -4,16 +4,33 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 def retrieve_exception(future: "asyncio.Future[Any]") -> None:
     """Marks the exception of a finished future as retrieved, so that asyncio does not log it if nothing awaits it."""
     if not future.cancelled():
         future.exception()
+
+
+async def shielded(awaitable: Awaitable[T]) -> T:
+    """Awaits a value and does not cancel a shared future.
+
+    If another task cancels the future, that is an ordinary error. If this task is cancelled, it raises CancelledError.
+    """
+    if asyncio.isfuture(awaitable):
+        awaitable = asyncio.shield(cast("asyncio.Future[T]", awaitable))
+    try:
+        return await awaitable
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("a future that this field awaited was cancelled by another task") from None
 
 
 class SingleFlight(Generic[K, V]):

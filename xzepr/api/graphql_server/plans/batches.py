@@ -5,10 +5,10 @@ need this: it has all objects of a level at once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, cast
 
-from xzepr.infra.concurrency import retrieve_exception
+from xzepr.infra.concurrency import retrieve_exception, shielded
 
 # Takes the objects of a level and returns a value or an exception for each.
 Load = Callable[[list[object]], object]
@@ -18,9 +18,9 @@ class Batches:
     """The batches of one operation, or of one message of a subscription. A context has them as `batches`."""
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[list[object], asyncio.Task[Sequence[object]]]] = {}
+        self._open: dict[Hashable, tuple[list[object], asyncio.Task[Sequence[object]]]] = {}
 
-    async def value(self, key: int, source: object, load: Load) -> object:
+    async def value(self, key: Hashable, source: object, load: Load) -> object:
         """Returns the value for one object. Raises its exception, or that of `load`. Batches have different keys.
 
         graphql-core cancels the siblings of a field that fails. That does not cancel the batch of other objects.
@@ -38,7 +38,7 @@ class Batches:
             raise value
         return value
 
-    async def _run(self, key: int, sources: list[object], load: Load) -> Sequence[object]:
+    async def _run(self, key: Hashable, sources: list[object], load: Load) -> Sequence[object]:
         await asyncio.sleep(0)
         del self._open[key]
         return await values_for(sources, load(sources))
@@ -46,7 +46,7 @@ class Batches:
 
 async def values_for(sources: Sequence[object], loading: object) -> list[object]:
     """Returns what a batch has loaded. Raises RuntimeError unless there is a value for each object."""
-    values = cast(Any, await cast("Awaitable[Any]", loading) if isinstance(loading, Awaitable) else loading)
+    values = cast(Any, await shielded(cast("Awaitable[Any]", loading)) if isinstance(loading, Awaitable) else loading)
     if len(values) != len(sources):
         raise RuntimeError("a batch must return a value for each object")
     return list(values)

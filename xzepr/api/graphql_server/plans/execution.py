@@ -17,8 +17,9 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from xzepr.api.graphql_server.plans.conversions import NotPlain
 from xzepr.api.graphql_server.plans.levels import Run
 from xzepr.api.graphql_server.plans.plan import Plan
-from xzepr.api.graphql_server.plans.program import Outcome, Outcomes, shielded
+from xzepr.api.graphql_server.plans.program import Outcome, Outcomes
 from xzepr.api.graphql_server.plans.variables import RequestVariables
+from xzepr.infra.concurrency import shielded
 
 # Untyped, because graphql-core's executors are generic over a parameter that its own functions leave open.
 _core: Any = graphql_execution

@@ -123,7 +123,9 @@ class ListOf:
         """Returns a list for each value."""
         if any(type(value) is not list and type(value) is not tuple for value in values):
             raise NotPlain
-        items = await self.item.complete(list(chain.from_iterable(values)), run)
+        if not (items := list(chain.from_iterable(values))):
+            return [[] for _ in values]  # a batch of no objects would call its resolver for nothing
+        items = await self.item.complete(items, run)
         if len(values) == 1:
             return [items]
         rest = iter(items)
@@ -146,9 +148,8 @@ class OneOf:
         by_class: dict[type, list[object]] = {}
         for value in cast(list[object], values):
             by_class.setdefault(type(value), []).append(value)
-        completed = await _concurrently(
-            list(by_class), lambda class_: self.levels[class_].complete(by_class[class_], run), self.waits
-        )
+        parts = [(self.levels[class_], objects) for class_, objects in by_class.items()]
+        completed = await _concurrently(parts, lambda part: part[0].complete(part[1], run), self.waits)
         rest = dict(zip(by_class, map(iter, completed), strict=True))
         return [next(rest[type(value)]) for value in values]
 

@@ -10,6 +10,7 @@ from strawberry.execution import optimized_is_awaitable
 from xzepr.api.graphql_server.plans.arguments import Arguments
 from xzepr.api.graphql_server.plans.levels import Level, Plain, Run
 from xzepr.api.graphql_server.plans.resolvers import Call, ReadField
+from xzepr.infra.concurrency import shielded
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +111,3 @@ class Program:
 
     async def _waiting_event(self, root: Root, item: object, run: Run) -> dict[str, object]:
         return {root.name: (await root.level.complete([item], run))[0]}
-
-
-async def shielded(awaitable: Awaitable[object]) -> object:
-    """Awaits a value and does not cancel a shared future.
-
-    If another task cancels the future, that is an ordinary error. If this task is cancelled, it raises CancelledError.
-    """
-    if asyncio.isfuture(awaitable):
-        awaitable = asyncio.shield(cast("asyncio.Future[object]", awaitable))
-    try:
-        return await awaitable
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("a future that this field awaited was cancelled by another task") from None

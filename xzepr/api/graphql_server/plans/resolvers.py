@@ -192,8 +192,8 @@ def _batch_resolver(call: Call, field: StrawberryField) -> Callable[..., object]
 
     def resolve(source: object, raw_info: Any, **arguments: object) -> object:
         info = strawberry.Info[Any, Any](_raw_info=raw_info, _field=field)
-        # The arguments of one field of a document are equal for all objects.
-        key = id(raw_info.field_nodes[0])
+        # The arguments of one field of a document are equal for all objects. Types can resolve it by different calls.
+        key = id(raw_info.field_nodes[0]), call.function
 
         def load(sources: list[object]) -> object:
             return call(sources, info, dict(arguments))
