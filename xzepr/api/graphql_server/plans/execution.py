@@ -147,19 +147,24 @@ class _CoreExecution(StrawberryGraphQLCoreExecutionContext):
 def _recorded(outcomes: Outcomes) -> Callable[..., object]:
     """Returns a middleware that replaces resolvers of root fields by the outcomes of their calls."""
 
-    def resolve(call: Callable[..., object], source: object, info: Any, **arguments: object) -> object:
+    def resolve(call: Callable[..., object], source: object, info: Any, /, **arguments: object) -> object:
         outcome = outcomes.get(info.path.key) if info.path.prev is None else None
         if outcome is None:
             return call(source, info, **arguments)
-        if outcome.error is not None:
-            raise outcome.error
-        return _value(outcome) if outcome.awaited else outcome.value
+        return _later(outcome) if outcome.awaited else _now(outcome)
 
     return resolve
 
 
-async def _value(outcome: Outcome) -> object:
+def _now(outcome: Outcome) -> object:
+    if outcome.error is not None:
+        raise outcome.error
     return outcome.value
+
+
+async def _later(outcome: Outcome) -> object:
+    # In the order of graphql-core, errors that were awaited come after those that were not.
+    return _now(outcome)
 
 
 def _reason(error: Exception) -> str:

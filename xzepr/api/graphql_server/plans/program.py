@@ -23,7 +23,7 @@ class Outcome:
     value: object = None
     error: Exception | None = None
     awaited: bool = False
-    """Whether the value was awaited, so that it is final even if it is itself an awaitable."""
+    """Whether it was awaited, so that the value is final even if it is itself an awaitable."""
 
 
 Outcomes = dict[str, Outcome]  # by response name
@@ -50,13 +50,14 @@ class Root:
     async def outcome(self, run: Run, arguments: dict[str, Any]) -> Outcome:
         """Calls the resolver."""
         assert self.call is not None, "the root field of a subscription is read"
+        awaited = False
         try:
             value = self.call(None, run.info, arguments)
-            if optimized_is_awaitable(value):
-                return Outcome(await shielded(cast("Awaitable[object]", value)), awaited=True)
-            return Outcome(value)
+            if awaited := optimized_is_awaitable(value):
+                value = await shielded(cast("Awaitable[object]", value))
+            return Outcome(value, awaited=awaited)
         except Exception as error:
-            return Outcome(error=error)
+            return Outcome(error=error, awaited=awaited)
 
     async def complete(self, outcome: Outcome, run: Run) -> object:
         """Returns the response value of an outcome. Raises any Exception if graphql-core has to complete it."""

@@ -164,7 +164,7 @@ def _reader(definition: StrawberryField, resolver: Any) -> Reader | None:
 
 
 def _item_resolver(resolve_item: Callable[[object], object]) -> Callable[..., object]:
-    def resolve(item: object, _info: object, **_arguments: object) -> object:
+    def resolve(item: object, _info: object, /, **_arguments: object) -> object:
         return resolve_item(item)
 
     return resolve
@@ -181,7 +181,7 @@ def _resolve_by_reading(field: GraphQLField, reader: Reader) -> None:
 
 
 def _calling_resolver(call: Call, field: StrawberryField) -> Callable[..., object]:
-    def resolve(source: object, raw_info: Any, **arguments: object) -> object:
+    def resolve(source: object, raw_info: Any, /, **arguments: object) -> object:
         return call(source, strawberry.Info(_raw_info=raw_info, _field=field), arguments)
 
     return resolve
@@ -190,7 +190,7 @@ def _calling_resolver(call: Call, field: StrawberryField) -> Callable[..., objec
 def _batch_resolver(call: Call, field: StrawberryField) -> Callable[..., object]:
     """Returns a resolver for single objects, which collects those of one loop iteration in `info.context.batches`."""
 
-    def resolve(source: object, raw_info: Any, **arguments: object) -> object:
+    def resolve(source: object, raw_info: Any, /, **arguments: object) -> object:
         info = strawberry.Info[Any, Any](_raw_info=raw_info, _field=field)
         # The arguments of one field of a document are equal for all objects. Types can resolve it by different calls.
         key = id(raw_info.field_nodes[0]), call.function
