@@ -115,6 +115,8 @@ class Compiler:
             return self._object(type_, selected)
         if is_abstract_type(type_):
             levels = {_class_of(each): self._object(each, selected) for each in self._schema.get_possible_types(type_)}
+            if getattr(type_.extensions.get(DEFINITION), "resolve_type", None) is not None:
+                raise NotCompiled
             return _one_of(levels)
         if is_leaf_type(type_) and (level := leaf_level(type_)) is not None:
             return level
@@ -231,7 +233,7 @@ _NO_OBJECTS = (Exception, GeneratorType, UndefinedType)
 
 
     origin = getattr(definition, "origin", None)
-    if origin is None or "is_type_of" in vars(origin):
+    if origin is None or definition.is_type_of is not None:
         raise NotCompiled
     return cast(type, origin)
 
