@@ -16,6 +16,7 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     TypeNameMetaFieldDef,
+    get_named_type,
     is_abstract_type,
     is_leaf_type,
 )
@@ -147,14 +148,20 @@ class Compiler:
         if call is None or (call.is_async and not call.is_batch):
             raise NotCompiled
         arguments, waits = Arguments(field, selected[0].node), call.is_batch or level.waits
-        return Column(name=name, level=level, call=call, arguments=arguments, waits=waits)
+        is_scalar = is_leaf_type(get_named_type(cast(Any, field).type))
+        return Column(name=name, level=level, call=call, arguments=arguments, waits=waits, is_scalar=is_scalar)
 
     def _render(self, type_name: str, columns: Sequence[Column], check_type: Callable[[object], None]) -> Level | None:
-        """Returns the level of objects that never change; None if they have few fields, or edges of edges."""
+        """Returns the level of objects that never change; None if they have few fields, or edges of edges.
+
+        Objects are also not rendered with edges that are scalars: 1, 1.0 and True are equal, but differ in JSON.
+        """
         if len(columns) < _MIN_RENDERED_FIELDS or not all(isinstance(column.level, Plain) for column in columns):
             return None
         plain = [column for column in columns if _is_plain(column)]
         edges = [column for column in columns if not _is_plain(column)]
+        if any(edge.is_scalar for edge in edges):
+            return None
         rows = rows_function([_code(column) for column in plain], check_type)
         names = [column.name for column in columns]
         edge_levels = [(column.name, cast(Plain, column.level)) for column in edges]

@@ -169,6 +169,8 @@ class Column:
     arguments: Arguments | None = None
     waits: bool = False
     """Whether it is a batch edge or leads to one."""
+    is_scalar: bool = False
+    """Whether the values of a call are scalars, enums, or lists of them."""
 
     @property
     def is_batch(self) -> bool:
