@@ -28,8 +28,8 @@ from graphql.execution.collect_fields import (
     collect_subfields,
 )
 from graphql.execution.values import VariableValues
-
 from graphql.pyutils import UndefinedType
+
 from xzepr.api.graphql_server.plans.arguments import Arguments
 from xzepr.api.graphql_server.plans.conversions import GraphQLTypeRef, NotPlain, inner_type
 from xzepr.api.graphql_server.plans.leaves import leaf_level
@@ -115,9 +115,9 @@ class Compiler:
         if isinstance(type_, GraphQLObjectType):
             return self._object(type_, selected)
         if is_abstract_type(type_):
-            levels = {_class_of(each): self._object(each, selected) for each in self._schema.get_possible_types(type_)}
             if getattr(type_.extensions.get(DEFINITION), "resolve_type", None) is not None:
                 raise NotCompiled
+            levels = {_class_of(each): self._object(each, selected) for each in self._schema.get_possible_types(type_)}
             return _one_of(levels)
         if is_leaf_type(type_) and (level := leaf_level(type_)) is not None:
             return level
@@ -226,6 +226,10 @@ def _unchanged(value: object) -> object:
     return value
 
 
+# Exceptions are errors, Undefined is null, and some generators are awaitables.
+_NO_OBJECTS = (Exception, GeneratorType, UndefinedType)
+
+
 def _check_object(value: object) -> None:
     """Raises NotPlain for a value that is no object with fields."""
     if value is None or isinstance(value, _NO_OBJECTS) or hasattr(value, "__await__"):
@@ -235,10 +239,6 @@ def _check_object(value: object) -> None:
 def _class_of(type_: GraphQLObjectType) -> type:
     """Returns the Python class of a type that implements an interface."""
     definition: Any = type_.extensions.get(DEFINITION)
-# Exceptions are errors, Undefined is null, and some generators are awaitables.
-_NO_OBJECTS = (Exception, GeneratorType, UndefinedType)
-
-
     origin = getattr(definition, "origin", None)
     if origin is None or definition.is_type_of is not None:
         raise NotCompiled
