@@ -1,6 +1,7 @@
 """The recorder's thread: failures in each stage of a batch, and what it keeps between batches."""
 
 import asyncio
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -147,6 +148,11 @@ async def test_thread_that_ends_with_error_is_restarted(hub: Hub, monkeypatch: p
         return isinstance(outcome[0], Recorded)
 
     await until(was_recorded)
+
+
+async def test_thread_waits_briefly_for_the_interpreter(hub: Hub):
+    assert hub.recorder.queue_length == 0
+    assert sys.getswitchinterval() == pytest.approx(0.001)  # pyright: ignore[reportUnknownMemberType]
 
 
 # Stopping and cancelling ---------------------------------------------------------------------------
