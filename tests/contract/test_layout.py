@@ -15,7 +15,7 @@ MODULES = {
     "xzepr/core": "actor backoff clock errors exact_json frozen ids lru_cache paging text",
     "xzepr/infra": "binary cache concurrency crypto db embedded/ files kafka/ keyset migrate pipeline revisions telemetry/ "
     "threads",
-    "xzepr/infra/embedded": "account binaries cluster folder launch leftover server",
+    "xzepr/infra/embedded": "account binaries cluster folder launch leftover memory server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "counting logs metrics traces",
     "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types "

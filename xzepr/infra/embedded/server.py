@@ -30,6 +30,7 @@ from xzepr.infra.embedded.folder import (
     running_socket_folder,
 )
 from xzepr.infra.embedded.leftover import stop_leftover
+from xzepr.infra.embedded.memory import shared_buffers
 
 _FAST_STOP_TIMEOUT_SECONDS = 20.0  # of PostgreSQL's fast shutdown; then follows an immediate one
 _FIRST_REPORT_SECONDS = 3.0  # until a slow start is reported
@@ -129,7 +130,8 @@ class EmbeddedPostgres:
 
     def _spawn(self, postgres: Path, cluster: Path) -> "subprocess.Popen[bytes]":
         """Starts PostgreSQL in a new session: Ctrl-C in a terminal must reach only the hub, which then stops it."""
-        options = [f"--{name}={value}" for name, value in {**_SETTINGS, **self._settings}.items()]
+        settings = {**_SETTINGS, "shared_buffers": shared_buffers(), **self._settings}
+        options = [f"--{name}={value}" for name, value in settings.items()]
         arguments = ["-D", str(cluster), "-h", "", "-k", str(self._sockets), *options]
         command = self._account.command(postgres, *arguments, end_with_parent=can_end_with_parent())
         log = open_log(self.data_dir)
