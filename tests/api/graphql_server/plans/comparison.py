@@ -28,7 +28,7 @@ from xzepr.api.graphql_server.plans.rendered import RenderedObjects
 
 @dataclass
 class Tally:
-    """What was compared."""
+    """Counts executions by their outcome."""
 
     runs: int = 0
     errors: int = 0

@@ -53,6 +53,9 @@ class Query:
 
 PAIR = SchemaPair(Query)
 
+# An odd value can be a coroutine that graphql-core does not reach.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+
 
 @pytest.fixture(autouse=True)
 def no_fallbacks() -> None:
@@ -119,7 +122,6 @@ async def test_odd_value_has_the_result_of_graphql_core(field: str, new: Callabl
         lambda: _awaited(_awaited(SimpleNamespace())),
     ],
 )
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 async def test_odd_object_has_the_result_of_graphql_core(new: Callable[[], object]) -> None:
     # No field is read from the object, so only its type shows that it is odd.
     await PAIR.compare("{ row { __typename } }", lambda: Data(new))
