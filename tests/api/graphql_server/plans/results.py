@@ -30,7 +30,7 @@ def described(errors: Sequence[GraphQLError] | None) -> list[Described]:
 
 
 def comparable(data: Any) -> object:
-    """Returns the data as JSON, with the order of its keys; as text if JSON cannot hold it."""
+    """Returns the data as JSON, with the order of its keys. Values that JSON cannot hold become text."""
     try:
         return orjson.dumps(data, option=JSON_OPTIONS)
     except TypeError:
@@ -46,4 +46,8 @@ def _unfolded(value: Any) -> object:
         case orjson.Fragment():
             return _unfolded(orjson.loads(orjson.dumps(value)))
         case _:
-            return value
+            pass
+    try:
+        return orjson.dumps(value, option=JSON_OPTIONS)
+    except TypeError:
+        return repr(value)
