@@ -6,9 +6,6 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.cli.output import AsJson
@@ -31,19 +28,23 @@ def config(
     if as_json:
         typer.echo(orjson.dumps([asdict(setting) for setting in settings], option=orjson.OPT_INDENT_2))
     elif sys.stdout.isatty():
-        Console().print(_table(settings))
+        _print_table(settings)
     else:
         for setting in settings:
             typer.echo("\t".join((setting.key, _text(setting), _origin(setting))))
 
 
-def _table(settings: list[ShownSetting]) -> Table:
+def _print_table(settings: list[ShownSetting]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("key", "value", "from", box=None, pad_edge=False)
     for setting in settings:
         # As Text: rich would otherwise parse a list in square brackets as markup.
         style = "dim" if setting.origin == DEFAULT else None
         table.add_row(setting.key, Text(_text(setting)), Text(_origin(setting)), style=style)
-    return table
+    Console().print(table)
 
 
 def _text(setting: ShownSetting) -> str:

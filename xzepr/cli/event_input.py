@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from xzepr.cli.client.http import JsonObject
-from xzepr.cli.yaml_reader import unknown_key_message
+from xzepr.cli.output import unknown_key_message
 from xzepr.core import exact_json
 from xzepr.core.errors import CannotStart, InvalidInput
 

@@ -1,15 +1,16 @@
 """Prints the results of commands: JSON, a table on a terminal, or lines with tabs for other programs."""
 
+import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:  # rich is imported where it is needed: on a terminal
+    from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -22,6 +23,13 @@ def printable(value: object) -> str:
     """Returns the value as one line with control characters escaped; `-` for None and the empty string."""
     text = "" if value is None else str(value)
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text) or "-"
+
+
+def unknown_key_message(key: str, allowed: Sequence[str]) -> str:
+    """Returns a message about an unknown key, with the most similar allowed key or else all of them."""
+    similar = difflib.get_close_matches(key, allowed, n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"use one of {', '.join(allowed)}"
+    return f"{printable(key)!r} is not known here: {hint}"
 
 
 def print_json(value: object) -> None:
@@ -40,11 +48,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         for row in rows:
             typer.echo("\t".join(printable(cell) for cell in row))
         return
+    from rich.console import Console
+
     Console().print(rich_table(columns, rows))
 
 
-def rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
     """Returns a table for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")  # a truncated id could not be copied
@@ -68,6 +81,9 @@ _STYLES = {
 def print_line(text: str, style: str = "") -> None:
     """Prints one line, styled on a terminal."""
     if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
         Console(soft_wrap=True).print(Text(text, style=style))
     else:
         typer.echo(text)

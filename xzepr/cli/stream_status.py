@@ -7,9 +7,6 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
 
 from xzepr.cli.client.http import (
     DEFAULT_HUB,
@@ -119,21 +116,27 @@ class _TerminalView:
     def __init__(self) -> None:
         self._snapshot: JsonObject = {}
         self._updated_at = ""
+        from rich.console import Console
+        from rich.live import Live
+
         self._live = Live(console=Console(), auto_refresh=False)
         self._live.start()
 
     def show(self, snapshot: JsonObject) -> None:
         self._snapshot = snapshot
         self._updated_at = time.strftime("%H:%M:%S")
-        self._draw(Text(f"as of {self._updated_at}", style="dim"))
+        self._draw(f"as of {self._updated_at}", "dim")
 
     def show_error(self, text: str) -> None:
-        self._draw(Text(f"as of {self._updated_at}: {text}", style="yellow"))
+        self._draw(f"as of {self._updated_at}: {text}", "yellow")
 
-    def _draw(self, heading: Text) -> None:
+    def _draw(self, heading: str, style: str) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
         tables = [rich_table(columns, rows) for columns, rows in status_tables(self._snapshot) if rows]
         parts = [part for table in tables for part in (table, Text())]
-        self._live.update(Group(heading, Text(), *parts), refresh=True)
+        self._live.update(Group(Text(heading, style=style), Text(), *parts), refresh=True)
 
     def close(self) -> None:
         self._live.stop()

@@ -5,12 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, RequestRejected, open_client
+from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, JsonObject, RequestRejected, open_client
 from xzepr.cli.client.lookup import RECEIVER, resolve_id
-from xzepr.cli.client.subscription import Frame, ResumingSubscription
 from xzepr.cli.client.units import UNIT_FIELDS, UnitKey
-from xzepr.cli.output import print_json_line, print_line, print_notice, printable
-from xzepr.cli.yaml_reader import unknown_key_message
+from xzepr.cli.output import print_json_line, print_line, print_notice, printable, unknown_key_message
 from xzepr.core.errors import CannotStart
 from xzepr.features.stream.kinds import Kind
 
@@ -103,6 +101,8 @@ class _Tail:
         self._variables = variables
         self._as_json = as_json
         self._remaining = limit
+        from xzepr.cli.client.subscription import ResumingSubscription
+
         self._subscription = ResumingSubscription(client, SUBSCRIBE, variables, after=after, notify=print_notice)
 
     def run(self, *, from_start: bool) -> None:
@@ -137,7 +137,7 @@ class _Tail:
             if frame is not None and frame["__typename"] != "Checkpoint" and self._print(frame):
                 return
 
-    def _print(self, frame: Frame) -> bool:
+    def _print(self, frame: JsonObject) -> bool:
         """Prints a message. Returns whether the limit was reached."""
         if self._as_json:
             print_json_line(frame)
@@ -153,7 +153,7 @@ class _Tail:
             print_notice(f"to resume from here, pass --after {self._subscription.cursor}")
 
 
-def format_frame(frame: Frame) -> tuple[str, str]:
+def format_frame(frame: JsonObject) -> tuple[str, str]:
     """Returns a message as one line of text, and its style."""
     kind = str(frame["kind"]).lower().replace("_", ".", 1)
     time = datetime.fromisoformat(frame["time"]).astimezone()
@@ -161,7 +161,7 @@ def format_frame(frame: Frame) -> tuple[str, str]:
     return f"{time:%H:%M:%S}  {frame['cursor']:<16} {kind:<17} {_content(frame)}", style
 
 
-def _content(frame: Frame) -> str:
+def _content(frame: JsonObject) -> str:
     event = frame.get("event")
     unit = "" if event is None else str(UnitKey.from_json(event))
     if (group := frame.get("eventReceiverGroup")) is not None:

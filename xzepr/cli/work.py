@@ -9,7 +9,6 @@ import uvloop
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.cli.serve import configure_logging
 from xzepr.core.errors import CannotStart
-from xzepr.server.work_process import run_work_process
 from xzepr.settings import LoadedSettings
 
 
@@ -28,6 +27,8 @@ def work(
     loaded = load_settings(config, data_dir, {"work.port": port, "database.url": database_url})
     configure_logging(loaded)
     _require_kafka_enabled(loaded)
+    from xzepr.server.work_process import run_work_process
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run_work_process(loaded.settings))
 

@@ -3,7 +3,6 @@
 The file is read with YAML 1.2's core schema: only `true` and `false` are booleans, and dates are strings.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from xzepr.cli.output import printable
+from xzepr.cli.output import printable, unknown_key_message
 from xzepr.core.errors import CannotStart
 
 _TAG = "tag:yaml.org,2002:"
@@ -174,13 +173,6 @@ class YamlReader:
 
 def _compose(text: str) -> yaml.Node | None:
     return _CoreLoader(text).get_single_node()
-
-
-def unknown_key_message(key: str, allowed: Sequence[str]) -> str:
-    """Returns a message about an unknown key, with the most similar allowed key or else all of them."""
-    similar = difflib.get_close_matches(key, allowed, n=1)
-    hint = f"did you mean {similar[0]}?" if similar else f"use one of {', '.join(allowed)}"
-    return f"{printable(key)!r} is not known here: {hint}"
 
 
 def _child_path(key_path: str, key: str) -> str:

@@ -3,16 +3,18 @@
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
-import httpx2
 import orjson
 import typer
 
 from xzepr import __version__
 from xzepr.cli.client.credentials import HubCredential, credential_for
 from xzepr.core.errors import CannotStart
+
+if TYPE_CHECKING:
+    import httpx2
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -70,6 +72,8 @@ class HubClient:
 
     def __init__(self, hub: str, credential: HubCredential | None) -> None:
         """Prepares a client without connecting; `hub` is an address returned by `normalise_address`."""
+        import httpx2  # half of the start of a command, which may end without a request
+
         self.hub = hub
         self.credential = credential
         headers = {
@@ -92,6 +96,8 @@ class HubClient:
 
     def execute_within(self, timeout_seconds: float, document: str, variables: JsonObject) -> JsonObject:
         """Works like `execute`, but raises HubUnreachable if no data arrives for `timeout_seconds`."""
+        import httpx2
+
         body = orjson.dumps({"query": document, "variables": variables})
         try:
             response = self._http.post(f"{self.hub}/graphql", content=body, timeout=max(timeout_seconds, 0.1))
@@ -114,7 +120,7 @@ class HubClient:
             text = "; ".join(str(error) for error in parsed)
         return RequestRejected(text, parsed)
 
-    def _data(self, response: httpx2.Response) -> JsonObject:
+    def _data(self, response: "httpx2.Response") -> JsonObject:
         try:
             body = orjson.loads(response.content)
         except orjson.JSONDecodeError:

@@ -3,11 +3,14 @@
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from xzepr.cli.client.http import HubClient, HubUnreachable, JsonObject, RequestRejected
-from xzepr.cli.client.subscription import ResumingSubscription
 from xzepr.cli.client.units import UnitKey
 from xzepr.cli.output import print_notice
+
+if TYPE_CHECKING:
+    from xzepr.cli.client.subscription import ResumingSubscription
 
 GATE_FIELDS = """
   complete since group { id name type version enabled }
@@ -77,13 +80,15 @@ class GateWait:
         if self._is_final(result) or self._remaining_seconds() <= 0:
             return result
         filter = {"unit": self._variables["unit"]}
+        from xzepr.cli.client.subscription import ResumingSubscription  # with a library that `gates show` does not need
+
         subscription = ResumingSubscription(self._client, _EVENTS, {"filter": filter}, notify=print_notice)
         try:
             return self._follow(subscription)
         finally:
             subscription.close()
 
-    def _follow(self, subscription: ResumingSubscription) -> GateResult:
+    def _follow(self, subscription: "ResumingSubscription") -> GateResult:
         latest: GateResult | HubUnreachable | RequestRejected | None = None
         for frame in subscription.frames(self._frame_timeout):
             timed_out = self._remaining_seconds() <= 0
