@@ -34,7 +34,7 @@ async def test_repeat_returns_first_event(hub: Hub):
     first = await hub.recorder.record(MANAGER, new)
     second = await hub.recorder.record(MANAGER, new)
     assert (first.repeated, second.repeated) == (False, True)
-    assert second == replace(first, repeated=True)
+    assert (second.event, second.cursor, second.gates) == (first.event, first.cursor, first.gates)
     assert await kinds(hub, gate.position) == [Kind.EVENT_RECORDED, Kind.GATE_COMPLETED]
 
 
@@ -110,7 +110,7 @@ async def test_key_survives_restart(database_url: str):
         first = await hub.recorder.record(MANAGER, new)
     async with running_hub(database_url) as hub:
         second = await hub.recorder.record(MANAGER, new)
-    assert second == replace(first, repeated=True)
+    assert (second.event, second.cursor, second.gates) == (first.event, first.cursor, first.gates)
 
 
 async def test_keys_are_scoped_to_actor(hub: Hub):

@@ -47,14 +47,16 @@ def test_gate_is_complete_if_all_members_passed_last():
 def test_fold_continues_from_stored_states():
     statuses = [UnitStatus(UNIT.id, "a", 5, True, 3, START), UnitStatus(UNIT.id, "b", 6, True, 6, START)]
     fold = rules.GateFold(statuses)
-    verdicts = [fold.record(event(p, r, ok), [GROUP])[0] for p, r, ok in ((10, "a", True), (11, "b", False), (12, "b", True))]
+    verdicts = [
+        fold.record(event(p, r, ok), [GROUP])[0] for p, r, ok in ((10, "a", True), (11, "b", False), (12, "b", True))
+    ]
     assert [(v.completed, v.regressed, v.transition) for v in verdicts] == [
         (True, False, False),
         (False, True, True),
         (True, False, True),
     ]
-    assert verdicts[0].gate.since == START
-    assert verdicts[2].gate.since == START + timedelta(seconds=12)
+    assert rules.gate_of(verdicts[0]).since == START
+    assert rules.gate_of(verdicts[2]).since == START + timedelta(seconds=12)
     changed = {status.receiver_id: status for status in fold.changed()}
     assert changed["a"] == UnitStatus(UNIT.id, "a", 10, True, 3, START), "its run of successes started at position 3"
     assert changed["b"] == UnitStatus(UNIT.id, "b", 12, True, 12, START + timedelta(seconds=12))

@@ -15,7 +15,7 @@ from xzepr.features.events.catalog import KnownCatalog
 from xzepr.features.events.model import Recorded
 from xzepr.features.events.queue import Pending
 from xzepr.features.groups.gates import message_data, published_kind
-from xzepr.features.groups.model import Gate, GateUpdate
+from xzepr.features.groups.model import GateUpdate
 from xzepr.features.groups.rules import GateFold
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Event, Message
@@ -39,7 +39,7 @@ class _Placed:
 
     pending: Pending
     event: Event
-    gates: tuple[Gate, ...]
+    updates: Sequence[GateUpdate]
     gate_messages: Sequence[Message]
 
 
@@ -118,14 +118,14 @@ class Batch:
         if not updates:
             return _Placed(pending, event, (), ())
         messages = [message for update in updates if (message := self._message(pending, event, update)) is not None]
-        return _Placed(pending, event, tuple([update.gate for update in updates]), messages)
+        return _Placed(pending, event, updates, messages)
 
     def _message(self, pending: Pending, event: Event, update: GateUpdate) -> Message | None:
         if (kind := published_kind(update)) is None:
             return None
         self._position += 1
         data = message_data(update, self._snapshots)
-        return _new_message(kind, new_id(), self._position, pending, event, update.gate.group.id, data)
+        return _new_message(kind, new_id(), self._position, pending, event, update.group.id, data)
 
     def _write(self, pipeline: Pipeline) -> None:
         placed = [decision for decision in self._decisions if isinstance(decision, _Placed)]
@@ -157,7 +157,7 @@ class Batch:
             messages.append(_new_message(Kind.EVENT_RECORDED, event.id, event.position, decision.pending, event))
             messages.extend(decision.gate_messages)
             cursor = Cursor.of(event.position, event.id)
-            self.outcomes.append(Recorded(event, cursor, decision.gates, repeated=False))
+            self.outcomes.append(Recorded(event, cursor, decision.updates, repeated=False))
         self.committed = Committed(self._start.id, messages)
 
 

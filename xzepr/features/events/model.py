@@ -1,10 +1,12 @@
 """Events as clients report them, and the results of recording them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from xzepr.core.frozen import frozen
-from xzepr.features.groups.model import Gate, Unit
+from xzepr.features.groups.model import Gate, GateUpdate, Unit
+from xzepr.features.groups.rules import gate_of
 from xzepr.features.stream.model import Cursor, Event
 
 
@@ -54,10 +56,17 @@ class Recorded:
 
     event: Event
     cursor: Cursor
-    gates: tuple[Gate, ...]
-    """The gates of the event's receiver for its unit: just after the event, or the current ones if it is repeated."""
+    updates: Sequence[GateUpdate]
+    """The event's effects on gates; empty if it is repeated."""
     repeated: bool
     """Whether an earlier call with the same idempotency key recorded the event."""
+    current_gates: Sequence[Gate] = ()
+    """The current gates of a repeated event."""
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """The gates of the event's receiver for its unit: just after the event, or the current ones for a repeat."""
+        return (*self.current_gates, *map(gate_of, self.updates))
 
 
 @dataclass(frozen=True, slots=True)

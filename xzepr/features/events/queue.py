@@ -78,12 +78,16 @@ class Queue:
         self._changed = threading.Condition(threading.Lock())  # guards all fields; notified when `take` need not wait
         self._stopped = False
         self._closed: Problem | None = None
+        self._will_notify = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, pendings: Sequence[Pending]) -> None:
-        """Appends all events, or none and raises Overloaded. Raises the problem of `close` if the queue is closed."""
+        """Appends all events, or none and raises Overloaded. Raises the problem of `close` if the queue is closed.
+
+        A waiting `take` returns once the callbacks that are ready have run.
+        """
         size = sum([pending.size for pending in pendings])
         with self._changed:
             if self._closed is not None:
@@ -93,6 +97,15 @@ class Queue:
                 raise Overloaded("too many events are waiting; nothing was recorded", retry_after=1)
             self._waiting.extend(pendings)
             self._bytes += size
+        if not self._will_notify:
+            self._will_notify = True
+            asyncio.get_running_loop().call_soon(self._notify)
+
+    def _notify(self) -> None:
+        # After the other callbacks of this iteration of the loop. Their events then belong to the same batch, and the
+        # recorder's thread does not compete for the interpreter with them.
+        self._will_notify = False
+        with self._changed:
             self._changed.notify()
 
     def take(self, limit: int) -> list[Pending]:

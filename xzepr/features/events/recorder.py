@@ -217,7 +217,7 @@ class Recorder:
         by_position = {event.position: (event, gates[event.position]) for event in events}
         for pending, position in repeats:
             event, event_gates = by_position[position]
-            pending.resolve(Recorded(event, Cursor.of(event.position, event.id), event_gates, repeated=True))
+            pending.resolve(Recorded(event, Cursor.of(event.position, event.id), (), True, event_gates))
 
     async def _retry_halves(self, failed: FailedBatch) -> None:
         pendings = failed.batch.pendings

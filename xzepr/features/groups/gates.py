@@ -31,14 +31,14 @@ def published_kind(update: GateUpdate) -> Kind | None:
 
 def message_data(update: GateUpdate, snapshots: dict[str, orjson.Fragment]) -> bytes:
     """Returns the data of the message about an update. `snapshots` keeps those of groups for the next message."""
-    group = update.gate.group
+    group = update.group
     if group.id not in snapshots:
         snapshots[group.id] = orjson.Fragment(rules.snapshot(group))
     return orjson.dumps(
         {
             "eventReceiverGroup": snapshots[group.id],
             "transition": update.transition,
-            "since": update.gate.since,
+            "since": rules.gate_of(update).since,
         },
         option=orjson.OPT_UTC_Z,
     )

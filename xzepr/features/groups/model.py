@@ -1,5 +1,6 @@
 """Groups of receivers, units, and the gates of a group for each unit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -136,7 +137,10 @@ class Gate:
 class GateUpdate:
     """The effect of one event on one gate."""
 
-    gate: Gate
+    group: Group
+    unit: Unit
+    statuses: Mapping[str, UnitStatus]
+    """The statuses of the unit after the event, by receiver. The gate is evaluated from them when it is needed."""
     completed: bool
     """Whether `gate.completed` is published."""
     regressed: bool

@@ -30,6 +30,11 @@ def evaluate_gate(group: Group, unit: Unit, statuses: Mapping[str, UnitStatus]) 
     return Gate(group, unit, complete, since if complete else None, tuple(members))
 
 
+def gate_of(update: GateUpdate) -> Gate:
+    """Returns the gate as the event has left it."""
+    return evaluate_gate(update.group, update.unit, update.statuses)
+
+
 def unit_of(event: Event) -> Unit:
     """Returns the unit that the event reports on."""
     return Unit(event.name, event.version, event.release, event.platform_id, event.package)
@@ -76,16 +81,11 @@ class GateFold:
         if statuses is None:
             statuses = self._statuses[unit_id] = {}
         before = statuses.get(receiver_id)
-        status = _next_status(before, event)
-        was_complete = [_completeness(group, statuses) for group in groups]
-        statuses[receiver_id] = self._changed[unit_id, receiver_id] = status
+        statuses[receiver_id] = self._changed[unit_id, receiver_id] = _next_status(before, event)
         if not groups:
             return []
-        unit = unit_of(event)
-        return [
-            _update(complete, latest_position, evaluate_gate(group, unit, statuses), event)
-            for group, (complete, latest_position) in zip(groups, was_complete, strict=True)
-        ]
+        unit, after = unit_of(event), statuses.copy()
+        return [_update(group, unit, after, before, event) for group in groups]
 
     def changed(self) -> Sequence[UnitStatus]:
         """Returns the final status of every unit and receiver that the batch reported on."""
@@ -102,26 +102,31 @@ def _next_status(before: UnitStatus | None, event: Event) -> UnitStatus:
     return UnitStatus(event.unit_id, event.receiver_id, event.position, event.success, run_position, run_began_at)
 
 
-def _completeness(group: Group, statuses: Mapping[str, UnitStatus]) -> tuple[bool, int]:
-    """Returns whether the gate is complete, and the position of its members' latest event (0 if there is none)."""
-    complete, latest_position = True, 0
+def _update(
+    group: Group, unit: Unit, statuses: Mapping[str, UnitStatus], before: UnitStatus | None, event: Event
+) -> GateUpdate:
+    """Returns the effect of an event on the gate of one of its receiver's groups.
+
+    `statuses` are those after the event; `before` is the receiver's status before it.
+    """
+    others_passed, latest_position = True, 0 if before is None else before.position
     for receiver_id in group.receiver_ids:
-        status = statuses.get(receiver_id)
-        if status is None:
-            complete = False
-        else:
-            complete = complete and status.success
-            latest_position = max(latest_position, status.position)
-    return complete, latest_position
-
-
-def _update(was_complete: bool, latest_position: int, gate: Gate, event: Event) -> GateUpdate:
-    first_since_change = latest_position <= gate.group.changed_position
+        if receiver_id != event.receiver_id:
+            status = statuses.get(receiver_id)
+            if status is None:
+                others_passed = False
+            else:
+                others_passed = others_passed and status.success
+                latest_position = max(latest_position, status.position)
+    was_complete = others_passed and before is not None and before.success
+    is_complete = others_passed and event.success
     return GateUpdate(
-        gate=gate,
-        completed=event.success and gate.complete,
-        regressed=was_complete and not gate.complete,
-        transition=first_since_change or was_complete != gate.complete,
+        group,
+        unit,
+        statuses,
+        event.success and is_complete,
+        was_complete and not is_complete,
+        latest_position <= group.changed_position or was_complete != is_complete,
     )
 
 
