@@ -28,8 +28,8 @@ def leaf_level(leaf: object) -> Plain | None:
     if (expected := _EXACT_TYPES.get(scalar.name)) is not None:
         return Plain(exactly(expected), Leaf(expected))
     match getattr(scalar.extensions.get(DEFINITION), "serialize", None):
-        case Wrapped(type=type_, wrap=wrap):
-            return Plain(_coerced(scalar), Leaf(type_, wrap=wrap))
+        case Wrapped(type=type_, wrap=wrap) as serialize:
+            return Plain(_wrapped(serialize), Leaf(type_, wrap=wrap))
         case Unchanged(type=type_):
             return Plain(exactly(type_), Leaf(type_))
         case _:
@@ -54,6 +54,15 @@ def _int(value: Any) -> object:
     if type(value) is not int or not -(2**31) <= value < 2**31:
         raise NotPlain
     return value
+
+
+def _wrapped(serialize: Wrapped) -> Convert:
+    def convert(value: Any) -> object:
+        if type(value) not in _PLAIN_TYPES:
+            raise NotPlain
+        return serialize(value)
+
+    return convert
 
 
 def _coerced(scalar: GraphQLScalarType) -> Convert:

@@ -100,8 +100,13 @@ class _Code:
         if leaf.wrap is not None:
             wrap = self._name(f"wrap{index}", leaf.wrap)
             convert = self._name(f"convert{index}", field.convert)
-            return f"{wrap}(v) if type_of(v := {value}) is {leaf_type} else {convert}(v)"
+            plain = self._name("dict", dict)  # the type of most other values, which `wrap` does not change either
+            return (
+                f"{wrap}(v) if type_of(v := {value}) is {leaf_type} else v if type_of(v) is {plain} else {convert}(v)"
+            )
         condition = f"type_of(v{index} := {value}) is {leaf_type}"
+        if leaf.type is bool:
+            condition = f"((v{index} := {value}) is True or v{index} is False)"
         if leaf.is_int:
             condition += f" and -2147483648 <= v{index} <= 2147483647"
         self._conditions.append(f"({condition} or v{index} is None)" if leaf.nullable else condition)
