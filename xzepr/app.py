@@ -116,6 +116,7 @@ def _graphql_service(hub: Hub, drain: Drain) -> GraphQLService:
         authenticate=hub.auth.authenticate,
         new_context=partial(Context.new, hub),
         public_mutations=schema.PUBLIC_MUTATIONS,
+        durable_mutations=schema.DURABLE_MUTATIONS,
         field_name=schema_field_name,
         shared_key=shared_key,
         observe=hub.metrics.operation_executed,

@@ -19,6 +19,7 @@ from xzepr.api.graphql_server.plans.execution import core_schema
 from xzepr.api.graphql_server.plans.resolvers import install
 
 PUBLIC_MUTATIONS = frozenset({"login"})  # need no credentials
+DURABLE_MUTATIONS = frozenset({"createEvent"})  # the recorder records an event although its caller is cancelled
 IMMUTABLE_TYPES = {"Event": attrgetter("id")}  # whose objects never change, with the identity of an object
 
 

@@ -72,6 +72,11 @@ class Document:
             raise OperationNotFound("the document has several operations: name one in operationName")
         return matching[0]
 
+    def only_root_field(self, operation: OperationDefinitionNode) -> str | None:
+        """Returns the schema's name of the operation's root field; None if there are several, or a fragment."""
+        first, *others = operation.selection_set.selections
+        return first.name.value if isinstance(first, FieldNode) and not others else None
+
     def root_fields(self, operation: OperationDefinitionNode) -> frozenset[str]:
         """Returns the schema's names of the operation's root fields, including those in fragments."""
         names: set[str] = set()

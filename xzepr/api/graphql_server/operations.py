@@ -102,6 +102,8 @@ class GraphQLService:
     new_context: NewContext
     public_mutations: frozenset[str] = frozenset()
     """Mutations that clients without credentials may call; the only query they may run is `__typename`."""
+    durable_mutations: frozenset[str] = frozenset()
+    """Mutations that take effect although their resolver is cancelled. An operation with one of them needs no task."""
     field_name: FieldName = str
     """Returns the schema's name of a field that a Problem names."""
     shared_key: Callable[[object], Hashable | None] = _not_shared
@@ -148,7 +150,7 @@ class GraphQLService:
         A mutation continues if the caller is cancelled.
         """
         execution = self._execution(operation, call)
-        if operation.type != "mutation":
+        if operation.type != "mutation" or operation.document.only_root_field(operation.node) in self.durable_mutations:
             return await self._run(execution, operation, call)
         task = asyncio.ensure_future(self._run(execution, operation, call))
         self.drain.mutations.add(task)
