@@ -96,11 +96,11 @@ class _Code:
             return f"w{len(self._columns) - 1}"
         if (leaf := field.leaf) is None:
             return f"{self._name(f'convert{index}', field.convert)}({value})"
-        leaf_type = self._name(leaf.type.__name__, leaf.type)
+        leaf_type = self._name(f"type{index}", leaf.type)
         if leaf.wrap is not None:
             wrap = self._name(f"wrap{index}", leaf.wrap)
             convert = self._name(f"convert{index}", field.convert)
-            plain = self._name("dict", dict)  # the type of most other values, which `wrap` does not change either
+            plain = self._name("mapping", dict)  # the type of most other values, which `wrap` does not change either
             return (
                 f"{wrap}(v) if type_of(v := {value}) is {leaf_type} else v if type_of(v) is {plain} else {convert}(v)"
             )
