@@ -1,4 +1,4 @@
-"""What a command imports before it runs: nothing that it does not need, so that it starts quickly."""
+"""Imports of commands before they run: none that a command does not need, so that it starts quickly."""
 
 import subprocess
 import sys
@@ -33,8 +33,25 @@ def test_help_of_server_command_loads_no_server(name: str) -> None:
     assert not loaded & SERVER
 
 
+def test_database_starts_before_the_server_is_imported() -> None:
+    loaded = loaded_by("import xzepr.cli.serve, xzepr.server.single_process, xzepr.server.worker")
+    assert "psycopg" in loaded
+    assert not loaded & SERVER
+
+
+def test_garbage_is_collected_once_the_server_is_imported() -> None:
+    steps = (
+        "import gc; from xzepr.server import startup",
+        "startup.import_server(); disabled = not gc.isenabled()",
+        "from xzepr.server.http_server import collect_garbage_from_now_on",
+        "collect_garbage_from_now_on(); print(disabled, gc.isenabled(), gc.get_freeze_count() > 50_000)",
+    )
+    output = subprocess.run([sys.executable, "-c", "; ".join(steps)], capture_output=True, text=True, check=True)
+    assert output.stdout.split() == ["True", "True", "True"]
+
+
 def test_worker_loads_no_migrations_and_no_command_line() -> None:
-    loaded = loaded_by("import xzepr.server.worker, xzepr.server.http_server")
+    loaded = loaded_by("from xzepr.server import startup, worker; startup.import_server()")
     assert "strawberry" in loaded
     assert not loaded & {"alembic", "httpx2", "opentelemetry", "sqlalchemy", "typer"}
 

@@ -19,7 +19,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tests.support.accounts import HeldHasher, quick_passwords
 from xzepr.core.errors import CannotStart, Overloaded
 from xzepr.infra import crypto
-from xzepr.infra.crypto import Passwords, create_key_pair, load_keys, signing_keys, write_password_file
+from xzepr.infra.crypto import (
+    Passwords,
+    create_key_pair,
+    load_keys,
+    signing_keys,
+    thumbprint,
+    write_password_file,
+)
 
 
 @pytest.fixture
@@ -141,6 +148,7 @@ def test_key_pair_is_created_once(tmp_path: Path) -> None:
     first = load_keys(private, public)
     assert not create_key_pair(private, public)
     assert load_keys(private) == load_keys(private, public) == first
+    assert thumbprint(first.private_key().public_key()) == first.kid
     assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["private.pem", "public.pem"]
     key = serialization.load_pem_private_key(private.read_bytes(), None)
     assert isinstance(key, rsa.RSAPrivateKey)

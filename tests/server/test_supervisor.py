@@ -13,7 +13,7 @@ from tests.support.accounts import key_pair
 from tests.support.hub import until
 from xzepr.core.errors import CannotStart
 from xzepr.server.signals import StopSignals
-from xzepr.server.supervisor import Spawn, Workers
+from xzepr.server.supervisor import Spawn, SpawnedWorker, Workers, spawned_early
 from xzepr.server.worker_config import WorkerConfig, receive_config
 from xzepr.settings import Settings
 
@@ -126,3 +126,33 @@ def test_worker_without_supervisor_names_the_command() -> None:
         parent.close()
         with pytest.raises(CannotStart, match="xzepr serve --workers"):
             receive_config(child)
+
+
+async def test_early_workers_serve_before_others_are_spawned(tmp_path: Path, listener: socket.socket) -> None:
+    started: list[float] = []
+    spawn = spawning(ANSWER + "sleep 60", started)
+    early: list[SpawnedWorker] = []
+    for _ in range(2):
+        parent_end, child_end = socket.socketpair()
+        parent_end.setblocking(False)
+        with child_end:
+            early.append(SpawnedWorker(await spawn(child_end, listener.fileno()), parent_end))
+    signals, answering = StopSignals(), asyncio.Event()
+    supervisor = Workers(2, lambda number: config_of(number, tmp_path), 5, spawn, early=early)
+    running = asyncio.create_task(supervisor.run(signals, listener, answering.set))
+    await asyncio.wait_for(answering.wait(), SECONDS)
+    assert len(started) == 2
+    assert not early
+    signals.first.set()
+    await asyncio.wait_for(running, SECONDS)
+
+
+async def test_unused_early_workers_are_killed(listener: socket.socket) -> None:
+    async with spawned_early(2, listener.fileno()) as early:
+        used = early.pop()
+        [unused] = early
+        assert unused.process.returncode is None
+    assert unused.process.returncode == -9
+    assert used.process.returncode is None
+    used.channel.close()
+    assert await asyncio.wait_for(used.process.wait(), SECONDS) == 1, "its supervisor has ended"

@@ -61,6 +61,6 @@ async def _serve(settings: Settings) -> None:
 
         await supervise(settings)
     else:
-        from xzepr.server.http_server import serve_single_process
+        from xzepr.server.single_process import serve_single_process
 
         await serve_single_process(settings)

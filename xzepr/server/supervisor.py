@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -43,8 +44,12 @@ _log = structlog.stdlib.get_logger(__name__)
 async def supervise(settings: Settings) -> None:
     """Serves with `server.workers` processes until a signal stops it."""
     listener = startup.listen(settings.server.host, settings.server.port)
-    signals = StopSignals()
-    async with signals.handled(), startup.database(settings) as url:
+    signals, listener_fd = StopSignals(), listener.fileno()
+    async with (
+        signals.handled(),
+        spawned_early(settings.server.workers, listener_fd) as early,  # they import while the database starts
+        startup.database(settings) as url,
+    ):
         keys = startup.signing_keys_of(settings)
         with startup.startup_errors():
             await _ensure_admin(settings, url)
@@ -56,13 +61,48 @@ async def supervise(settings: Settings) -> None:
                     settings=settings,
                     database_url=url,
                     keys=keys,
-                    listener_fd=listener.fileno(),
+                    listener_fd=listener_fd,
                     metrics_folder=metrics_folder,
                 )
 
-            workers = Workers(settings.server.workers, config_of, settings.server.shutdown_timeout_seconds)
+            workers = Workers(settings.server.workers, config_of, settings.server.shutdown_timeout_seconds, early=early)
             signals.running()
             await workers.run(signals, listener, lambda: startup.print_banner(settings, listener))
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnedWorker:
+    """A worker that waits for its configuration, and this end of its channel."""
+
+    process: asyncio.subprocess.Process
+    channel: socket.socket
+
+
+@asynccontextmanager
+async def spawned_early(count: int, listener_fd: int) -> AsyncGenerator[list[SpawnedWorker]]:
+    """Spawns workers while the block begins. Kills those that are still in the list at its end."""
+    spawned: list[SpawnedWorker] = []
+    try:
+        while len(spawned) < count:
+            spawned.append(await _spawn_with_channel(_spawn, listener_fd))
+        yield spawned
+    finally:
+        for worker in spawned:  # they have no configuration, and so nothing to end
+            with suppress(ProcessLookupError):
+                worker.process.kill()
+            await worker.process.wait()
+            worker.channel.close()
+
+
+async def _spawn_with_channel(spawn: Spawn, listener_fd: int) -> SpawnedWorker:
+    parent_end, child_end = socket.socketpair()
+    try:
+        parent_end.setblocking(False)
+        with child_end:
+            return SpawnedWorker(await spawn(child_end, listener_fd), parent_end)
+    except BaseException:
+        parent_end.close()
+        raise
 
 
 async def _ensure_admin(settings: Settings, url: str) -> None:
@@ -97,16 +137,24 @@ class Workers:
     """The workers. All of them must start at first; after that, each one that ends is restarted."""
 
     def __init__(
-        self, count: int, config_of: Callable[[int], WorkerConfig], drain_seconds: float, spawn: Spawn | None = None
+        self,
+        count: int,
+        config_of: Callable[[int], WorkerConfig],
+        drain_seconds: float,
+        spawn: Spawn | None = None,
+        *,
+        early: list[SpawnedWorker] | None = None,
     ) -> None:
         """`config_of` returns the configuration of a worker by its number, from 1.
 
         `spawn` starts a program with its end of the channel as standard input and the listener's file descriptor.
+        Workers that were spawned early are taken from the list `early` first.
         """
         self._count = count
         self._config_of = config_of
         self._spawn = spawn or _spawn
         self._drain_seconds = drain_seconds
+        self._early = [] if early is None else early
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._starting = set(range(1, count + 1))
         self._all_ready = asyncio.Event()
@@ -163,16 +211,14 @@ class Workers:
     async def _run(self, number: int) -> tuple[int, int]:
         """Runs a worker until it ends; returns its process id and exit code."""
         config = self._config_of(number)
-        parent_end, child_end = socket.socketpair()
-        with parent_end:
-            parent_end.setblocking(False)
-            with child_end:
-                process = await self._spawn(child_end, config.listener_fd)
+        worker = self._early.pop() if self._early else await _spawn_with_channel(self._spawn, config.listener_fd)
+        process = worker.process
+        with worker.channel:
             self._running[number] = process
             try:
                 if self._is_stopping.is_set():  # the other workers got the signal before this one ran
                     process.terminate()
-                await self._configure(number, parent_end, config)
+                await self._configure(number, worker.channel, config)
                 return process.pid, await process.wait()
             finally:
                 del self._running[number]

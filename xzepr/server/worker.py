@@ -14,20 +14,16 @@ import uvloop
 
 from xzepr import __version__
 from xzepr.core.errors import CannotStart
-from xzepr.features.processes.service import WORKER
-from xzepr.hub import Hub
 from xzepr.infra.telemetry import logs
-from xzepr.infra.telemetry.metrics import Metrics
-from xzepr.server.http_server import serve_hub
-from xzepr.server.loops import serving_loops
 from xzepr.server.signals import StopSignals
-from xzepr.server.startup import startup_errors
+from xzepr.server.startup import import_server, startup_errors
 from xzepr.server.worker_config import READY, WorkerConfig, receive_config
 
 
 def main() -> None:
     """Serves with the supervisor's configuration, until the supervisor stops this process or ends."""
     channel = _channel()
+    import_server()  # before the configuration arrives: the supervisor's database may still be starting
     try:
         config = receive_config(channel)
         telemetry = config.settings.telemetry
@@ -50,6 +46,12 @@ def _channel() -> socket.socket:
 
 
 async def _serve(config: WorkerConfig, channel: socket.socket) -> None:
+    from xzepr.features.processes.service import WORKER
+    from xzepr.hub import Hub
+    from xzepr.infra.telemetry.metrics import Metrics
+    from xzepr.server.http_server import serve_hub
+    from xzepr.server.loops import serving_loops
+
     settings = config.settings
     signals = StopSignals(settings.server.shutdown_timeout_seconds)
     listener = socket.socket(fileno=config.listener_fd)

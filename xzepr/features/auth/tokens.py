@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from jose import jwk, jwt
 from jose.exceptions import ExpiredSignatureError, JOSEError
@@ -47,7 +47,7 @@ class Tokens:
     """Issues and verifies the tokens of one issuer for one audience with one key pair."""
 
     def __init__(self, keys: KeyPair, *, issuer: str, audience: str, lifetime: timedelta) -> None:
-        self._signing_key = jwk.construct(keys.private_pem, ALGORITHM)
+        self._signing_key = jwk.construct(cast(Any, keys.private_key()), ALGORITHM)
         self._verification_key = jwk.construct(keys.public_pem, ALGORITHM)
         self._headers = {"kid": keys.kid}
         self._issuer = issuer
