@@ -15,7 +15,7 @@ from xzepr.hub import Core, Hub
 _HOUSEKEEPING_SECONDS = 60.0
 _REPORT_SECONDS = 1.0
 # The recorder's thread holds the writer lock when it has to wait for the interpreter. Python's default is 5 ms.
-_SWITCH_SECONDS = 0.001
+_SWITCH_SECONDS = 0.0002
 _log = structlog.stdlib.get_logger(__name__)
 
 
