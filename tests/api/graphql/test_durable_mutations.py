@@ -1,4 +1,4 @@
-"""Mutations that need no task of their own, because their service continues without the caller."""
+"""Mutations that need no separate task, because their service continues without the caller."""
 
 import asyncio
 from functools import partial
