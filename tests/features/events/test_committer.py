@@ -152,7 +152,7 @@ async def test_thread_that_ends_with_error_is_restarted(hub: Hub, monkeypatch: p
 
 async def test_thread_waits_briefly_for_the_interpreter(hub: Hub):
     assert hub.recorder.queue_length == 0
-    assert sys.getswitchinterval() == pytest.approx(0.001)  # pyright: ignore[reportUnknownMemberType]
+    assert sys.getswitchinterval() == pytest.approx(0.0002)  # pyright: ignore[reportUnknownMemberType]
 
 
 # Stopping and cancelling ---------------------------------------------------------------------------

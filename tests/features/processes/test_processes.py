@@ -26,7 +26,7 @@ from xzepr.features.subscriptions.feed import Feed
 from xzepr.features.subscriptions.scheduler import FairScheduler
 from xzepr.features.subscriptions.service import Subscription, follow
 from xzepr.infra.db import Database
-from xzepr.server.loops import serving_loops
+from xzepr.server.loops import relay_loops, serving_loops
 from xzepr.settings import Settings
 
 ROUTE = "somewhere.else"
@@ -93,7 +93,7 @@ async def test_processes_list_each_other_until_they_end(database_url: str, monke
 async def test_process_reports_the_role_of_its_command(database_url: str) -> None:
     async with running_hub(database_url) as hub:
         worker = replace(hub, process=ThisProcess())
-        async with serving_loops(worker, role=processes.WORK):
+        async with relay_loops(worker):
             roles = {
                 status.id: status.role for status in await until_listed(hub.db, lambda statuses: len(statuses) == 2)
             }

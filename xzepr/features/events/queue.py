@@ -141,7 +141,7 @@ class Queue:
         """Ends `take` without events. The queue still accepts them."""
         with self._changed:
             self._stopped = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self, problem: Problem) -> None:
         """Rejects the events in the queue, and every event until `open`, with `problem`."""
