@@ -338,19 +338,6 @@ async def test_equal_keys_of_a_batch_are_read_once() -> None:
     assert batches == [[1, 2], [1]]
 
 
-async def test_loader_that_keeps_batches_reads_keys_once() -> None:
-    batches: list[list[int]] = []
-
-    async def load(keys: Sequence[int]) -> dict[int, int]:
-        batches.append(list(keys))
-        return {key: key for key in keys if key != 3}
-
-    loader = BatchLoader(load, keep=True)
-    assert await asyncio.gather(*(loader.load(key) for key in (1, 3))) == [1, None]
-    assert await asyncio.gather(*(loader.load(key) for key in (1, 2, 3))) == [1, 2, None]
-    assert batches == [[1, 3], [2]]
-
-
 async def test_failed_batch_without_callers_is_not_logged(logged: list[str]) -> None:
     failed = asyncio.Event()
 

@@ -139,27 +139,21 @@ class BatchLoader(Generic[K, V]):
     caller does not cancel a batch that others wait for.
     """
 
-    def __init__(self, read: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], *, keep: bool = False) -> None:
-        """`read` returns the values that exist. With `keep`, the loader keeps every batch and reads a key only once."""
+    def __init__(self, read: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+        """`read` returns the values that exist."""
         self._read = read
-        self._keep = keep
-        self._batches: dict[K, asyncio.Task[Mapping[K, V]]] = {}  # by their keys
-        self._keys: list[K] = []  # of the next batch
+        self._keys: dict[K, None] = {}  # of the next batch, in the order of their requests
         self._next: asyncio.Task[Mapping[K, V]] | None = None
 
     async def load(self, key: K) -> V | None:
         """Returns the value of a key; None if it has none. Raises what `read` raises."""
-        if (batch := self._batches.get(key)) is None:
-            if self._next is None:
-                self._next = asyncio.create_task(self._run())
-                self._next.add_done_callback(retrieve_exception)
-            self._keys.append(key)
-            batch = self._batches[key] = self._next
-        return (await asyncio.shield(batch)).get(key)
+        if self._next is None:
+            self._next = asyncio.create_task(self._run())
+            self._next.add_done_callback(retrieve_exception)
+        self._keys[key] = None
+        return (await asyncio.shield(self._next)).get(key)
 
     async def _run(self) -> Mapping[K, V]:
         await asyncio.sleep(0)
-        keys, self._keys, self._next = self._keys, [], None
-        if not self._keep:
-            self._batches = {}
+        keys, self._keys, self._next = list(self._keys), {}, None
         return await self._read(keys)

@@ -13,6 +13,7 @@ from xzepr.api.graphql_server.documents import DocumentLimits, Documents
 from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLService
 from xzepr.api.graphql_server.plans.execution import core_schema
 from xzepr.core.actor import SYSTEM, Actor
+from xzepr.core.errors import InvalidToken
 
 CREATE = (
     'createEvent(input: {name: "a", version: "1", release: "r", platformId: "p", package: "k", description: "d", '
@@ -38,7 +39,7 @@ class WaitingRecorder:
 
 
 async def _no_credential(_: str) -> Actor:
-    raise NotImplementedError
+    raise InvalidToken()
 
 
 @pytest.mark.parametrize(

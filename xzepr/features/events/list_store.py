@@ -86,43 +86,44 @@ async def page_positions_of_receivers(
     The lists have one entry per page: the receiver, the position before which it begins (None for the newest events),
     and its maximum size.
     """
-    cursor = await connection.cursor(binary=True).execute(
-        """
-        SELECT page.number, e.position
-        FROM unnest(%b::text[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS page (id, before, size, number)
-        CROSS JOIN LATERAL (
-            SELECT position FROM (
-                SELECT position FROM events
-                WHERE (events.receiver_id, events.position) < (page.id, page.before)
-                  AND (events.receiver_id, events.position) >= (page.id, 0)
-                ORDER BY events.receiver_id DESC, events.position DESC LIMIT 101
-            ) AS newest LIMIT page.size
-        ) AS e
-        ORDER BY page.number, e.position DESC
-        """,
-        (list(ids), [keyset.MAX_POSITION if position is None else position for position in before], list(limits)),
-    )
-    return [(number, position) for number, position in await cursor.fetchall()]
+    return await _page_positions(connection, _PAGES_OF_RECEIVERS, ids, before, limits)
 
 
 async def page_positions_of_units(
     connection: Connection, ids: Sequence[bytes], before: Sequence[int | None], limits: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Returns a page of events of each unit, with arguments and results as in `page_positions_of_receivers`."""
-    cursor = await connection.cursor(binary=True).execute(
-        """
+    return await _page_positions(connection, _PAGES_OF_UNITS, ids, before, limits)
+
+
+def _pages_of(column: LiteralString, type: LiteralString) -> LiteralString:
+    """Returns the statement that selects pages of events by the values of an indexed column."""
+    return f"""
         SELECT page.number, e.position
-        FROM unnest(%b::bytea[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS page (id, before, size, number)
+        FROM unnest(%b::{type}[], %b::bigint[], %b::integer[]) WITH ORDINALITY AS page (id, before, size, number)
         CROSS JOIN LATERAL (
             SELECT position FROM (
                 SELECT position FROM events
-                WHERE (events.unit_id, events.position) < (page.id, page.before)
-                  AND (events.unit_id, events.position) >= (page.id, 0)
-                ORDER BY events.unit_id DESC, events.position DESC LIMIT 101
+                WHERE (events.{column}, events.position) < (page.id, page.before)
+                  AND (events.{column}, events.position) >= (page.id, 0)
+                ORDER BY events.{column} DESC, events.position DESC LIMIT 101
             ) AS newest LIMIT page.size
         ) AS e
         ORDER BY page.number, e.position DESC
-        """,
-        (list(ids), [keyset.MAX_POSITION if position is None else position for position in before], list(limits)),
-    )
+        """
+
+
+_PAGES_OF_RECEIVERS = _pages_of("receiver_id", "text")
+_PAGES_OF_UNITS = _pages_of("unit_id", "bytea")
+
+
+async def _page_positions(
+    connection: Connection,
+    statement: LiteralString,
+    ids: Sequence[str] | Sequence[bytes],
+    before: Sequence[int | None],
+    limits: Sequence[int],
+) -> list[tuple[int, int]]:
+    positions = [keyset.MAX_POSITION if position is None else position for position in before]
+    cursor = await connection.cursor(binary=True).execute(statement, (list(ids), positions, list(limits)))
     return [(number, position) for number, position in await cursor.fetchall()]

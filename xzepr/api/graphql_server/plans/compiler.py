@@ -44,7 +44,7 @@ from xzepr.api.graphql_server.plans.levels import (
     Plain,
 )
 from xzepr.api.graphql_server.plans.rendered import RenderedObjects
-from xzepr.api.graphql_server.plans.resolvers import DEFINITION, call_of, reader_of
+from xzepr.api.graphql_server.plans.resolvers import DEFINITION, call_of, itself, reader_of
 from xzepr.api.graphql_server.plans.row_code import Field, assemble_function, rows_function
 
 Selected = list[FieldDetails]  # all selections in a document that are merged into one field of one object
@@ -140,7 +140,7 @@ class Compiler:
         field = self._definition(parent, selected)
         if field is None:
             type_name = parent.name
-            return Column(name=name, level=Plain(_unchanged), read=lambda _: type_name, constant=type_name)
+            return Column(name=name, level=Plain(itself), read=lambda _: type_name, constant=type_name)
         level = self._level(cast(Any, field).type, selected)
         if (reader := reader_of(field)) is not None and not field.args:
             return Column(name=name, level=level, read=reader.read, attribute=reader.attribute, waits=level.waits)
@@ -220,10 +220,6 @@ def _list_of(item: Level) -> Level:
 def _one_of(levels: Mapping[type, Level]) -> Level:
     plain = {class_: level.convert for class_, level in levels.items() if isinstance(level, Plain)}
     return OneOf(levels) if len(plain) < len(levels) else Plain(lambda value: plain[type(value)](value))
-
-
-def _unchanged(value: object) -> object:
-    return value
 
 
 # Exceptions are errors, Undefined is null, and some generators are awaitables.

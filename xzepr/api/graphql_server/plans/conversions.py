@@ -46,6 +46,17 @@ class Wrapped(Unchanged):
         return self.wrap(value) if type(value) is self.type else value
 
 
+# Scalars of the specification whose plain values have exactly this Python type, in requests and in responses.
+EXACT_TYPES: dict[str, type] = {"String": str, "ID": str, "Boolean": bool}
+
+
+def int32(value: Any) -> object:
+    """Returns a value of the scalar Int. Raises NotPlain if it is not an integer of 32 bits."""
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise NotPlain
+    return value
+
+
 def not_plain(_: object = None) -> object:
     """Raises NotPlain."""
     raise NotPlain

@@ -6,13 +6,18 @@ from typing import Any, cast
 
 from graphql import GraphQLEnumType, GraphQLScalarType, Undefined
 
-from xzepr.api.graphql_server.plans.conversions import Convert, NotPlain, Unchanged, Wrapped, exactly
+from xzepr.api.graphql_server.plans.conversions import (
+    EXACT_TYPES,
+    Convert,
+    NotPlain,
+    Unchanged,
+    Wrapped,
+    exactly,
+    int32,
+)
 from xzepr.api.graphql_server.plans.levels import Plain
 from xzepr.api.graphql_server.plans.resolvers import DEFINITION
 from xzepr.api.graphql_server.plans.row_code import Leaf
-
-# Values of exactly the Python type are valid response values of the GraphQL type.
-_EXACT_TYPES: dict[str, type] = {"String": str, "ID": str, "Boolean": bool}
 
 # Types whose values need only their scalar's coercion, because they are neither awaitables nor exceptions.
 _PLAIN_TYPES = frozenset({str, int, float, bool, bytes, datetime, dict, list})
@@ -24,8 +29,8 @@ def leaf_level(leaf: object) -> Plain | None:
         return _enum(leaf)
     scalar = cast(GraphQLScalarType, leaf)
     if scalar.name == "Int":
-        return Plain(_int, Leaf(int, is_int=True))
-    if (expected := _EXACT_TYPES.get(scalar.name)) is not None:
+        return Plain(int32, Leaf(int, is_int=True))
+    if (expected := EXACT_TYPES.get(scalar.name)) is not None:
         return Plain(exactly(expected), Leaf(expected))
     match getattr(scalar.extensions.get(DEFINITION), "serialize", None):
         case Wrapped(type=type_, wrap=wrap) as serialize:
@@ -48,12 +53,6 @@ def _enum(type_: GraphQLEnumType) -> Plain | None:
         return names[value]
 
     return Plain(convert)
-
-
-def _int(value: Any) -> object:
-    if type(value) is not int or not -(2**31) <= value < 2**31:
-        raise NotPlain
-    return value
 
 
 def _wrapped(serialize: Wrapped) -> Convert:

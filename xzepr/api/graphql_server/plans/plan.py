@@ -1,7 +1,6 @@
 """Execution plans: decisions that graphql-core repeats for every request, made once for each operation."""
 
 from collections.abc import Iterator
-from typing import Any, cast
 
 from graphql import (
     DirectiveNode,
@@ -22,7 +21,7 @@ from xzepr.api.graphql_server.plans.compiler import Compiler, NotCompiled
 from xzepr.api.graphql_server.plans.levels import Plain
 from xzepr.api.graphql_server.plans.program import Program, Root
 from xzepr.api.graphql_server.plans.rendered import RenderedObjects
-from xzepr.api.graphql_server.plans.resolvers import call_of, reader_of
+from xzepr.api.graphql_server.plans.resolvers import call_of, itself, reader_of
 from xzepr.api.graphql_server.plans.variables import RequestVariables, Variables
 from xzepr.core.lru_cache import LRUCache
 
@@ -82,7 +81,7 @@ class Plan:
         assert root_type is not None, "the document is valid"
         for name, field, selected in compiler.roots(root_type):
             if field is None:
-                yield Root(name=name, type_name=root_type.name, level=Plain(_unchanged))
+                yield Root(name=name, type_name=root_type.name, level=Plain(itself))
                 continue
             level = compiler.root_level(field, selected)
             if kind is OperationType.SUBSCRIPTION:
@@ -111,7 +110,3 @@ class _Directives(Visitor):
         for argument in node.arguments or ():
             if isinstance(argument.value, VariableNode):
                 self.variables.add(argument.value.name.value)
-
-
-def _unchanged(value: Any) -> object:
-    return cast(object, value)

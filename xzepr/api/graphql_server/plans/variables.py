@@ -9,16 +9,12 @@ from contextlib import suppress
 from typing import Any, cast
 
 from graphql import (
-    GraphQLBoolean,
     GraphQLError,
-    GraphQLID,
     GraphQLInputField,
     GraphQLInputObjectType,
-    GraphQLInt,
     GraphQLList,
     GraphQLNonNull,
     GraphQLSchema,
-    GraphQLString,
     OperationDefinitionNode,
     Undefined,
     is_leaf_type,
@@ -29,12 +25,14 @@ from graphql.execution.values import VariableValues, VariableValueSource, get_va
 
 from xzepr.api.graphql_server.errors import MAX_ERRORS
 from xzepr.api.graphql_server.plans.conversions import (
+    EXACT_TYPES,
     IMMUTABLE,
     Convert,
     GraphQLTypeRef,
     NotPlain,
     exactly,
     inner_type,
+    int32,
     list_of,
 )
 from xzepr.api.graphql_server.plans.input_code import InputField, object_function
@@ -162,7 +160,7 @@ class _ConverterFactory:
         default, input_class = field.default_value, input_class_of(parent)
         if default is Undefined and input_class is not None:
             default = input_class.absent.get(out_name, Undefined)
-        exact = _EXACT_TYPES.get(str(inner_type(type_))) if isinstance(type_, GraphQLNonNull) else None
+        exact = EXACT_TYPES.get(str(inner_type(type_))) if isinstance(type_, GraphQLNonNull) else None
         return InputField(
             name=name,
             out_name=out_name,
@@ -190,11 +188,4 @@ def _never_plain(_: Any) -> object:
     raise NotPlain
 
 
-def _int(value: Any) -> object:
-    if type(value) is not int or not -(2**31) <= value < 2**31:
-        raise NotPlain
-    return value
-
-
-_EXACT_TYPES: dict[str, type] = {GraphQLString.name: str, GraphQLID.name: str, GraphQLBoolean.name: bool}
-_LEAVES: dict[str, Convert] = {name: exactly(type_) for name, type_ in _EXACT_TYPES.items()} | {GraphQLInt.name: _int}
+_LEAVES: dict[str, Convert] = {name: exactly(type_) for name, type_ in EXACT_TYPES.items()} | {"Int": int32}
