@@ -282,7 +282,7 @@ def hang_up_after(connection: Connection, seconds: float) -> Generator[None]:
         handle.cancel()
 
 
-def hang_up(connection: Connection | psycopg.Connection[TupleRow]) -> None:
+def hang_up(connection: Connection) -> None:
     """Shuts the socket of a connection, so that any wait on it fails. Cancelling a statement waits for a response."""
     with suppress(psycopg.OperationalError, OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
         duplicate.shutdown(socket.SHUT_RDWR)

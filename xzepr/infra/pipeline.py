@@ -1,13 +1,11 @@
-"""A connection for a thread: statements are sent together, and their results are received together.
+"""A connection whose statements are sent together, and whose results are received together.
 
-It uses psycopg's wrapper of libpq. A transaction costs few system calls, and every wait is in C, without the
-interpreter's lock.
+It uses psycopg's wrapper of libpq, whose socket stays registered with the event loop. A transaction costs few system
+calls, and a result wakes its task once, when it is complete.
 """
 
-import selectors
-import time
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, LiteralString, TypeVar
 
@@ -16,12 +14,13 @@ from psycopg import abc, errors, pq
 from psycopg.adapt import Transformer
 from psycopg.rows import TupleRow
 
-from xzepr.infra.db import Database, hang_up, problem_of
+from xzepr.infra.db import Database, problem_of
 
 R = TypeVar("R")
 
 _BINARY = pq.Format.BINARY
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
+_TICK_SECONDS = 1.0  # between looks at the socket of a connection with a limit
 _SETUP_TIMEOUT_SECONDS = 5.0  # for preparing the statements of a new connection
 _LIMIT_TRANSACTIONS = b"SELECT set_config('transaction_timeout', $1, false)"
 
@@ -55,35 +54,39 @@ class Reply(Generic[R]):
 
 
 class Pipeline:
-    """A connection in libpq's pipeline mode, which one thread uses at a time.
+    """A connection in libpq's pipeline mode, which one task uses at a time.
 
     Its methods raise `psycopg.Error`. After an error, the connection can only be closed.
     """
 
-    def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
         self._connection = connection
         self._libpq = connection.pgconn
         self._libpq.nonblocking = 1
         self._libpq.enter_pipeline_mode()
         self._transformer: abc.Transformer = Transformer(connection)
         self._sent: list[Reply[Any]] = []
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._libpq.socket, selectors.EVENT_READ)
-        self.deadline = time.monotonic() + _SETUP_TIMEOUT_SECONDS
-        """On the monotonic clock. A server that has not responded by then counts as lost."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = self._libpq.socket
+        self._loop.add_reader(self._socket, self._on_readable)
+        self._waiter: asyncio.Future[None] | None = None
+        self._lost: psycopg.Error | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
-    def open(cls, db: Database, purpose: str, statements: Iterable[Statement[Any]]) -> "Pipeline":
+    async def open(cls, db: Database, purpose: str, statements: Iterable[Statement[Any]]) -> "Pipeline":
         """Opens a connection and prepares the statements. `purpose` is part of its `application_name`."""
-        pipeline = cls(psycopg.Connection[TupleRow].connect(db.conninfo(purpose), autocommit=True))
+        pipeline = cls(await psycopg.AsyncConnection[TupleRow].connect(db.conninfo(purpose), autocommit=True))
         try:
-            pipeline._set_up(db, statements)
+            pipeline.limit(_SETUP_TIMEOUT_SECONDS)
+            await pipeline._set_up(db, statements)
+            pipeline.unlimit()
         except BaseException:
             pipeline.close()
             raise
         return pipeline
 
-    def _set_up(self, db: Database, statements: Iterable[Statement[Any]]) -> None:
+    async def _set_up(self, db: Database, statements: Iterable[Statement[Any]]) -> None:
         if self._libpq.server_version >= 17_00_00:
             milliseconds = str(int(db.max_transaction_seconds * 1000))
             self._libpq.send_query_params(_LIMIT_TRANSACTIONS, [milliseconds.encode()])
@@ -91,13 +94,33 @@ class Pipeline:
         for statement in statements:
             self._libpq.send_prepare(statement.name, statement.sql.encode())
             self._expect(tuple)
-        self.flush(end=True)
-        self.receive_end()
+        await self.flush(end=True)
+        await self.receive_end()
 
     @property
-    def closed(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether the connection is closed, or known to be lost."""
-        return self._connection.closed or self._connection.broken
+        return self._lost is not None
+
+    def limit(self, seconds: float) -> None:
+        """Counts the server as lost if it has not sent everything until `seconds` from now. Replaces the last limit."""
+        self.unlimit()
+        self._timer = self._loop.call_later(min(seconds, _TICK_SECONDS), self._tick, self._loop.time() + seconds)
+
+    def unlimit(self) -> None:
+        """Removes the limit."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self, deadline: float) -> None:
+        # uvloop stops watching a socket with an error, even if something is left to read.
+        self._on_readable()
+        remaining = deadline - self._loop.time()
+        if remaining > 0:
+            self.limit(remaining)
+        else:
+            self._lose(psycopg.OperationalError("no response in time"))
 
     def send(self, statement: Statement[R], parameters: Sequence[bytes | None] = ()) -> Reply[R]:
         """Sends a prepared statement, at the latest with the next `flush`."""
@@ -109,49 +132,50 @@ class Pipeline:
         self._libpq.send_query_params(sql.encode(), None)
         self._expect(tuple)
 
-    def flush(self, *, end: bool = False) -> None:
+    async def flush(self, *, end: bool = False) -> None:
         """Sends everything, so that the server responds. `end` ends the pipeline, after COMMIT."""
         if end:
             self._libpq.pipeline_sync()
         else:
             self._libpq.send_flush_request()
-        while self._libpq.flush():
-            self._selector.modify(self._libpq.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
-            self._wait()
-            self._selector.modify(self._libpq.socket, selectors.EVENT_READ)
-            self._libpq.consume_input()  # the server may wait until its responses are read
+        if not self._libpq.flush():
+            return
+        if self._lost is not None:
+            raise self._lost
+        self._loop.add_writer(self._socket, self._wake)
+        try:
+            while self._libpq.flush():  # the server may wait until its responses are read
+                await self._wait()
+        finally:
+            if self._lost is None:  # else its number may belong to another socket by now
+                self._loop.remove_writer(self._socket)
 
-    def receive(self) -> None:
+    async def receive(self) -> None:
         """Waits for the results of all statements that were sent. Raises the first error among them."""
         for reply in self._sent:
-            reply.result = self._next_result()
+            reply.result = await self._next_result()
         self._sent.clear()
 
-    def receive_end(self) -> None:
+    async def receive_end(self) -> None:
         """Waits like `receive`, and for the end that `flush` has sent."""
-        self.receive()
-        self._next_result()
+        await self.receive()
+        await self._next_result()
 
     def close(self) -> None:
-        """Closes the connection. No thread may be using it."""
-        self._selector.close()
-        with suppress(psycopg.Error):
-            self._connection.close()
-
-    def hang_up(self) -> None:
-        """Shuts the connection's socket, so that the thread that waits on it fails."""
-        hang_up(self._connection)
+        """Closes the connection. A task that waits for it fails."""
+        self.unlimit()
+        self._lose(psycopg.OperationalError("the connection was closed"))
+        self._libpq.finish()
 
     def _expect(self, make_row: Callable[..., R]) -> Reply[R]:
         reply = Reply(make_row, self._transformer)
         self._sent.append(reply)
         return reply
 
-    def _next_result(self) -> pq.abc.PGresult:
+    async def _next_result(self) -> pq.abc.PGresult:
         while True:
             while self._libpq.is_busy():
-                self._wait()
-                self._libpq.consume_input()
+                await self._wait()
             if (result := self._libpq.get_result()) is not None:  # None separates the results of two statements
                 break
             if self._libpq.status != pq.ConnStatus.OK:
@@ -162,13 +186,41 @@ class Pipeline:
             raise errors.error_from_result(result)
         return result
 
-    def _wait(self) -> None:
-        remaining = self.deadline - time.monotonic()
-        if remaining <= 0 or not self._selector.select(remaining):
-            raise psycopg.OperationalError("no response in time")
+    async def _wait(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+        self._waiter = self._loop.create_future()
+        await self._waiter
+        if self._lost is not None:
+            raise self._lost
+
+    def _on_readable(self) -> None:
+        if self._lost is not None:
+            return
+        try:
+            self._libpq.consume_input()
+        except psycopg.Error as error:
+            self._lose(error)
+        else:
+            if self._libpq.status != pq.ConnStatus.OK:
+                self._lose(psycopg.OperationalError("the connection was lost"))
+            elif not self._libpq.is_busy():
+                self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _lose(self, error: psycopg.Error) -> None:
+        if self._lost is None:
+            self._lost = error
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        self._wake()
 
 
-def failure_of(error: BaseException) -> Exception | None:
+def failure_of(error: Exception) -> Exception | None:
     """Returns the error that a caller gets for an error of a pipeline. None if it is not one of the database."""
     if not isinstance(error, psycopg.Error):
         return None

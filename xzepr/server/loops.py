@@ -1,7 +1,6 @@
 """The background loops of a process: which ones run, and how they are restarted."""
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -14,8 +13,6 @@ from xzepr.hub import Core, Hub
 
 _HOUSEKEEPING_SECONDS = 60.0
 _REPORT_SECONDS = 1.0
-# The recorder's thread holds the writer lock when it has to wait for the interpreter. Python's default is 5 ms.
-_SWITCH_SECONDS = 0.0002
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -25,7 +22,6 @@ async def serving_loops(hub: Hub, role: str = SERVE) -> AsyncGenerator[None]:
 
     The block starts once the feed knows the head of the stream. At its end the recorder finishes its current batch.
     """
-    sys.setswitchinterval(_SWITCH_SECONDS)
     loops = _loops(hub, role, lambda: hub.recorder.queue_length)
     async with _running(hub, {**loops, "recorder": hub.recorder.run}):
         yield

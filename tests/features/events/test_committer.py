@@ -1,7 +1,6 @@
-"""The recorder's thread: failures in each stage of a batch, and what it keeps between batches."""
+"""The recorder's transactions: failures in each stage of a batch, and cancellation."""
 
 import asyncio
-import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -14,21 +13,20 @@ from tests.support.hub import (
     hub_on,
     kinds,
     new_event,
-    new_group,
     new_receiver,
     running_hub,
+    terminate,
     until,
     waiting_for_locks,
     writer_lock_held,
 )
 from tests.support.silent_proxy import silent_proxy
-from xzepr.core.errors import Conflict, NotFound, Problem, Unavailable
+from xzepr.core.errors import Problem, Unavailable
 from xzepr.features.events import recorder
 from xzepr.features.events.batch import Batch
 from xzepr.features.events.catalog import KnownCatalog, Standing
 from xzepr.features.events.model import Recorded
 from xzepr.features.events.queue import Pending, Queue
-from xzepr.features.receivers.model import ReceiverChange
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.service import Committed
 from xzepr.hub import Hub
@@ -59,19 +57,52 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, error: Ba
 # Failures ------------------------------------------------------------------------------------------
 
 
-async def test_connection_lost_between_round_trips(hub: Hub, database_url: str, monkeypatch: pytest.MonkeyPatch):
+async def test_idle_connection_that_ends_is_replaced(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    for name in ("first", "second", "third"):
+        await hub.recorder.record(MANAGER, new_event(build, name=name))
+        pipeline = hub.recorder._committer._pipeline  # pyright: ignore[reportPrivateUsage]
+        assert pipeline is not None
+        assert await terminate(database_url, "xzepr hub recorder") == 1
+        await until(lambda pipeline=pipeline: pipeline.is_lost)
+    assert await stored(database_url) == [("first",), ("second",), ("third",)]
+
+
+async def test_lost_idle_connection_is_reported(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    await hub.recorder.record(MANAGER, new_event(build, name="first"))
+    call = asyncio.create_task(hub.recorder.record(MANAGER, new_event(build, name="lost")))
+    await asyncio.sleep(0)  # the recorder is woken, and runs before the loop can notice the loss
+    terminate_unnoticed(database_url)
+    with pytest.raises(Unavailable, match="not recorded"):
+        await call
+    await hub.recorder.record(MANAGER, new_event(build, name="second"))
+    assert await stored(database_url) == [("first",), ("second",)]
+
+
+def terminate_unnoticed(database_url: str) -> None:
+    """Terminates the recorder's session without an iteration of the event loop."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'xzepr hub recorder'"
+        )
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+async def test_connection_lost_between_round_trips(
+    hub: Hub, database_url: str, monkeypatch: pytest.MonkeyPatch, noticed: bool
+):
     build = await new_receiver(hub)
     await hub.recorder.record(MANAGER, new_event(build, name="first"))
     standings = KnownCatalog.standings
 
-    def terminate(self: KnownCatalog, pipeline: Pipeline, token: str, ids: Collection[str]) -> dict[str, Standing]:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE '%recorder'"
-            )
-        return standings(self, pipeline, token, ids)
+    async def lost(self: KnownCatalog, pipeline: Pipeline, token: str, ids: Collection[str]) -> dict[str, Standing]:
+        terminate_unnoticed(database_url)
+        if noticed:
+            await until(lambda: pipeline.is_lost)
+        return await standings(self, pipeline, token, ids)
 
-    monkeypatch.setattr(KnownCatalog, "standings", terminate)
+    monkeypatch.setattr(KnownCatalog, "standings", lost)
     with pytest.raises(Unavailable, match="not recorded"):
         await hub.recorder.record(MANAGER, new_event(build, name="lost"))
     monkeypatch.setattr(KnownCatalog, "standings", standings)
@@ -114,14 +145,17 @@ async def test_unreachable_database_is_reported(database_url: str):
         assert outcome.retry_after is not None
 
 
-async def test_error_before_commit_fails_one_event(hub: Hub, database_url: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), MemoryError()])
+async def test_error_before_commit_fails_one_event(
+    hub: Hub, database_url: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
     build = await new_receiver(hub)
     place = Batch._place  # pyright: ignore[reportPrivateUsage]
 
-    def fail(self: Batch, pending: Pending) -> Any:
+    def fail(self: Batch, pending: Pending, *arguments: Any) -> Any:
         if pending.accepted.new.name == "bug":
-            raise SystemExit(1)
-        return place(self, pending)
+            raise error
+        return place(self, pending, *arguments)
 
     monkeypatch.setattr(Batch, "_place", fail)
     results = await hub.recorder.record_all(MANAGER, [new_event(build, name=name) for name in ("a", "bug", "b")])
@@ -138,21 +172,23 @@ async def test_error_after_commit_was_sent_is_resolved(hub: Hub, database_url: s
     assert await stored(database_url) == [("once",)]
 
 
-async def test_thread_that_ends_with_error_is_restarted(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()])
+async def test_interruption_is_no_failure_of_a_batch(hub: Hub, monkeypatch: pytest.MonkeyPatch, error: BaseException):
+    fail_once(monkeypatch, Batch, "record", error)
+    with pytest.raises(type(error)):
+        await hub.recorder._committer.commit([])  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_recorder_that_ends_with_error_is_restarted(hub: Hub, monkeypatch: pytest.MonkeyPatch):
     build = await new_receiver(hub)
     fail_once(monkeypatch, Queue, "take", MemoryError())
-    await hub.recorder.record(MANAGER, new_event(build))  # the thread waits in the original method
+    await hub.recorder.record(MANAGER, new_event(build))  # the recorder waits in the original method
 
     async def was_recorded() -> bool:
         outcome = await asyncio.gather(hub.recorder.record(MANAGER, new_event(build)), return_exceptions=True)
         return isinstance(outcome[0], Recorded)
 
     await until(was_recorded)
-
-
-async def test_thread_waits_briefly_for_the_interpreter(hub: Hub):
-    assert hub.recorder.queue_length == 0
-    assert sys.getswitchinterval() == pytest.approx(0.0002)  # pyright: ignore[reportUnknownMemberType]
 
 
 # Stopping and cancelling ---------------------------------------------------------------------------
@@ -220,66 +256,3 @@ async def _waits(database_url: str) -> bool:
 async def _is_gone(database_url: str) -> bool:
     rows = await execute(database_url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'xzepr hub recorder'")
     return rows == []
-
-
-# What the thread keeps of the catalog --------------------------------------------------------------
-
-
-async def test_catalog_is_read_once_while_it_is_unchanged(hub: Hub, monkeypatch: pytest.MonkeyPatch):
-    reads = list[Collection[str]]()
-    read = KnownCatalog._read  # pyright: ignore[reportPrivateUsage]
-
-    def counted(self: KnownCatalog, pipeline: Pipeline, ids: Collection[str]) -> dict[str, Standing]:
-        reads.append(ids)
-        return read(self, pipeline, ids)
-
-    monkeypatch.setattr(KnownCatalog, "_read", counted)
-    build, scan = await new_receiver(hub, "build"), await new_receiver(hub, "scan")
-    for receiver in (build, build, scan, build, scan):
-        await hub.recorder.record(MANAGER, new_event(receiver))
-    assert reads == [[build.id], [scan.id]]
-    await new_group(hub, build)
-    for receiver in (build, scan):
-        await hub.recorder.record(MANAGER, new_event(receiver))
-    assert reads[2:] == [[build.id], [scan.id]]
-
-
-async def test_changes_of_another_process_are_seen(database_url: str):
-    async with running_hub(database_url) as hub, running_hub(database_url) as other:
-        build = await new_receiver(hub)
-        assert (await hub.recorder.record(MANAGER, new_event(build))).gates == ()
-        group = await new_group(other, build)
-        [gate] = (await hub.recorder.record(MANAGER, new_event(build))).gates
-        assert (gate.group, gate.complete) == (group, True)
-        await other.groups.set_enabled(MANAGER, group.id, False)
-        assert (await hub.recorder.record(MANAGER, new_event(build))).gates == ()
-        await other.receivers.update(MANAGER, build.id, ReceiverChange(enabled=False))
-        with pytest.raises(Conflict):
-            await hub.recorder.record(MANAGER, new_event(build))
-    assert len(await stored(database_url)) == 3
-
-
-@pytest.mark.parametrize(("change", "error"), [("UPDATE", Conflict), ("DELETE", NotFound)])
-async def test_changes_by_administrators_are_seen(hub: Hub, database_url: str, change: str, error: type[Problem]):
-    build = await new_receiver(hub)
-    await hub.recorder.record(MANAGER, new_event(build))
-    statement = "UPDATE receivers SET enabled = false" if change == "UPDATE" else "DELETE FROM receivers"
-    await execute(database_url, statement)
-    with pytest.raises(error) as raised:
-        await hub.recorder.record(MANAGER, new_event(build))
-    assert raised.value.field == "receiver_id"
-    assert len(await stored(database_url)) == 1
-
-
-async def test_stale_payloads_are_validated_under_the_lock(database_url: str):
-    async with running_hub(database_url) as hub:
-        build = await new_receiver(hub, schema={"type": "object"})
-        await hub.recorder.record(MANAGER, new_event(build))
-        await execute(
-            database_url,
-            """UPDATE receivers SET revision = 2, schema = '{"required": ["size"]}', schema_digest = 'other'""",
-        )
-        sizes: list[object] = [{"size": 1}, {}, {"size": 2}]
-        results = await hub.recorder.record_all(MANAGER, [new_event(build, payload=payload) for payload in sizes])
-        assert [getattr(result, "code", None) for result in results] == [None, "INVALID_INPUT", None]
-        assert all(result.event.receiver_revision == 2 for result in results if isinstance(result, Recorded))

@@ -1,15 +1,15 @@
-"""The recorder's queue is bounded by number, bytes and time, and a thread takes events from it."""
+"""The recorder's queue is bounded by number, bytes and time, and loses no event."""
 
 import asyncio
 
 import pytest
 
+from tests.support.hub import until
 from xzepr.core.actor import SYSTEM
 from xzepr.core.errors import Overloaded
 from xzepr.features.events import queue as queues
 from xzepr.features.events.model import Accepted, NewEvent
 from xzepr.features.events.queue import Call, Pending, Queue
-from xzepr.infra.threads import run_in_thread
 
 NEW = NewEvent("n", "v", "r", "p", "k", "d", None, True, "R")
 
@@ -42,7 +42,7 @@ async def test_queue_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch):
     queue.put([pending(6), pending(6)])
     with pytest.raises(Overloaded):
         queue.put([pending(1)])
-    assert [p.size for p in queue.take(10)] == [6, 6]
+    assert [p.size for p in await queue.take(10)] == [6, 6]
     queue.put([pending(5), pending(5)])
     assert len(queue) == 2
 
@@ -52,17 +52,27 @@ async def test_batch_is_bounded_by_count_or_bytes(monkeypatch: pytest.MonkeyPatc
     queue = Queue(100)
     sizes = [1, 2, 3, 4, 11, 1, 9, 1]
     queue.put([pending(size) for size in sizes])
-    assert [[p.size for p in queue.take(3)] for _ in range(5)] == [[1, 2, 3], [4], [11], [1, 9], [1]]
+    assert [[p.size for p in await queue.take(3)] for _ in range(5)] == [[1, 2, 3], [4], [11], [1, 9], [1]]
 
 
 async def test_take_waits_for_first_event():
     queue = Queue(1)
-    take = run_in_thread("take", lambda: queue.take(5))
+    take = asyncio.create_task(queue.take(5))
     await asyncio.sleep(0.05)
     assert not take.done()
     first = pending()
     queue.put([first])
     assert await take == [first]
+
+
+async def test_puts_of_one_loop_iteration_are_one_batch():
+    queue, loop = Queue(10), asyncio.get_running_loop()
+    take = asyncio.create_task(queue.take(10))
+    await asyncio.sleep(0)
+    sent = [pending() for _ in range(5)]
+    for event in sent:
+        loop.call_soon(queue.put, [event])
+    assert await take == sent
 
 
 async def test_late_events_are_rejected():
@@ -73,7 +83,7 @@ async def test_late_events_are_rejected():
     for rejected in (late, later):
         with pytest.raises(Overloaded):
             await outcome(rejected)
-    assert queue.take(5) == [in_time]
+    assert await queue.take(5) == [in_time]
 
 
 async def test_pending_event_is_settled_once():
@@ -115,29 +125,43 @@ async def test_closed_queue_rejects_all_events():
 
 async def test_stopped_queue_returns_no_events():
     queue = Queue(3)
-    take = run_in_thread("take", lambda: queue.take(5))
+    take = asyncio.create_task(queue.take(5))
+    await asyncio.sleep(0)
     queue.stop()
     assert await take == []
     queue.put([pending()])
-    assert queue.take(5) == []
+    assert await queue.take(5) == []
     assert len(queue) == 1, "it waits until the queue is closed or opened"
     queue.open()
-    assert len(queue.take(5)) == 1
+    assert len(await queue.take(5)) == 1
+
+
+async def test_cancelled_take_loses_no_event():
+    queue, first = Queue(3), pending()
+    take = asyncio.create_task(queue.take(5))
+    await asyncio.sleep(0)
+    queue.put([first])  # wakes the task, which is cancelled before it runs
+    take.cancel()
+    await asyncio.wait([take])
+    assert take.cancelled()
+    assert await queue.take(5) == [first]
 
 
 async def test_concurrent_take_loses_no_event():
     queue, taken = Queue(10_000), list[Pending]()
 
-    def take_all() -> None:
-        while batch := queue.take(7):
+    async def take_all() -> None:
+        while batch := await queue.take(7):
             taken.extend(batch)
+            await asyncio.sleep(0)
 
-    thread = run_in_thread("take", take_all)
+    taker = asyncio.create_task(take_all())
     sent = [pending() for _ in range(3_000)]
     for start in range(0, len(sent), 3):
         queue.put(sent[start : start + 3])
-    while len(queue):
-        await asyncio.sleep(0)
+        if start % 7 == 0:
+            await asyncio.sleep(0)
+    await until(lambda: len(queue) == 0)
     queue.stop()
-    await thread
+    await taker
     assert taken == sent

@@ -1,5 +1,6 @@
-"""A batch of events that the recorder writes in one transaction, on its own thread."""
+"""A batch of events that the recorder writes in one transaction."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,14 @@ from xzepr.features.events.catalog import KnownCatalog
 from xzepr.features.events.model import Recorded
 from xzepr.features.events.queue import Pending
 from xzepr.features.groups.gates import message_data, published_kind
-from xzepr.features.groups.model import GateUpdate
+from xzepr.features.groups.model import GateUpdate, Group
 from xzepr.features.groups.rules import GateFold
 from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Cursor, Event, Message
 from xzepr.features.stream.service import Committed, begin_writing
 from xzepr.infra.pipeline import Pipeline
+
+_EVENTS_PER_SLICE = 100  # events that are decided before other tasks run
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class _Placed:
 
 
 class Batch:
-    """The events of one transaction. `record` writes them on the recorder's thread."""
+    """The events of one transaction, which `record` runs."""
 
     def __init__(self, pendings: Sequence[Pending], process_id: str) -> None:
         self.pendings = pendings
@@ -56,39 +59,47 @@ class Batch:
         self._snapshots: dict[str, orjson.Fragment] = {}
         self._new_keys: list[store.UsedKey] = []
 
-    def record(self, pipeline: Pipeline, catalog: KnownCatalog) -> None:
+    async def record(self, pipeline: Pipeline, catalog: KnownCatalog) -> None:
         """Runs the transaction, in two round trips, and returns after COMMIT. Raises as the pipeline does."""
-        self._read(pipeline, catalog)
-        for pending in self.pendings:
-            self._decisions.append(self._decide(pending))
+        await self._read(pipeline, catalog)
+        for index, pending in enumerate(self.pendings, 1):
+            self._decisions.append(await self._decide(pending, pipeline, catalog))
+            if index % _EVENTS_PER_SLICE == 0:
+                await asyncio.sleep(0)
         self._write(pipeline)
         self.is_committing = True
         pipeline.command("COMMIT")
-        pipeline.flush(end=True)
+        await pipeline.flush(end=True)
         self.finish()  # while PostgreSQL writes
-        pipeline.receive_end()
+        await pipeline.receive_end()
 
-    def _read(self, pipeline: Pipeline, catalog: KnownCatalog) -> None:
+    async def _read(self, pipeline: Pipeline, catalog: KnownCatalog) -> None:
         pendings = self.pendings
         keys = [(p.actor.id, key) for p in pendings if (key := p.accepted.new.idempotency_key) is not None]
         begin_writing(pipeline)
         start = store.send_start(pipeline)
         statuses = store.send_statuses(pipeline, list({pending.accepted.unit_id for pending in pendings}))
         used_keys = store.send_used_keys(pipeline, keys) if keys else None
-        pipeline.flush()
-        pipeline.receive()
+        await pipeline.flush()
+        await pipeline.receive()
         [self._start] = start.rows
         self._position = self._start.position
         self._statuses = GateFold(statuses.rows)
         self._keys = {(key.owner_id, key.key): key for key in used_keys.rows} if used_keys else {}
         receiver_ids = {pending.accepted.new.receiver_id for pending in pendings}
-        standings = catalog.standings(pipeline, self._start.token, receiver_ids)
-        self._catalog, self._pipeline, self._standings = catalog, pipeline, standings
+        self._standings = await catalog.standings(pipeline, self._start.token, receiver_ids)
         self._now = now()
 
-    def _decide(self, pending: Pending) -> _Placed | Repeat | Problem:
+    async def _decide(self, pending: Pending, pipeline: Pipeline, catalog: KnownCatalog) -> _Placed | Repeat | Problem:
         try:
-            return self._find_repeat(pending) or self._place(pending)
+            if (repeat := self._find_repeat(pending)) is not None:
+                return repeat
+            revision, receiver_id = pending.revision, pending.accepted.new.receiver_id
+            standing = self._standings[receiver_id]
+            state = standing.state
+            if state is None or not state.enabled or state.revision != revision:
+                revision = await catalog.revision(pipeline, receiver_id, state, pending.accepted.new.payload)
+            return self._place(pending, revision, standing.groups)
         except Problem as problem:
             return problem
 
@@ -101,20 +112,16 @@ class Batch:
             raise Conflict("this idempotency key was used for an event with other content", field="idempotency_key")
         return Repeat(used_key.position)
 
-    def _place(self, pending: Pending) -> _Placed:
+    def _place(self, pending: Pending, revision: int, groups: Sequence[Group]) -> _Placed:
         accepted, actor = pending.accepted, pending.actor
         new = accepted.new
-        standing = self._standings[new.receiver_id]
-        revision, state = pending.revision, standing.state
-        if state is None or not state.enabled or state.revision != revision:
-            revision = self._catalog.revision(self._pipeline, new.receiver_id, state, new.payload)
         event = rules.position_event(accepted, revision, self._position + 1, self._start.time, actor.id, self._now)
         self._position += 1
         if accepted.digest is not None and new.idempotency_key is not None:
             used_key = store.UsedKey(actor.id, new.idempotency_key, accepted.digest, event.position)
             self._keys[actor.id, new.idempotency_key] = used_key
             self._new_keys.append(used_key)
-        updates = self._statuses.record(event, standing.groups)
+        updates = self._statuses.record(event, groups)
         if not updates:
             return _Placed(pending, event, (), ())
         messages = [message for update in updates if (message := self._message(pending, event, update)) is not None]

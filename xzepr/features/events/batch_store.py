@@ -1,4 +1,4 @@
-"""SQL of a batch: what the recorder reads and writes under the writer lock, on its own thread."""
+"""SQL of a batch: what the recorder reads and writes under the writer lock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,14 +145,15 @@ def actor_columns(actor: Actor) -> Row:
 def row_of(accepted: Accepted, actor_columns: Row) -> Row:
     """Encodes an event that has no position yet."""
     new = accepted.new
+    id, description, receiver_id = texts_with_length((accepted.id, new.description, new.receiver_id))
     return (
-        with_length(accepted.id.encode()),
+        id,
         with_length(accepted.unit_id),
         *accepted.unit_parts,
-        with_length(new.description.encode()),
+        description,
         with_length(accepted.payload),
         TRUE if new.success else FALSE,
-        with_length(new.receiver_id.encode()),
+        receiver_id,
         NULL if new.created_at is None else timestamp(new.created_at),
         *actor_columns,
     )
@@ -201,7 +202,7 @@ def send_events(
 def _status_columns(statuses: Sequence[UnitStatus]) -> tuple[bytes, ...]:
     return (
         array(Type.BYTEA, [with_length(status.unit_id) for status in statuses]),
-        array(Type.TEXT, [with_length(status.receiver_id.encode()) for status in statuses]),
+        _texts([status.receiver_id for status in statuses]),
         array(Type.BIGINT, [bigint(status.position) for status in statuses]),
         array(Type.BOOLEAN, [TRUE if status.success else FALSE for status in statuses]),
         array(Type.BIGINT, [_optional_bigint(status.run_position) for status in statuses]),

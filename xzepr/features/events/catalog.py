@@ -1,4 +1,4 @@
-"""The receivers and groups of the catalog as the recorder's thread knows them."""
+"""The receivers and groups of the catalog as the recorder knows them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Standing:
 class KnownCatalog:
     """Keeps standings for as long as the catalog's token is the same, because they cannot have changed then.
 
-    Every method is called by one thread, in a transaction that holds the writer lock.
+    Every method is called by one task, in a transaction that holds the writer lock.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class KnownCatalog:
         )
         self._validators = LRUCache[str, Validator](_MAX_VALIDATORS)
 
-    def standings(self, pipeline: Pipeline, token: str, receiver_ids: Collection[str]) -> dict[str, Standing]:
+    async def standings(self, pipeline: Pipeline, token: str, receiver_ids: Collection[str]) -> dict[str, Standing]:
         """Returns the standings of receivers under the current token. Reads those that are not kept."""
         if token != self._token:
             self._token = token
@@ -48,10 +48,10 @@ class KnownCatalog:
             self._validators.clear()
         standings = {id: standing for id in receiver_ids if (standing := self._standings.get(id)) is not None}
         if missing := [id for id in receiver_ids if id not in standings]:
-            standings |= self._read(pipeline, missing)
+            standings |= await self._read(pipeline, missing)
         return standings
 
-    def revision(self, pipeline: Pipeline, receiver_id: str, state: ReceiverState | None, payload: object) -> int:
+    async def revision(self, pipeline: Pipeline, receiver_id: str, state: ReceiverState | None, payload: object) -> int:
         """Returns the revision of the receiver's current schema, which accepts the payload.
 
         Raises NotFound, Conflict if the receiver is disabled, or InvalidInput if the schema rejects the payload.
@@ -60,16 +60,16 @@ class KnownCatalog:
             raise validation.not_found(receiver_id)
         validation.check_enabled(receiver_id, enabled=state.enabled)
         if (validator := self._validators.get(receiver_id)) is None:
-            validator = validation.read_validator(pipeline, receiver_id)
+            validator = await validation.read_validator(pipeline, receiver_id)
             self._validators.put(receiver_id, validator)
         validation.check_payload(validator, payload)
         return state.revision
 
-    def _read(self, pipeline: Pipeline, receiver_ids: Collection[str]) -> dict[str, Standing]:
+    async def _read(self, pipeline: Pipeline, receiver_ids: Collection[str]) -> dict[str, Standing]:
         states_reply = validation.send_states(pipeline, receiver_ids)
         groups_reply = gates.send_groups(pipeline, receiver_ids)
-        pipeline.flush()
-        pipeline.receive()
+        await pipeline.flush()
+        await pipeline.receive()
         states = {state.id: state for state in states_reply.rows}
         groups = groups_by_receiver(groups_reply.rows)
         standings = {id: Standing(states.get(id), tuple(groups.get(id, ()))) for id in receiver_ids}

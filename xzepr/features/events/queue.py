@@ -1,7 +1,6 @@
 """The queue of events that wait for the recorder, with limits on number, bytes and time."""
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,90 +65,70 @@ class Pending:
 
 
 class Queue:
-    """A first-in, first-out queue. When it is full, new events are rejected at once.
-
-    The recorder's thread takes events from it. All other methods are called on the event loop.
-    """
+    """A first-in, first-out queue. When it is full, new events are rejected at once."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._waiting: deque[Pending] = deque()
         self._bytes = 0
-        self._changed = threading.Condition(threading.Lock())  # guards all fields; notified when `take` need not wait
         self._stopped = False
         self._closed: Problem | None = None
-        self._will_notify = False
+        self._taker: asyncio.Future[None] | None = None  # resolved when `take` need not wait any longer
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, pendings: Sequence[Pending]) -> None:
-        """Appends all events, or none and raises Overloaded. Raises the problem of `close` if the queue is closed.
-
-        A waiting `take` returns once the callbacks that are ready have run.
-        """
+        """Appends all events, or none and raises Overloaded. Raises the problem of `close` if the queue is closed."""
         size = sum([pending.size for pending in pendings])
-        with self._changed:
-            if self._closed is not None:
-                raise self._closed
-            is_full = len(self._waiting) + len(pendings) > self._size
-            if is_full or (self._waiting and self._bytes + size > MAX_QUEUE_BYTES):
-                raise Overloaded("too many events are waiting; nothing was recorded", retry_after=1)
-            self._waiting.extend(pendings)
-            self._bytes += size
-        if not self._will_notify:
-            self._will_notify = True
-            asyncio.get_running_loop().call_soon(self._notify)
+        if self._closed is not None:
+            raise self._closed
+        is_full = len(self._waiting) + len(pendings) > self._size
+        if is_full or (self._waiting and self._bytes + size > MAX_QUEUE_BYTES):
+            raise Overloaded("too many events are waiting; nothing was recorded", retry_after=1)
+        self._waiting.extend(pendings)
+        self._bytes += size
+        self._wake()
 
-    def _notify(self) -> None:
-        # After the other callbacks of this iteration of the loop. Their events then belong to the same batch, and the
-        # recorder's thread does not compete for the interpreter with them.
-        self._will_notify = False
-        with self._changed:
-            self._changed.notify()
-
-    def take(self, limit: int) -> list[Pending]:
+    async def take(self, limit: int) -> list[Pending]:
         """Waits for an event, then removes and returns up to `limit` events or MAX_BATCH_BYTES. Empty after `stop`."""
-        with self._changed:
-            while not self._waiting and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                return []
-            batch = [self._pop()]
-            size = batch[0].size
-            while self._waiting and len(batch) < limit and size + self._waiting[0].size <= MAX_BATCH_BYTES:
-                batch.append(self._pop())
-                size += batch[-1].size
-            return batch
+        while not self._waiting and not self._stopped:
+            self._taker = asyncio.get_running_loop().create_future()
+            await self._taker
+        if self._stopped:
+            return []
+        batch = [self._pop()]
+        size = batch[0].size
+        while self._waiting and len(batch) < limit and size + self._waiting[0].size <= MAX_BATCH_BYTES:
+            batch.append(self._pop())
+            size += batch[-1].size
+        return batch
 
     def reject_late(self, now: float) -> None:
         """Rejects events whose deadline has passed. The first event has the earliest deadline."""
-        late: list[Pending] = []
-        with self._changed:
-            while self._waiting and self._waiting[0].deadline < now:
-                late.append(self._pop())
-        for pending in late:
-            pending.resolve(Overloaded("the event waited too long in the queue; it was not recorded", retry_after=1))
+        while self._waiting and self._waiting[0].deadline < now:
+            late = self._pop()
+            late.resolve(Overloaded("the event waited too long in the queue; it was not recorded", retry_after=1))
 
     def open(self) -> None:
         """Starts to accept events, and to return them."""
-        with self._changed:
-            self._closed = None
-            self._stopped = False
+        self._closed = None
+        self._stopped = False
 
     def stop(self) -> None:
         """Ends `take` without events. The queue still accepts them."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        self._stopped = True
+        self._wake()
 
     def close(self, problem: Problem) -> None:
         """Rejects the events in the queue, and every event until `open`, with `problem`."""
-        with self._changed:
-            self._closed = problem
-            rejected = [self._pop() for _ in range(len(self._waiting))]
-        for pending in rejected:
-            pending.resolve(problem)
+        self._closed = problem
+        while self._waiting:
+            self._pop().resolve(problem)
+
+    def _wake(self) -> None:
+        if self._taker is not None and not self._taker.done():
+            self._taker.set_result(None)
 
     def _pop(self) -> Pending:
         pending = self._waiting.popleft()

@@ -1,9 +1,9 @@
 """The recorder: writes concurrently reported events, one transaction at a time.
 
-The events that queue up during a transaction are the next batch: up to `max_batch` of them, without a timer. The
-transactions run on a thread with its own connection, and callers await a future, so a client that disconnects cancels
-nothing. Failures are handled on the event loop while the thread rests. If the outcome of a COMMIT is unknown, the
-recorder looks up the ids on a new connection under the writer lock.
+The events that queue up during a transaction are the next batch: up to `max_batch` of them, without a timer. One task
+runs the transactions on its own connection, and callers await a future, so a client that disconnects cancels nothing.
+No batch begins while a failure is handled. If the outcome of a COMMIT is unknown, the recorder looks up the ids on a
+new connection under the writer lock.
 """
 
 import asyncio
@@ -164,14 +164,18 @@ class Recorder:
 
     async def _record_queue(self) -> None:
         """Records events until the queue is stopped."""
-        while (failed := await self._committer.commit_all(self._queue, self._settings.max_batch)) is not None:
-            await self._recover(failed)
+        while pendings := await self._queue.take(self._settings.max_batch):
+            if (failed := await self._committer.commit(pendings)) is not None:
+                await self._recover(failed)
 
     def _committed(self, batch: Batch, seconds: float) -> None:
         self._disk_full_at = None
         self._resolve(batch)
         self._observe(len(batch.pendings), seconds)
-        self._stream.publish_locally(batch.committed)
+        try:
+            self._stream.publish_locally(batch.committed)
+        except Exception:  # the feed reads the messages at its next look
+            _log.exception("recorder.listener_failed", events=len(batch.pendings))
 
     async def _reject_late_events(self) -> None:
         while True:

@@ -99,10 +99,10 @@ def send_states(pipeline: Pipeline, receiver_ids: Iterable[str]) -> Reply[Receiv
     return pipeline.send(store.LOCKED_STATES, [array(Type.TEXT, texts_with_length(receiver_ids))])
 
 
-def read_validator(pipeline: Pipeline, receiver_id: str) -> schemas.Validator:
+async def read_validator(pipeline: Pipeline, receiver_id: str) -> schemas.Validator:
     """Reads the schema of a receiver that exists, and compiles it."""
     reply = pipeline.send(store.LOCKED_SCHEMAS, [array(Type.TEXT, texts_with_length([receiver_id]))])
-    pipeline.flush()
-    pipeline.receive()
+    await pipeline.flush()
+    await pipeline.receive()
     [schema] = reply.rows
     return schemas.compile(schema.encode())
