@@ -13,8 +13,8 @@ LINES = 300
 # The modules of each package. `.importlinter` lists those of xzepr/, xzepr/api/ and each feature, which are layers.
 MODULES = {
     "xzepr/core": "actor backoff clock errors exact_json frozen ids lru_cache paging text",
-    "xzepr/infra": "binary cache concurrency crypto db embedded/ files kafka/ keyset migrate pipeline revisions "
-    "telemetry/ threads",
+    "xzepr/infra": "binary cache concurrency crypto db embedded/ files kafka/ keyset migrate notifications pipeline "
+    "revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover memory server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "counting logs metrics traces",

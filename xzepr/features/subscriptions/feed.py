@@ -22,7 +22,8 @@ from xzepr.features.subscriptions.history import HistoryReader
 from xzepr.features.subscriptions.ring import Ring
 from xzepr.features.subscriptions.scheduler import FairScheduler
 from xzepr.features.subscriptions.subscribers import Subscriber, Subscribers
-from xzepr.infra.db import Connection, Database, hang_up_after, translate_errors
+from xzepr.infra.db import Database, hang_up_after, translate_errors
+from xzepr.infra.notifications import Notifications
 
 _MAX_BATCH_SIZE = 200  # messages of one read
 _INITIAL_BATCH_SIZE = 100  # messages
@@ -190,21 +191,21 @@ class Feed:
 
     async def _follow(self, reader: StreamReader) -> None:
         # Reads use the connection that listens: the next check notices if it is silent, and requests cannot take it.
+        # `accept_committed` gets the messages of this process.
+        notifications = Notifications(reader.connection, ignored=self._stream.process_id)
         while True:
             if self._checks_requested > self._checks_done or time.monotonic() - self._checked_at >= self._poll_seconds:
                 await self._check_head(reader)
             else:
                 await self._read(reader)
             if self._checks_requested <= self._checks_done and not self._lacks_own_messages:
-                await self._listen(reader.connection)
+                await self._listen(notifications)
 
-    async def _listen(self, connection: Connection) -> None:
+    async def _listen(self, notifications: Notifications) -> None:
         """Waits for a notification of another process or for `_stop_listening`, at most `poll_seconds`."""
         try:
             async with asyncio.timeout(self._poll_seconds) as self._listen_timeout:
-                async for notification in connection.notifies():
-                    if notification.payload != self._stream.process_id:  # `accept_committed` gets messages of this one
-                        return
+                await notifications.wait()
         except TimeoutError:
             return
         finally:
