@@ -11,6 +11,11 @@ from functools import lru_cache
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 # Eight bytes stand for each letter, so that a random byte is a random letter.
 _LETTERS = (_ALPHABET * 8).encode()
+_LAST_LETTERS = [high + low for high in _ALPHABET for low in _ALPHABET]  # for 10 bits
+_RANDOM_LETTERS = 16  # of an id
+_KEPT_IDS = 256
+_random_letters: list[str] = []  # for the next ids
+os.register_at_fork(after_in_child=_random_letters.clear)
 _LENGTH = struct.Struct(">I").pack
 _ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
@@ -20,12 +25,25 @@ def new_id() -> str:
 
     Never sort by ids, because the clocks of servers differ: sort by position.
     """
-    return _time_letters(time.time_ns() // 1_000_000) + os.urandom(16).translate(_LETTERS).decode()
+    milliseconds = time.time_ns() // 1_000_000
+    try:
+        random_letters = _random_letters.pop()
+    except IndexError:
+        random_letters = _more_random_letters()
+    return _early_letters(milliseconds >> 10) + _LAST_LETTERS[milliseconds & 1023] + random_letters
 
 
-@lru_cache(maxsize=1)  # ids of the same millisecond share them
-def _time_letters(milliseconds: int) -> str:
-    return "".join([_ALPHABET[milliseconds >> shift & 31] for shift in range(45, -1, -5)])
+@lru_cache(maxsize=1)  # ids of the same second share them
+def _early_letters(time: int) -> str:
+    return "".join([_ALPHABET[time >> shift & 31] for shift in range(35, -1, -5)])
+
+
+def _more_random_letters() -> str:
+    """Returns the random letters of one id, and keeps those of more ids. A system call for each would take longer."""
+    letters = os.urandom(_RANDOM_LETTERS * _KEPT_IDS).translate(_LETTERS).decode()
+    first, *others = [letters[start : start + _RANDOM_LETTERS] for start in range(0, len(letters), _RANDOM_LETTERS)]
+    _random_letters.extend(others)
+    return first
 
 
 def is_id(text: str) -> bool:
@@ -53,4 +71,4 @@ def with_length(part: bytes) -> bytes:
 
 def texts_with_length(texts: Iterable[str]) -> tuple[bytes, ...]:
     """Returns each text in UTF-8, `with_length`."""
-    return tuple([_LENGTH(len(part)) + part for part in [text.encode() for text in texts]])
+    return tuple([_LENGTH(len(part := text.encode())) + part for text in texts])
