@@ -1,11 +1,12 @@
 """Reads credentials from headers or from a `connection_init` payload, never from a URL."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from xzepr.api.request_head import Head
 from xzepr.core.actor import Actor
 from xzepr.core.errors import InvalidToken
+from xzepr.core.frozen import frozen
 
 # Takes a token or an API key and returns its actor. Raises InvalidToken or TokenExpired.
 Authenticate = Callable[[str], Awaitable[Actor]]
@@ -14,7 +15,7 @@ Authenticate = Callable[[str], Awaitable[Actor]]
 _PAYLOAD_KEYS = {"authorization": "bearer", "x-api-key": "plain", "apikey": "plain", "token": "plain"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credential:
     """A token or an API key that a client sent and that is not verified yet."""
 

@@ -27,10 +27,20 @@ async def shielded(awaitable: Awaitable[T]) -> T:
     try:
         return await awaitable
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_cancelled():
             raise
-        raise RuntimeError("a future that this field awaited was cancelled by another task") from None
+        raise cancelled_by_another() from None
+
+
+def is_cancelled() -> bool:
+    """Returns whether the current task is being cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def cancelled_by_another() -> RuntimeError:
+    """Returns the error of a CancelledError that another task has caused."""
+    return RuntimeError("a future that this field awaited was cancelled by another task")
 
 
 class SingleFlight(Generic[K, V]):

@@ -6,7 +6,7 @@ uvicorn's options `root_path`, `limit_concurrency` and `access_log` have no effe
 import asyncio
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from xzepr.api.client_connection import DROP, UNSENT
 from xzepr.api.deadlines import Deadlines
 
+_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
 _COPIED_BYTES = 64 * 1024  # a longer body is not copied behind its head
 _KEPT = frozenset({b"cache-control", b"content-length", b"content-type", b"date"})  # headers with few values
 _NO_NAME = re.compile(rb"[^a-z0-9!#$%&'*+.^_`|~-]")  # ASGI requires lower case
@@ -41,13 +42,15 @@ class HttpProtocol(HttpToolsProtocol):
         if (idle := _idle.get(state)) is None:
             idle = _idle[state] = Deadlines(self.timeout_keep_alive)
         self._idle = idle
+        self._behind_proxies: Any = vars(self)["app"]
+        self._direct = getattr(self._behind_proxies, "app", self._behind_proxies)
         self._extensions = {DROP: transport.abort, UNSENT: transport.get_write_buffer_size}
 
     def on_headers_complete(self) -> None:
         """Starts the request, or queues it behind earlier ones of the connection. uvicorn would make another cycle."""
         untyped: Any = self
         scope: dict[str, Any] = untyped.scope
-        parser, app = untyped.parser, untyped.app
+        parser = untyped.parser
         scope["extensions"] = self._extensions
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version = parser.get_http_version()
@@ -55,6 +58,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         url = self.url
         scope["path"], scope["raw_path"], scope["query_string"] = _split(url) if b"?" in url else _known_split(url)
+        app = self._app_for(untyped.headers)
         cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
         earlier, self.cycle = untyped.cycle, cycle
         if earlier is None or earlier.response_complete:
@@ -62,6 +66,18 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
+
+    def _app_for(self, headers: Iterable[tuple[bytes, bytes]]) -> Any:
+        """Returns the application, without uvicorn's layer for proxies unless one has sent its headers."""
+        for name, _ in headers:
+            if name in _FORWARDED:
+                return self._behind_proxies
+        return self._direct
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        cycle.task = task
+        self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         """Starts the next request of the connection, or waits for it with a time limit.
@@ -123,6 +139,21 @@ class Cycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = protocol.expect_100_continue
         self.body = bytearray()
+        self._tasks = protocol.tasks
+        self.task: asyncio.Task[None] | None = None
+
+    async def run_asgi(self, app: Any) -> None:
+        """Runs the application. uvicorn handles whatever is not a complete response."""
+        try:
+            try:
+                result = await app(self.scope, self.receive, self.send)
+            except BaseException as error:
+                await super().run_asgi(partial(_raise, error))
+                return
+            if result is not None or not self.response_complete:
+                await super().run_asgi(partial(_return, result))
+        finally:
+            self._tasks.discard(self.task)
 
     async def send(self, message: Any) -> None:
         """Sends an ASGI message of the response. Waits while the client does not read, and ignores one that is gone."""
@@ -186,6 +217,14 @@ class Cycle(RequestResponseCycle):
             self.transport.writelines((self._head, body))
         else:
             self.transport.write(self._head + body)
+
+
+async def _raise(error: BaseException, *_: object) -> None:
+    raise error
+
+
+async def _return(result: Any, *_: object) -> Any:
+    return result
 
 
 def _chunk(body: bytes, more_body: bool) -> bytes:

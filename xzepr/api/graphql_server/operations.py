@@ -160,7 +160,10 @@ class GraphQLService:
     async def _run(self, execution: Execution, operation: Operation, call: Call) -> GraphQLResponse:
         started_at = perf_counter()
         with self.request_in_flight():
-            response = await self._await_response(execution.run(), call)
+            try:
+                response = self._response(await execution.run(), call, None)
+            except Exception as error:
+                response = _internal_error_response(error, call, None)
         self._observe(operation.type, response.errors, started_at)
         return response
 
@@ -247,7 +250,7 @@ class GraphQLService:
         )
 
     async def _await_response(
-        self, pending: Awaitable[ExecutionResult], call: Call, cursor: str | None = None
+        self, pending: Awaitable[ExecutionResult], call: Call, cursor: str | None
     ) -> GraphQLResponse:
         """Returns the response once the operation has run. An exception that escapes it is an internal error."""
         try:

@@ -17,6 +17,8 @@ Load = Callable[[list[object]], object]
 class Batches:
     """The batches of one operation, or of one message of a subscription. A context has them as `batches`."""
 
+    __slots__ = ("_open",)
+
     def __init__(self) -> None:
         self._open: dict[Hashable, tuple[list[object], asyncio.Task[Sequence[object]]]] = {}
 

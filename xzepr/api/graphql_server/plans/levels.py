@@ -28,19 +28,19 @@ _Info: type[Any] = strawberry.Info  # unparametrized: a subscript for each call 
 class Run:
     """One execution of a plan: the context and the variables that its calls use."""
 
-    __slots__ = ("_info", "context", "variables")
+    __slots__ = ("context", "variables")
 
     def __init__(self, context: object, variables: RequestVariables) -> None:
         self.context = context
         self.variables = variables
-        self._info: object = None
 
     @property
     def info(self) -> object:
-        """The `info` of resolvers, which may use only its context."""
-        if self._info is None:
-            self._info = _Info(_raw_info=cast(Any, self), _field=cast(Any, None))
-        return self._info
+        """The `info` of resolvers, which may use only its context.
+
+        It is made for each call: if it were kept, both would be garbage that only a collection finds.
+        """
+        return _Info(_raw_info=self, _field=None)
 
 
 class Level(Protocol):

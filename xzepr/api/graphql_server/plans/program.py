@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any, cast
 
 from strawberry.execution import optimized_is_awaitable
@@ -10,10 +11,11 @@ from strawberry.execution import optimized_is_awaitable
 from xzepr.api.graphql_server.plans.arguments import Arguments
 from xzepr.api.graphql_server.plans.levels import Level, Plain, Run
 from xzepr.api.graphql_server.plans.resolvers import Call, ReadField
-from xzepr.infra.concurrency import shielded
+from xzepr.core.frozen import frozen
+from xzepr.infra.concurrency import cancelled_by_another, is_cancelled, shielded
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """The outcome of a root field's resolver: a value, or an error.
 
@@ -53,11 +55,18 @@ class Root:
         awaited = False
         try:
             value = self.call(None, run.info, arguments)
-            if awaited := optimized_is_awaitable(value):
+            if isinstance(value, CoroutineType):  # needs no shield
+                awaited = True
+                value = await cast("CoroutineType[Any, Any, object]", value)
+            elif awaited := optimized_is_awaitable(value):
                 value = await shielded(cast("Awaitable[object]", value))
-            return Outcome(value, awaited=awaited)
+            return Outcome(value, None, awaited)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            return Outcome(None, cancelled_by_another(), awaited)
         except Exception as error:
-            return Outcome(error=error, awaited=awaited)
+            return Outcome(None, error, awaited)
 
     async def complete(self, outcome: Outcome, run: Run) -> object:
         """Returns the response value of an outcome. Raises any Exception if graphql-core has to complete it."""

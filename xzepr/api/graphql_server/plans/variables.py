@@ -5,7 +5,6 @@ reports an error with its location, or coerces the value, such as a single item 
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, cast
 
 from graphql import (
@@ -68,8 +67,10 @@ class Variables:
         if not self._declared:
             return {}
         if self._converters is not None:
-            with suppress(Exception):  # whatever a scalar raises, graphql-core reports it with its location
+            try:
                 return _convert(self._converters, variables)
+            except Exception:  # noqa: S110 whatever a scalar raises, graphql-core reports it with its location
+                pass
         values = get_variable_values(self._schema, self._declared, dict(variables), max_errors=MAX_ERRORS)
         return values if isinstance(values, list) else values.coerced
 
@@ -85,6 +86,8 @@ class RequestVariables(dict[str, object]):
 
     Resolvers may change their arguments, so `get` returns each value that can be changed only once, and then a new one.
     """
+
+    __slots__ = ("_declared", "_passed", "_sent")
 
     def __init__(self, declared: Variables, sent: Mapping[str, object], coerced: dict[str, object]) -> None:
         super().__init__(coerced)
