@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from xzepr.api.client_connection import DROP, UNSENT
 from xzepr.api.deadlines import Deadlines
+from xzepr.server.request_starts import RequestStarts
 
 _FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
 _COPIED_BYTES = 64 * 1024  # a longer body is not copied behind its head
@@ -39,9 +40,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Prepares what is the same for all requests of the connection."""
         super().connection_made(transport)
         state = self.server_state
-        if (idle := _idle.get(state)) is None:
-            idle = _idle[state] = Deadlines(self.timeout_keep_alive)
-        self._idle = idle
+        if (shared := _shared.get(state)) is None:
+            shared = _shared[state] = Deadlines(self.timeout_keep_alive), RequestStarts()
+        self._idle, self._starts = shared
         self._behind_proxies: Any = vars(self)["app"]
         self._direct = getattr(self._behind_proxies, "app", self._behind_proxies)
         self._extensions = {DROP: transport.abort, UNSENT: transport.get_write_buffer_size}
@@ -75,9 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self._direct
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        task = self.loop.create_task(cycle.run_asgi(app))
-        cycle.task = task
-        self.tasks.add(task)
+        self._starts.add(partial(cycle.start, app), self.loop)
 
     def on_response_complete(self) -> None:
         """Starts the next request of the connection, or waits for it with a time limit.
@@ -101,7 +100,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._idle.remove(self)
 
 
-_idle: WeakKeyDictionary[ServerState, Deadlines] = WeakKeyDictionary()  # the idle connections of each server
+# The idle connections and the new requests of each server.
+_shared: WeakKeyDictionary[ServerState, tuple[Deadlines, RequestStarts]] = WeakKeyDictionary()
 
 
 def _split(url: bytes) -> tuple[str, bytes, bytes]:
@@ -139,8 +139,13 @@ class Cycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = protocol.expect_100_continue
         self.body = bytearray()
-        self._tasks = protocol.tasks
-        self.task: asyncio.Task[None] | None = None
+        self._loop, self._tasks = protocol.loop, protocol.tasks
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, app: Any) -> None:
+        """Starts the task of the request."""
+        self._task = self._loop.create_task(self.run_asgi(app))
+        self._tasks.add(self._task)
 
     async def run_asgi(self, app: Any) -> None:
         """Runs the application. uvicorn handles whatever is not a complete response."""
@@ -153,7 +158,7 @@ class Cycle(RequestResponseCycle):
             if result is not None or not self.response_complete:
                 await super().run_asgi(partial(_return, result))
         finally:
-            self._tasks.discard(self.task)
+            self._tasks.discard(self._task)
 
     async def send(self, message: Any) -> None:
         """Sends an ASGI message of the response. Waits while the client does not read, and ignores one that is gone."""

@@ -19,7 +19,7 @@ from xzepr.features.groups.gates import message_data, published_kind
 from xzepr.features.groups.model import GateUpdate, Group
 from xzepr.features.groups.rules import GateFold
 from xzepr.features.stream.kinds import Kind
-from xzepr.features.stream.model import Cursor, Event, Message
+from xzepr.features.stream.model import Event, Message
 from xzepr.features.stream.service import Committed, begin_writing
 from xzepr.infra.pipeline import Pipeline
 
@@ -163,8 +163,7 @@ class Batch:
             event = decision.event
             messages.append(_new_message(Kind.EVENT_RECORDED, event.id, event.position, decision.pending, event))
             messages.extend(decision.gate_messages)
-            cursor = Cursor.of(event.position, event.id)
-            self.outcomes.append(Recorded(event, cursor, decision.updates, repeated=False))
+            self.outcomes.append(Recorded(event, decision.updates, False))
         self.committed = Committed(self._start.id, messages)
 
 

@@ -55,13 +55,17 @@ class Recorded:
     """The result of reporting an event, available after COMMIT."""
 
     event: Event
-    cursor: Cursor
     updates: Sequence[GateUpdate]
     """The event's effects on gates; empty if it is repeated."""
     repeated: bool
     """Whether an earlier call with the same idempotency key recorded the event."""
     current_gates: Sequence[Gate] = ()
     """The current gates of a repeated event."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor of the event's message."""
+        return Cursor.of(self.event.position, self.event.id)
 
     @property
     def gates(self) -> tuple[Gate, ...]:

@@ -21,7 +21,6 @@ from xzepr.features.events.model import Accepted, NewEvent, Recorded
 from xzepr.features.events.queue import Call, Pending, Queue
 from xzepr.features.groups.gates import current_gates
 from xzepr.features.receivers.payload_validation import PayloadValidator
-from xzepr.features.stream.model import Cursor
 from xzepr.features.stream.service import Stream
 from xzepr.infra.db import ConnectionLost, Database, hang_up_after, translate_errors
 from xzepr.settings import EventSettings, RecorderSettings
@@ -221,7 +220,7 @@ class Recorder:
         by_position = {event.position: (event, gates[event.position]) for event in events}
         for pending, position in repeats:
             event, event_gates = by_position[position]
-            pending.resolve(Recorded(event, Cursor.of(event.position, event.id), (), True, event_gates))
+            pending.resolve(Recorded(event, (), True, event_gates))
 
     async def _retry_halves(self, failed: FailedBatch) -> None:
         pendings = failed.batch.pendings
