@@ -20,8 +20,8 @@ MODULES = {
     "xzepr/infra/telemetry": "counting logs metrics traces",
     "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types "
     "yaml_files",
-    "xzepr/server": "http_server loops request_starts signals single_process startup supervisor uvicorn_http uvicorn_protocols "
-    "uvicorn_server work_process worker worker_config",
+    "xzepr/server": "http_server loops request_starts signals single_process startup supervisor uvicorn_http "
+    "uvicorn_protocols uvicorn_server work_process worker worker_config",
     "xzepr/cli": "apply apply_plan client/ config demo event_input events gates hub_file keys login migrate options "
     "output schema serve stream stream_status tail throwaway users watch work yaml_reader",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
