@@ -1,4 +1,4 @@
-"""Starts requests a few at a time, so that other work of the event loop does not wait for all that have arrived."""
+"""Starts requests a few at a time, so that other work of the event loop comes in between."""
 
 import asyncio
 from collections import deque
