@@ -149,8 +149,11 @@ async def _is_asleep(database_url: str) -> bool:
 
 async def test_large_statement_on_lost_connection_fails(pipeline: Pipeline) -> None:
     pipeline.command("SELECT pg_sleep(20)")
-    pipeline.limit(0)
-    await until(lambda: pipeline.is_lost)
+    pipeline.limit(0.01)
+    await pipeline.flush()
+    with pytest.raises(psycopg.OperationalError, match="no response in time"):
+        await pipeline.receive()
+    assert pipeline.is_lost
     send_texts(pipeline, ["x" * 1_000_000] * 8)
     with pytest.raises(psycopg.OperationalError, match="no response in time"):
         await pipeline.flush()

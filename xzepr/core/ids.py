@@ -33,7 +33,7 @@ def new_id() -> str:
     return _early_letters(milliseconds >> 10) + _LAST_LETTERS[milliseconds & 1023] + random_letters
 
 
-@lru_cache(maxsize=1)  # ids of the same second share them
+@lru_cache(maxsize=1)  # ids of the same 1,024 ms share them
 def _early_letters(time: int) -> str:
     return "".join([_ALPHABET[time >> shift & 31] for shift in range(35, -1, -5)])
 

@@ -33,7 +33,7 @@ async def shielded(awaitable: Awaitable[T]) -> T:
 
 
 def is_cancelled() -> bool:
-    """Returns whether the current task is being cancelled."""
+    """Returns whether the current task is being cancelled. True outside a task."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 

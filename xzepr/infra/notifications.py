@@ -9,18 +9,19 @@ from xzepr.infra.db import Connection
 
 
 class Notifications:
-    """The notifications that a connection receives, but those with one payload.
+    """The notifications that a connection receives, except those with the payload `ignored`.
 
     psycopg's `notifies` takes 100 µs for each notification, and a process also gets those of its commits. Here an
     ignored one takes 5 µs and wakes no task.
     """
 
     def __init__(self, connection: Connection, *, ignored: str) -> None:
-        """Notifications with the payload `ignored` count as not received."""
+        """Call it before the statements during which notifications may come."""
         self._connection = connection
         self._ignored = ignored
         self._received = False
         self._waiter: asyncio.Future[None] | None = None
+        self._is_watched = False  # whether its socket is registered with the loop
         connection.add_notify_handler(self._handle)  # for those that come during a statement
 
     async def wait(self) -> None:
@@ -32,15 +33,21 @@ class Notifications:
         self._take_received()  # which came with the result of the last statement
         if not self._received:
             self._waiter = loop.create_future()
-            loop.add_reader(socket, self._read)
+            self._is_watched = True
+            loop.add_reader(socket, self._read, loop, socket)
             try:
                 await self._waiter
             finally:
-                loop.remove_reader(socket)
+                self._unwatch(loop, socket)
                 self._waiter = None
         self._received = False
 
-    def _read(self) -> None:
+    def _unwatch(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
+        if self._is_watched:
+            self._is_watched = False
+            loop.remove_reader(socket)
+
+    def _read(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
         libpq = self._connection.pgconn
         try:
             libpq.consume_input()
@@ -48,6 +55,7 @@ class Notifications:
             if libpq.status != pq.ConnStatus.OK:
                 raise psycopg.OperationalError("the connection was lost")
         except psycopg.OperationalError as error:
+            self._unwatch(loop, socket)  # now, because libpq has closed the socket, and its number can be used again
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_exception(error)
 

@@ -79,7 +79,12 @@ class Pipeline:
     @classmethod
     async def open(cls, db: Database, purpose: str, statements: Iterable[Statement[Any]]) -> "Pipeline":
         """Opens a connection and prepares the statements. `purpose` is part of its `application_name`."""
-        pipeline = cls(await psycopg.AsyncConnection[TupleRow].connect(db.conninfo(purpose), autocommit=True))
+        connection = await psycopg.AsyncConnection[TupleRow].connect(db.conninfo(purpose), autocommit=True)
+        try:
+            pipeline = cls(connection)
+        except BaseException:
+            await connection.close()
+            raise
         try:
             pipeline.limit(_SETUP_TIMEOUT_SECONDS)
             await pipeline._set_up(db, statements)
@@ -122,8 +127,8 @@ class Pipeline:
         # uvloop stops watching a socket with an error, even if something is left to read.
         self._on_readable()
         remaining = deadline - self._loop.time()
-        if remaining > 0:
-            self.limit(remaining)
+        if remaining > 0 or self._waiter is None:  # what was just read may be complete
+            self.limit(max(remaining, _TICK_SECONDS))
         else:
             self._lose(psycopg.OperationalError("no response in time"))
 
@@ -151,6 +156,9 @@ class Pipeline:
         try:
             while self._libpq.flush():  # the server may wait until its responses are read
                 await self._wait()
+        except psycopg.Error as error:
+            self._lose(error)
+            raise
         finally:
             if self._lost is None:  # else its number may belong to another socket by now
                 self._loop.remove_writer(self._socket)
@@ -207,9 +215,10 @@ class Pipeline:
         except psycopg.Error as error:
             self._lose(error)
         else:
+            is_busy = self._libpq.is_busy()  # reads the messages, and can close the socket
             if self._libpq.status != pq.ConnStatus.OK:
                 self._lose(psycopg.OperationalError("the connection was lost"))
-            elif not self._libpq.is_busy():
+            elif not is_busy:
                 self._wake()
 
     def _wake(self) -> None:

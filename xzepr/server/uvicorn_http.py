@@ -6,6 +6,7 @@ uvicorn's options `root_path`, `limit_concurrency` and `access_log` have no effe
 import asyncio
 import re
 from collections.abc import Iterable
+from contextvars import Context
 from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import httptools
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_VALUE_RE,
     STATUS_LINE,
@@ -44,7 +46,8 @@ class HttpProtocol(HttpToolsProtocol):
             shared = _shared[state] = Deadlines(self.timeout_keep_alive), RequestStarts()
         self._idle, self._starts = shared
         self._behind_proxies: Any = vars(self)["app"]
-        self._direct = getattr(self._behind_proxies, "app", self._behind_proxies)
+        is_wrapped = isinstance(self._behind_proxies, ProxyHeadersMiddleware)
+        self._direct = self._behind_proxies.app if is_wrapped else self._behind_proxies
         self._extensions = {DROP: transport.abort, UNSENT: transport.get_write_buffer_size}
 
     def on_headers_complete(self) -> None:
@@ -142,13 +145,13 @@ class Cycle(RequestResponseCycle):
         self._loop, self._tasks = protocol.loop, protocol.tasks
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, app: Any) -> None:
-        """Starts the task of the request."""
-        self._task = self._loop.create_task(self.run_asgi(app))
+    def start(self, app: Any, context: Context) -> None:
+        """Starts the task of the request. Nothing cancels a task before its first step."""
+        self._task = self._loop.create_task(self.run_asgi(app), context=context)
         self._tasks.add(self._task)
 
     async def run_asgi(self, app: Any) -> None:
-        """Runs the application. uvicorn handles whatever is not a complete response."""
+        """Runs the application. uvicorn handles errors and incomplete responses."""
         try:
             try:
                 result = await app(self.scope, self.receive, self.send)
@@ -159,6 +162,7 @@ class Cycle(RequestResponseCycle):
                 await super().run_asgi(partial(_return, result))
         finally:
             self._tasks.discard(self._task)
+            self.on_response = _do_nothing  # else the protocol and its last cycle would refer to each other
 
     async def send(self, message: Any) -> None:
         """Sends an ASGI message of the response. Waits while the client does not read, and ignores one that is gone."""
@@ -222,6 +226,10 @@ class Cycle(RequestResponseCycle):
             self.transport.writelines((self._head, body))
         else:
             self.transport.write(self._head + body)
+
+
+def _do_nothing() -> None:
+    return None
 
 
 async def _raise(error: BaseException, *_: object) -> None:

@@ -43,7 +43,7 @@ class Committer:
     async def commit(self, pendings: Sequence[Pending]) -> FailedBatch | None:
         """Commits events in one transaction. Returns the batch if that fails.
 
-        A connection that is known to be lost is replaced first. After a cancellation, it is closed.
+        A connection that is known to be lost is replaced first. A cancellation closes it: the outcome is unknown then.
         """
         batch = Batch(pendings, self._stream.process_id)
         began = time.monotonic()

@@ -30,6 +30,7 @@ _OUTCOME_TIMEOUT_SECONDS = 30.0  # for learning the outcome of a COMMIT; then it
 _DISK_FULL_SECONDS = 30.0  # the time for which a full disk is assumed to be still full
 _UNBLOCK_TIMEOUT_SECONDS = 5.0
 _EVENTS_PER_SLICE = 50  # events of one call that are validated before other tasks run
+_UNKNOWN_OUTCOME = "it is unknown whether the event was recorded: send it again with the same idempotency key"
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -164,13 +165,20 @@ class Recorder:
     async def _record_queue(self) -> None:
         """Records events until the queue is stopped."""
         while pendings := await self._queue.take(self._settings.max_batch):
-            if (failed := await self._committer.commit(pendings)) is not None:
-                await self._recover(failed)
+            try:
+                if (failed := await self._committer.commit(pendings)) is not None:
+                    await self._recover(failed)
+            except BaseException:
+                _fail_all(pendings, TimedOut(_UNKNOWN_OUTCOME))
+                raise
 
     def _committed(self, batch: Batch, seconds: float) -> None:
         self._disk_full_at = None
         self._resolve(batch)
         self._observe(len(batch.pendings), seconds)
+        self._publish(batch)
+
+    def _publish(self, batch: Batch) -> None:
         try:
             self._stream.publish_locally(batch.committed)
         except Exception:  # the feed reads the messages at its next look
@@ -214,13 +222,11 @@ class Recorder:
             async with self._db.read() as connection:
                 events = await store.by_positions(connection, [position for _, position in repeats])
                 gates = await current_gates(connection, events)
+            by_position = {event.position: Recorded(event, (), True, gates[event.position]) for event in events}
+            for pending, position in repeats:
+                pending.resolve(by_position[position])
         except Exception as error:
             _fail_all([pending for pending, _ in repeats], error)
-            return
-        by_position = {event.position: (event, gates[event.position]) for event in events}
-        for pending, position in repeats:
-            event, event_gates = by_position[position]
-            pending.resolve(Recorded(event, (), True, event_gates))
 
     async def _retry_halves(self, failed: FailedBatch) -> None:
         pendings = failed.batch.pendings
@@ -238,12 +244,11 @@ class Recorder:
             committed = batch.is_committing and await self._was_committed(batch)
         except Exception:
             _log.exception("recorder.outcome_unknown", events=len(batch.pendings))
-            message = "it is unknown whether the event was recorded: send it again with the same idempotency key"
-            _fail_all(batch.pendings, TimedOut(message))
+            _fail_all(batch.pendings, TimedOut(_UNKNOWN_OUTCOME))
             return
         if committed:
             self._resolve(batch)
-            self._stream.publish_locally(batch.committed)
+            self._publish(batch)
         else:
             message = "the connection to the database was lost; the event was not recorded"
             _fail_all(batch.pendings, Unavailable(message, retry_after=1))

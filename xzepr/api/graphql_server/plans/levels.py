@@ -182,7 +182,8 @@ class Column:
         if (read := self.read) is not None:
             return [read(each) for each in objects]
         call, arguments = self._called()
-        return [call(each, run.info, arguments.values(run.variables)) for each in objects]
+        info = run.info
+        return [call(each, info, arguments.values(run.variables)) for each in objects]
 
     async def loaded(self, objects: list[Any], run: Run) -> list[object]:
         """Returns the value of each object. Raises the first exception among the values of a batch edge."""
