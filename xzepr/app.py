@@ -89,6 +89,7 @@ def _graphql(hub: Hub, drain: Drain) -> tuple[GraphQLOverHTTP, GraphQLOverWebSoc
         service=service,
         sessions=sessions,
         limiter=limiter,
+        max_bytes=hub.settings.server.max_request_bytes,
         heartbeat_seconds=stream.ping_seconds,
         stalled_seconds=stream.stalled_seconds,
     )

@@ -8,7 +8,15 @@ import orjson
 import pytest
 
 from xzepr.api import errors as api_errors
-from xzepr.api.errors import STATUS, Internal, MethodNotAllowed, error_objects, headers_of, problem_response
+from xzepr.api.errors import (
+    STATUS,
+    Internal,
+    MethodNotAllowed,
+    UnsupportedContentEncoding,
+    error_objects,
+    headers_of,
+    problem_response,
+)
 from xzepr.core.errors import (
     InvalidInput,
     InvalidToken,
@@ -67,6 +75,7 @@ def test_described_problem_includes_its_details() -> None:
         (RateLimited("often", retry_after=1.2), {"Retry-After": "2"}),
         (RateLimited("often", retry_after=0), {"Retry-After": "1"}),
         (MethodNotAllowed("no", allow="GET"), {"Allow": "GET"}),
+        (UnsupportedContentEncoding(), {"Accept-Encoding": "gzip"}),
         (NotFound("event", "x"), {}),
     ],
 )

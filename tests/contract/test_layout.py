@@ -29,7 +29,7 @@ MODULES = {
     "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups paging "
     "permissions receivers scalars schema status stream",
     "xzepr/api/graphql_server": "complexity connection documents errors http keep_alive limits liveness operations "
-    "plans/ protocol responses sessions socket_operations socket_writer sse websocket",
+    "plans/ protocol request_body requests responses sessions socket_operations socket_writer sse websocket",
     "xzepr/api/graphql_server/plans": "arguments batches compiler conversions execution input_code leaves levels plan "
     "program rendered resolvers row_code variables",
 }

@@ -40,6 +40,13 @@ class UnsupportedMediaType(Problem):
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
+class UnsupportedContentEncoding(UnsupportedMediaType):
+    """The body is compressed in a way that the hub does not read."""
+
+    def __init__(self) -> None:
+        super().__init__("the body's Content-Encoding is not supported: send it as gzip, or uncompressed")
+
+
 class RequestTooSlow(Problem):
     """The complete request did not arrive in time."""
 
@@ -256,6 +263,8 @@ def headers_of(problem: Problem) -> dict[str, str]:
     headers = retry_header([problem.retry_after])
     if isinstance(problem, MethodNotAllowed):
         headers["Allow"] = problem.allow
+    if isinstance(problem, UnsupportedContentEncoding):
+        headers["Accept-Encoding"] = "gzip"
     if problem.code in _CHALLENGE_CODES:
         headers["WWW-Authenticate"] = "Bearer" if problem.code == "UNAUTHENTICATED" else 'Bearer error="invalid_token"'
     if problem.code in ("TOO_LARGE", "REQUEST_TIMEOUT"):

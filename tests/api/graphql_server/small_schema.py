@@ -360,6 +360,7 @@ def app(
         service=graphql,
         sessions=sessions,
         limiter=limiter,
+        max_bytes=max_bytes,
         heartbeat_seconds=heartbeat_seconds,
         stalled_seconds=stalled_seconds,
     )

@@ -1,13 +1,13 @@
-"""GraphQL over HTTP: reads requests, negotiates the media type and returns responses or event streams.
+"""GraphQL over HTTP: negotiates the media type and returns responses or event streams.
 
 Follows https://github.com/graphql/graphql-over-http with one exception: documents and variables that are rejected get
 status 400 in both media types. A rejected request must not look like a success to proxies, dashboards and `curl -f`.
 """
 
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
-from urllib.parse import parse_qsl
+from typing import cast
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -18,7 +18,6 @@ from xzepr.api.errors import (
     Internal,
     MethodNotAllowed,
     NotAcceptable,
-    UnsupportedMediaType,
     problem_response,
     retry_header,
 )
@@ -26,19 +25,20 @@ from xzepr.api.graphql_server.errors import mask
 from xzepr.api.graphql_server.limits import ConnectionLimiter
 from xzepr.api.graphql_server.liveness import ClientLiveness, unsent_bytes_of
 from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLResponse, GraphQLService, Operation
+from xzepr.api.graphql_server.request_body import read_body
+from xzepr.api.graphql_server.requests import lossy_value_error, parse_get_request, parse_request, ticket_from_query
 from xzepr.api.graphql_server.sessions import AuthenticatedCredential, Sessions
 from xzepr.api.graphql_server.sse import EventStream
 from xzepr.api.request_head import Head, head_of
 from xzepr.core import exact_json
 from xzepr.core.actor import ANONYMOUS, Actor
-from xzepr.core.errors import InvalidInput, InvalidToken, Problem, Violation
+from xzepr.core.errors import InvalidInput, InvalidToken, Problem
 
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 _UTF8 = "; charset=utf-8"
 _Answer = tuple[list[tuple[bytes, bytes]], bytes]  # the headers and the body of a response
-_UTF8_NAMES = frozenset({"utf-8", "utf8"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,8 @@ class GraphQLOverHTTP:
     service: GraphQLService
     sessions: Sessions
     limiter: ConnectionLimiter
+    max_bytes: int
+    """The size of a body after decompression. The shell limits the size before."""
     heartbeat_seconds: float = 12
     """Silence after which an event stream sends a comment."""
     stalled_seconds: float = 300
@@ -83,7 +85,7 @@ class GraphQLOverHTTP:
             return await self._answer_to_ticket(scope, head, ticket, accepted=accepted, has_credential=has_credential)
         actor = ANONYMOUS if credential is None else await self.service.authenticate(credential.secret)
         if head.method == "POST":
-            operation = self.service.prepare(await _parse_post_request(head, receive), actor)
+            operation = self.service.prepare(await self._post_request(head, receive), actor)
         else:
             operation = self.service.prepare(parse_get_request(scope["query_string"]), actor)
             if operation.type == "mutation":
@@ -94,6 +96,15 @@ class GraphQLOverHTTP:
             authenticated = None if credential is None else self.sessions.authenticated(credential, actor)
             return self._event_stream(scope, operation, call, authenticated)
         return _answer_of(await self.service.run(operation, call), media_type)
+
+    async def _post_request(self, head: Head, receive: Receive) -> GraphQLRequest:
+        body = await read_body(head, receive, self.max_bytes)
+        try:
+            return parse_request(exact_json.loads(body.removeprefix(BOM_UTF8)))
+        except ValueError as error:
+            raise BadRequest(f"the body is not JSON: {error}") from None
+        except InvalidInput as problem:
+            raise lossy_value_error(problem) from None
 
     async def _answer_to_ticket(
         self, scope: Scope, head: Head, ticket: str, *, accepted: tuple[str, ...], has_credential: bool
@@ -196,96 +207,3 @@ def _media_type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
     if EVENT_STREAM not in accepted:
         raise NotAcceptable(f"a subscription needs 'Accept: {EVENT_STREAM}', or a WebSocket (graphql-transport-ws)")
     return EVENT_STREAM
-
-
-async def _parse_post_request(head: Head, receive: Receive) -> GraphQLRequest:
-    if not _is_json(head.first(b"content-type") or b""):
-        raise UnsupportedMediaType(f"send the request as 'Content-Type: {JSON}' in UTF-8")
-    body = await _read(receive)
-    try:
-        return parse_request(exact_json.loads(body))
-    except ValueError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
-    except InvalidInput as problem:
-        raise lossy_value_error(problem) from None
-
-
-@lru_cache(maxsize=64)
-def _is_json(content_type: bytes) -> bool:
-    """Returns whether a body of this type is JSON in UTF-8."""
-    media_type, *parameters = (part.strip() for part in content_type.decode("latin-1").lower().split(";"))
-    charsets = [p.partition("=")[2].strip(' "') for p in parameters if p.startswith("charset")]
-    return media_type == JSON and _UTF8_NAMES.issuperset(charsets)
-
-
-async def _read(receive: Receive) -> bytes:
-    """Returns the body of a request. Raises ClientDisconnect."""
-    chunks: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def ticket_from_query(query_string: bytes) -> str | None:
-    """Returns the parameter `ticket`; None if it is missing. Raises InvalidToken if it is repeated."""
-    if b"ticket" not in query_string:
-        return None
-    tickets = [value for name, value in parse_qsl(query_string.decode(errors="replace")) if name == "ticket"]
-    if len(tickets) > 1:
-        raise InvalidToken("the URL has several tickets: send only one")
-    return tickets[0] if tickets else None
-
-
-def parse_get_request(query_string: bytes) -> GraphQLRequest:
-    """Returns the GraphQL request in the query string of a GET. Raises BadRequest or InvalidInput."""
-    try:
-        parameters = parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
-        members: dict[str, object] = dict(parameters)
-        for name in ("variables", "extensions"):
-            if members.get(name):
-                members[name] = exact_json.loads(str(members[name]), field=name)
-            else:
-                members.pop(name, None)
-    except ValueError as error:
-        raise BadRequest(f"the query string cannot be read: {error}") from None
-    except InvalidInput as problem:
-        raise lossy_value_error(problem) from None
-    return parse_request({**members, "operationName": members.get("operationName") or None})
-
-
-def lossy_value_error(problem: InvalidInput) -> InvalidInput:
-    """Returns the error for values that cannot be kept unchanged, with their locations as resolvers report them."""
-    return InvalidInput([Violation(_input_location(v.field), v.message) for v in problem.violations])
-
-
-def _input_location(pointer: str) -> str:
-    """Returns `data/a/1` for `/variables/input/data/a/1`, and `first` for `/variables/first`."""
-    variable, _, below = pointer.removeprefix("/payload").removeprefix("/").removeprefix("variables/").partition("/")
-    return below or variable
-
-
-_OBJECT_OR_NULL: tuple[type[Any], ...] = (dict, type(None))
-
-
-def parse_request(value: Any) -> GraphQLRequest:
-    """Returns the GraphQL request in a JSON value. Raises BadRequest, which names the invalid member."""
-    if isinstance(value, list):
-        raise BadRequest("send one request at a time: batches are not supported")
-    if not isinstance(value, dict):
-        raise BadRequest("the request must be a JSON object with the member 'query'")
-    members = cast("dict[str, Any]", value)
-    query, name = members.get("query"), members.get("operationName")
-    variables, extensions = members.get("variables"), members.get("extensions")
-    if not isinstance(query, str):
-        raise BadRequest("'query' must be a string with a GraphQL document", field="query")
-    if name is not None and not isinstance(name, str):
-        raise BadRequest("'operationName' must be a string", field="operationName")
-    if not isinstance(variables, _OBJECT_OR_NULL):
-        raise BadRequest("'variables' must be an object", field="variables")
-    if not isinstance(extensions, _OBJECT_OR_NULL):
-        raise BadRequest("'extensions' must be an object", field="extensions")
-    return GraphQLRequest(query, variables, name, extensions or {})

@@ -10,8 +10,8 @@ from typing import cast
 import orjson
 
 from xzepr.api.errors import BadRequest, JsonObject
-from xzepr.api.graphql_server.http import lossy_value_error, parse_request
 from xzepr.api.graphql_server.operations import GraphQLRequest
+from xzepr.api.graphql_server.requests import lossy_value_error, parse_request
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, Problem
 

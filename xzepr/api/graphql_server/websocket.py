@@ -13,10 +13,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from xzepr.api.errors import ConnectionsFull, Draining, OriginNotAllowed
 from xzepr.api.graphql_server.connection import WebSocketConnection
-from xzepr.api.graphql_server.http import ticket_from_query
 from xzepr.api.graphql_server.limits import ConnectionLimiter, SocketLimits
 from xzepr.api.graphql_server.operations import GraphQLService
 from xzepr.api.graphql_server.protocol import SUBPROTOCOL, SUBPROTOCOL_NOT_ACCEPTABLE
+from xzepr.api.graphql_server.requests import ticket_from_query
 from xzepr.api.graphql_server.sessions import Sessions
 from xzepr.api.graphql_server.socket_writer import NextFrames
 from xzepr.api.hosts import AllowedOrigins
