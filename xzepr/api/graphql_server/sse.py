@@ -18,7 +18,7 @@ from xzepr.api.errors import Draining, error_objects, problem_response
 from xzepr.api.graphql_server.errors import mask
 from xzepr.api.graphql_server.limits import ConnectionLimiter
 from xzepr.api.graphql_server.liveness import ClientLiveness
-from xzepr.api.graphql_server.operations import Call, GraphQLResponse, GraphQLService, Operation
+from xzepr.api.graphql_server.operations import Call, GraphQLRequest, GraphQLResponse, GraphQLService, Operation
 from xzepr.api.graphql_server.sessions import AuthenticatedCredential, ConnectionSession, Sessions
 from xzepr.core.errors import Problem
 
@@ -36,16 +36,16 @@ _COMPLETE = b"event: complete\ndata:\n\n"
 class EventStream:
     """The ASGI response to one operation: `next` for each GraphQL response, `complete` at the end, comments in between.
 
-    The constructor raises a Problem if the variables do not match their types. If a limit is reached, the response is
-    that error with its HTTP status. After the stream has begun, a Problem is sent as a `next` with errors, for example
-    when the credential becomes invalid.
+    An operation that is not executed is passed as its response, which has errors. Any later Problem is also sent as a
+    `next` with errors, for example when the credential becomes invalid. If a limit is reached, the response is that
+    error with its HTTP status.
     """
 
     def __init__(
         self,
         *,
         service: GraphQLService,
-        operation: Operation,
+        operation: Operation | GraphQLResponse,
         call: Call,
         credential: AuthenticatedCredential | None,
         sessions: Sessions,
@@ -62,12 +62,10 @@ class EventStream:
         self._liveness = liveness
         self._timed_out = False
         self._drain = service.drain
-        self._is_subscription = operation.is_subscription
-        self._request = operation.request
-        if operation.is_subscription:
-            self._responses = service.stream(operation, call)
-        else:
-            self._responses = _single_response(service, operation, call)
+        self._subscription: GraphQLRequest | None = None
+        if isinstance(operation, Operation) and operation.is_subscription:
+            self._subscription = operation.request
+        self._responses = _responses(service, operation, call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends events until the operation ends, the client disconnects, or its credential becomes invalid."""
@@ -75,10 +73,10 @@ class EventStream:
             try:
                 resources.enter_context(self._limiter.connection("sse"))
                 resources.enter_context(self._limiter.actor_connection(self._call.actor))
-                if self._is_subscription:
+                if self._subscription is not None:
                     if self._drain.begun:
                         raise Draining
-                    resources.enter_context(self._limiter.subscription(self._call.actor, "sse", self._request))
+                    resources.enter_context(self._limiter.subscription(self._call.actor, "sse", self._subscription))
             except Problem as problem:
                 return await problem_response(problem)(scope, receive, send)
             session = resources.enter_context(self._sessions.open(self._credential))
@@ -91,7 +89,7 @@ class EventStream:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         writing = asyncio.create_task(self._write(send))
         others = [asyncio.create_task(self._keep_alive(send)), asyncio.create_task(_wait_for_disconnect(receive))]
-        if self._is_subscription:
+        if self._subscription is not None:
             others.append(asyncio.create_task(self._drain.wait()))
         try:
             await asyncio.wait([writing, *others, session.ended], return_when=asyncio.FIRST_COMPLETED)
@@ -103,7 +101,7 @@ class EventStream:
             await self._end(send, b"")
         elif session.ended.done():
             await self._end(send, frame(orjson.dumps({"errors": error_objects(session.ended.result())})) + _COMPLETE)
-        elif self._is_subscription and self._drain.begun:
+        elif self._subscription is not None and self._drain.begun:
             await self._end(send, _reconnection_time())
 
     async def _end(self, send: Send, body: bytes) -> None:
@@ -166,10 +164,21 @@ def frame(data: bytes, cursor: str | None = None) -> bytes:
     return (b"id: %s\n" % cursor.encode() if cursor else b"") + b"event: next\ndata: %s\n\n" % data
 
 
-async def _single_response(
-    service: GraphQLService, operation: Operation, call: Call
+def _responses(
+    service: GraphQLService, operation: Operation | GraphQLResponse, call: Call
 ) -> AsyncGenerator[GraphQLResponse, None]:
-    yield await service.run(operation, call)
+    if isinstance(operation, Operation) and operation.is_subscription:
+        try:
+            return service.stream(operation, call)
+        except Problem as problem:
+            operation = GraphQLResponse({"errors": error_objects(problem)}, call.request_id)
+    return _single_response(service, operation, call)
+
+
+async def _single_response(
+    service: GraphQLService, operation: Operation | GraphQLResponse, call: Call
+) -> AsyncGenerator[GraphQLResponse, None]:
+    yield operation if isinstance(operation, GraphQLResponse) else await service.run(operation, call)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
