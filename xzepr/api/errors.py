@@ -109,6 +109,15 @@ class OperationNotFound(Problem):
     code = "OPERATION_RESOLUTION_FAILURE"
 
 
+class PersistedQueryNotSupported(Problem):
+    """The request has the hash of a document instead of the document. Clients compare the message, too."""
+
+    code = "PERSISTED_QUERY_NOT_SUPPORTED"
+
+    def __init__(self) -> None:
+        super().__init__("PersistedQueryNotSupported")
+
+
 class TooManyOperations(Problem):
     """The connection already runs the maximum number of operations."""
 
@@ -203,6 +212,7 @@ STATUS: Mapping[str, int] = {
     "OPERATION_RESOLUTION_FAILURE": 400,
     "ORIGIN_NOT_ALLOWED": 403,
     "OVERLOADED": 503,
+    "PERSISTED_QUERY_NOT_SUPPORTED": 400,
     "RATE_LIMITED": 429,
     "REQUEST_TIMEOUT": 408,
     "STORAGE_FULL": 507,

@@ -8,7 +8,9 @@ import orjson
 import pytest
 
 from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app
+from xzepr.api.errors import PersistedQueryNotSupported
 from xzepr.api.graphql_server.limits import ConnectionLimits
+from xzepr.api.graphql_server.protocol import Subscribe, parse_message
 
 TYPE = {"Content-Type": "application/json"}
 EVENTS = {"Accept": "text/event-stream"}
@@ -23,6 +25,7 @@ ACCEPTED = [
     ("text/event-stream, application/json;q=0.9", 200, "application/json"),
 ]
 TICKS = "subscription ($n: Int!) { ticks(count: $n) { id } }"
+HASH_ONLY = {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "00"}}}
 
 
 @pytest.fixture
@@ -83,6 +86,7 @@ REJECTED = pytest.mark.parametrize(
         (body("{ hello } " + "#\n" * 20_000), "DOCUMENT_TOO_COMPLEX"),
         (body("{ " + "hello " * 20_000 + "}"), "DOCUMENT_TOO_COMPLEX"),
         (body("subscription { ticks @skip(if: true) { id } }"), "GRAPHQL_VALIDATION_FAILED"),
+        (orjson.dumps(HASH_ONLY), "PERSISTED_QUERY_NOT_SUPPORTED"),
     ],
 )
 
@@ -124,6 +128,7 @@ async def test_rejected_get_is_an_event(client: httpx2.AsyncClient) -> None:
         ({"query": "subscription { nothing }"}, "GRAPHQL_VALIDATION_FAILED"),
         ({"query": "subscription {"}, "GRAPHQL_PARSE_FAILED"),
         ({"query": TICKS, "variables": "{}"}, "INVALID_INPUT"),
+        ({"extensions": orjson.dumps(HASH_ONLY["extensions"]).decode()}, "PERSISTED_QUERY_NOT_SUPPORTED"),
     ):
         assert event_codes(await client.get("/graphql", params=params, headers=EVENTS)) == [code]
 
@@ -172,3 +177,23 @@ async def test_unreadable_request_keeps_its_status_in_any_type(backend: FakeBack
             ):
                 headers = {"Content-Type": content_type, "Accept": accept}
                 assert (await client.post("/", content=content, headers=headers)).status_code == status
+
+
+async def test_persisted_query_has_the_message_clients_expect(client: httpx2.AsyncClient) -> None:
+    for accept in ("application/json", RESPONSE_JSON):
+        response = await client.post("/", json=HASH_ONLY, headers={"Accept": accept})
+        assert response.json()["errors"] == [
+            {"message": "PersistedQueryNotSupported", "extensions": {"code": "PERSISTED_QUERY_NOT_SUPPORTED"}}
+        ]
+
+
+async def test_persisted_query_with_its_text_is_executed(client: httpx2.AsyncClient) -> None:
+    response = await client.post("/", json={"query": "{ hello }", **HASH_ONLY})
+    assert response.json() == {"data": {"hello": "hello world"}}
+
+
+def test_persisted_query_over_websocket_is_an_error() -> None:
+    frame = orjson.dumps({"id": "1", "type": "subscribe", "payload": HASH_ONLY}).decode()
+    message = parse_message(frame)
+    assert isinstance(message, Subscribe)
+    assert isinstance(message.request, PersistedQueryNotSupported)

@@ -20,6 +20,7 @@ from xzepr.api.errors import (
     MethodNotAllowed,
     NotAcceptable,
     OperationNotFound,
+    PersistedQueryNotSupported,
     RequestRejected,
     error_objects,
     problem_response,
@@ -48,6 +49,7 @@ _OPERATION_ERRORS = (
     RequestRejected,
     DocumentTooComplex,
     OperationNotFound,
+    PersistedQueryNotSupported,
     Unauthenticated,
 )
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import orjson
 
-from xzepr.api.errors import BadRequest, JsonObject
+from xzepr.api.errors import BadRequest, JsonObject, PersistedQueryNotSupported
 from xzepr.api.graphql_server.operations import GraphQLRequest
 from xzepr.api.graphql_server.requests import lossy_value_error, parse_request
 from xzepr.core import exact_json
@@ -148,6 +148,8 @@ def _parse_subscribe(message: JsonObject, lossy_error: InvalidInput | None) -> S
         return Subscribe(id, lossy_error)
     try:
         return Subscribe(id, parse_request(cast(object, payload)))
+    except PersistedQueryNotSupported as problem:
+        return Subscribe(id, problem)
     except BadRequest as problem:
         raise CloseSocket(BAD_REQUEST, f"the 'payload' of 'subscribe' is invalid: {problem.message}") from None
 

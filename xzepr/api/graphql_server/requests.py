@@ -3,7 +3,7 @@
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from xzepr.api.errors import BadRequest
+from xzepr.api.errors import BadRequest, PersistedQueryNotSupported
 from xzepr.api.graphql_server.operations import GraphQLRequest
 from xzepr.core import exact_json
 from xzepr.core.errors import InvalidInput, InvalidToken, Violation
@@ -51,7 +51,10 @@ _OBJECT_OR_NULL: tuple[type[Any], ...] = (dict, type(None))
 
 
 def parse_request(value: Any) -> GraphQLRequest:
-    """Returns the GraphQL request in a JSON value. Raises BadRequest, which names the invalid member."""
+    """Returns the GraphQL request in a JSON value. Raises BadRequest, which names the invalid member.
+
+    Raises PersistedQueryNotSupported if the request has only the hash of its document.
+    """
     if isinstance(value, list):
         raise BadRequest("send one request at a time: batches are not supported")
     if not isinstance(value, dict):
@@ -60,6 +63,8 @@ def parse_request(value: Any) -> GraphQLRequest:
     query, name = members.get("query"), members.get("operationName")
     variables, extensions = members.get("variables"), members.get("extensions")
     if not isinstance(query, str):
+        if query is None and isinstance(extensions, dict) and "persistedQuery" in extensions:
+            raise PersistedQueryNotSupported
         raise BadRequest("'query' must be a string with a GraphQL document", field="query")
     if name is not None and not isinstance(name, str):
         raise BadRequest("'operationName' must be a string", field="operationName")
