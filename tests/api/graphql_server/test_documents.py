@@ -182,7 +182,7 @@ def test_long_document_takes_more_of_the_cache() -> None:
 def test_anonymous_document_is_not_cached() -> None:
     documents = new_documents()
     document = documents.parse("{ c }")
-    documents.validate(document, cache=False)
+    documents.validate(document, anonymous=True)
     assert documents.parse("{ c }") is not document
 
 

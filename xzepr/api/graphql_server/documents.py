@@ -20,7 +20,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from xzepr.api.errors import DocumentTooComplex, OperationNotFound
 from xzepr.api.graphql_server.complexity import DocumentLimits, check_limits
-from xzepr.api.graphql_server.errors import MAX_ERRORS, parse_error, validation_error
+from xzepr.api.graphql_server.errors import MAX_ERRORS, parse_error, unexplained, validation_error
 from xzepr.api.graphql_server.plans.plan import Plan
 from xzepr.api.graphql_server.plans.rendered import RenderedObjects
 from xzepr.core.lru_cache import LRUCache
@@ -120,14 +120,19 @@ class Documents:
         check_limits(self._limits, document.operations, document.fragments)
         return document
 
-    def validate(self, document: Document, *, cache: bool = True) -> None:
-        """Raises DocumentNotValid unless the document fits the schema. A valid document is cached if `cache` is set."""
+    def validate(self, document: Document, *, anonymous: bool = False) -> None:
+        """Raises DocumentNotValid unless the document fits the schema. A valid document is cached.
+
+        A document of an anonymous caller is not cached, because it could evict all others. Its error does not name what
+        is wrong, because the names in the schema are for those who may read it.
+        """
         if document.text in self._valid:
             return
         errors = validate(self._schema, document.node, _RULES, max_errors=MAX_ERRORS)
         if errors:
-            raise validation_error(errors)
-        if cache:
+            problem = validation_error(errors)
+            raise unexplained(problem) if anonymous else problem
+        if not anonymous:
             self._valid.put(document.text, document)
 
 

@@ -7,12 +7,24 @@ from typing import cast
 import structlog
 from graphql import GraphQLError
 
-from xzepr.api.errors import DocumentNotParsed, DocumentNotValid, Internal, JsonObject, VariablesNotValid, error_objects
+from xzepr.api.errors import (
+    DocumentNotParsed,
+    DocumentNotValid,
+    Internal,
+    JsonObject,
+    RequestRejected,
+    VariablesNotValid,
+    error_objects,
+)
 from xzepr.core.errors import InvalidInput, Problem, Violation
 
-MAX_ERRORS = 50  # of one document or its variables
+MAX_ERRORS = 19  # of one document or its variables; one more error says that there are others
 FieldName = Callable[[str], str]  # returns the schema's name of a field, such as `startTime` for `start_time`
 _log = structlog.stdlib.get_logger(__name__)
+_UNEXPLAINED: dict[type[RequestRejected], str] = {
+    DocumentNotValid: "the document does not match the schema: sign in to see the errors",
+    VariablesNotValid: "the variables do not match their types: sign in to see the errors",
+}
 
 # graphql-core's messages about invalid variables and arguments:
 _INVALID_VALUE = re.compile(
@@ -27,12 +39,17 @@ def parse_error(error: GraphQLError) -> Problem:
     return DocumentNotParsed([_with_location(_error(error.message, DocumentNotParsed.code), error)])
 
 
-def validation_error(errors: Iterable[GraphQLError]) -> Problem:
+def validation_error(errors: Iterable[GraphQLError]) -> RequestRejected:
     """Returns the problem of a document that does not match the schema."""
     return DocumentNotValid([_with_location(_error(e.message, DocumentNotValid.code), e) for e in errors])
 
 
-def variable_error(errors: Iterable[GraphQLError]) -> Problem:
+def unexplained(problem: RequestRejected) -> RequestRejected:
+    """Returns the problem for a caller without credentials: it names nothing in the schema."""
+    return type(problem)([_error(_UNEXPLAINED[type(problem)], problem.code)])
+
+
+def variable_error(errors: Iterable[GraphQLError]) -> RequestRejected:
     """Returns the problem of variables that do not match their types."""
     return VariablesNotValid([entry for error in errors for entry in _input_error(error)])
 

@@ -16,7 +16,7 @@ from xzepr.api.auth import Authenticate
 from xzepr.api.drain import Drain
 from xzepr.api.errors import Internal, JsonObject, RequestRejected, error_objects
 from xzepr.api.graphql_server.documents import Document, Documents
-from xzepr.api.graphql_server.errors import FieldName, field_errors, mask, variable_error
+from xzepr.api.graphql_server.errors import FieldName, field_errors, mask, unexplained, variable_error
 from xzepr.api.graphql_server.plans.execution import Execution, FellBack, prepare
 from xzepr.api.graphql_server.plans.plan import Plan
 from xzepr.api.graphql_server.plans.rendered import RenderedObjects
@@ -121,7 +121,8 @@ class GraphQLService:
     def prepare(self, request: GraphQLRequest, actor: Actor) -> Operation:
         """Returns the operation of a request. Raises a Problem if it cannot run, or if the actor may not run it.
 
-        Anonymous callers are rejected before their document is validated, so that they learn nothing about the schema.
+        Anonymous callers learn nothing about the schema: they are rejected before their document is validated, and an
+        invalid document with public fields gets no explanation.
         """
         try:
             document = self.documents.parse(request.query)
@@ -129,8 +130,7 @@ class GraphQLService:
             anonymous = actor.kind is ActorKind.ANONYMOUS
             if anonymous and not self._is_public(document, node):
                 raise Unauthenticated()
-            # Documents of anonymous callers are not cached, because they could evict all others.
-            self.documents.validate(document, cache=not anonymous)
+            self.documents.validate(document, anonymous=anonymous)
         except Problem as problem:
             self._observe("unknown", error_objects(problem))
             raise
@@ -214,6 +214,8 @@ class GraphQLService:
         prepared = prepare(self._plan(operation), context, operation.request.variables, self.fell_back)
         if isinstance(prepared, list):
             problem = variable_error(prepared)
+            if call.actor.kind is ActorKind.ANONYMOUS:
+                problem = unexplained(problem)
             self._observe(operation.type, error_objects(problem))
             raise problem
         return prepared

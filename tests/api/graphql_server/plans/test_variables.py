@@ -27,6 +27,7 @@ from strawberry.types.arguments import convert_argument
 from tests.api.graphql_server.plans.results import described
 from tests.api.graphql_server.plans.schema_pair import Data, Info, Parent, SchemaPair
 from xzepr.api.graphql import schema as public_schema
+from xzepr.api.graphql_server.errors import MAX_ERRORS
 from xzepr.api.graphql_server.plans.execution import core_schema
 from xzepr.api.graphql_server.plans.variables import Variables
 
@@ -95,7 +96,9 @@ def test_variables_are_coerced_like_strawberry(type_name: str, data: st.DataObje
         OperationDefinitionNode, parse(f"query ($input: {type_name}!, $other: {type_name}) {{ x }}").definitions[0]
     )
     variables: dict[str, object] = data.draw(st.sampled_from([{"input": value}, {"input": value, "other": None}]))
-    slow = get_variable_values(core_schema(SLOW), operation.variable_definitions or (), variables, max_errors=50)
+    slow = get_variable_values(
+        core_schema(SLOW), operation.variable_definitions or (), variables, max_errors=MAX_ERRORS
+    )
     fast = Variables(FAST, operation).of(variables)
     if isinstance(slow, list) or isinstance(fast, list):
         assert isinstance(slow, list)
