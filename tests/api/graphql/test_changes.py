@@ -186,8 +186,12 @@ async def test_disabled_user_loses_access(client: InProcessClient) -> None:
 
 async def test_input_error_names_field_without_echoing_values(client: InProcessClient) -> None:
     login = "mutation ($i: LoginInput!) { login(input: $i) { token } }"
-    response = await client(login, secret="", i={"username": "ada", "passwrd": "hunter2"})
+    mistyped = {"username": "ada", "passwrd": "hunter2"}
+    response = await client(login, i=mistyped)
     assert errors_of(response) == [("INVALID_INPUT", "password"), ("INVALID_INPUT", "passwrd")]
+    assert b"hunter2" not in response.raw
+    response = await client(login, secret="", i=mistyped)
+    assert errors_of(response) == [("INVALID_INPUT", None)]
     assert b"hunter2" not in response.raw
     create_many = "mutation ($i: CreateEventsInput!) { createEvents(input: $i) { results { problems { code } } } }"
     response = await client(

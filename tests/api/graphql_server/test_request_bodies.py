@@ -13,7 +13,7 @@ from tests.api.graphql_server.small_schema import BEARER, FakeBackend, app
 
 QUERY = b'{"query":"{ hello }"}'
 DATA = {"data": {"hello": "hello world"}}
-PACKED = gzip.compress(QUERY)
+PACKED = gzip.compress(QUERY, mtime=0)
 GZIP = {"Content-Encoding": "gzip"}
 MAX_BYTES = 1_000_000
 
