@@ -18,7 +18,7 @@ SEPARATE := kafka or browser or slow or faults
 # The exit code 5 of pytest means that no test was selected, which is no failure.
 ALLOW_NO_TESTS := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
-.PHONY: help install run demo check fmt test test-kafka test-browser test-all faults coverage bench kafka schema reference lock clean
+.PHONY: help install run demo check fmt test test-kafka test-browser test-all faults coverage bench kafka package schema reference lock clean
 
 help: ## print this list
 	@echo "make …"
@@ -71,6 +71,11 @@ bench: $(DEV) ## measure the hub beside hand-written endpoints and its goals (ha
 
 kafka: $(DEV) ## run a broker to try things out, from Maven Central (Java and Maven); Ctrl-C stops it
 	@exec $(BIN)/python -m tests.support.kafka $(ARGS)
+
+package: $(DEV) ## build the wheel and the source distribution into dist/, and try the wheel in a clean environment
+	@rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	@sh .ci/try-package $(BIN)/python dist/*.whl
 
 schema: $(RUN) ## write the GraphQL schema to schema.graphql
 	@$(BIN)/xzepr schema > $(VENV)/schema.graphql && cp $(VENV)/schema.graphql schema.graphql

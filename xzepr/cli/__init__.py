@@ -1,13 +1,14 @@
 """The command line: a table of command families, of which only the requested one is imported."""
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from xzepr import __version__
+from xzepr.core.errors import CannotStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,24 +19,31 @@ class CommandFamily:
     target: str
     """`module:name` of a typer app, or of a function that is the command."""
     help: str
+    server: bool = False
+    """Whether it needs the packages of the extra `server`."""
 
 
 FAMILIES = (
-    CommandFamily("serve", "xzepr.cli.serve:serve", "Serve the hub."),
-    CommandFamily("work", "xzepr.cli.work:work", "Relay into Kafka, in a process that serves no clients."),
-    CommandFamily("schema", "xzepr.cli.schema:schema", "Print the GraphQL schema."),
+    CommandFamily("serve", "xzepr.cli.serve:serve", "Serve the hub.", server=True),
+    CommandFamily("work", "xzepr.cli.work:work", "Relay into Kafka, in a process that serves no clients.", server=True),
+    CommandFamily("schema", "xzepr.cli.schema:schema", "Print the GraphQL schema.", server=True),
     CommandFamily(
-        "migrate", "xzepr.cli.migrate:migrate", "Bring the database's schema up to date, or show what would change."
+        "migrate",
+        "xzepr.cli.migrate:migrate",
+        "Bring the database's schema up to date, or show what would change.",
+        server=True,
     ),
-    CommandFamily("config", "xzepr.cli.config:config", "Show the settings in effect and where each came from."),
-    CommandFamily("keys", "xzepr.cli.keys:app", "Create the keys that sign access tokens."),
+    CommandFamily(
+        "config", "xzepr.cli.config:config", "Show the settings in effect and where each came from.", server=True
+    ),
+    CommandFamily("keys", "xzepr.cli.keys:app", "Create the keys that sign access tokens.", server=True),
     CommandFamily("login", "xzepr.cli.login:login", "Log in to a hub. The commands below need a login or an API key."),
     CommandFamily("users", "xzepr.cli.users:app", "Create users."),
     CommandFamily("apply", "xzepr.cli.apply:apply", "Make the receivers and groups of a hub match a file."),
     CommandFamily("events", "xzepr.cli.events:app", "Record, list and follow events."),
     CommandFamily("gates", "xzepr.cli.gates:app", "Show which gates of a unit are complete, and wait for one."),
     CommandFamily("stream", "xzepr.cli.stream:app", "Show the status of the stream, and manage its relay into Kafka."),
-    CommandFamily("demo", "xzepr.cli.demo:demo", "Run a release pipeline against a temporary hub."),
+    CommandFamily("demo", "xzepr.cli.demo:demo", "Run a release pipeline against a temporary hub.", server=True),
 )
 
 
@@ -63,6 +71,8 @@ def assemble(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _add(app: typer.Typer, family: CommandFamily) -> None:
+    if family.server and importlib.util.find_spec("psycopg") is None:
+        raise CannotStart(f"xzepr {family.name} needs the server, which is not installed: pip install 'xzepr[server]'")
     module, _, name = family.target.partition(":")
     command: typer.Typer | Callable[..., Any] = getattr(importlib.import_module(module), name)
     if isinstance(command, typer.Typer):
@@ -77,7 +87,9 @@ def _not_imported() -> None:
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"xzepr {__version__}")
+        from xzepr.cli.version import version
+
+        typer.echo(f"xzepr {version()}")
         raise typer.Exit
 
 
