@@ -18,6 +18,9 @@ SEPARATE := kafka or browser or slow or faults
 # The exit code 5 of pytest means that no test was selected, which is no failure.
 ALLOW_NO_TESTS := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
+# Tests start hundreds of processes, which would compile all modules each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install run demo check fmt test test-kafka test-browser test-all faults coverage bench kafka package schema reference lock clean
 
 help: ## print this list
@@ -48,8 +51,6 @@ fmt: $(DEV) ## format the code
 
 test: $(DEV) ## run the tests that need no broker and no browser and are not slow; ARGS selects some
 	$(PYTEST) -n $(WORKERS) -m "not ($(SEPARATE))" $(ARGS)
-	@echo "Tests of make test-kafka, test-browser, test-all and faults, with their number in each file:"
-	@$(PYTEST) --collect-only -qq -m "$(SEPARATE)" | grep ': [0-9]' || echo "none"
 
 test-kafka: $(DEV) ## run the tests on a broker (Java and Maven, or XZEPR_TEST_KAFKA); skipped without one
 	$(PYTEST) -m "kafka and not slow" $(ARGS) $(ALLOW_NO_TESTS)

@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.support.server",
     "tests.support.command_line",
     "tests.support.browser",
+    "tests.support.separate_tests",
     "tests.faults.runner.report",
 ]
 

@@ -20,7 +20,7 @@ from tests.support.clients import Client
 from tests.support.hub import until
 from tests.support.postgres import FAST, temporary_folder
 from tests.support.requests import new_event
-from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment
+from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment, copy_data_folder
 from tests.support.workers import is_running
 from xzepr.infra.embedded import EmbeddedPostgres
 from xzepr.infra.migrate import migrate
@@ -74,7 +74,10 @@ def start_error(folder: Path, *arguments: str, environ: Mapping[str, str] | None
 @contextmanager
 def served(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Generator[ServedHub]:
     """Runs a hub, and stops it as Ctrl-C does."""
-    hub = ServedHub.start(folder / "data", *arguments, environ=environ)
+    data_dir = folder / "data"
+    if not data_dir.exists() and "DATABASE_URL" not in (environ or {}):
+        copy_data_folder(data_dir)
+    hub = ServedHub.start(data_dir, *arguments, environ=environ)
     try:
         yield hub
     finally:
@@ -202,7 +205,7 @@ def _client(hub: ServedHub) -> Generator[httpx2.Client]:
 
 
 def test_next_start_takes_over_from_a_killed_hub(folder: Path) -> None:
-    first = ServedHub.start(folder / "data")
+    first = ServedHub.start(copy_data_folder(folder / "data"))
     database = database_pid(folder)
 
     async def record() -> str:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.clients import Client
 from tests.support.hub import until
 from tests.support.postgres import temporary_folder
-from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment
+from tests.support.server import ADMIN_PASSWORD, ServedHub, clean_environment, copy_data_folder
 from tests.support.workers import WorkProcess
 
 SECONDS = 60
@@ -75,7 +75,7 @@ async def test_worker_waits_for_the_database_of_the_data_folder(folder: Path) ->
 
 async def test_route_of_server_without_relay_waits_for_worker(folder: Path) -> None:
     kafka = {"XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TIMEOUT_SECONDS": "1"}
-    hub = ServedHub.start(folder / "data", "--no-relay", environ=kafka)
+    hub = ServedHub.start(copy_data_folder(folder / "data"), "--no-relay", environ=kafka)
     try:
         client = await Client(hub.url).logged_in("admin", ADMIN_PASSWORD)
         await client.receiver("build")

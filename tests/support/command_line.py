@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.support.postgres import temporary_folder
-from tests.support.server import ServedHub, clean_environment, reserved_port
+from tests.support.server import ServedHub, clean_environment, copy_data_folder, reserved_port
 from xzepr.__main__ import main
 from xzepr.cli.client.credentials import HubCredential
 from xzepr.cli.client.http import HubClient
@@ -174,6 +174,6 @@ def admin(anonymous: CommandLineUser, served_hub: ServedHub) -> CommandLineUser:
 def own_hub() -> Iterator[list[ServedHub]]:
     """A hub that a test may kill and start again on its port. The last one in the list is stopped at the end."""
     with temporary_folder() as folder, reserved_port() as port:
-        hubs = [ServedHub.start(folder / "data", port=port)]
+        hubs = [ServedHub.start(copy_data_folder(folder / "data"), port=port)]
         yield hubs
         hubs[-1].stop()

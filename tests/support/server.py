@@ -1,5 +1,6 @@
 """A served hub: `xzepr serve` as a separate process, on a free port and the embedded PostgreSQL."""
 
+import atexit
 import os
 import re
 import signal
@@ -7,8 +8,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from threading import Event, Thread
 
@@ -121,11 +123,33 @@ class ServedHub:
         self.process.wait()
 
 
+@cache
+def _used_data_folder() -> Path:
+    """Returns the data folder of a hub that was started once and stopped. It is deleted at the end of this process."""
+    folder = ExitStack()
+    atexit.register(folder.close)
+    data_dir = folder.enter_context(temporary_folder()) / "data"
+    hub = ServedHub.start(data_dir)
+    assert hub.stop() == 0
+    return data_dir
+
+
+def copy_data_folder(data_dir: Path) -> Path:
+    """Creates the data folder of a hub that has been started once, with an empty stream, and returns it.
+
+    This takes a tenth of a second; a first start takes two seconds more than the next one. All copies have the same
+    keys, administrator and id of the stream.
+    """
+    program = ["cp", "--archive", "--reflink=auto", str(_used_data_folder()), str(data_dir)]
+    subprocess.run(program, check=True)
+    return data_dir
+
+
 @contextmanager
 def serving(*arguments: str, environ: Mapping[str, str] | None = None) -> Generator[ServedHub]:
-    """Runs a hub with an empty database."""
+    """Runs a hub with an empty stream."""
     with temporary_folder() as folder:
-        hub = ServedHub.start(folder / "data", *arguments, environ=environ)
+        hub = ServedHub.start(copy_data_folder(folder / "data"), *arguments, environ=environ)
         try:
             yield hub
         finally:

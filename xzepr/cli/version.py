@@ -16,7 +16,7 @@ def version() -> str:
 
 
 def _built_revision() -> str:
-    """Returns what `hatch_build.py` recorded in a wheel or a source distribution."""
+    """Returns what the build hook recorded in a wheel or a source distribution."""
     try:
         return importlib.import_module("xzepr._revision").REVISION
     except ModuleNotFoundError:
