@@ -13,8 +13,8 @@ LINES = 300
 # The modules of each package. `.importlinter` lists those of xzepr/, xzepr/api/ and each feature, which are layers.
 MODULES = {
     "xzepr/core": "actor backoff clock errors exact_json frozen ids lru_cache paging text",
-    "xzepr/infra": "binary cache concurrency crypto db embedded/ files kafka/ keyset migrate notifications pipeline "
-    "revisions telemetry/",
+    "xzepr/infra": "backup binary cache concurrency crypto db embedded/ files kafka/ keyset migrate notifications "
+    "pipeline revisions telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover memory server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "counting logs metrics traces",
@@ -22,8 +22,9 @@ MODULES = {
     "yaml_files",
     "xzepr/server": "http_server loops request_starts signals single_process startup supervisor uvicorn_http "
     "uvicorn_protocols uvicorn_server work_process worker worker_config",
-    "xzepr/cli": "apply apply_plan client/ config demo event_input events gates hub_file keys login migrate options "
-    "output schema serve stream stream_status tail throwaway users watch work yaml_reader",
+    "xzepr/cli": "apply apply_plan client/ demo event_input events gates hub_file local/ login "
+    "options output serve stream stream_status tail throwaway users version watch work yaml_reader",
+    "xzepr/cli/local": "backup config keys migrate schema",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",
     "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups paging "

@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parents[2] / "xzepr"
 
 # Found by their module, called by alembic's migrations, or called by libraries whose methods they override.
 USED_ELSEWHERE = {
+    "backup",
     "apply",
     "demo",
     "run_sql_beside",

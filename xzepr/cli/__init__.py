@@ -26,17 +26,19 @@ class CommandFamily:
 FAMILIES = (
     CommandFamily("serve", "xzepr.cli.serve:serve", "Serve the hub.", server=True),
     CommandFamily("work", "xzepr.cli.work:work", "Relay into Kafka, in a process that serves no clients.", server=True),
-    CommandFamily("schema", "xzepr.cli.schema:schema", "Print the GraphQL schema.", server=True),
+    CommandFamily("schema", "xzepr.cli.local.schema:schema", "Print the GraphQL schema.", server=True),
     CommandFamily(
         "migrate",
-        "xzepr.cli.migrate:migrate",
+        "xzepr.cli.local.migrate:migrate",
         "Bring the database's schema up to date, or show what would change.",
         server=True,
     ),
+    CommandFamily("backup", "xzepr.cli.local.backup:backup", "Write the database to a file.", server=True),
+    CommandFamily("restore", "xzepr.cli.local.backup:restore", "Read a backup into an empty database.", server=True),
     CommandFamily(
-        "config", "xzepr.cli.config:config", "Show the settings in effect and where each came from.", server=True
+        "config", "xzepr.cli.local.config:config", "Show the settings in effect and where each came from.", server=True
     ),
-    CommandFamily("keys", "xzepr.cli.keys:app", "Create the keys that sign access tokens.", server=True),
+    CommandFamily("keys", "xzepr.cli.local.keys:app", "Create the keys that sign access tokens.", server=True),
     CommandFamily("login", "xzepr.cli.login:login", "Log in to a hub. The commands below need a login or an API key."),
     CommandFamily("users", "xzepr.cli.users:app", "Create users."),
     CommandFamily("apply", "xzepr.cli.apply:apply", "Make the receivers and groups of a hub match a file."),

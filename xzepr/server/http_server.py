@@ -55,6 +55,7 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
         # Frames are rendered once for all subscribers, but would be compressed for each: 14 µs for 250 bytes, 15 ms for
         # 500 KB, and 40 KB of memory a socket. Event streams are not compressed either. A proxy can compress both.
         ws_per_message_deflate=False,
+        timeout_keep_alive=settings.server.keep_alive_seconds,
         backlog=_LISTEN_BACKLOG,
     )
     server = _DrainingServer(config, drain, on_ready)

@@ -33,6 +33,11 @@ class ServerSettings(Section):
     )
     max_request_bytes: Count = Field(default=16 * 1024**2, description="Maximum size of a request body, in bytes.")
     request_timeout_seconds: Seconds = Field(default=30, description="Seconds after which a request fails.")
+    keep_alive_seconds: Count = Field(
+        default=75,
+        description="Seconds for which an idle connection stays open after a response. A proxy must close its idle "
+        "connections sooner.",
+    )
 
 
 class WorkSettings(Section):

@@ -27,6 +27,11 @@ def find_binaries(account: Account, data_dir: Path) -> Path:
     return folder
 
 
+def programs_folder() -> Path:
+    """Returns the folder of PostgreSQL's programs, such as `pg_dump`, for the hub's own account."""
+    return _wheel() / _INSTALL / "bin"
+
+
 def _wheel() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)  # does not import it: the hub does not use its Python code
     if spec is None or not spec.submodule_search_locations:
