@@ -67,8 +67,11 @@ def _shell(core: Core, routes: Sequence[BaseRoute], drain: Drain, **direct: Mapp
     """Returns the routes inside the shell, with the concerns of every request."""
     server = core.settings.server
     hosts = AllowedHosts([server.host, *server.allowed_hosts], public_url=server.public_url)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Problem: _problem})
+    # A redirect from `/graphql/` would name the scheme of this connection, which is plain HTTP behind a TLS proxy.
+    app.router.redirect_slashes = False
     return Shell(
-        Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Problem: _problem}),
+        app,
         Concerns(
             checks=[host_check(hosts), length_check(server.max_request_bytes)],
             decorate=[drain.close_connection],

@@ -27,6 +27,7 @@ from xzepr.core.errors import (
     Unauthenticated,
     Violation,
 )
+from xzepr.server import refusals
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 
@@ -39,7 +40,11 @@ def kinds(parent: type[Problem] = Problem) -> Iterator[type[Problem]]:
 
 
 def test_every_problem_code_has_a_status() -> None:
-    codes = {kind.code for kind in kinds() if kind.__module__ in ("xzepr.core.errors", api_errors.__name__)}
+    codes = {
+        kind.code
+        for kind in kinds()
+        if kind.__module__ in ("xzepr.core.errors", api_errors.__name__, refusals.__name__)
+    }
     assert set(STATUS) == codes
 
 

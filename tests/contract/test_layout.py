@@ -20,8 +20,8 @@ MODULES = {
     "xzepr/infra/telemetry": "counting logs metrics traces",
     "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types "
     "yaml_files",
-    "xzepr/server": "http_server loops request_starts signals single_process startup supervisor uvicorn_http "
-    "uvicorn_protocols uvicorn_server work_process worker worker_config",
+    "xzepr/server": "bounded_http http_server loops refusals request_starts signals single_process startup supervisor "
+    "uvicorn_http uvicorn_protocols uvicorn_server work_process worker worker_config",
     "xzepr/cli": "apply apply_plan client/ demo event_input events gates hub_file local/ login "
     "options output serve stream stream_status tail throwaway users version watch work yaml_reader",
     "xzepr/cli/local": "backup config keys migrate schema",

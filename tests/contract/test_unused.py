@@ -15,9 +15,7 @@ USED_ELSEWHERE = {
     "capture_signals",
     "enter_directive",
     "enter_variable",
-    "handle_parser_exception",
     "on_headers_complete",
-    "_unset_keepalive_if_required",
 }
 # Other decorators register a function with a library, which then calls it.
 DECORATORS = {"asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager", "property"}

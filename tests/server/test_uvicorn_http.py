@@ -5,44 +5,18 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
-import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from tests.support.asgi_messages import body, length, responding, start
-from tests.support.fake_transport import FakeTransport
+from tests.support.http_connection import connection, ended, response_to
 from tests.support.hub import until
 from xzepr.api.client_connection import DROP, UNSENT
 from xzepr.server import uvicorn_http
-from xzepr.server.uvicorn_http import HttpProtocol
 
 GET = b"GET /a%20b?x=%31 HTTP/1.1\r\nHost: hub\r\n\r\n"
 POST = b"POST /p HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n\r\n"
 TEXT = (b"content-type", b"text/plain")
-
-
-def connection(app: ASGIApp, state: ServerState | None = None) -> tuple[HttpProtocol, FakeTransport]:
-    """Returns a new connection to the application, and its transport. It may be idle for a second."""
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_keep_alive=1)
-    config.load()
-    transport = FakeTransport()
-    protocol = HttpProtocol(config, state or ServerState(), {})
-    protocol.connection_made(transport)
-    return protocol, transport
-
-
-async def ended(protocol: HttpProtocol) -> None:
-    """Waits until all requests of the connection have ended."""
-    while protocol.tasks:
-        await asyncio.sleep(0)
-
-
-async def response_to(request: bytes, app: ASGIApp) -> FakeTransport:
-    """Sends one request. Returns the transport once the application has ended."""
-    protocol, transport = connection(app)
-    protocol.data_received(request)
-    await ended(protocol)
-    return transport
 
 
 async def test_head_and_body_are_written_at_once() -> None:
@@ -66,7 +40,7 @@ async def test_scope_has_the_url_and_the_extensions() -> None:
         await responding(start(204), body(b""))(scope, receive, send)
 
     protocol, transport = connection(app)
-    for request in (GET, b"OPTIONS /%C3%A4 HTTP/1.1\r\n\r\n", b"GET /%C3%A4 HTTP/1.0\r\n\r\n"):
+    for request in (GET, b"OPTIONS /%C3%A4 HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /%C3%A4 HTTP/1.0\r\n\r\n"):
         protocol.data_received(request)
         await ended(protocol)
     names = ("method", "path", "raw_path", "query_string", "http_version")
@@ -81,7 +55,7 @@ async def test_scope_has_the_url_and_the_extensions() -> None:
 
 
 async def test_response_to_head_has_no_body() -> None:
-    request = b"HEAD / HTTP/1.1\r\n\r\n"
+    request = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
     transport = await response_to(request, responding(start(200, length(2)), body(b"o", more_body=True), body(b"k")))
     assert transport.written == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
     transport = await response_to(request, responding(start(), body(b"ok")))
@@ -170,11 +144,11 @@ async def test_message_after_the_response_is_an_error(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("request_head", "headers", "closes"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", (), False),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", (), False),
         (b"GET / HTTP/1.0\r\n\r\n", (), True),
-        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", (), True),
-        (b"GET / HTTP/1.1\r\n\r\n", ((b"connection", b"Close"),), True),
-        (b"GET / HTTP/1.1\r\n\r\n", ((b"connection", b"keep-alive"),), False),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", (), True),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", ((b"connection", b"Close"),), True),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", ((b"connection", b"keep-alive"),), False),
     ],
 )
 async def test_connection_is_closed_when_one_side_says_so(
@@ -192,7 +166,9 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         await responding(start(200, length(len(name))), body(name))(scope, receive, send)
 
     protocol, transport = connection(app)
-    protocol.data_received(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n")
+    protocol.data_received(
+        b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\nHost: h\r\n\r\n"
+    )
     assert not transport.reads, "a client that pipelines has to wait"
     await ended(protocol)
     assert [part[-2:] for part in transport.written.split(b"HTTP/1.1")[1:]] == [b"/1", b"/2", b"/3"]

@@ -201,6 +201,7 @@ STATUS: Mapping[str, int] = {
     "FORBIDDEN": 403,
     "GRAPHQL_PARSE_FAILED": 400,
     "GRAPHQL_VALIDATION_FAILED": 400,
+    "HEAD_TOO_LARGE": 431,
     "HOST_NOT_ALLOWED": 421,
     "INTERNAL": 500,
     "INVALID_CREDENTIALS": 401,
@@ -226,7 +227,9 @@ STATUS: Mapping[str, int] = {
     "TOO_MANY_SUBSCRIPTIONS": 429,
     "UNAUTHENTICATED": 401,
     "UNAVAILABLE": 503,
+    "UNKNOWN_TRANSFER_CODING": 501,
     "UNSUPPORTED_MEDIA_TYPE": 415,
+    "URI_TOO_LONG": 414,
 }
 
 # Codes whose response carries WWW-Authenticate.

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from xzepr.api.deadlines import Deadlines
 from xzepr.api.errors import RequestTooSlow, problem_response
 from xzepr.api.request_head import Head, head_of
-from xzepr.core.errors import Problem, TimedOut, TooLarge
+from xzepr.core.errors import NotFound, Problem, TimedOut, TooLarge
 from xzepr.infra.telemetry.logs import REQUEST_ID
 from xzepr.infra.telemetry.metrics import Metrics
 
@@ -140,7 +140,9 @@ class Shell:
         try:
             if (problem := self._concerns.rejection(head)) is not None:
                 return await send_problem(problem, scope, receive, send_with_id)
-            return await self._websockets.get(scope["path"], self._app)(scope, receive, send_with_id)
+            if (app := self._websockets.get(scope["path"], self._app)) is self._app and self._websockets:
+                return await send_problem(NotFound("WebSocket", scope["path"]), scope, receive, send_with_id)
+            return await app(scope, receive, send_with_id)
         finally:
             REQUEST_ID.reset(log_context)
 

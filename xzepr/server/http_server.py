@@ -48,7 +48,7 @@ async def serve_hub(signals: StopSignals, hub: Hub, listener: socket.socket, on_
         log_config=None,
         access_log=False,
         server_header=False,
-        http=HttpProtocol,
+        http=HttpProtocol.with_head_seconds(settings.server.request_timeout_seconds),
         ws=WebSocketProtocol,
         ws_max_size=settings.stream.max_frame_bytes,
         ws_ping_interval=None,

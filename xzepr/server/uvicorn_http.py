@@ -15,16 +15,12 @@ from weakref import WeakKeyDictionary
 
 import httptools
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_VALUE_RE,
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from xzepr.api.client_connection import DROP, UNSENT
 from xzepr.api.deadlines import Deadlines
+from xzepr.server.bounded_http import MAX_HEADERS, BoundedHttpProtocol
 from xzepr.server.request_starts import RequestStarts
 
 _FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
@@ -35,16 +31,17 @@ _MAX_LINES = 1000
 _lines: dict[tuple[bytes, bytes], bytes] = {}  # how kept headers are sent
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(BoundedHttpProtocol):
     """HTTP/1.1. The application can drop the connection and read how many bytes are unsent."""
 
     def connection_made(self, transport: Any) -> None:
         """Prepares what is the same for all requests of the connection."""
-        super().connection_made(transport)
         state = self.server_state
         if (shared := _shared.get(state)) is None:
-            shared = _shared[state] = Deadlines(self.timeout_keep_alive), RequestStarts()
-        self._idle, self._starts = shared
+            times = Deadlines(self.timeout_keep_alive), Deadlines(self.head_seconds)
+            shared = _shared[state] = *times, RequestStarts()
+        self._idle, self._heads, self._starts = shared
+        super().connection_made(transport)
         self._behind_proxies: Any = vars(self)["app"]
         is_wrapped = isinstance(self._behind_proxies, ProxyHeadersMiddleware)
         self._direct = self._behind_proxies.app if is_wrapped else self._behind_proxies
@@ -52,17 +49,23 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Starts the request, or queues it behind earlier ones of the connection. uvicorn would make another cycle."""
+        if not self.begin_body():
+            return
         untyped: Any = self
         scope: dict[str, Any] = untyped.scope
         parser = untyped.parser
         scope["extensions"] = self._extensions
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version = parser.get_http_version()
-        if parser.should_upgrade() and self._should_upgrade():
+        if (app := self._checked_app(version)) is None:
             return
+        if parser.should_upgrade():
+            if self._should_upgrade():
+                return
+            self._declined = True
+        self.headers = []  # of trailers, which are dropped
         url = self.url
         scope["path"], scope["raw_path"], scope["query_string"] = _split(url) if b"?" in url else _known_split(url)
-        app = self._app_for(untyped.headers)
         cycle = Cycle(self, keep_alive=version != "1.0" and parser.should_keep_alive())
         earlier, self.cycle = untyped.cycle, cycle
         if earlier is None or earlier.response_complete:
@@ -71,12 +74,25 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, app))
 
-    def _app_for(self, headers: Iterable[tuple[bytes, bytes]]) -> Any:
-        """Returns the application, without uvicorn's layer for proxies unless one has sent its headers."""
-        for name, _ in headers:
-            if name in _FORWARDED:
-                return self._behind_proxies
-        return self._direct
+    def _checked_app(self, version: str) -> Any:
+        """Returns the application for the request; None if its head is refused.
+
+        uvicorn's layer for proxies is left out unless one has sent its headers.
+        """
+        app, hosts, codings = self._direct, 0, 0
+        for name, _ in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings += 1
+            elif name in _FORWARDED:
+                app = self._behind_proxies
+        if len(self.headers) > MAX_HEADERS or hosts != 1 or codings:
+            problem = self.invalid_head(version, hosts, codings)
+            if problem is not None:
+                self.refuse(problem)
+                return None
+        return app
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._starts.add(partial(cycle.start, app), self.loop)
@@ -95,16 +111,12 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._idle.add(self, perf_counter(), self.loop)
 
-    def expire(self) -> None:
-        """Closes the connection, which was idle for too long."""
-        self.timeout_keep_alive_handler()
-
     def _unset_keepalive_if_required(self) -> None:
         self._idle.remove(self)
 
 
-# The idle connections and the new requests of each server.
-_shared: WeakKeyDictionary[ServerState, tuple[Deadlines, RequestStarts]] = WeakKeyDictionary()
+# Of each server: its idle connections, those whose head is not complete, and the new requests.
+_shared: WeakKeyDictionary[ServerState, tuple[Deadlines, Deadlines, RequestStarts]] = WeakKeyDictionary()
 
 
 def _split(url: bytes) -> tuple[str, bytes, bytes]:
@@ -130,6 +142,7 @@ class Cycle(RequestResponseCycle):
     chunked_encoding: bool | None = None
     expected_content_length = 0
     _head = b""
+    _ends_with_connection = False
 
     def __init__(self, protocol: HttpProtocol, *, keep_alive: bool) -> None:  # pyright: ignore[reportMissingSuperCall]
         self.scope = protocol.scope
@@ -193,8 +206,12 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive and not closes:
             head += b"connection: close\r\n"
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in (204, 304):
-            self.chunked_encoding = True
-            head += b"transfer-encoding: chunked\r\n"
+            # RFC 9112, section 6.1: HTTP/1.0 has no chunks; the end of the connection ends the body.
+            self.chunked_encoding = self.scope["http_version"] != "1.0"
+            if self.chunked_encoding:
+                head += b"transfer-encoding: chunked\r\n"
+            else:
+                self._ends_with_connection = True
         return head + b"\r\n"
 
     def _send_body(self, body: bytes, more_body: bool) -> None:
@@ -202,7 +219,7 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length, body = 0, b""
         elif self.chunked_encoding:
             body = _chunk(body, more_body)
-        else:
+        elif not self._ends_with_connection:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("the body is longer than its Content-Length")

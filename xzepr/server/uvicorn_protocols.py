@@ -53,6 +53,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # by an HTTP response; uvicorn would report an error of the application
         if message["type"] == "websocket.accept":
             self.request.headers.clear()  # 2 KB that would stay as long as the connection
             self.response.headers.clear()
@@ -67,6 +69,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         return message
+
+    def send_receive_event_to_app(self) -> None:
+        """Passes a message to the application, or closes with 1007 if its text is not UTF-8.
+
+        uvicorn would log a traceback.
+        """
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(1007)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         """Replies; while the client does not read, to the newest ping only (RFC 6455, section 5.5.3).

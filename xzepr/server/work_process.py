@@ -18,6 +18,7 @@ from xzepr.infra.embedded import running_url
 from xzepr.server import startup
 from xzepr.server.loops import relay_loops
 from xzepr.server.signals import StopSignals
+from xzepr.server.uvicorn_http import HttpProtocol
 from xzepr.server.uvicorn_server import Server
 from xzepr.settings import Settings
 
@@ -95,6 +96,7 @@ async def _health_server(core: Core, listener: socket.socket, on_ready: Callable
     config = uvicorn.Config(
         create_work_app(core),
         lifespan="off",
+        http=HttpProtocol.with_head_seconds(core.settings.server.request_timeout_seconds),
         ws="none",
         log_config=None,
         access_log=False,

@@ -94,11 +94,15 @@ def _dumps(event: dict[str, Any], default: Callable[[Any], Any], **_: Any) -> st
 
 
 def _configure_libraries(level: str) -> None:
-    """Sends messages of libraries to the root logger; those below warnings only if the level is debug."""
+    """Sends messages of libraries to the root logger; those below warnings only if the level is debug.
+
+    uvicorn's messages below warnings are never shown: they contain addresses with their queries, and all headers.
+    """
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+        logger.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
     library_level = (
         logging.NOTSET if level == "debug" else max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
     )
