@@ -15,7 +15,10 @@ USED_ELSEWHERE = {
     "capture_signals",
     "enter_directive",
     "enter_variable",
+    "on_body",
+    "on_header",
     "on_headers_complete",
+    "on_message_complete",
 }
 # Other decorators register a function with a library, which then calls it.
 DECORATORS = {"asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager", "property"}
