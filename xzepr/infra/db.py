@@ -162,10 +162,14 @@ class Database:
 
     async def open(self) -> None:
         """Opens the pools and waits for the first connections. Raises Unavailable if there are none in time."""
-        async with translate_errors():
-            await self._pool.open(wait=True, timeout=self._settings.connection_timeout_seconds)
-            for pool in (self._bulk, self._reserved):
-                await pool.open()  # their connections are opened on demand
+        try:
+            async with translate_errors():
+                await self._pool.open(wait=True, timeout=self._settings.connection_timeout_seconds)
+                for pool in (self._bulk, self._reserved):
+                    await pool.open()  # their connections are opened on demand
+        except BaseException:  # a pool's workers cannot be cancelled, and a loop that ends would wait for them
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Closes the pools. Connections from `connect` are closed by their callers."""
