@@ -88,13 +88,13 @@ def test_misspelt_command_suggests_the_nearest(xzepr: Xzepr) -> None:
 
 
 def test_config_prints_every_key_with_its_origin(xzepr: Xzepr) -> None:
-    environ = {"DATABASE_URL": "postgresql://u:hunter2@h/d", "XZEPR__SERVER__ENABLE_HTTPS": "1"}
+    environ = {"DATABASE_URL": "postgresql://u:hunter2@h/d", "XZEPR__KAFKA__ENABLED": "0"}
     result = xzepr("config", "--data-dir", "elsewhere", environ=environ)
     lines = {line.split("\t")[0]: line.split("\t")[1:] for line in result.out.splitlines()}
     assert set(lines) == set(keys())
     assert lines["database.url"] == ["postgresql://u:********@h/d", "DATABASE_URL"]
     assert lines["data_dir"] == ["elsewhere", "command line"]
-    assert lines["server.enable_https"] == ["true", "XZEPR__SERVER__ENABLE_HTTPS (not in effect yet)"]
+    assert lines["kafka.enabled"] == ["false", "XZEPR__KAFKA__ENABLED"]
     assert "hunter2" not in result.out + result.err
 
 
@@ -102,7 +102,7 @@ def test_config_json_has_typed_values(xzepr: Xzepr, tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("kafka: {brokers: [a, b]}")
     result = xzepr("config", "--json", "--config", "settings.yaml")
     lines = {line["key"]: line for line in json.loads(result.out)}
-    assert lines["server.port"] == {"key": "server.port", "value": 8042, "origin": "default", "in_effect": True}
+    assert lines["server.port"] == {"key": "server.port", "value": 8042, "origin": "default"}
     assert lines["kafka.brokers"]["value"] == ["a", "b"]
     assert lines["kafka.brokers"]["origin"] == "settings.yaml:1"
 

@@ -34,14 +34,11 @@ def image_variables() -> dict[str, str]:
 
 def settings_of(service: str, cwd: Path) -> Settings:
     """Returns the settings with which a service starts. Raises CannotStart if they are invalid."""
-    loaded = load(environ=image_variables() | SERVICES[service]["environment"], cwd=cwd)
-    assert loaded.not_in_effect == []
-    return loaded.settings
+    return load(environ=image_variables() | SERVICES[service]["environment"], cwd=cwd).settings
 
 
 def test_image_starts_with_its_own_settings(tmp_path: Path) -> None:
     loaded = load(environ=image_variables(), cwd=tmp_path)
-    assert loaded.not_in_effect == []
     assert str(loaded.settings.data_dir) in instructions("VOLUME")
     assert instructions("EXPOSE") == [str(loaded.settings.server.port)]
 

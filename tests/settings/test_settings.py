@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from xzepr.core.errors import CannotStart
 from xzepr.settings import LoadedSettings, Settings, load
 from xzepr.settings.masking import MASK, mask, shown_settings
-from xzepr.settings.registry import keys
+from xzepr.settings.registry import keys, value_of
 
 Load = Callable[..., LoadedSettings]
 ErrorMessage = Callable[..., str]
@@ -53,7 +53,6 @@ def test_defaults_apply_without_any_source(read: Load) -> None:
     assert loaded.settings == Settings()
     assert (loaded.settings.server.host, loaded.settings.server.port) == ("127.0.0.1", 8042)
     assert set(loaded.origins.values()) == {"default"}
-    assert loaded.not_in_effect == []
 
 
 def test_settings_created_in_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,12 +132,11 @@ def test_empty_data_dir_is_rejected(error_message: ErrorMessage) -> None:
 
 
 def test_full_variable_name_overrides_its_alias(read: Load) -> None:
-    environ = {"DATABASE_URL": "postgresql://old/d", "REDIS_URL": "redis://r"}
+    environ = {"DATABASE_URL": "postgresql://old/d"}
     assert read(environ=environ).origins["database.url"] == "DATABASE_URL"
     loaded = read(environ={**environ, "XZEPR__DATABASE__URL": "postgresql://new/d"})
     assert loaded.settings.database.url is not None
     assert loaded.settings.database.url.get_secret_value() == "postgresql://new/d"
-    assert loaded.not_in_effect == ["redis.url"]
 
 
 def test_secret_is_read_from_its_file(read: Load) -> None:
@@ -286,7 +284,7 @@ def test_masked_secret_shows_only_a_plain_url(secret: str, expected: str) -> Non
 
 
 def test_shown_settings_contain_no_secret(read: Load) -> None:
-    secrets = {key.variable: f"postgresql://u:{SECRET}@h/d" for key in keys().values() if key.secret}
+    secrets = {key.variable: f"postgresql://u:{SECRET}@h/d" for key in keys().values() if key.secret and not key.later}
     sasl = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "relay"}
     loaded = read(environ=secrets | {f"XZEPR__KAFKA__{name}": value for name, value in sasl.items()})
     assert {line.key for line in shown_settings(loaded)} == set(keys())
@@ -294,9 +292,36 @@ def test_shown_settings_contain_no_secret(read: Load) -> None:
     assert SECRET not in repr(loaded)
 
 
-def test_setting_without_effect_is_reported(read: Load) -> None:
-    files = {
-        "config/default.yaml": "security: {rate_limit: {admin_rpm: 5}}\ntelemetry: {jaeger_endpoint: 'jaeger:6831'}"
-    }
-    loaded = read(files, {"XZEPR__SERVER__ENABLE_HTTPS": "true"})
-    assert loaded.not_in_effect == ["server.enable_https", "security.rate_limit.admin_rpm", "telemetry.jaeger_endpoint"]
+WITHOUT_FEATURE = {
+    "server.enable_https": ("true", "false"),
+    "jwt.refresh_token_expiration": ("86400", ""),
+    "security.cors.allow_credentials": ("true", "false"),
+    "security.cors.max_age_seconds": ("600", ""),
+    "security.rate_limit.anonymous_rpm": ("60", ""),
+    "security.rate_limit.authenticated_rpm": ("600", ""),
+    "security.rate_limit.admin_rpm": ("6000", ""),
+    "telemetry.jaeger_endpoint": ("jaeger:6831", ""),
+    "redis.url": ("redis://r", ""),
+}  # a value that asks for the feature, and the one that means "off"
+
+
+def test_list_of_settings_without_feature_is_complete() -> None:
+    assert {name for name, key in keys().items() if key.later is not None} == set(WITHOUT_FEATURE)
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_FEATURE))
+def test_setting_without_feature_is_refused(name: str, read: Load, error_message: ErrorMessage) -> None:
+    on, off = WITHOUT_FEATURE[name]
+    variable = keys()[name].variable
+    message = error_message(environ={variable: on})
+    assert f"{name} ({variable}) cannot be used yet: " in message
+    assert on not in message.partition("cannot be used yet")[2]
+    assert value_of(read(environ={variable: off}).settings, name) == keys()[name].field.default
+
+
+def test_settings_without_feature_are_refused_together(error_message: ErrorMessage) -> None:
+    files = {"config/default.yaml": "security: {rate_limit: {admin_rpm: 5}}\nserver: {port: 70000}"}
+    message = error_message(files, {"XZEPR__SERVER__ENABLE_HTTPS": "true"})
+    assert "server.port" in message
+    assert "server.enable_https" in message
+    assert "security.rate_limit.admin_rpm (config/default.yaml:1)" in message

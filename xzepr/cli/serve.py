@@ -3,15 +3,12 @@
 import asyncio
 from typing import Annotated
 
-import structlog
 import typer
 import uvloop
 
 from xzepr.cli.options import ConfigFile, DataDir, load_settings
 from xzepr.infra.telemetry import logs
 from xzepr.settings import LoadedSettings, Settings
-
-_log = structlog.stdlib.get_logger(__name__)
 
 
 def serve(
@@ -48,11 +45,9 @@ def serve(
 
 
 def configure_logging(loaded: LoadedSettings) -> None:
-    """Configures logging, and warns about settings that are not in effect yet."""
+    """Configures logging."""
     telemetry = loaded.settings.telemetry
     logs.configure(telemetry.log_level, telemetry.json_logs)
-    for key in loaded.not_in_effect:
-        _log.warning("setting.not_in_effect_yet", key=key, origin=loaded.origins.get(key))
 
 
 async def _serve(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from xzepr.core.errors import CannotStart
 from xzepr.settings.environment import read_environment
 from xzepr.settings.model import Settings
-from xzepr.settings.registry import keys, nearest
+from xzepr.settings.registry import keys, nearest, value_of
 from xzepr.settings.yaml_files import RawValue, read_file
 
 DEFAULT = "default"
@@ -26,8 +26,6 @@ class LoadedSettings:
     settings: Settings
     origins: dict[str, str]
     """By dotted key: `default`, a file and its line, an environment variable, or `command line`."""
-    not_in_effect: list[str]
-    """Keys that are set and have no effect yet."""
 
 
 def load(
@@ -49,8 +47,14 @@ def load(
     if settings is None or errors:
         raise CannotStart(_message(errors))
     origins = {name: values[name].origin if name in values else DEFAULT for name in keys()}
-    not_in_effect = [name for name, key in keys().items() if name in values and not key.in_effect]
-    return LoadedSettings(settings, origins, not_in_effect)
+    return LoadedSettings(settings, origins)
+
+
+def _without_feature(settings: Settings, values: Mapping[str, RawValue]) -> Iterator[str]:
+    """Yields a message for each setting that asks for a feature that does not exist yet."""
+    for name, key in keys().items():
+        if key.later is not None and value_of(settings, name) != key.field.default:
+            yield f"{name} ({values[name].origin}) cannot be used yet: {key.later.reason}"
 
 
 def _gather(
@@ -111,6 +115,7 @@ def _check(values: dict[str, RawValue], errors: list[str]) -> Settings | None:
         except ValidationError as error:
             result = _check_errors(error, values, invalid)
         else:
+            errors += _without_feature(settings, values)
             return None if invalid else settings
         errors += result.messages
         if result.invalid <= invalid:

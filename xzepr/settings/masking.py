@@ -8,8 +8,7 @@ from typing import cast
 from pydantic import SecretStr
 
 from xzepr.settings.load import LoadedSettings
-from xzepr.settings.model import Settings
-from xzepr.settings.registry import keys
+from xzepr.settings.registry import keys, value_of
 
 MASK = "********"
 
@@ -29,23 +28,11 @@ class ShownSetting:
     value: str | int | float | bool | list[str] | None
     """A JSON value with masked secrets; None if the setting is unset."""
     origin: str
-    in_effect: bool
 
 
 def shown_settings(loaded: LoadedSettings) -> list[ShownSetting]:
     """Returns all settings in the order of the model, safe to print."""
-    return [
-        ShownSetting(name, shown_value(value_of(loaded.settings, name)), loaded.origins[name], key.in_effect)
-        for name, key in keys().items()
-    ]
-
-
-def value_of(settings: Settings, name: str) -> object:
-    """Returns the value of a dotted key."""
-    value: object = settings
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return [ShownSetting(name, shown_value(value_of(loaded.settings, name)), loaded.origins[name]) for name in keys()]
 
 
 def shown_value(value: object) -> str | int | float | bool | list[str] | None:

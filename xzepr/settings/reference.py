@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 
-from xzepr.settings.masking import shown_value, value_of
+from xzepr.settings.masking import shown_value
 from xzepr.settings.model import Settings
-from xzepr.settings.registry import Key, keys, parts_of, sections
+from xzepr.settings.registry import Key, keys, parts_of, sections, value_of
 
 _INTRODUCTION = """\
 # Settings
@@ -30,7 +30,8 @@ Settings come from these sources. Each overrides the ones before it:
 The hub does not start if a key or variable is not listed here, a value has the wrong type, or two settings contradict
 each other. One message lists all errors. An empty variable unsets an optional setting, and empties a list. Relative
 paths start at the working folder. `xzepr config` prints the settings in force and the origin of each, with secrets
-masked. Settings marked *not in effect yet* are validated and have no effect.
+masked. A setting marked *not yet* belongs to a feature that does not exist yet:
+the hub does not start if it has any value but its default.
 
 Examples are in [`deploy/config/`](../../deploy/config/).
 """
@@ -61,8 +62,8 @@ def _table(section: str) -> str:
 
 def _row(key: Key) -> str:
     meaning = key.field.description or ""
-    if not key.in_effect:
-        meaning += " *Not in effect yet.*"
+    if key.later is not None:
+        meaning += " *Not yet.*"
     return f"| `{key.name}` | {_type(key)} | {_default(key)} | {meaning} |"
 
 

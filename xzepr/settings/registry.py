@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from xzepr.settings.model import Settings
-from xzepr.settings.types import NotInEffectYet, Section
+from xzepr.settings.types import Later, Section
 
 PREFIX = "XZEPR__"
 ALIASES = {"APP_ENV": "environment", "DATABASE_URL": "database.url", "REDIS_URL": "redis.url"}
@@ -28,8 +28,8 @@ class Key:
     """Whether its value is a list."""
     optional: bool
     """Whether it may be unset."""
-    in_effect: bool
-    """False if it is accepted and has no effect yet."""
+    later: Later | None
+    """Set if its feature does not exist yet."""
 
     @property
     def variable(self) -> str:
@@ -57,6 +57,14 @@ def keys() -> dict[str, Key]:
 def sections() -> dict[str, type[Section]]:
     """Returns all sections by dotted name."""
     return dict(_sections(Settings, ""))
+
+
+def value_of(settings: Settings, name: str) -> object:
+    """Returns the value of a dotted key."""
+    value: object = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -102,7 +110,7 @@ def _key(name: str, field: FieldInfo) -> Key:
         secret=SecretStr in parts,
         is_list=any(get_origin(part) is tuple for part in parts),
         optional=NoneType in parts,
-        in_effect=not any(isinstance(mark, NotInEffectYet) for mark in field.metadata),
+        later=next((mark for mark in field.metadata if isinstance(mark, Later)), None),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from xzepr.settings.types import LATER, Count, Number, Origin, Section, Text, contradiction
+from xzepr.settings.types import Count, Later, Number, Origin, Section, Text, contradiction
 
 
 class AuthSettings(Section):
@@ -47,9 +47,9 @@ class JwtSettings(Section):
         default="xzepr", description="The `aud` claim of tokens; tokens with another one are rejected."
     )
     access_token_expiration: Count = Field(default=900, description="Seconds for which an access token is valid.")
-    refresh_token_expiration: Annotated[Count, LATER] = Field(
-        default=86_400, description="Seconds for which a refresh token is valid."
-    )
+    refresh_token_expiration: Annotated[
+        Count | None, Later("the hub issues no refresh tokens; jwt.access_token_expiration limits access tokens")
+    ] = Field(default=None, description="Seconds for which a refresh token is valid.")
 
     @model_validator(mode="after")
     def _check_key_pair(self) -> Self:
@@ -64,22 +64,29 @@ class CorsSettings(Section):
     allowed_origins: tuple[Origin, ...] = Field(
         default=(), description="Origins, besides the hub's own, from which browsers may open a WebSocket."
     )
-    allow_credentials: Annotated[bool, LATER] = Field(
+    allow_credentials: Annotated[bool, Later("browsers at other origins may open WebSockets only")] = Field(
         default=False, description="Allow other origins to send credentials."
     )
-    max_age_seconds: Annotated[Number, Field(ge=0), LATER] = Field(
-        default=600, description="Seconds for which a browser may cache the response to a preflight request."
-    )
+    max_age_seconds: Annotated[
+        Annotated[Number, Field(ge=0)] | None, Later("the hub answers no preflight requests")
+    ] = Field(default=None, description="Seconds for which a browser may cache the response to a preflight request.")
+
+
+_NO_RATE_LIMITS = Later("the hub limits failed logins only; let a proxy in front of it limit requests")
 
 
 class RateLimitSettings(Section):
     """Rate limits, in requests per minute."""
 
-    anonymous_rpm: Annotated[Count, LATER] = Field(
-        default=60, description="Requests per minute from one address without credentials."
+    anonymous_rpm: Annotated[Count | None, _NO_RATE_LIMITS] = Field(
+        default=None, description="Requests per minute from one address without credentials."
     )
-    authenticated_rpm: Annotated[Count, LATER] = Field(default=600, description="Requests per minute from one user.")
-    admin_rpm: Annotated[Count, LATER] = Field(default=6000, description="Requests per minute from one administrator.")
+    authenticated_rpm: Annotated[Count | None, _NO_RATE_LIMITS] = Field(
+        default=None, description="Requests per minute from one user."
+    )
+    admin_rpm: Annotated[Count | None, _NO_RATE_LIMITS] = Field(
+        default=None, description="Requests per minute from one administrator."
+    )
 
 
 class SecuritySettings(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from xzepr.settings.types import LATER, Count, Host, HttpUrl, Number, Seconds, Section, Text, lower
+from xzepr.settings.types import Count, Host, HttpUrl, Later, Number, Seconds, Section, Text, lower
 
 
 class ServerSettings(Section):
@@ -17,7 +17,7 @@ class ServerSettings(Section):
         description="Number of processes with which `xzepr serve` serves this port; if more than 1, another process "
         "supervises them.",
     )
-    enable_https: Annotated[bool, LATER] = Field(
+    enable_https: Annotated[bool, Later("the hub serves plain HTTP; let a proxy in front of it serve TLS")] = Field(
         default=False, description="Serve TLS. Use a proxy in front of the hub instead."
     )
     allowed_hosts: tuple[Host, ...] = Field(
@@ -53,9 +53,9 @@ class WorkSettings(Section):
 class TelemetrySettings(Section):
     """Logs, metrics and traces."""
 
-    jaeger_endpoint: Annotated[Text | None, LATER] = Field(
-        default=None, description="Jaeger's own protocol. Jaeger accepts OTLP: use `telemetry.otlp_endpoint`."
-    )
+    jaeger_endpoint: Annotated[
+        Text | None, Later("the hub sends traces as OTLP, which Jaeger accepts; set telemetry.otlp_endpoint")
+    ] = Field(default=None, description="Jaeger's own protocol. Jaeger accepts OTLP: use `telemetry.otlp_endpoint`.")
     otlp_endpoint: HttpUrl = Field(
         default="http://localhost:4318",
         description="URL to which traces are sent, as OTLP over HTTP, if `tracing_enabled`.",

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from xzepr.settings.types import LATER, Count, Number, PostgresUrl, Seconds, Section, contradiction
+from xzepr.settings.types import Count, Later, Number, PostgresUrl, Seconds, Section, contradiction
 
 
 class DatabaseSettings(Section):
@@ -39,4 +39,6 @@ class DatabaseSettings(Section):
 class RedisSettings(Section):
     """A cache shared by several hub processes."""
 
-    url: Annotated[SecretStr | None, LATER] = Field(default=None, description="redis:// address.")
+    url: Annotated[SecretStr | None, Later("the hub has no shared cache; each process has its own")] = Field(
+        default=None, description="redis:// address."
+    )

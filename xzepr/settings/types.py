@@ -1,6 +1,7 @@
-"""The types of settings' values, and the marker of settings without effect."""
+"""The types of settings' values, and the marker of settings whose features do not exist yet."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,12 @@ def contradiction(message: str, *keys: str) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{problem}", {"problem": message, "keys": keys})
 
 
-class NotInEffectYet:
-    """Marks a setting that is validated and has no effect yet. `xzepr config` shows the mark if it is set."""
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Marks a setting whose feature does not exist yet. Its default means "off"; any other value stops the start."""
 
-
-LATER = NotInEffectYet()
+    reason: str
+    """What the hub lacks, and what to do instead, as the end of an error message."""
 
 
 def _reject_bool(value: object) -> object:

@@ -31,7 +31,7 @@ def config(
         _print_table(settings)
     else:
         for setting in settings:
-            typer.echo("\t".join((setting.key, _text(setting), _origin(setting))))
+            typer.echo("\t".join((setting.key, _text(setting), setting.origin)))
 
 
 def _print_table(settings: list[ShownSetting]) -> None:
@@ -43,7 +43,7 @@ def _print_table(settings: list[ShownSetting]) -> None:
     for setting in settings:
         # As Text: rich would otherwise parse a list in square brackets as markup.
         style = "dim" if setting.origin == DEFAULT else None
-        table.add_row(setting.key, Text(_text(setting)), Text(_origin(setting)), style=style)
+        table.add_row(setting.key, Text(_text(setting)), Text(setting.origin), style=style)
     Console().print(table)
 
 
@@ -53,8 +53,3 @@ def _text(setting: ShownSetting) -> str:
     if isinstance(setting.value, bool):
         return str(setting.value).lower()
     return ",".join(setting.value) or "-" if isinstance(setting.value, list) else str(setting.value)
-
-
-def _origin(setting: ShownSetting) -> str:
-    ignored = not setting.in_effect and setting.origin != DEFAULT
-    return f"{setting.origin} (not in effect yet)" if ignored else setting.origin
