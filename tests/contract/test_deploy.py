@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from xzepr.api.hosts import AllowedHosts
 from xzepr.cli import assemble
 from xzepr.settings import Settings, load
 from xzepr.settings.registry import keys
@@ -79,6 +80,14 @@ def test_public_url_matches_the_published_port(tmp_path: Path) -> None:
     _, published_port, container_port = SERVICES["hub"]["ports"][0].split(":")
     assert int(container_port) == settings.server.port
     assert settings.server.public_url == f"http://localhost:{published_port}"
+
+
+def test_containers_may_use_the_names_of_the_hubs(tmp_path: Path) -> None:
+    for service in ("hub", "work"):
+        hosts = AllowedHosts(settings_of(service, tmp_path).server.allowed_hosts)
+        assert hosts.allow(f"{service}:8042")
+        assert hosts.allow(f"{COMPOSE['name']}-{service}-1:8042")
+        assert not hosts.allow("postgres:8042")
 
 
 def test_ports_are_published_on_loopback_only() -> None:
