@@ -3,7 +3,9 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from prometheus_client import CollectorRegistry, Histogram, multiprocess
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -38,7 +40,7 @@ def test_batch_is_counted_by_size_time_outcome() -> None:
     metrics.gate_messages_published("gate.completed", 3)
     assert value(metrics, "xzepr_recorder_batch_events_bucket", le="64.0") == 1
     assert value(metrics, "xzepr_recorder_batch_events_bucket", le="32.0") == 0
-    assert value(metrics, "xzepr_recorder_commit_seconds_sum") == 0.004
+    assert value(metrics, "xzepr_recorder_commit_duration_seconds_sum") == 0.004
     assert value(metrics, "xzepr_events_total", success="true") == 60
     assert value(metrics, "xzepr_events_total", success="false") == 4
     assert value(metrics, "xzepr_gate_messages_total", kind="gate.completed") == 3
@@ -72,7 +74,7 @@ def test_operations_are_counted_by_outcome() -> None:
     metrics.login_attempted("ok")
     metrics.login_attempted("INVALID_CREDENTIALS")
     assert value(metrics, "xzepr_graphql_operations_total", type="mutation", outcome="FORBIDDEN") == 1
-    assert value(metrics, "xzepr_graphql_operation_seconds_count", type="mutation") == 2
+    assert value(metrics, "xzepr_graphql_operation_duration_seconds_count", type="mutation") == 2
     assert value(metrics, "xzepr_logins_total", outcome="INVALID_CREDENTIALS") == 1
 
 
@@ -83,10 +85,12 @@ def test_scrapes_between_counts_add_up() -> None:
         metrics.request_answered("POST", "/graphql", 200, 30.0)
         metrics.operation_fell_back("error")
         assert value(metrics, "xzepr_http_requests_total", method="POST", route="/graphql", status="200") == 2 * round
-        assert value(metrics, "xzepr_http_request_seconds_bucket", route="/graphql", le="0.0025") == round
-        assert value(metrics, "xzepr_http_request_seconds_bucket", route="/graphql", le="10.0") == round
-        assert value(metrics, "xzepr_http_request_seconds_count", route="/graphql") == 2 * round
-        assert value(metrics, "xzepr_http_request_seconds_sum", route="/graphql") == pytest.approx(30.002 * round)
+        assert value(metrics, "xzepr_http_request_duration_seconds_bucket", route="/graphql", le="0.0025") == round
+        assert value(metrics, "xzepr_http_request_duration_seconds_bucket", route="/graphql", le="10.0") == round
+        assert value(metrics, "xzepr_http_request_duration_seconds_count", route="/graphql") == 2 * round
+        assert value(metrics, "xzepr_http_request_duration_seconds_sum", route="/graphql") == pytest.approx(
+            30.002 * round
+        )
         assert value(metrics, "xzepr_graphql_fallbacks_total", reason="error") == round
 
 
@@ -94,12 +98,12 @@ def test_scrapes_between_counts_add_up() -> None:
 def test_value_is_in_the_bucket_that_prometheus_chooses(seconds: float) -> None:
     metrics, registry = Metrics("1"), CollectorRegistry()
     metrics.operation_executed("query", "ok", seconds)
-    expected = Histogram("xzepr_graphql_operation_seconds", "", ["type"], buckets=BOUNDS, registry=registry)
+    expected = Histogram("xzepr_graphql_operation_duration_seconds", "", ["type"], buckets=BOUNDS, registry=registry)
     expected.labels("query").observe(seconds)
     for bound in (*map(str, BOUNDS), "+Inf"):
         labels = {"type": "query", "le": bound}
-        assert value(metrics, "xzepr_graphql_operation_seconds_bucket", **labels) == registry.get_sample_value(
-            "xzepr_graphql_operation_seconds_bucket", labels
+        assert value(metrics, "xzepr_graphql_operation_duration_seconds_bucket", **labels) == registry.get_sample_value(
+            "xzepr_graphql_operation_duration_seconds_bucket", labels
         )
 
 
@@ -133,6 +137,7 @@ def test_hubs_in_one_process_count_separately() -> None:
 WORKER = """
 import sys, time
 from pathlib import Path
+from time import perf_counter
 from xzepr.infra.telemetry.metrics import Metrics
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
 metrics = Metrics.shared("1", folder, number)
@@ -154,6 +159,7 @@ sys.stdout.buffer.write(metrics.render())
 COUNTING_WORKER = """
 import asyncio, sys
 from pathlib import Path
+from time import perf_counter
 from xzepr.infra.telemetry.metrics import Metrics
 
 async def main():
@@ -184,7 +190,7 @@ def test_any_worker_shows_totals_of_all_workers(tmp_path: Path) -> None:
     samples = _worker(tmp_path, 2)
     assert samples["xzepr_events_total", "true"] == 1 + 2
     assert samples["xzepr_recorder_batch_events_bucket", "64.0"] == 2
-    assert samples["xzepr_recorder_commit_seconds_count",] == 2
+    assert samples["xzepr_recorder_commit_duration_seconds_count",] == 2
     assert samples["xzepr_worker_starts_total",] == 2
     assert samples["xzepr_build_info", "1"] == 1
     assert samples["xzepr_connections", "sse"] == 1 + 2
@@ -232,4 +238,40 @@ def test_requests_are_counted_by_known_route() -> None:
     assert value(metrics, "xzepr_http_requests_total", method="GET", route="none", status="404") == 1
     assert value(metrics, "xzepr_http_requests_total", method="GET", route="/broken", status="500") == 1
     assert value(metrics, "xzepr_http_requests_total", method="other", status="405") == 1
-    assert value(metrics, "xzepr_http_request_seconds_count", route="/events/{id}") == 3
+    assert value(metrics, "xzepr_http_request_duration_seconds_count", route="/events/{id}") == 3
+
+
+def test_event_stream_is_timed_until_it_begins() -> None:
+    metrics = Metrics("1")
+    waits: list[float] = []
+
+    async def wait() -> AsyncGenerator[str]:
+        yield ":\n\n"
+        began = perf_counter()
+        await asyncio.sleep(0.2)
+        waits.append(perf_counter() - began)
+
+    async def stream(_: Request) -> Response:
+        return StreamingResponse(wait(), media_type="text/event-stream")
+
+    async def download(_: Request) -> Response:
+        return StreamingResponse(wait(), media_type="text/plain")
+
+    app = Starlette(routes=[Route("/stream", stream), Route("/download", download)])
+    client = TestClient(Shell(app, Concerns(finished=[request_count(metrics)]), max_bytes=10, timeout_seconds=10))
+    for path in ("/stream", "/download"):
+        assert client.get(path).status_code == 200
+    streamed, downloaded = (
+        value(metrics, "xzepr_http_request_duration_seconds_sum", route=path) for path in ("/stream", "/download")
+    )
+    assert streamed is not None
+    assert downloaded is not None
+    assert downloaded >= waits[1]
+    assert streamed < waits[0]
+
+
+def test_counters_have_no_series_of_their_creation() -> None:
+    metrics = Metrics("1")
+    metrics.events_recorded(1, 1)
+    metrics.batch_committed(1, 0.1)
+    assert b"_created" not in metrics.render()

@@ -7,7 +7,7 @@ For each request, in this order:
 3. The application of its path runs: one of `http` or `websockets`, which are found without matching routes, or `app`.
    The body is limited to `max_bytes`, and the response must begin in `timeout_seconds`.
 4. The response gets the id, and the headers that `decorate` adds.
-5. `finished` gets the status and the duration, also of rejected requests.
+5. `finished` gets the status and the duration, also of rejected requests. An event stream counts until it begins.
 
 A new concern of every request is a function in one of the three lists, not another layer: a rate limit is a check, CORS
 is a check and a decoration, an audit is called when a request has finished. The lists are in `app.py`.
@@ -29,11 +29,14 @@ from xzepr.core.errors import NotFound, Problem, TimedOut, TooLarge
 from xzepr.infra.telemetry.logs import REQUEST_ID
 from xzepr.infra.telemetry.metrics import Metrics
 
+_EVENT_STREAM = b"text/event-stream"
 _MAX_DIGITS = 18  # of a Content-Length without leading zeros
 RawHeaders = list[tuple[bytes, bytes]]
 Check = Callable[[Head], Problem | None]  # before the application; also of WebSocket handshakes
 Decorate = Callable[[Head, RawHeaders], None]  # changes the headers of a response
-Finished = Callable[[Head, int, float], None]  # gets the status, which is 500 without a response, and the seconds
+# Gets the status, which is 500 without a response, and the seconds: those of the whole response, or of an event stream
+# those until it began.
+Finished = Callable[[Head, int, float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,7 @@ class Shell:
                 await send_problem(problem, scope, receive, exchange)
         finally:
             REQUEST_ID.reset(log_context)
-            self._finish(scope, exchange, perf_counter() - began)
+            self._finish(scope, exchange, (exchange.stream_began or perf_counter()) - began)
         return None
 
     def _application(self, scope: Scope, head: Head) -> ASGIApp:
@@ -162,6 +165,7 @@ class _Exchange:
         "_too_large",
         "head",
         "status",
+        "stream_began",
     )
 
     def __init__(self, head: Head, receive: Receive, send: Send, terms: _Terms, task: asyncio.Task[Any] | None) -> None:
@@ -169,6 +173,8 @@ class _Exchange:
         self.head = head
         self.status = 0
         """The status of the response; 0 before it begins."""
+        self.stream_began = 0.0
+        """The `perf_counter` at which an event stream began; 0 for any other response."""
         self._receive, self._send = receive, send
         self._terms = terms
         self._received_bytes = 0
@@ -186,7 +192,11 @@ class _Exchange:
     def _begin(self, message: Message) -> None:
         self._terms.deadlines.remove(self)
         self.status = message["status"]
-        headers = [*message.get("headers", ()), (b"x-request-id", self.head.request_id.encode())]
+        headers = message.get("headers", ())
+        for name, value in headers:
+            if name == b"content-type" and value.startswith(_EVENT_STREAM):
+                self.stream_began = perf_counter()
+        headers = [*headers, (b"x-request-id", self.head.request_id.encode())]
         for decorate in self._terms.decorate:
             decorate(self.head, headers)
         message["headers"] = headers

@@ -13,6 +13,7 @@ from prometheus_client import (
     GCCollector,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
     multiprocess,
     values,
@@ -59,6 +60,7 @@ class Metrics:
 
     def _create(self, version: str) -> None:
         registry = self._registry
+        disable_created_metrics()  # they would add a series to each counter
         Info("xzepr_build", "The running version.", registry=self._shown).info({"version": version})
         starts = Counter("xzepr_worker_starts", "Starts of the processes that serve this address.", registry=registry)
         starts.inc()
@@ -67,7 +69,10 @@ class Metrics:
             "xzepr_http_requests", "HTTP requests that got a response.", "method", "route", "status"
         )
         self._request_seconds = self._histogram(
-            "xzepr_http_request_seconds", "Duration of an HTTP request.", _SECONDS, "route"
+            "xzepr_http_request_duration_seconds",
+            "Seconds from an HTTP request to the end of its response; to its beginning for an event stream.",
+            _SECONDS,
+            "route",
         )
         self._operations = self._counter(
             "xzepr_graphql_operations",
@@ -76,15 +81,15 @@ class Metrics:
             "outcome",
         )
         self._operation_seconds = self._histogram(
-            "xzepr_graphql_operation_seconds", "Execution time.", _SECONDS, "type"
+            "xzepr_graphql_operation_duration_seconds", "Execution time of a GraphQL operation.", _SECONDS, "type"
         )
         self._fallbacks = self._counter(
             "xzepr_graphql_fallbacks", "Operations that graphql-core executed instead of a compiled plan.", "reason"
         )
-        self._events = self._counter("xzepr_events", "Recorded events.", "success")
-        self._batch = self._histogram("xzepr_recorder_batch_events", "Events in one transaction.", _BATCHES)
+        self._events = self._counter("xzepr_events", "Recorded events, by whether they report a success.", "success")
+        self._batch = self._histogram("xzepr_recorder_batch_events", "Events that one transaction recorded.", _BATCHES)
         self._commit_seconds = self._histogram(
-            "xzepr_recorder_commit_seconds", "Time from requesting the lock to the commit.", _SECONDS
+            "xzepr_recorder_commit_duration_seconds", "Time from requesting the lock to the commit.", _SECONDS
         )
         self._queue = Gauge(
             "xzepr_recorder_queue_events",
@@ -92,7 +97,9 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self._gate_messages = self._counter("xzepr_gate_messages", "Messages about gates.", "kind")
+        self._gate_messages = self._counter(
+            "xzepr_gate_messages", "Messages of the stream about completed and regressed gates.", "kind"
+        )
         self._head = Gauge(
             "xzepr_stream_head_position",
             "Newest position that this process has seen.",
@@ -153,10 +160,18 @@ class Metrics:
             registry=registry,
         )
         self._connections = Gauge(
-            "xzepr_connections", "Open connections.", ["transport"], multiprocess_mode="livesum", registry=registry
+            "xzepr_connections",
+            "Open WebSockets and event streams.",
+            ["transport"],
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self._subscribers = Gauge(
-            "xzepr_subscribers", "Open subscriptions.", ["transport"], multiprocess_mode="livesum", registry=registry
+            "xzepr_subscribers",
+            "Open subscriptions by transport.",
+            ["transport"],
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self._logins = self._counter("xzepr_logins", "Logins by outcome.", "outcome")
 
