@@ -14,25 +14,26 @@ LINES = 300
 MODULES = {
     "xzepr/core": "actor backoff clock errors exact_json frozen ids lru_cache paging text",
     "xzepr/infra": "backup binary cache concurrency crypto db embedded/ files kafka/ keyset migrate notifications "
-    "pipeline revisions telemetry/",
+    "pipeline revisions session telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover memory server",
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "counting logs metrics traces",
     "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types "
     "yaml_files",
-    "xzepr/server": "bounded_http http_server loops refusals request_starts signals single_process startup supervisor "
-    "uvicorn_http uvicorn_protocols uvicorn_server work_process worker worker_config",
-    "xzepr/cli": "apply apply_plan client/ demo event_input events gates hub_file local/ login "
-    "options output serve stream stream_status tail throwaway users version watch work yaml_reader",
+    "xzepr/server": "bounded_http http_server loops refusals request_starts signals single_process startup "
+    "supervisor uvicorn_http uvicorn_protocols uvicorn_server work_process worker worker_config",
+    "xzepr/cli": "apply apply_plan client/ demo event_input events gates hub_file local/ login options output serve "
+    "stream stream_status tail throwaway users version watch work yaml_reader",
     "xzepr/cli/local": "backup config keys migrate schema",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",
-    "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups paging "
-    "permissions receivers scalars schema status stream",
+    "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events groups paging permissions "
+    "receivers scalars schema status stream",
     "xzepr/api/graphql_server": "complexity connection documents errors http keep_alive limits liveness operations "
-    "plans/ protocol request_body requests responses sessions socket_operations socket_writer sse websocket",
-    "xzepr/api/graphql_server/plans": "arguments batches compiler conversions execution input_code leaves levels plan "
-    "program rendered resolvers row_code variables",
+    "plans/ protocol request_body requests responses sessions socket_operations "
+    "socket_writer sse websocket",
+    "xzepr/api/graphql_server/plans": "arguments batches compiler conversions execution input_code leaves levels "
+    "plan program rendered resolvers row_code variables",
 }
 VAGUE_NAMES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

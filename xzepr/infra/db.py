@@ -18,6 +18,7 @@ from psycopg.types.string import ByteaBinaryLoader
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from xzepr.core.errors import Overloaded, StorageFull, TimedOut, Unavailable
+from xzepr.infra.session import max_transaction_seconds, session_sql, with_encoding
 from xzepr.settings import DatabaseSettings
 
 Connection = AsyncConnection[TupleRow]
@@ -34,10 +35,6 @@ _RESERVED_TIMEOUT_SECONDS = 2.0  # of a read on the reserved connection, which n
 # The server counts as unreachable after about 15 seconds of silence. TCP's own time-outs are 15 minutes, or two hours
 # if nothing is sent. Parameters in the database's URL take precedence.
 _KEEPALIVE = {"keepalives_idle": "5", "keepalives_interval": "3", "keepalives_count": "3", "tcp_user_timeout": "15000"}
-
-# Every statement has an index to follow. Statistics that are old or missing, as in a hub that grows fast, must not make
-# PostgreSQL read a whole table or sort it. PostgreSQL before 18 adds such costs to plans that JIT would compile them.
-PLANNER_OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off"
 
 # A pooled connection that was used this recently is not checked before its next use.
 _TRUSTED_FOR_SECONDS = 1.0
@@ -124,19 +121,15 @@ class Database:
         )
 
     def conninfo(self, purpose: str) -> str:
-        """Returns the parameters of a connection. `purpose` is part of its `application_name`."""
-        limits = {
-            "statement_timeout": self._settings.statement_timeout_seconds,
-            "lock_timeout": self._settings.lock_timeout_seconds,
-            "idle_in_transaction_session_timeout": self._settings.idle_in_transaction_timeout_seconds,
-        }
-        options = " ".join(f"-c {key}={int(seconds * 1000)}" for key, seconds in limits.items())
+        """Returns the parameters of a connection. `purpose` is part of its `application_name`.
+
+        After connecting, `session_sql` sets the parameters of the session.
+        """
         return make_conninfo(
-            self._url,
+            with_encoding(self._url),
             **{key: value for key, value in _KEEPALIVE.items() if key not in conninfo_to_dict(self._url)},
             application_name=f"xzepr {self._name} {purpose}",
             connect_timeout=max(2, round(self._settings.connection_timeout_seconds)),
-            options=f"{options} -c timezone=UTC {PLANNER_OPTIONS}",
         )
 
     @property
@@ -147,18 +140,17 @@ class Database:
     @property
     def max_transaction_seconds(self) -> float:
         """Maximum duration of a writing transaction: its wait for a lock, and one statement."""
-        return self._settings.lock_timeout_seconds + self._settings.statement_timeout_seconds
+        return max_transaction_seconds(self._settings)
+
+    def session_sql(self, server_version: int) -> str:
+        """Returns the statement that every new connection runs first. `server_version` is libpq's number."""
+        return session_sql(self._settings, server_version)
 
     async def _configure(self, connection: Connection) -> None:
-        """Makes JSON bytes in binary results, and limits the duration of whole transactions, with PostgreSQL 17.
-
-        In a pipeline, the limit of idle time does not apply until the next sync.
-        """
+        """Makes JSON bytes in binary results, and sets the parameters of the session."""
         connection.adapters.register_loader("json", ByteaBinaryLoader)
-        if connection.info.server_version >= 17_00_00:
-            milliseconds = str(int(self.max_transaction_seconds * 1000))
-            with hang_up_after(connection, _CHECK_TIMEOUT_SECONDS):
-                await connection.execute("SELECT set_config('transaction_timeout', %s, false)", (milliseconds,))
+        with hang_up_after(connection, _CHECK_TIMEOUT_SECONDS):
+            await connection.execute(self.session_sql(connection.info.server_version).encode())
 
     async def open(self) -> None:
         """Opens the pools and waits for the first connections. Raises Unavailable if there are none in time."""

@@ -21,6 +21,7 @@ import xzepr
 from xzepr.core.errors import CannotStart
 from xzepr.infra import revisions
 from xzepr.infra.db import conninfo_of
+from xzepr.infra.session import check_encoding, migration_sql, with_encoding
 
 OLDEST_POSTGRES = 15
 _LOCK_ID = 0x787A657072  # "xzepr": the advisory lock for all migrations of a database
@@ -48,7 +49,7 @@ def migrate(url: str, *, report: Callable[[str], None], folder: Path | None = No
     Raises CannotStart if the schema belongs to another or a newer server.
     """
     scripts = _scripts(folder)
-    with _open(url) as connection:
+    with connected(url) as connection:
         _lock(connection, report)
         missing = _missing(connection, scripts)
         if missing:
@@ -58,7 +59,7 @@ def migrate(url: str, *, report: Callable[[str], None], folder: Path | None = No
 
 def pending(url: str, *, folder: Path | None = None) -> list[str]:
     """Returns the revisions that `migrate` would apply, oldest first. Raises CannotStart like `migrate`."""
-    with _open(url) as connection:
+    with connected(url) as connection:
         return _missing(connection, _scripts(folder))
 
 
@@ -177,7 +178,7 @@ def _run(scripts: ScriptDirectory, target: dict[str, Any], options: Mapping[str,
 
 
 @contextlib.contextmanager
-def _open(url: str) -> Generator[sa.Connection]:
+def connected(url: str) -> Generator[sa.Connection]:
     """Opens a connection with psycopg, so that all forms of libpq URLs work."""
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: _connect(url), poolclass=sa.NullPool)
     try:
@@ -194,7 +195,7 @@ def _connect(url: str) -> psycopg.Connection[Any]:
     address = f"{parts.get('host') or 'the local socket'}{':' + str(parts['port']) if 'port' in parts else ''}"
     defaults = {"connect_timeout": _CONNECT_TIMEOUT_SECONDS, "application_name": "xzepr migrate"}
     try:
-        connection = psycopg.connect(make_conninfo("", **{**defaults, **parts}))
+        connection = psycopg.connect(with_encoding(make_conninfo("", **{**defaults, **parts})))
     except psycopg.Error as error:
         reason = _one_line(error)
         if password := parts.get("password"):
@@ -204,6 +205,13 @@ def _connect(url: str) -> psycopg.Connection[Any]:
     if version < OLDEST_POSTGRES:
         connection.close()
         raise CannotStart(f"the database at {address} is PostgreSQL {version}: xzepr needs {OLDEST_POSTGRES} or newer")
+    try:
+        check_encoding(connection.info.parameter_status("server_encoding"))
+        connection.execute(migration_sql().encode())
+        connection.commit()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -22,7 +22,6 @@ _BINARY = pq.Format.BINARY
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
 _TICK_SECONDS = 1.0  # between looks at the socket of a connection with a limit
 _SETUP_TIMEOUT_SECONDS = 5.0  # for preparing the statements of a new connection
-_LIMIT_TRANSACTIONS = b"SELECT set_config('transaction_timeout', $1, false)"
 # Every statement has an index to follow, so its plan is the same for any parameters. PostgreSQL would plan a statement
 # with an array again for each execution.
 _PLAN_ONCE = b"SET plan_cache_mode = force_generic_plan"
@@ -97,10 +96,8 @@ class Pipeline:
     async def _set_up(self, db: Database, statements: Iterable[Statement[Any]]) -> None:
         self._libpq.send_query_params(_PLAN_ONCE, None)
         self._expect(tuple)
-        if self._libpq.server_version >= 17_00_00:
-            milliseconds = str(int(db.max_transaction_seconds * 1000))
-            self._libpq.send_query_params(_LIMIT_TRANSACTIONS, [milliseconds.encode()])
-            self._expect(tuple)
+        self._libpq.send_query_params(db.session_sql(self._libpq.server_version).encode(), None)
+        self._expect(tuple)
         for statement in statements:
             self._libpq.send_prepare(statement.name, statement.sql.encode())
             self._expect(tuple)

@@ -10,6 +10,7 @@ import psycopg
 
 import xzepr
 from xzepr.infra.db import conninfo_of
+from xzepr.infra.session import check_encoding, with_encoding
 
 
 def folder() -> Path:
@@ -22,11 +23,13 @@ def folder() -> Path:
 def are_current(url: str) -> bool:
     """Returns whether the database has this server's revisions and no others.
 
-    It also returns False if the database cannot be queried; `migrate.check` then reports the cause.
+    It also returns False if the database cannot be queried; `migrate.check` then reports the cause. Raises
+    CannotStart if the database cannot hold all texts.
     """
     revisions = {path.stem.partition("_")[0] for path in folder().glob("[0-9]*.sql")}
     try:
-        with psycopg.connect(conninfo_of(url), connect_timeout=10) as connection:
+        with psycopg.connect(with_encoding(conninfo_of(url)), connect_timeout=10) as connection:
+            check_encoding(connection.info.parameter_status("server_encoding"))
             return {row[0] for row in connection.execute("SELECT revision FROM schema_revision")} == revisions
     except psycopg.Error:
         return False

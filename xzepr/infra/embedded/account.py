@@ -94,6 +94,15 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
 
 
+def forget_libpq_variables() -> None:
+    """Removes libpq's variables (PGHOSTADDR, PGSERVICE, PGOPTIONS …) from the environment of this process.
+
+    They are meant for other databases, and libpq lets some of them overrule a URL.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
 def hub_user() -> str:
     """Returns the name of the hub's account, which PostgreSQL's peer authentication uses."""
     return _name_of(os.getuid())

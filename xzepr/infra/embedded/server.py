@@ -16,7 +16,13 @@ from psycopg import pq
 
 from xzepr.core.backoff import Backoff
 from xzepr.core.errors import CannotStart
-from xzepr.infra.embedded.account import Account, can_end_with_parent, choose_account, clean_environment
+from xzepr.infra.embedded.account import (
+    Account,
+    can_end_with_parent,
+    choose_account,
+    clean_environment,
+    forget_libpq_variables,
+)
 from xzepr.infra.embedded.binaries import find_binaries
 from xzepr.infra.embedded.cluster import OWNER, SUPERUSER, prepare_cluster
 from xzepr.infra.embedded.folder import (
@@ -59,9 +65,11 @@ class EmbeddedPostgres:
         """Creates the cluster if there is none, starts PostgreSQL, and waits until it accepts connections.
 
         There is no time limit, because recovery may take long; `report` gets messages about it. Call it from the main
-        thread, so that on Linux PostgreSQL ends if this process is killed. `settings` are PostgreSQL's, by name. Raises
+        thread, so that on Linux PostgreSQL ends if this process is killed. Variables of libpq, such as PGSERVICE, are
+        removed from the environment: they concern other databases. `settings` are PostgreSQL's, by name. Raises
         CannotStart with a message for the operator.
         """
+        forget_libpq_variables()
         data_dir = make_folder(data_dir)
         lock = lock_folder(data_dir)
         try:
@@ -168,8 +176,10 @@ class EmbeddedPostgres:
 def running_url(data_dir: Path) -> str | None:
     """Returns the URL of the database that another process runs in the data folder; None if none runs.
 
-    The database may still be starting. Raises CannotStart if the folder belongs to another user.
+    The database may still be starting. Removes variables of libpq from the environment, as `start` does. Raises
+    CannotStart if the folder belongs to another user.
     """
+    forget_libpq_variables()
     folder = running_socket_folder(data_dir)
     return None if folder is None else _url(str(folder), OWNER, OWNER)
 
