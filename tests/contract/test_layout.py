@@ -12,7 +12,7 @@ LINES = 300
 
 # The modules of each package. `.importlinter` lists those of xzepr/, xzepr/api/ and each feature, which are layers.
 MODULES = {
-    "xzepr/core": "actor backoff clock errors exact_json frozen ids lru_cache paging text",
+    "xzepr/core": "actor backoff clock errors exact_json frozen ids lru_cache paging repeated_keys text",
     "xzepr/infra": "backup binary cache concurrency crypto db embedded/ files kafka/ keyset migrate notifications "
     "pipeline revisions session telemetry/",
     "xzepr/infra/embedded": "account binaries cluster folder launch leftover memory server",

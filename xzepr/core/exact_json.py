@@ -1,8 +1,7 @@
 """Reads and writes JSON without altering values: a value that would change is rejected, with a JSON pointer to it.
 
 Integers from -2^63 to 2^64-1 stay integers, and `-0` is the integer 0. A number with a fraction or an exponent is a
-double: `1.10` may come back as `1.1`, `1e5` as `100000.0`, and `1e-400` as `0.0`. If an object repeats a key, the last
-value replaces the first one at its position.
+double: `1.10` may come back as `1.1`, `1e5` as `100000.0`, and `1e-400` as `0.0`.
 """
 
 import re
@@ -14,10 +13,12 @@ from typing import NoReturn, TypeAlias, cast
 import orjson
 
 from xzepr.core.errors import InvalidInput, Violation
+from xzepr.core.repeated_keys import Location, may_have_repeated_keys, repeated_keys
 from xzepr.core.text import LONE_SURROGATE, NUL, text_error
 
 MAX_READ_DEPTH = 1024  # nested arrays and objects that `loads` reads
 MAX_WRITE_DEPTH = 254  # nested arrays and objects that `dumps` writes
+REPEATED_KEY = "this key is given more than once in its object"
 MAX_VIOLATIONS = 100  # of one value; further ones are not reported
 
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
@@ -34,14 +35,13 @@ _ESCAPE = re.compile(
 _CONTAINERS = (dict, list, tuple)
 _ONLY_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
-_Location: TypeAlias = "tuple[_Location, str] | None"  # the location of the container, and a key or index in it
 _Error: TypeAlias = tuple[list[str], str]  # the path to a value, and a message
 
 
 def loads(data: bytes | str, *, field: str = "") -> object:
     """Returns the value of a JSON text.
 
-    Raises InvalidInput if values would be altered, with a violation for each (at `payload/a/0` if `field` is
+    Raises InvalidInput if values would be altered or lost, with a violation for each (at `payload/a/0` if `field` is
     `payload`). Raises ValueError with line and column if the text is not JSON, or if it is nested deeper than 1,024
     levels.
     """
@@ -49,8 +49,12 @@ def loads(data: bytes | str, *, field: str = "") -> object:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         _raise_decode_error(data, error, field)
-    if _may_be_altered(data.encode() if isinstance(data, str) else data):
+    encoded = data.encode() if isinstance(data, str) else data
+    if _may_be_altered(encoded):
         _reject_altered(data, field)
+    if may_have_repeated_keys(encoded, value):
+        text = data if isinstance(data, str) else data.decode()
+        _raise_if_any(((_path(location), REPEATED_KEY) for location in repeated_keys(text)), field)
     return value
 
 
@@ -218,9 +222,9 @@ def _why_unwritable(leaf: object) -> str | None:
             return f"{type(leaf).__name__} is not a JSON type"
 
 
-def _leaves(value: object) -> Iterator[tuple[_Location, object]]:
+def _leaves(value: object) -> Iterator[tuple[Location, object]]:
     """Yields every key and every scalar in order, with its location. A key has the location of its value."""
-    stack: list[tuple[_Location, object]] = [(None, value)]
+    stack: list[tuple[Location, object]] = [(None, value)]
     while stack:
         location, item = stack.pop()
         if isinstance(item, dict):
@@ -241,7 +245,7 @@ def _raise_if_any(errors: Iterator[_Error], field: str) -> None:
         raise InvalidInput(violations)
 
 
-def _path(location: _Location) -> list[str]:
+def _path(location: Location) -> list[str]:
     path: list[str] = []
     while location is not None:
         location, key = location
