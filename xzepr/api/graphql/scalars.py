@@ -1,7 +1,7 @@
 """The scalars of the schema: JSON, Position and DateTime. orjson serialises their values without a walk in Python."""
 
-from datetime import UTC, datetime
-from typing import NewType, cast
+from datetime import datetime
+from typing import NewType
 
 import orjson
 import strawberry
@@ -20,6 +20,7 @@ from graphql import (
 from strawberry.types.scalar import ScalarDefinition
 
 from xzepr.api.graphql_server.plans.conversions import Unchanged, Wrapped
+from xzepr.core.clock import EXAMPLE, json_time, read_time
 
 JSON = NewType("JSON", object)  # any JSON value
 Position = NewType("Position", int)  # a position in the stream; GraphQL's own Int ends at 2^31
@@ -54,16 +55,12 @@ def _read_literal(node: ValueNode, variables: dict[str, object] | None = None) -
 
 
 def _read_time(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise GraphQLError(f"{value!r} is not a time: write it as {EXAMPLE!r}, a string (RFC 3339)")
     try:
-        time = datetime.fromisoformat(cast(str, value))
-    except (TypeError, ValueError):
-        raise GraphQLError(f"{value!r} is not a time: write it as 2026-11-20T21:15:27Z (RFC 3339)") from None
-    if time.tzinfo is None:
-        raise GraphQLError(f"{value!r} has no time zone: end it with Z or an offset such as +01:00")
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise GraphQLError(f"{value!r} is outside the years 1 to 9999 in UTC") from None
+        return read_time(value)
+    except ValueError as error:
+        raise GraphQLError(str(error)) from None
 
 
 def _read_position(value: object) -> int:
@@ -93,10 +90,10 @@ SCALARS: dict[object, ScalarDefinition] = {
     ),
     datetime: strawberry.scalar(
         name="DateTime",
-        description="A time in RFC 3339. Output is in UTC with microseconds: 2026-11-20T21:15:27.170202Z. "
-        "Input must include the zone.",
+        description="A time in RFC 3339. Output is in UTC with six decimals: 2026-11-20T21:15:27.170202Z. "
+        "Input must include the zone; digits beyond microseconds are dropped.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
-        serialize=Unchanged(datetime),
+        serialize=Wrapped(datetime, json_time),
         parse_value=_read_time,
     ),
 }

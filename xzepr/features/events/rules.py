@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from xzepr.core import exact_json
+from xzepr.core.clock import write_time
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.ids import digest_of_parts, new_id, texts_with_length
 from xzepr.core.text import MAX_ID_CHARS, check_queryable, check_text
@@ -128,7 +129,7 @@ def position_event(
     if created_at is None:
         created_at = recorded_at
     elif created_at > (latest := max(recorded_at, now)):
-        raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {latest.isoformat()}")
+        raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {write_time(latest)}")
     return Event(
         position,
         accepted.id,

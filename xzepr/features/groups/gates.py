@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import orjson
 
+from xzepr.core.clock import json_time
 from xzepr.core.ids import texts_with_length
 from xzepr.features.groups import rules, store
 from xzepr.features.groups.model import Gate, GateUpdate, Group
@@ -38,7 +39,7 @@ def message_data(update: GateUpdate, snapshots: dict[str, orjson.Fragment]) -> b
         {
             "eventReceiverGroup": snapshots[group.id],
             "transition": update.transition,
-            "since": rules.gate_of(update).since,
+            "since": None if (since := rules.gate_of(update).since) is None else json_time(since),
         },
         option=orjson.OPT_UTC_Z,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from xzepr.core.clock import json_time
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.text import MAX_ID_CHARS, check_queryable, check_text
 from xzepr.features.groups.model import Gate, GateMember, GateUpdate, Group, GroupFilter, MemberState, Unit, UnitStatus
@@ -180,8 +181,8 @@ def snapshot(group: Group) -> bytes:
             "resourceVersion": group.resource_version,
             "position": group.position,
             "changedPosition": group.changed_position,
-            "createdAt": group.created_at,
-            "updatedAt": group.updated_at,
+            "createdAt": json_time(group.created_at),
+            "updatedAt": json_time(group.updated_at),
         },
         option=orjson.OPT_UTC_Z,
     )

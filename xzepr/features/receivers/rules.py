@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from xzepr.core import exact_json
+from xzepr.core.clock import json_time
 from xzepr.core.errors import InvalidInput, Violation
 from xzepr.core.text import check_queryable, check_text
 from xzepr.features.receivers import schemas
@@ -97,8 +98,8 @@ def snapshot(receiver: Receiver) -> bytes:
             "ownerId": receiver.owner_id,
             "resourceVersion": receiver.resource_version,
             "position": receiver.position,
-            "createdAt": receiver.created_at,
-            "updatedAt": receiver.updated_at,
+            "createdAt": json_time(receiver.created_at),
+            "updatedAt": json_time(receiver.updated_at),
         },
         option=orjson.OPT_UTC_Z,
     )

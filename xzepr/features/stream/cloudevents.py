@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from xzepr.core.clock import json_time
 from xzepr.features.stream.kinds import KINDS, Kind
 from xzepr.features.stream.model import Event, Message
 
@@ -48,7 +49,7 @@ def _envelope(message: Message, source: str) -> dict[str, Any]:
         "source": source,
         "type": KINDS[message.kind].cloudevent_type,
         "subject": _subject(message),
-        "time": message.time,
+        "time": json_time(message.time),
         # The sequence extension is compared as text, so all positions have the same length.
         "sequence": f"{message.position:020d}",
     }
@@ -110,8 +111,8 @@ def _event(event: Event, *, with_payload: bool) -> dict[str, Any]:
         "eventReceiverId": event.receiver_id,
         "receiverRevision": event.receiver_revision,
         "ownerId": event.owner_id,
-        "createdAt": event.created_at,
-        "recordedAt": event.recorded_at,
+        "createdAt": json_time(event.created_at),
+        "recordedAt": json_time(event.recorded_at),
     }
     if with_payload:
         fields["payload"] = orjson.Fragment(event.payload)
