@@ -19,7 +19,7 @@ MODULES = {
     "xzepr/infra/kafka": "bootstrap cluster latest producer topics",
     "xzepr/infra/telemetry": "counting logs metrics traces",
     "xzepr/settings": "domain environment kafka load masking model reference registry security server storage types "
-    "yaml_files",
+    "yaml_core yaml_files",
     "xzepr/server": "bounded_http http_server loops refusals request_starts signals single_process startup "
     "supervisor uvicorn_http uvicorn_protocols uvicorn_server work_process worker worker_config",
     "xzepr/cli": "apply apply_plan client/ demo event_input events gates hub_file local/ login options output serve "

@@ -51,7 +51,7 @@ ENVIRONMENT = {
     "PGOPTIONS": "-c intervalstyle=iso_8601 -c statement_timeout=9s",
 }
 SETTINGS = DatabaseSettings(
-    statement_timeout_seconds=3, lock_timeout_seconds=0.0001, idle_in_transaction_timeout_seconds=4
+    statement_timeout_seconds=3, lock_timeout_seconds=0.001, idle_in_transaction_timeout_seconds=4
 )
 NAMES = ", ".join(f"current_setting('{name}')" for name in EXPECTED)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from xzepr.core.errors import CannotStart
 from xzepr.settings import LoadedSettings, Settings, load
 from xzepr.settings.masking import MASK, mask, shown_settings
-from xzepr.settings.registry import keys, value_of
+from xzepr.settings.registry import keys, parts_of, value_of
 
 Load = Callable[..., LoadedSettings]
 ErrorMessage = Callable[..., str]
@@ -181,7 +181,7 @@ def _variable(name: str, value: str) -> dict[str, Any]:
         ),
         ({"config": "nowhere.yaml"}, "nowhere.yaml cannot be read: No such file or directory"),
         ({"flags": {"server.prot": 1}}, "server.prot (command line) is unknown; did you mean server.port?"),
-        (_file("server: {port: yes}"), "server.port (config/default.yaml:1): should be a number, not true or false"),
+        (_file("server: {port: true}"), "server.port (config/default.yaml:1): should be a number, not true or false"),
         (_variable("SERVER__PORT", "many"), "server.port (XZEPR__SERVER__PORT): should be a valid integer"),
         (_variable("TELEMETRY__LOG_LEVEL", "loud"), "(XZEPR__TELEMETRY__LOG_LEVEL): should be 'debug'"),
         (_variable("KAFKA__BROKERS", "[a"), "kafka.brokers (XZEPR__KAFKA__BROKERS) should be a list"),
@@ -325,3 +325,70 @@ def test_settings_without_feature_are_refused_together(error_message: ErrorMessa
     assert "server.port" in message
     assert "server.enable_https" in message
     assert "security.rate_limit.admin_rpm (config/default.yaml:1)" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("kafka.brokers", "localhost:abc"),
+        ("kafka.brokers", "a:9092;b:9092"),
+        ("kafka.brokers", ":9092"),
+        ("kafka.brokers", "a:70000"),
+        ("kafka.brokers", "HTTP://a:9092"),
+        ("kafka.brokers", "[a"),
+        ("server.allowed_hosts", "*.example.com"),
+        ("server.allowed_hosts", "http://hub"),
+        ("database.statement_timeout_seconds", "9999999"),
+        ("database.statement_timeout_seconds", "0.0001"),
+        ("stream.retention_hours", "99999999999"),
+        ("stream.partition_size", "99999999999999999999"),
+        ("events.idempotency_hours", "99999999999"),
+        ("events.max_payload_depth", "255"),
+        ("jwt.access_token_expiration", "1000000000000"),
+    ],
+)
+def test_value_that_can_never_work_is_rejected(name: str, text: str, error_message: ErrorMessage) -> None:
+    message = error_message(environ={keys()[name].variable: text})
+    assert message.count("\n") == 1
+    assert f"{name} ({keys()[name].variable})" in message
+
+
+def test_every_number_has_bounds_at_both_ends() -> None:
+    unbounded = [
+        name
+        for name, key in keys().items()
+        if {int, float} & set(parts_of(key.field.annotation))
+        and "le=" not in repr(key.field.metadata)
+        and "le=" not in repr(key.field.annotation)
+    ]
+    assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("kafka.brokers", "[::1]:9092, b:9093", ("[::1]:9092", "b:9093")),
+        ("kafka.brokers", '["a", "b:1"]', ("a", "b:1")),
+        ("kafka.brokers", "SASL_SSL://a.example:9092,PLAINTEXT://b", ("a.example:9092", "b")),
+        ("server.allowed_hosts", "[::1],::1,hub:80,*", ("[::1]", "::1", "hub:80", "*")),
+        ("server.allowed_hosts", "m\u00fcller.example", ("xn--mller-kva.example",)),
+        ("data_dir", "~/x", Path.home() / "x"),
+        ("kafka.tls_ca_file", "", None),
+    ],
+)
+def test_value_is_understood(name: str, text: str, value: object, read: Load) -> None:
+    assert value_of(read(environ={keys()[name].variable: text}).settings, name) == value
+
+
+def test_files_are_yaml_1_2(read: Load, error_message: ErrorMessage) -> None:
+    text = "\ufeffenvironment: no\nserver: {port: 010, workers: 0x2}\ndatabase: {max_connections: 0o17}"
+    settings = read({"config/default.yaml": text}).settings
+    assert (settings.environment, settings.server.port, settings.server.workers) == ("no", 10, 2)
+    assert settings.database.max_connections == 15
+    assert "kafka.enabled" in error_message({"config/default.yaml": "kafka: {enabled: .inf}"})
+
+
+def test_secret_file_may_begin_with_byte_order_mark(read: Load) -> None:
+    loaded = read({"pw": "\ufeffcorrect horse battery\r\n"}, {"XZEPR__AUTH__ADMIN_PASSWORD_FILE": "pw"})
+    assert loaded.settings.auth.admin_password is not None
+    assert loaded.settings.auth.admin_password.get_secret_value() == "correct horse battery"

@@ -3,9 +3,9 @@
 The file is read with YAML 1.2's core schema: only `true` and `false` are booleans, and dates are strings.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,7 @@ import yaml
 
 from xzepr.cli.output import printable, unknown_key_message
 from xzepr.core.errors import CannotStart
-
-_TAG = "tag:yaml.org,2002:"
-# Name, pattern and possible first characters of each scalar type that is not a string.
-_SCALARS = (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+0123456789."),
-)
-
-
-def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """Returns the tags and patterns of plain scalars by their first character, as PyYAML expects them."""
-    resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    for name, pattern, first_characters in _SCALARS:
-        for character in first_characters:
-            resolvers.setdefault(character, []).append((_TAG + name, re.compile(f"^(?:{pattern})$")))
-    return resolvers
-
-
-class _CoreLoader(yaml.SafeLoader):
-    """Composes nodes with the tags of the core schema."""
-
-    yaml_implicit_resolvers = _resolvers()
+from xzepr.settings.yaml_core import TAG, CoreLoader, number_of
 
 
 @dataclass(slots=True)
@@ -109,7 +86,7 @@ class YamlReader:
         """Returns a string; empty if it is absent or a mistake."""
         if node is None:
             return ""
-        if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
+        if isinstance(node, yaml.ScalarNode) and node.tag == TAG + "str":
             return str(node.value)
         if isinstance(node, yaml.ScalarNode) and not _is_null(node):
             message = f'this must be a string: put it in quotes ("{printable(node.value)}")'
@@ -122,7 +99,7 @@ class YamlReader:
         """Returns a boolean; the default if it is absent or a mistake."""
         if node is None:
             return default
-        if node.tag != _TAG + "bool":
+        if node.tag != TAG + "bool":
             self.add_mistake(node, key_path, "this must be true or false")
             return default
         return str(node.value).lower() == "true"
@@ -138,7 +115,7 @@ class YamlReader:
             return {key: self.value(child, _child_path(key_path, key), chain) for key, child in pairs}
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, item_path, chain) for item, item_path in self.items(node, key_path)]
-        match node.tag.removeprefix(_TAG):
+        match node.tag.removeprefix(TAG):
             case "str":
                 return str(node.value)
             case "null":
@@ -152,11 +129,16 @@ class YamlReader:
                 return None
 
     def _number(self, node: yaml.Node, key_path: str) -> int | float:
+        assert isinstance(node, yaml.ScalarNode), "only a scalar can be a number"
         try:
-            return int(node.value) if node.tag == _TAG + "int" else float(node.value)
+            number = number_of(node)
         except ValueError:  # Python does not convert an integer of thousands of digits
             self.add_mistake(node, key_path, "this number is too long")
             return 0
+        if not isfinite(number):
+            self.add_mistake(node, key_path, f"JSON has no {node.value}")
+            return 0
+        return number
 
     def _pairs(self, node: yaml.MappingNode, key_path: str) -> list[tuple[str, yaml.Node]]:
         pairs: dict[str, yaml.Node] = {}
@@ -172,7 +154,7 @@ class YamlReader:
 
 
 def _compose(text: str) -> yaml.Node | None:
-    return _CoreLoader(text).get_single_node()
+    return CoreLoader(text).get_single_node()
 
 
 def _child_path(key_path: str, key: str) -> str:
@@ -180,4 +162,4 @@ def _child_path(key_path: str, key: str) -> str:
 
 
 def _is_null(node: yaml.Node) -> bool:
-    return node.tag == _TAG + "null"
+    return node.tag == TAG + "null"

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from xzepr.settings.types import Count, Number, Seconds, Section
+from xzepr.core.exact_json import MAX_WRITE_DEPTH
+from xzepr.settings.types import MAX_COUNT, Count, Hours, Number, Seconds, Section
 
 
 class EventSettings(Section):
@@ -13,7 +14,7 @@ class EventSettings(Section):
     max_payload_bytes: Count = Field(
         default=512 * 1024, description="Maximum size of a payload, in bytes of compact JSON."
     )
-    max_payload_depth: Annotated[Count, Field(le=500)] = Field(
+    max_payload_depth: Annotated[Count, Field(le=MAX_WRITE_DEPTH)] = Field(
         default=64, description="Maximum nesting depth of a payload."
     )
     max_name_chars: Annotated[Count, Field(le=600)] = Field(
@@ -25,7 +26,7 @@ class EventSettings(Section):
         default=4000, description="Maximum length of the description of an event, receiver or group, in characters."
     )
     max_batch_items: Count = Field(default=1000, description="Maximum number of events in one `createEvents`.")
-    idempotency_hours: Annotated[Number, Field(ge=24)] = Field(
+    idempotency_hours: Annotated[Hours, Field(ge=24)] = Field(
         default=24, description="Minimum hours for which an idempotency key is kept."
     )
 
@@ -58,7 +59,7 @@ class GraphQLSettings(Section):
     max_tokens: Count = Field(default=10_000, description="Maximum number of tokens in a document.")
     max_depth: Count = Field(default=30, description="Maximum nesting depth of fields, with fragments expanded.")
     max_aliases: Count = Field(default=500, description="Maximum number of aliases, with fragments expanded.")
-    document_cache_size: Annotated[Number, Field(ge=0)] = Field(
+    document_cache_size: Annotated[Number, Field(ge=0, le=MAX_COUNT)] = Field(
         default=1000, description="Maximum number of validated documents in the cache."
     )
 
@@ -66,10 +67,10 @@ class GraphQLSettings(Section):
 class StreamSettings(Section):
     """The stream, its connections and its subscriptions."""
 
-    partition_size: Annotated[Number, Field(ge=1_000_000)] = Field(
+    partition_size: Annotated[Number, Field(ge=1_000_000, le=10**12)] = Field(
         default=10_000_000, description="Positions in one partition of the stream's table."
     )
-    retention_hours: Count | None = Field(
+    retention_hours: Hours | None = Field(
         default=None,
         description="Hours for which messages are kept; indefinitely if it is not set. Messages that the relay has yet "
         "to publish, or may have to retry, are kept longer. Events are never removed.",

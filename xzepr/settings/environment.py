@@ -1,11 +1,14 @@
 """Settings from environment variables: `XZEPR__A__B`, `XZEPR__A__B_FILE` for secrets in files, and three aliases."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from xzepr.settings.registry import ALIASES, PREFIX, Key, keys, nearest
 from xzepr.settings.yaml_files import RawValue
+
+_IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\]")  # an address that begins like a JSON list
 
 
 def read_environment(environ: Mapping[str, str], cwd: Path, errors: list[str]) -> dict[str, RawValue]:
@@ -40,6 +43,9 @@ def _list(key: Key, name: str, text: str, errors: list[str]) -> list[object]:
     try:
         return json.loads(text)
     except ValueError:
+        parts = [part.strip() for part in text.split(",")]
+        if all(_IPV6.match(part) for part in parts if part.startswith("[")):
+            return [part for part in parts if part]
         errors.append(f"{key.name} ({name}) should be a list: values with commas between them, or JSON")
         return []
 
@@ -48,7 +54,7 @@ def _secret(name: str, path: str, cwd: Path, errors: list[str]) -> RawValue:
     """Reads a secret from a file, without the line end that editors and `echo` add."""
     origin = f"{name}={path}"
     try:
-        text = (cwd / path).read_text(encoding="utf-8")
+        text = (cwd / Path(path).expanduser()).read_text(encoding="utf-8-sig")
     except OSError as error:
         errors.append(f"{origin} cannot be read: {error.strerror}")
         return RawValue(None, origin)

@@ -1,11 +1,10 @@
 """Settings of the relay, which copies the stream to Kafka."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from xzepr.settings.types import Count, Seconds, Section, Text, Topic, contradiction
+from xzepr.settings.types import Broker, Count, File, Seconds, Section, Text, Topic, contradiction
 
 
 def _upper(value: object) -> object:
@@ -15,7 +14,7 @@ def _upper(value: object) -> object:
 class KafkaSettings(Section):
     """The relay, which copies the stream to Kafka."""
 
-    brokers: tuple[Text, ...] = Field(
+    brokers: tuple[Broker, ...] = Field(
         default=(),
         description="host:port of each broker. Without brokers, the relay waits; once they are set, it copies the "
         "whole stream.",
@@ -53,13 +52,13 @@ class KafkaSettings(Section):
     )
     sasl_username: Text | None = Field(default=None, description="The relay's user name for the brokers.")
     sasl_password: SecretStr | None = Field(default=None, description="The password of `sasl_username`.")
-    tls_ca_file: Path | None = Field(
+    tls_ca_file: File | None = Field(
         default=None, description="CA certificates (PEM) to verify the brokers with; by default the system's."
     )
-    tls_cert_file: Path | None = Field(
+    tls_cert_file: File | None = Field(
         default=None, description="The relay's client certificate (PEM), for brokers that require one."
     )
-    tls_key_file: Path | None = Field(
+    tls_key_file: File | None = Field(
         default=None, description="The private key (PEM) of the client certificate, without a passphrase."
     )
 

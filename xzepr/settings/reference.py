@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from xzepr.settings.masking import shown_value
 from xzepr.settings.model import Settings
 from xzepr.settings.registry import Key, keys, parts_of, sections, value_of
+from xzepr.settings.types import MAX_COUNT, MAX_SECONDS
 
 _INTRODUCTION = """\
 # Settings
@@ -29,12 +30,17 @@ Settings come from these sources. Each overrides the ones before it:
 
 The hub does not start if a key or variable is not listed here, a value has the wrong type, or two settings contradict
 each other. One message lists all errors. An empty variable unsets an optional setting, and empties a list. Relative
-paths start at the working folder. `xzepr config` prints the settings in force and the origin of each, with secrets
-masked. A setting marked *not yet* belongs to a feature that does not exist yet:
-the hub does not start if it has any value but its default.
+paths start at the working folder, and `~` is the home folder. `xzepr config` prints the settings in force and the
+origin of each, with secrets masked. A setting marked *not yet* belongs to a feature that does not exist yet: the hub
+does not start if it has any value but its default.
+
+Files are YAML 1.2: only `true` and `false` are booleans, and `010` is ten. A number of things or bytes is at most
+2147483647, and seconds are from 0.001 to 1000000, unless the table has other bounds.
 
 Examples are in [`deploy/config/`](../../deploy/config/).
 """
+
+_COMMON_BOUNDS = (MAX_COUNT, MAX_SECONDS, 0.001)
 
 _KINDS: dict[Any, str] = {
     str: "text",
@@ -82,7 +88,7 @@ def _bounds(key: Key) -> Iterator[str]:
     for rule in key.field.metadata:
         for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤")):
             bound = getattr(rule, name, None)
-            if bound is not None:
+            if bound is not None and bound not in _COMMON_BOUNDS:
                 yield f"{sign} {bound}"
 
 

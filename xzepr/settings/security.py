@@ -1,11 +1,10 @@
 """Settings of accounts, tokens, cross-origin requests and rate limits."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from xzepr.settings.types import Count, Later, Number, Origin, Section, Text, contradiction
+from xzepr.settings.types import MAX_COUNT, Count, File, Later, Number, Origin, Section, Text, contradiction
 
 
 class AuthSettings(Section):
@@ -34,12 +33,12 @@ class AuthSettings(Section):
 class JwtSettings(Section):
     """The access tokens that `login` returns."""
 
-    private_key_path: Path | None = Field(
+    private_key_path: File | None = Field(
         default=None,
         description="RSA private key (PEM) that signs tokens. Required with `database.url`; `xzepr keys init` creates "
         "a key pair. Without `database.url`, the first start creates one in `data_dir`.",
     )
-    public_key_path: Path | None = Field(default=None, description="The public key (PEM) of that pair.")
+    public_key_path: File | None = Field(default=None, description="The public key (PEM) of that pair.")
     issuer: Text = Field(
         default="xzepr", description="The `iss` claim of tokens; tokens with another one are rejected."
     )
@@ -68,7 +67,7 @@ class CorsSettings(Section):
         default=False, description="Allow other origins to send credentials."
     )
     max_age_seconds: Annotated[
-        Annotated[Number, Field(ge=0)] | None, Later("the hub answers no preflight requests")
+        Annotated[Number, Field(ge=0, le=MAX_COUNT)] | None, Later("the hub answers no preflight requests")
     ] = Field(default=None, description="Seconds for which a browser may cache the response to a preflight request.")
 
 

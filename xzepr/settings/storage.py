@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from xzepr.settings.types import Count, Later, Number, PostgresUrl, Seconds, Section, contradiction
+from xzepr.settings.types import MAX_COUNT, Count, Later, Number, PostgresUrl, Seconds, Section, contradiction
 
 
 class DatabaseSettings(Section):
@@ -15,7 +15,7 @@ class DatabaseSettings(Section):
         description="URL of a PostgreSQL 15 or newer. By default, the hub runs an embedded PostgreSQL in `data_dir`.",
     )
     max_connections: Count = Field(default=10, description="Maximum number of connections in the pool of one process.")
-    min_connections: Annotated[Number, Field(ge=0)] = Field(
+    min_connections: Annotated[Number, Field(ge=0, le=MAX_COUNT)] = Field(
         default=2, description="Number of connections that stay open when idle."
     )
     connection_timeout_seconds: Seconds = Field(default=5, description="Seconds to wait for a connection.")

@@ -30,7 +30,7 @@ class Later:
 
 
 def _reject_bool(value: object) -> object:
-    """Rejects booleans as numbers: in Python True is 1, so `port: yes` in YAML would mean port 1."""
+    """Rejects booleans as numbers: in Python True is 1, so `port: true` in YAML would mean port 1."""
     if isinstance(value, bool):
         raise ValueError("should be a number, not true or false")
     return value
@@ -54,9 +54,33 @@ def _http_url(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if not value or re.search(r"[\s/@?#]", value):
+    """Returns a host as browsers send it: a name with letters beyond ASCII in its encoded form (`xn--…`)."""
+    if value == "*" or _IPV6.fullmatch(value):
+        return value
+    if value.startswith("*"):
+        raise ValueError("should be a full host name: name each host, or use * alone to allow all")
+    try:
+        name = value if value.isascii() else value.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if not _HOST.fullmatch(name):
         raise ValueError("should be a host name or address, without a scheme or a path")
-    return value
+    return name
+
+
+def _broker(value: str) -> str:
+    """Returns host:port. A protocol in front is removed, as Java's client does: `security_protocol` decides."""
+    match = _BROKER.fullmatch(value)
+    if match is None or (match["port"] is not None and not 0 < int(match["port"]) <= 65535):
+        raise ValueError("should be host:port, with a port from 1 to 65535 and an IPv6 address in brackets")
+    return match["address"]
+
+
+def _expand(value: Path) -> Path:
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~, and this user has no home folder") from None
 
 
 def _folder(value: object) -> object:
@@ -72,13 +96,27 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
+MAX_COUNT = 2**31 - 1
+MAX_SECONDS = 1_000_000  # two of them, in milliseconds, are within PostgreSQL's integers
+MAX_HOURS = 1_000_000  # 114 years
+
+_IPV6 = re.compile(r"(\[[0-9A-Fa-f:.]+\](:\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)")
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?")
+_BROKER = re.compile(
+    r"((PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)://)?"
+    r"(?P<address>(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?)"
+)
+
 Number = Annotated[int, BeforeValidator(_reject_bool)]
-Count = Annotated[Number, Field(ge=1)]
-Seconds = Annotated[float, BeforeValidator(_reject_bool), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[Number, Field(ge=1, le=MAX_COUNT)]
+Hours = Annotated[Number, Field(ge=1, le=MAX_HOURS)]
+Seconds = Annotated[float, BeforeValidator(_reject_bool), Field(ge=0.001, le=MAX_SECONDS, allow_inf_nan=False)]
 Origin = Annotated[str, AfterValidator(_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-Folder = Annotated[Path, BeforeValidator(_folder)]
+Broker = Annotated[str, AfterValidator(_broker)]
+File = Annotated[Path, AfterValidator(_expand)]
+Folder = Annotated[Path, BeforeValidator(_folder), AfterValidator(_expand)]
 Text = Annotated[str, Field(min_length=1)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]

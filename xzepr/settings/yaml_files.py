@@ -8,6 +8,7 @@ from typing import Protocol
 import yaml
 
 from xzepr.settings.registry import keys, nearest, sections
+from xzepr.settings.yaml_core import CoreLoader
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def read_file(path: Path, label: str, errors: list[str], *, may_be_absent: bool 
     `label` is the name of the file in messages and origins.
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = CoreLoader(path.read_text(encoding="utf-8-sig"))
         root = loader.get_single_node()
         leaves = list(_leaves(loader, root, "")) if root is not None else []
     except OSError as error:
