@@ -25,7 +25,8 @@ class Credential:
 def credential_from_head(head: Head) -> Credential | None:
     """Returns the credential in `Authorization: Bearer …` or `X-API-Key: …`; None if there is neither.
 
-    Raises InvalidToken if the scheme is not Bearer, or if several credentials differ.
+    With an `X-API-Key`, `Authorization` is ignored. Raises InvalidToken if the scheme is not Bearer, or if several
+    credentials in headers of the same name differ.
     """
     bearer, key = head.first(b"authorization"), head.first(b"x-api-key")
     if bearer is None and key is None:
@@ -38,7 +39,10 @@ def credential_from_head(head: Head) -> Credential | None:
         and (secret := bearer[7:].decode("latin-1").strip())
     ):
         return Credential(secret)
-    secrets = [_bearer(value) for value in _values(head, b"authorization")] + _values(head, b"x-api-key")
+    # A proxy may add an `Authorization` of its own, which is none of ours, to a client's key.
+    if keys := _values(head, b"x-api-key"):
+        return _single_credential(keys)
+    secrets = [_bearer(value) for value in _values(head, b"authorization")]
     return _single_credential(secrets) if secrets else None
 
 

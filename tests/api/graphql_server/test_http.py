@@ -371,7 +371,7 @@ async def test_anonymous_caller_may_log_in_or_query_typename(backend: FakeBacken
         ({"Authorization": "Bearer"}, "INVALID_TOKEN"),
         ({"Authorization": "Basic Z29vZA=="}, "INVALID_TOKEN"),
         ({"X-API-Key": "wrong"}, "INVALID_TOKEN"),
-        ({"Authorization": "Bearer good", "X-API-Key": "other"}, "INVALID_TOKEN"),
+        ({"Authorization": "Bearer good", "X-API-Key": "wrong"}, "INVALID_TOKEN"),
     ],
 )
 async def test_invalid_credential_is_rejected_even_for_login(
@@ -391,6 +391,8 @@ async def test_invalid_credential_is_rejected_even_for_login(
         {"X-API-Key": "good"},
         {"Authorization": "Bearer good", "X-API-Key": "good"},
         {"Authorization": "", "X-API-Key": "good"},
+        {"Authorization": "Bearer of-the-proxy", "X-API-Key": "good"},
+        {"Authorization": "Basic cHJveHk6cHJveHk=", "X-API-Key": "good"},
     ],
 )
 async def test_credential_is_accepted_in_either_header(backend: FakeBackend, headers: dict[str, str]) -> None:
