@@ -281,3 +281,11 @@ def test_repeated_keys_are_found_in_any_text(tree: object, escape: bool) -> None
         with pytest.raises(InvalidInput) as caught:
             loads(text)
         assert len(caught.value.violations) == min(repeats, MAX_VIOLATIONS)
+
+
+def test_byte_order_mark_is_skipped_once() -> None:
+    assert loads(b'\xef\xbb\xbf{"a":1}') == loads('\ufeff{"a":1}') == {"a": 1}
+    for text in ("\ufeff", '\ufeff\ufeff{"a":1}', '{"a":\ufeff1}'):
+        for data in (text, text.encode()):
+            with pytest.raises(ValueError, match="not valid JSON"):
+                loads(data)

@@ -5,6 +5,7 @@ double: `1.10` may come back as `1.1`, `1e5` as `100000.0`, and `1e-400` as `0.0
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import isfinite
@@ -39,12 +40,13 @@ _Error: TypeAlias = tuple[list[str], str]  # the path to a value, and a message
 
 
 def loads(data: bytes | str, *, field: str = "") -> object:
-    """Returns the value of a JSON text.
+    """Returns the value of a JSON text. A byte order mark before it is skipped.
 
     Raises InvalidInput if values would be altered or lost, with a violation for each (at `payload/a/0` if `field` is
     `payload`). Raises ValueError with line and column if the text is not JSON, or if it is nested deeper than 1,024
     levels.
     """
+    data = data.removeprefix("\ufeff") if isinstance(data, str) else data.removeprefix(BOM_UTF8)
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

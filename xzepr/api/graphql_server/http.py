@@ -4,7 +4,6 @@ Follows https://github.com/graphql/graphql-over-http: errors in the document or 
 `application/json`, 400 in `application/graphql-response+json`, and are events of an event stream.
 """
 
-from codecs import BOM_UTF8
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -121,7 +120,7 @@ class GraphQLOverHTTP:
     async def _post_request(self, head: Head, receive: Receive) -> GraphQLRequest:
         body = await read_body(head, receive, self.max_bytes)
         try:
-            return parse_request(exact_json.loads(body.removeprefix(BOM_UTF8)))
+            return parse_request(exact_json.loads(body))
         except ValueError as error:
             raise BadRequest(f"the body is not JSON: {error}") from None
         except InvalidInput as problem:
