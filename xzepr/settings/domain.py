@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from xzepr.core.exact_json import MAX_WRITE_DEPTH
-from xzepr.settings.types import MAX_COUNT, Count, Hours, Number, Seconds, Section
+from xzepr.settings.types import MAX_COUNT, Count, Hours, Number, Seconds, Section, Skew
 
 
 class EventSettings(Section):
@@ -24,6 +24,11 @@ class EventSettings(Section):
     )
     max_description_chars: Count = Field(
         default=4000, description="Maximum length of the description of an event, receiver or group, in characters."
+    )
+    max_clock_skew_seconds: Skew = Field(
+        default=60,
+        description="Maximum seconds by which the time that a client reports for an event may be ahead of the hub's "
+        "clock. The time is kept as reported.",
     )
     max_batch_items: Count = Field(default=1000, description="Maximum number of events in one `createEvents`.")
     idempotency_hours: Annotated[Hours, Field(ge=24)] = Field(

@@ -29,7 +29,7 @@ class Later:
     """What the hub lacks, and what to do instead, as the end of an error message."""
 
 
-def _reject_bool(value: object) -> object:
+def reject_bool(value: object) -> object:
     """Rejects booleans as numbers: in Python True is 1, so `port: true` in YAML would mean port 1."""
     if isinstance(value, bool):
         raise ValueError("should be a number, not true or false")
@@ -107,10 +107,11 @@ _BROKER = re.compile(
     r"(?P<address>(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?)"
 )
 
-Number = Annotated[int, BeforeValidator(_reject_bool)]
+Number = Annotated[int, BeforeValidator(reject_bool)]
 Count = Annotated[Number, Field(ge=1, le=MAX_COUNT)]
 Hours = Annotated[Number, Field(ge=1, le=MAX_HOURS)]
-Seconds = Annotated[float, BeforeValidator(_reject_bool), Field(ge=0.001, le=MAX_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(reject_bool), Field(ge=0.001, le=MAX_SECONDS, allow_inf_nan=False)]
+Skew = Annotated[float, BeforeValidator(reject_bool), Field(ge=0, le=3600, allow_inf_nan=False)]
 Origin = Annotated[str, AfterValidator(_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]

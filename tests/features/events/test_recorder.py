@@ -469,9 +469,16 @@ async def test_values_at_the_limits_are_stored(hub: Hub):
 async def test_future_event_is_rejected(hub: Hub, database_url: str):
     build = await new_receiver(hub)
     with pytest.raises(InvalidInput) as error:
-        await hub.recorder.record(MANAGER, new_event(build, created_at=datetime.now(UTC) + timedelta(minutes=1)))
+        await hub.recorder.record(MANAGER, new_event(build, created_at=datetime.now(UTC) + timedelta(minutes=2)))
     assert error.value.field == "created_at"
     assert await events_stored(database_url) == 0
+
+
+async def test_time_slightly_ahead_is_kept_as_reported(hub: Hub):
+    build = await new_receiver(hub)
+    ahead = datetime.now(UTC) + timedelta(seconds=45)
+    event = (await hub.recorder.record(MANAGER, new_event(build, created_at=ahead))).event
+    assert event.created_at == ahead > event.recorded_at
 
 
 @pytest.mark.parametrize("clock_behind", ["database", "process"])
@@ -479,10 +486,11 @@ def test_one_clock_set_back_rejects_no_event(clock_behind: str):
     right, wrong = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 11, tzinfo=UTC)
     recorded_at, present = (wrong, right) if clock_behind == "database" else (right, wrong)
     accepted = rules.accept(new_event("receiver", created_at=right), EventSettings())
-    assert rules.position_event(accepted, 1, 1, recorded_at, "owner", present).created_at == right
+    latest = rules.latest_time(recorded_at, present, EventSettings(max_clock_skew_seconds=0))
+    assert rules.position_event(accepted, 1, 1, recorded_at, "owner", latest).created_at == right
     later = rules.accept(new_event("receiver", created_at=right + timedelta(seconds=1)), EventSettings())
     with pytest.raises(InvalidInput):
-        rules.position_event(later, 1, 1, recorded_at, "owner", present)
+        rules.position_event(later, 1, 1, recorded_at, "owner", latest)
 
 
 async def test_all_schema_violations_are_reported(hub: Hub, database_url: str):

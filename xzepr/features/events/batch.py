@@ -22,6 +22,7 @@ from xzepr.features.stream.kinds import Kind
 from xzepr.features.stream.model import Event, Message
 from xzepr.features.stream.service import Committed, begin_writing
 from xzepr.infra.pipeline import Pipeline
+from xzepr.settings import EventSettings
 
 _EVENTS_PER_SLICE = 100  # events that are decided before other tasks run
 
@@ -49,8 +50,9 @@ class _Placed:
 class Batch:
     """The events of one transaction, which `record` runs."""
 
-    def __init__(self, pendings: Sequence[Pending], process_id: str) -> None:
+    def __init__(self, pendings: Sequence[Pending], process_id: str, limits: EventSettings) -> None:
         self.pendings = pendings
+        self._limits = limits
         self._process_id = process_id
         self.is_committing = False
         """Whether COMMIT was sent, or is being sent. Before that, the transaction cannot have been committed."""
@@ -88,7 +90,7 @@ class Batch:
         self._keys = {(key.owner_id, key.key): key for key in used_keys.rows} if used_keys else {}
         receiver_ids = {pending.accepted.new.receiver_id for pending in pendings}
         self._standings = await catalog.standings(pipeline, self._start.token, receiver_ids)
-        self._now = now()
+        self._latest = rules.latest_time(self._start.time, now(), self._limits)
 
     async def _decide(self, pending: Pending, pipeline: Pipeline, catalog: KnownCatalog) -> _Placed | Repeat | Problem:
         try:
@@ -115,7 +117,7 @@ class Batch:
     def _place(self, pending: Pending, revision: int, groups: Sequence[Group]) -> _Placed:
         accepted, actor = pending.accepted, pending.actor
         new = accepted.new
-        event = rules.position_event(accepted, revision, self._position + 1, self._start.time, actor.id, self._now)
+        event = rules.position_event(accepted, revision, self._position + 1, self._start.time, actor.id, self._latest)
         self._position += 1
         if accepted.digest is not None and new.idempotency_key is not None:
             used_key = store.UsedKey(actor.id, new.idempotency_key, accepted.digest, event.position)

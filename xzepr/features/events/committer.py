@@ -11,6 +11,7 @@ from xzepr.features.stream import service as stream_service
 from xzepr.features.stream.service import Stream
 from xzepr.infra.db import ConnectionLost, Database
 from xzepr.infra.pipeline import Pipeline, failure_of
+from xzepr.settings import EventSettings
 
 _STATEMENTS = (*stream_service.STATEMENTS, *catalog.STATEMENTS, *batch_store.STATEMENTS)
 
@@ -27,7 +28,13 @@ class Committer:
     """Commits batches, one at a time. The recorder decides what to do about one that fails."""
 
     def __init__(
-        self, db: Database, stream: Stream, *, timeout_seconds: float, committed: Callable[[Batch, float], None]
+        self,
+        db: Database,
+        stream: Stream,
+        limits: EventSettings,
+        *,
+        timeout_seconds: float,
+        committed: Callable[[Batch, float], None],
     ) -> None:
         """`committed(batch, seconds)` is called after each COMMIT, in this order.
 
@@ -35,6 +42,7 @@ class Committer:
         """
         self._db = db
         self._stream = stream
+        self._limits = limits
         self._timeout_seconds = timeout_seconds
         self._committed = committed
         self._catalog = catalog.KnownCatalog()
@@ -45,7 +53,7 @@ class Committer:
 
         A connection that is known to be lost is replaced first. A cancellation closes it: the outcome is unknown then.
         """
-        batch = Batch(pendings, self._stream.process_id)
+        batch = Batch(pendings, self._stream.process_id, self._limits)
         began = time.monotonic()
         try:
             if self._pipeline is None or self._pipeline.is_lost:

@@ -56,7 +56,7 @@ class Recorder:
         self._observe = observe
         self._queue = Queue(settings.queue_size)
         self._committer = Committer(
-            db, stream, timeout_seconds=db.max_transaction_seconds + _GRACE_SECONDS, committed=self._committed
+            db, stream, limits, timeout_seconds=db.max_transaction_seconds + _GRACE_SECONDS, committed=self._committed
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._disk_full_at: float | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from xzepr.core import exact_json
@@ -116,20 +116,27 @@ def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
     return digest_of_parts(parts)
 
 
-def position_event(
-    accepted: Accepted, revision: int, position: int, recorded_at: datetime, owner_id: str, now: datetime
-) -> Event:
-    """Returns the event with its position in the stream. Raises InvalidInput if `created_at` is in the future.
+def latest_time(recorded_at: datetime, now: datetime, limits: EventSettings) -> datetime:
+    """Returns the latest time that an event may report.
 
     `recorded_at` is from the database's clock and `now` from this process's. The later one counts, so that no event is
     rejected because one clock was set back.
     """
+    return max(recorded_at, now) + timedelta(seconds=limits.max_clock_skew_seconds)
+
+
+def position_event(
+    accepted: Accepted, revision: int, position: int, recorded_at: datetime, owner_id: str, latest: datetime
+) -> Event:
+    """Returns the event with its position in the stream. Raises InvalidInput if it reports a time after `latest`."""
     new = accepted.new
     created_at = new.created_at
     if created_at is None:
         created_at = recorded_at
-    elif created_at > (latest := max(recorded_at, now)):
-        raise InvalidInput.one("created_at", f"created_at is later than the hub's clock, {write_time(latest)}")
+    elif created_at > latest:
+        raise InvalidInput.one(
+            "created_at", f"created_at must not be later than {write_time(latest)}: it is ahead of the hub's clock"
+        )
     return Event(
         position,
         accepted.id,
