@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+from xzepr.features.relay.hanging import RouteTopics, end_hanging_transactions
 from xzepr.features.relay.model import Published, partition_truncated, position_lost
 from xzepr.features.stream import cloudevents
 from xzepr.features.stream.model import Message, Origin
@@ -67,6 +68,13 @@ class Route:
     def state_key(self) -> bytes:
         """The key of the route's state in the state topic, which several hubs may share."""
         return f"{self.hub_id}/{self.name}".encode()
+
+    def topics(self, partitions: int) -> RouteTopics:
+        """Returns the route's topics, if its topic has this number of partitions."""
+        settings = self.settings
+        return RouteTopics(
+            self.cluster, settings.topic, partitions, settings.state_topic, self.state_key, settings.source
+        )
 
     def new_topics(self) -> list[NewTopicSpec]:
         """Returns the specifications by which missing topics are created."""
@@ -157,7 +165,10 @@ class RouteWriter:
         """
         producer = await open_producer(route.cluster, route.transactional_id, limits.max_bytes)
         try:
-            value = await latest_value(route.cluster, route.settings.state_topic, route.state_key)
+            open_at = None
+            if route.transactional_id is not None:
+                open_at = await end_hanging_transactions(route.topics(limits.partitions), producer)
+            value = await latest_value(route.cluster, route.settings.state_topic, route.state_key, open_at=open_at)
         except BaseException:
             await producer.close()
             raise

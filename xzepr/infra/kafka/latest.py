@@ -1,12 +1,16 @@
 """Reads the ends of topics, and the newest value of a key in a compacted topic of one partition."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from xzepr.infra.kafka.cluster import BrokerError, Cluster, call
+
+Partition = TopicPartition
+"""A partition of a topic."""
 
 # How many of the newest entries are read first: the newest value of a key in use is nearly always among them.
 _TAIL_OFFSETS = 2_000
@@ -24,15 +28,48 @@ async def end_offsets(cluster: Cluster, topic: str, partitions: int) -> dict[int
     return {partition.partition: offset for partition, offset in offsets.items()}
 
 
-async def latest_value(cluster: Cluster, topic: str, key: bytes) -> bytes | None:
-    """Returns the newest committed value of the key; None if it has none. Raises BrokerError.
+async def blocked_partitions(cluster: Cluster, partitions: Sequence[Partition]) -> dict[Partition, int]:
+    """Returns the partitions in which a transaction is open, with the offset of its first record. Raises BrokerError.
 
-    Reads up to the high watermark. A read-committed consumer alone would end before the first open transaction. If
-    hubs share the topic, that may be another hub's, begun before this hub's newest entry; then this waits for it.
+    That offset is the partition's last stable offset: read-committed consumers do not get beyond it.
+    """
+    async with call(cluster, "find open transactions"):
+        ends: list[dict[Partition, int]] = []
+        for isolation in ("read_uncommitted", "read_committed"):  # in this order: what ends in between is not blocked
+            async with _started(cluster, isolation) as consumer:
+                ends.append(await consumer.end_offsets(partitions))
+        return {partition: ends[1][partition] for partition in partitions if ends[1][partition] < ends[0][partition]}
+
+
+async def records(
+    cluster: Cluster, partition: Partition, start: int, end: int | None, isolation: str
+) -> AsyncGenerator[Any]:
+    """Yields a partition's records from `start` up to, but not including, `end`; None for the last stable offset."""
+    async with _started(cluster, isolation) as consumer:
+        if end is None:
+            end = (await consumer.end_offsets([partition]))[partition]
+        consumer.assign([partition])
+        consumer.seek(partition, max(start, (await consumer.beginning_offsets([partition]))[partition]))
+        while await consumer.position(partition) < end:
+            for record in (await consumer.getmany(partition, timeout_ms=20)).get(partition, ()):
+                if record.offset < end:
+                    yield record
+
+
+async def latest_value(
+    cluster: Cluster, topic: str, key: bytes, *, end: int | None = None, open_at: int | None = None
+) -> bytes | None:
+    """Returns the newest committed value of the key before the offset `end`; None if it has none. Raises BrokerError.
+
+    Reads up to the high watermark if `end` is None. A read-committed consumer alone would end before the first open
+    transaction. If hubs share the topic, that may be another hub's, begun before this hub's newest entry; then this
+    waits for it. `open_at` is where such a transaction was seen, for the error.
     """
     partition = TopicPartition(topic, 0)
-    async with call(cluster, f"read topic {topic} to its end (a transaction in it may still be open)"):
-        begin, end = await _bounds(cluster, partition)
+    cause = "a transaction in it may still be open" if open_at is None else f"a transaction is open at offset {open_at}"
+    async with call(cluster, f"read topic {topic} to its end ({cause})"):
+        begin, high_watermark = await _bounds(cluster, partition)
+        end = high_watermark if end is None else end
         committed = _consumer(cluster, "read_committed")
         try:
             await committed.start()
@@ -57,6 +94,16 @@ def _consumer(cluster: Cluster, isolation: str) -> Any:
         retry_backoff_ms=20,
         fetch_max_wait_ms=100,
     )
+
+
+@asynccontextmanager
+async def _started(cluster: Cluster, isolation: str) -> AsyncGenerator[Any]:
+    consumer = _consumer(cluster, isolation)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await _stop(cluster, consumer)
 
 
 async def _bounds(cluster: Cluster, partition: TopicPartition) -> tuple[int, int]:

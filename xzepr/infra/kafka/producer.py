@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from xzepr.infra.concurrency import retrieve_exception
 from xzepr.infra.kafka.cluster import (
@@ -143,6 +143,18 @@ class Producer:
             return
         async with self._call("commit"):
             await self._client.commit_transaction()
+
+    async def end_hanging(self, partitions: Sequence[TopicPartition], *, commit: bool) -> None:
+        """Ends what this transactional id left open in these partitions although its coordinator has ended it.
+
+        Commits or aborts a transaction without records: the coordinator then writes a marker to each partition, which
+        ends everything that this producer's id has open there. A partition without an open transaction ignores it.
+        """
+        await self.begin()
+        async with self._call("end a hanging transaction"):
+            for partition in partitions:
+                self._client._txn_manager.maybe_add_partition_to_txn(partition)
+            await (self._client.commit_transaction() if commit else self._client.abort_transaction())
 
     @asynccontextmanager
     async def _call(self, action: str) -> AsyncGenerator[None]:
