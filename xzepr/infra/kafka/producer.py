@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.client import ConnectionGroup
 
 from xzepr.infra.concurrency import retrieve_exception
 from xzepr.infra.kafka.cluster import (
@@ -56,6 +57,7 @@ class Producer:
         self._cluster = cluster
         self._transactional = transactional_id is not None
         self._began_at = 0.0
+        self._coordinator: object | None = None
         self._sent: list[tuple[str, asyncio.Future[Any]]] = []
         self.acknowledged: dict[tuple[str, int], int] = {}
         """For each topic and partition, the offset of this producer's newest acknowledged message."""
@@ -82,15 +84,21 @@ class Producer:
         try:
             async with call(cluster, "start the producer"):
                 await producer._client.start()
+            producer._coordinator = producer._coordinator_connection()
         except BaseException:
             await producer.close()
             raise
         return producer
 
     async def begin(self) -> None:
-        """Begins a transaction."""
+        """Begins a transaction. Raises BrokerError if the coordinator was gone since the last one.
+
+        A coordinator that was killed may have skipped markers of the last transaction. A new transaction could then end
+        it with another outcome.
+        """
         if not self._transactional:
             return
+        self._check_coordinator("begin a transaction")
         self._began_at = time.monotonic()
         async with call(self._cluster, "begin a transaction"):
             await self._client.begin_transaction()
@@ -143,6 +151,18 @@ class Producer:
             return
         async with self._call("commit"):
             await self._client.commit_transaction()
+        self._check_coordinator("commit")
+
+    def _check_coordinator(self, action: str) -> None:
+        if self._coordinator_connection() is not self._coordinator:
+            raise BrokerError(f"{action}: the connection to the transaction's coordinator was lost")
+
+    def _coordinator_connection(self) -> object | None:
+        """Returns the connection for requests about transactions; None if there is none."""
+        for (_, group), connection in self._client.client._conns.items():
+            if group == ConnectionGroup.COORDINATION and connection.connected():
+                return connection
+        return None
 
     async def end_hanging(self, partitions: Sequence[TopicPartition], *, commit: bool) -> None:
         """Ends what this transactional id left open in these partitions although its coordinator has ended it.
