@@ -18,6 +18,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     metrics.events_recorded(1, 1)
     metrics.gate_messages_published("gate.completed")
     metrics.set_relay_lag("default", 1, 1.0)
+    metrics.messages_relayed("default", 1)
     metrics.set_connections("sse", 1)
     metrics.set_dead_letters("default", 1)
     metrics.set_relay_state("default", "following")

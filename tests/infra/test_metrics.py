@@ -52,6 +52,7 @@ def test_gauges_show_latest_values() -> None:
     metrics.set_queue_size(2)
     metrics.set_head(1042)
     metrics.set_relay_lag("default", 7, 1.5)
+    metrics.messages_relayed("default", 5)
     metrics.set_relay_state("default", "waiting")
     metrics.set_relay_state("default", "running")
     for _ in range(3):
@@ -62,6 +63,7 @@ def test_gauges_show_latest_values() -> None:
     assert value(metrics, "xzepr_recorder_queue_events") == 0
     assert value(metrics, "xzepr_stream_head_position") == 1042
     assert value(metrics, "xzepr_relay_lag_messages", route="default") == 7
+    assert value(metrics, "xzepr_relay_published_messages_total", route="default") == 5
     assert value(metrics, "xzepr_relay_state", route="default", state="running") == 1
     assert value(metrics, "xzepr_relay_state", route="default", state="waiting") == 0
     assert value(metrics, "xzepr_subscribers", transport="websocket") == 2

@@ -82,6 +82,7 @@ async def _report_status(core: Core, role: str, queue_length: Callable[[], int])
     Nothing depends on these reports: while the database is down, the last figures stay.
     """
     await core.feed.started()
+    relayed = 0
     try:
         while True:
             with suppress(Problem, TimeoutError):
@@ -95,6 +96,10 @@ async def _report_status(core: Core, role: str, queue_length: Callable[[], int])
                 )
             core.metrics.set_queue_size(queue_length())
             _update_metrics(core)
+            relay = core.relay.status
+            if relay.published_messages > relayed:
+                core.metrics.messages_relayed(relay.route, relay.published_messages - relayed)
+                relayed = relay.published_messages
             await asyncio.sleep(_REPORT_SECONDS)
     finally:
         with suppress(Problem, TimeoutError):

@@ -107,6 +107,7 @@ async def test_open_transaction_of_other_hub_is_named(kafka: str, database_url: 
             await other.commit()
             await append(stream, 10)
             await until_relayed(relay, stream)
+            assert relay.status.published_messages == 10
         await other.close()
     assert_exactly_once(await asyncio.to_thread(consume, kafka, settings.topic), 20)
 

@@ -40,6 +40,8 @@ class Delivery:
         self._next_retry_at = -math.inf
         self._backoff = Backoff(poll_seconds, _MAX_RETRY_PAUSE_SECONDS)
         self._last_retry_succeeded = False
+        self.published_messages = 0
+        """Number of messages that this process has published, retried dead letters included."""
         self.skipped: set[int] = set()
         """Positions of dead letters ahead, which are skipped."""
 
@@ -105,6 +107,7 @@ class Delivery:
             if not is_retry:
                 self._batch_size.failed()
             raise
+        self.published_messages += len(messages)
         if messages and not is_retry:
             self._rejected_in_a_row = 0
 

@@ -234,7 +234,7 @@ class Relay:
         last = messages[-1]
         await self._delivery.send(writer, messages, replace(published, position=last.position, id=last.id))
         self._brokers_answered_at = time.monotonic()
-        self.status = replace(self.status, position=last.position)
+        self.status = replace(self.status, position=last.position, published_messages=self._delivery.published_messages)
         if not published.position or time.monotonic() - self._saved_at > self._poll_seconds:
             await self._save_published(leader, writer.published)
 

@@ -39,6 +39,8 @@ class RelayStatus:
     """Everything up to this position is in Kafka or a dead letter. None before this process has read it from Kafka."""
     leads: bool = False
     """Whether this process is the route's leader, even while brokers or a cause to stop keep it from relaying."""
+    published_messages: int = 0
+    """Number of messages that this process has published, retried dead letters included."""
 
 
 @dataclass(frozen=True, slots=True)

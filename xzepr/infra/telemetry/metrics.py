@@ -106,6 +106,9 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
+        self._relay_published = self._counter(
+            "xzepr_relay_published_messages", "Messages that this process has published to Kafka.", "route"
+        )
         self._relay_lag = Gauge(
             "xzepr_relay_lag_messages",
             "Messages of the stream that are not yet in Kafka.",
@@ -221,6 +224,10 @@ class Metrics:
     def set_head(self, position: int) -> None:
         """Sets the newest position that this process has seen."""
         self._head.set(position)
+
+    def messages_relayed(self, route: str, messages: int) -> None:
+        """Counts messages that this process has published to Kafka."""
+        self._relay_published.sums[route,] += messages
 
     def set_relay_lag(self, route: str, messages: int, seconds: float) -> None:
         """Sets the number of messages that are not yet in the route's topic, and the age of the oldest."""
