@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
+from aiokafka.client import ConnectionGroup
 
 from tests.support.kafka import Broker
 from tests.support.relay import consume, until
@@ -79,6 +80,21 @@ async def test_uncommitted_records_are_not_read(kafka: str) -> None:
     second = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
     assert await latest_value(cluster, topic, b"k") == b"committed"
     await second.close()
+
+
+async def test_lost_coordinator_ends_the_producer(kafka: str) -> None:
+    """The coordinator may have skipped markers of the last transaction, and another one could change its outcome."""
+    cluster = Cluster((kafka,), 10)
+    topic = await _topic(cluster, cleanup_policy="compact")
+    producer = await Producer.open(cluster, f"tx-{topic}", 1_000_000)
+    await _write(producer, Record(topic, b"k", b"1"))
+    connections: dict[Any, Any] = vars(producer)["_client"].client._conns
+    for (_, group), connection in list(connections.items()):
+        if group == ConnectionGroup.COORDINATION:
+            connection.close()
+    with pytest.raises(BrokerError, match="begin a transaction: the connection to the transaction's coordinator"):
+        await producer.begin()
+    await producer.close()
 
 
 async def test_failed_send_fails_transaction(kafka: str) -> None:
