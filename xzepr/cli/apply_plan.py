@@ -120,10 +120,9 @@ class ApplyRun:
         """Runs a mutation and returns the object's id; in a dry run, sends nothing and returns None."""
         if self._dry_run:
             return None
-        payload = "eventReceiver" if entity is RECEIVER else "eventReceiverGroup"
-        document = f"mutation ($input: {_MUTATIONS[field]}!) {{ {field}(input: $input) {{ {payload} {{ id }} }} }}"
+        document = f"mutation ($input: {_MUTATIONS[field]}!) {{ {field}(input: $input) {{ id }} }}"
         try:
-            return str(self._client.execute(document, input=input)[field][payload]["id"])
+            return str(self._client.execute(document, input=input)[field]["id"])
         except RequestRejected as error:
             raise RequestRejected(f"{entity.noun} {key}: {error}", error.errors) from error
 

@@ -24,7 +24,7 @@ from xzepr.cli.watch import StreamWatch
 _UNIT = UnitKey("shop-api", "2.4.0", "1", "linux-x86_64", "oci")
 _GATE = "ready for production"
 _CREATE = f"""
-mutation ($input: CreateEventInput!) {{ createEvent(input: $input) {{ event {{ id }} gates {{ {GATE_FIELDS} }} }} }}
+mutation ($input: CreateEventInput!) {{ createEvent(input: $input) {{ id gates {{ {GATE_FIELDS} }} }} }}
 """
 
 

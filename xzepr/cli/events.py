@@ -18,9 +18,10 @@ app.command()(tail)
 
 _PAGE_SIZE = 100
 _CREATE = f"""
-mutation ($input: CreateEventInput!, $gates: Boolean!) {{
+mutation ($input: CreateEventInput!, $events: Boolean!, $gates: Boolean!) {{
   createEvent(input: $input) {{
-    event {{ id {UNIT_FIELDS} success createdAt recordedAt }} cursor repeated
+    id cursor repeated
+    event @include(if: $events) {{ id {UNIT_FIELDS} success createdAt recordedAt }}
     gates @include(if: $gates) {{ group {{ id name type version }} complete since members {{ state }} }}
   }}
 }}
@@ -104,18 +105,20 @@ def create(
     content, reference = event_input(options, file, payload)
     with open_client(hub) as client:
         content["eventReceiverId"] = resolve_id(client, RECEIVER, *reference)
-        gates = "GROUP_READ" in client.permissions()
-        result = client.execute(_CREATE, input=content, gates=gates)["createEvent"]
+        permissions = client.permissions()
+        events, gates = "EVENT_READ" in permissions, "GROUP_READ" in permissions
+        result = client.execute(_CREATE, input=content, events=events, gates=gates)["createEvent"]
     if as_json:
         print_json(result)
     else:
-        _print_created(result)
+        _print_created(content, result)
 
 
-def _print_created(result: dict[str, Any]) -> None:
-    event = result["event"]
+def _print_created(event: dict[str, Any], result: dict[str, Any]) -> None:
     verb = "Was already recorded" if result["repeated"] else "Recorded"
-    print_line(f"{verb}: event {event['id']} at {result['cursor']}, {_outcome(event)}, for {UnitKey.from_json(event)}.")
+    print_line(
+        f"{verb}: event {result['id']} at {result['cursor']}, {_outcome(event)}, for {UnitKey.from_json(event)}."
+    )
     for gate in result.get("gates", []):
         group = printable(gate["group"]["name"])
         passed = sum(member["state"] == "PASSED" for member in gate["members"])

@@ -18,7 +18,10 @@ FRAME = """
   ... on EventRecorded { event { ...EventFields } }
   ... on ReceiverMessage { eventReceiver { id name type version revision enabled resourceVersion } }
   ... on GroupMessage { eventReceiverGroup { ...GroupFields } }
-  ... on GateMessage { transition since event { ...EventFields } eventReceiverGroup { ...GroupFields } }
+  ... on GateMessage {
+    transition since event { ...EventFields }
+    eventReceiverGroupId eventReceiverGroup @include(if: $groups) { ...GroupFields }
+  }
 """
 FRAGMENTS = f"""
 fragment EventFields on Event {{
@@ -27,7 +30,9 @@ fragment EventFields on Event {{
 }}
 fragment GroupFields on EventReceiverGroup {{ id name type version enabled resourceVersion eventReceiverIds }}
 """
-_VARIABLES = "$after: String, $kinds: [StreamKind!], $filter: StreamFilterInput, $receivers: Boolean!"
+_VARIABLES = (
+    "$after: String, $kinds: [StreamKind!], $filter: StreamFilterInput, $receivers: Boolean!, $groups: Boolean!"
+)
 SUBSCRIBE = (
     f"subscription ({_VARIABLES}) {{ stream(after: $after, kinds: $kinds, filter: $filter) {{ {FRAME} }} }} {FRAGMENTS}"
 )
@@ -78,8 +83,9 @@ def tail(
             "package": package,
             "success": success,
         }
-        receivers = "RECEIVER_READ" in client.permissions()
-        variables = {"kinds": kinds, "filter": filter, "receivers": receivers}
+        permissions = client.permissions()
+        receivers, groups = "RECEIVER_READ" in permissions, "GROUP_READ" in permissions
+        variables = {"kinds": kinds, "filter": filter, "receivers": receivers, "groups": groups}
         _Tail(client, variables, after, as_json=as_json, limit=limit).run(from_start=from_start)
 
 
@@ -166,6 +172,8 @@ def _content(frame: JsonObject) -> str:
     unit = "" if event is None else str(UnitKey.from_json(event))
     if (group := frame.get("eventReceiverGroup")) is not None:
         return f"{printable(group['name'])}  {unit}".rstrip()
+    if (group_id := frame.get("eventReceiverGroupId")) is not None:
+        return f"{group_id}  {unit}"
     if (receiver := frame.get("eventReceiver")) is not None:
         return printable(receiver["name"])
     if event is None:

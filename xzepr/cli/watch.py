@@ -16,7 +16,7 @@ class StreamWatch:
 
     def __init__(self, client: HubClient, *, as_json: bool) -> None:
         """Subscribes, and waits for the first frame, which fixes the starting position. Raises CannotStart."""
-        variables = {"after": None, "kinds": None, "filter": None, "receivers": True}
+        variables = {"after": None, "kinds": None, "filter": None, "receivers": True, "groups": True}
         self._subscription = HubSubscription(client, SUBSCRIBE, variables, open_timeout_seconds=_TIMEOUT_SECONDS)
         first = self._subscription.receive(_TIMEOUT_SECONDS)
         if first is None:

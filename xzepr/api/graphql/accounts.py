@@ -7,6 +7,7 @@ import strawberry
 
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.permissions import Anyone, SignedIn, requires
+from xzepr.api.graphql_server.plans.resolvers import ITSELF
 from xzepr.core.actor import Permission, Role
 from xzepr.features.auth.model import ApiKey as ApiKeyModel
 from xzepr.features.auth.model import NewApiKey, Session
@@ -124,11 +125,20 @@ class SetUserEnabledInput:
     enabled: bool
 
 
-@strawberry.type
-class UserPayload:
-    """The user after the mutation."""
+@strawberry.type(description="The account that was created.")
+class CreateUserPayload:
+    """Resolved from `users.model.User`."""
 
-    user: User
+    id: strawberry.ID = strawberry.field(description="The id of the user.")
+    user: User = strawberry.field(description="The user.", metadata=ITSELF)
+
+
+@strawberry.type(description="The account that was enabled or disabled.")
+class SetUserEnabledPayload:
+    """Resolved from `users.model.User`."""
+
+    id: strawberry.ID = strawberry.field(description="The id of the user.")
+    user: User = strawberry.field(description="The user after the change.", metadata=ITSELF)
 
 
 @strawberry.type
@@ -206,17 +216,13 @@ class AccountMutations:
         created = await info.context.hub.auth.create_stream_ticket(info.context.actor)
         return CreateStreamTicketPayload(ticket=created.text, expires_at=created.expires_at)
 
-    @strawberry.mutation(directives=requires(Permission.USER_MANAGE))
+    @strawberry.mutation(graphql_type=CreateUserPayload | None, directives=requires(Permission.USER_MANAGE))
     @staticmethod
-    async def create_user(info: Info, input: CreateUserInput) -> UserPayload | None:
+    async def create_user(info: Info, input: CreateUserInput) -> UserModel:
         new = NewUser(input.username, input.password, tuple(input.roles))
-        return _user(await info.context.hub.users.create(info.context.actor, new))
+        return await info.context.hub.users.create(info.context.actor, new)
 
-    @strawberry.mutation(directives=requires(Permission.USER_MANAGE))
+    @strawberry.mutation(graphql_type=SetUserEnabledPayload | None, directives=requires(Permission.USER_MANAGE))
     @staticmethod
-    async def set_user_enabled(info: Info, input: SetUserEnabledInput) -> UserPayload | None:
-        return _user(await info.context.hub.users.set_enabled(info.context.actor, input.id, input.enabled))
-
-
-def _user(user: UserModel) -> UserPayload:
-    return UserPayload(user=user)  # pyright: ignore[reportArgumentType] resolved from the feature's User
+    async def set_user_enabled(info: Info, input: SetUserEnabledInput) -> UserModel:
+        return await info.context.hub.users.set_enabled(info.context.actor, input.id, input.enabled)

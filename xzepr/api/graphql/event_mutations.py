@@ -8,7 +8,7 @@ import strawberry
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.errors import ProblemFacts, problem_facts
 from xzepr.api.graphql.events import Event
-from xzepr.api.graphql.permissions import requires
+from xzepr.api.graphql.permissions import guard, requires
 from xzepr.api.graphql.scalars import JSON
 from xzepr.core.actor import Permission
 from xzepr.core.errors import InvalidInput, Problem
@@ -84,7 +84,17 @@ class CreateEventPayload:
         description="True if the idempotency key was already used for this event; nothing new was recorded."
     )
 
-    @strawberry.field(graphql_type=Event)
+    @strawberry.field(description="The id of the event.")
+    @staticmethod
+    def id(root: strawberry.Parent[Recorded]) -> strawberry.ID:
+        return strawberry.ID(root.event.id)
+
+    @strawberry.field(
+        graphql_type=Event | None,
+        description="The event.",
+        directives=requires(Permission.EVENT_READ),
+        metadata=guard(Permission.EVENT_READ),
+    )
     @staticmethod
     def event(root: strawberry.Parent[Recorded]) -> stream.Event:
         return root.event
@@ -98,10 +108,10 @@ class CreateEventPayload:
         graphql_type=list[GateType] | None,
         description="The gates of the receiver's enabled groups for the event's unit, as this event left them.",
         directives=requires(Permission.GROUP_READ),
+        metadata=guard(Permission.GROUP_READ),
     )
     @staticmethod
-    def gates(root: strawberry.Parent[Recorded], info: Info) -> list[groups.Gate]:
-        info.context.actor.must(Permission.GROUP_READ)
+    def gates(root: strawberry.Parent[Recorded]) -> list[groups.Gate]:
         return list(root.gates)
 
 

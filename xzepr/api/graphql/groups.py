@@ -8,7 +8,7 @@ import strawberry
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.events import Event, Unit, UnitInput, receivers_by_id
 from xzepr.api.graphql.paging import Connection, ConnectionData, page_request, to_connection
-from xzepr.api.graphql.permissions import requires
+from xzepr.api.graphql.permissions import guard, requires
 from xzepr.api.graphql.receivers import EventReceiver
 from xzepr.api.graphql_server.plans.resolvers import BATCH
 from xzepr.core.actor import Permission
@@ -113,7 +113,17 @@ class Gate:
     def group(root: strawberry.Parent[groups.Gate]) -> groups.Group:
         return root.group
 
-    @strawberry.field(graphql_type=Unit)
+    @strawberry.field(description="The id of the unit.")
+    @staticmethod
+    def unit_id(root: strawberry.Parent[groups.Gate]) -> strawberry.ID:
+        return strawberry.ID(root.unit.id.hex())
+
+    @strawberry.field(
+        graphql_type=Unit | None,
+        description="The unit.",
+        directives=requires(Permission.EVENT_READ),
+        metadata=guard(Permission.EVENT_READ),
+    )
     @staticmethod
     def unit(root: strawberry.Parent[groups.Gate]) -> groups.Unit:
         return root.unit
@@ -147,62 +157,6 @@ class EventReceiverGroupFilterInput:
         )
 
 
-@strawberry.input
-class CreateEventReceiverGroupInput:
-    """A group to create."""
-
-    name: str
-    type: str
-    version: str
-    description: str
-    event_receiver_ids: list[strawberry.ID]
-    enabled: bool = True
-
-
-@strawberry.input
-class UpdateEventReceiverGroupInput:
-    """Changes to a group. Fields that are left out keep their values."""
-
-    id: strawberry.ID
-    name: str | None = None
-    type: str | None = None
-    version: str | None = None
-    description: str | None = None
-    enabled: bool | None = None
-    event_receiver_ids: list[strawberry.ID] | None = None
-    expected_version: int | None = strawberry.field(
-        default=None, description="Reject the change with CONFLICT unless the group's resourceVersion equals this."
-    )
-
-
-@strawberry.input
-class SetEventReceiverGroupEnabledInput:
-    """Enables or disables a group."""
-
-    id: strawberry.ID
-    enabled: bool
-    expected_version: int | None = strawberry.field(
-        default=None, description="Reject the change with CONFLICT unless the group's resourceVersion equals this."
-    )
-
-
-@strawberry.input
-class DeleteEventReceiverGroupInput:
-    """A group to delete."""
-
-    id: strawberry.ID
-    expected_version: int | None = strawberry.field(
-        default=None, description="Reject the change with CONFLICT unless the group's resourceVersion equals this."
-    )
-
-
-@strawberry.type
-class EventReceiverGroupPayload:
-    """The group after the mutation, or before it if the mutation deleted the group."""
-
-    event_receiver_group: EventReceiverGroup
-
-
 @strawberry.type
 class GroupQueries:
     """Queries for groups and gates."""
@@ -230,60 +184,3 @@ class GroupQueries:
     @staticmethod
     async def gate(info: Info, group_id: strawberry.ID, unit: UnitInput) -> groups.Gate:
         return await info.context.hub.groups.gate(info.context.actor, group_id, unit.unit())
-
-
-@strawberry.type
-class GroupMutations:
-    """Mutations of groups. Each publishes the change; no gate is evaluated."""
-
-    @strawberry.mutation(directives=requires(Permission.GROUP_CREATE))
-    @staticmethod
-    async def create_event_receiver_group(
-        info: Info, input: CreateEventReceiverGroupInput
-    ) -> EventReceiverGroupPayload | None:
-        new = groups.NewGroup(
-            name=input.name,
-            type=input.type,
-            version=input.version,
-            description=input.description,
-            receiver_ids=tuple(input.event_receiver_ids),
-            enabled=input.enabled,
-        )
-        return _payload(await info.context.hub.groups.create(info.context.actor, new))
-
-    @strawberry.mutation(directives=requires(Permission.GROUP_UPDATE))
-    @staticmethod
-    async def update_event_receiver_group(
-        info: Info, input: UpdateEventReceiverGroupInput
-    ) -> EventReceiverGroupPayload | None:
-        change = groups.GroupChange(
-            name=input.name,
-            type=input.type,
-            version=input.version,
-            description=input.description,
-            enabled=input.enabled,
-            receiver_ids=None if input.event_receiver_ids is None else tuple(input.event_receiver_ids),
-        )
-        service = info.context.hub.groups
-        return _payload(await service.update(info.context.actor, input.id, change, input.expected_version))
-
-    @strawberry.mutation(directives=requires(Permission.GROUP_UPDATE))
-    @staticmethod
-    async def set_event_receiver_group_enabled(
-        info: Info, input: SetEventReceiverGroupEnabledInput
-    ) -> EventReceiverGroupPayload | None:
-        service = info.context.hub.groups
-        group = await service.set_enabled(info.context.actor, input.id, input.enabled, input.expected_version)
-        return _payload(group)
-
-    @strawberry.mutation(directives=requires(Permission.GROUP_DELETE))
-    @staticmethod
-    async def delete_event_receiver_group(
-        info: Info, input: DeleteEventReceiverGroupInput
-    ) -> EventReceiverGroupPayload | None:
-        service = info.context.hub.groups
-        return _payload(await service.delete(info.context.actor, input.id, input.expected_version))
-
-
-def _payload(group: groups.Group) -> EventReceiverGroupPayload:
-    return EventReceiverGroupPayload(event_receiver_group=group)  # pyright: ignore[reportArgumentType] resolved from Group

@@ -1,11 +1,16 @@
-"""Schema directives that document the permission of each field.
+"""Schema directives that document the permission of each field, and guards for fields that call no service.
 
-Services enforce the permissions; a test calls every field without its permission.
+Services enforce the permissions of their calls. `guard` enforces that of a field whose value is already loaded. A test
+walks every field without its permission.
 """
+
+from functools import cache
+from typing import Any
 
 import strawberry
 from strawberry.schema_directive import Location
 
+from xzepr.api.graphql_server.plans.resolvers import GUARD, Guard
 from xzepr.core.actor import Permission
 
 
@@ -37,3 +42,16 @@ class Anyone:
 def requires(permission: Permission) -> list[object]:
     """Returns the `directives` of a field that requires a permission."""
     return [Requires(permission=permission.value)]
+
+
+def guard(permission: Permission) -> dict[object, object]:
+    """Returns the `metadata` of a field that is read, and that requires a permission."""
+    return {GUARD: _check(permission)}
+
+
+@cache
+def _check(permission: Permission) -> Guard:
+    def check(context: Any) -> None:
+        context.actor.must(permission)
+
+    return check

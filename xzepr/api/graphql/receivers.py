@@ -1,6 +1,5 @@
 """Event receivers in the schema."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ from xzepr.api.graphql.scalars import JSON
 from xzepr.api.graphql_server.plans.resolvers import BATCH
 from xzepr.core.actor import Permission
 from xzepr.features.groups.model import Group
-from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange, ReceiverFilter
+from xzepr.features.receivers.model import Receiver, ReceiverFilter
 from xzepr.features.stream import model as stream
 
 if TYPE_CHECKING:
@@ -83,51 +82,6 @@ class EventReceiverFilterInput:
     version: str | None = None
 
 
-@strawberry.input
-class CreateEventReceiverInput:
-    """A receiver to create."""
-
-    name: str
-    type: str
-    version: str
-    description: str
-    schema: JSON
-    enabled: bool = True
-
-
-@strawberry.input
-class UpdateEventReceiverInput:
-    """Changes to a receiver. Fields that are left out keep their values."""
-
-    id: strawberry.ID
-    name: str | None = None
-    type: str | None = None
-    version: str | None = None
-    description: str | None = None
-    schema: JSON | None = strawberry.UNSET
-    enabled: bool | None = None
-    expected_version: int | None = strawberry.field(
-        default=None, description="Reject the change with CONFLICT unless the receiver's resourceVersion equals this."
-    )
-
-
-@strawberry.input
-class DeleteEventReceiverInput:
-    """A receiver to delete. No event and no group may refer to it."""
-
-    id: strawberry.ID
-    expected_version: int | None = strawberry.field(
-        default=None, description="Reject the change with CONFLICT unless the receiver's resourceVersion equals this."
-    )
-
-
-@strawberry.type
-class EventReceiverPayload:
-    """The receiver after the mutation, or before it if the mutation deleted the receiver."""
-
-    event_receiver: EventReceiver
-
-
 @strawberry.type
 class ReceiverQueries:
     """Queries for receivers."""
@@ -148,46 +102,3 @@ class ReceiverQueries:
         request = page_request(first, after)
         page = await info.context.hub.receivers.page(info.context.actor, receiver_filter, request)
         return to_connection(page, request)
-
-
-@strawberry.type
-class ReceiverMutations:
-    """Mutations of receivers."""
-
-    @strawberry.mutation(directives=requires(Permission.RECEIVER_CREATE))
-    @staticmethod
-    async def create_event_receiver(info: Info, input: CreateEventReceiverInput) -> EventReceiverPayload | None:
-        new = NewReceiver(
-            name=input.name,
-            type=input.type,
-            version=input.version,
-            description=input.description,
-            schema=input.schema,
-            enabled=input.enabled,
-        )
-        return _payload(await info.context.hub.receivers.create(info.context.actor, new))
-
-    @strawberry.mutation(directives=requires(Permission.RECEIVER_UPDATE))
-    @staticmethod
-    async def update_event_receiver(info: Info, input: UpdateEventReceiverInput) -> EventReceiverPayload | None:
-        change = ReceiverChange(
-            name=input.name,
-            type=input.type,
-            version=input.version,
-            description=input.description,
-            enabled=input.enabled,
-        )
-        if input.schema is not strawberry.UNSET:
-            change = replace(change, schema=input.schema)
-        receivers = info.context.hub.receivers
-        return _payload(await receivers.update(info.context.actor, input.id, change, input.expected_version))
-
-    @strawberry.mutation(directives=requires(Permission.RECEIVER_DELETE))
-    @staticmethod
-    async def delete_event_receiver(info: Info, input: DeleteEventReceiverInput) -> EventReceiverPayload | None:
-        receivers = info.context.hub.receivers
-        return _payload(await receivers.delete(info.context.actor, input.id, input.expected_version))
-
-
-def _payload(receiver: Receiver) -> EventReceiverPayload:
-    return EventReceiverPayload(event_receiver=receiver)  # pyright: ignore[reportArgumentType] resolved from Receiver

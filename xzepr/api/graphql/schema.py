@@ -10,11 +10,14 @@ from xzepr.api.graphql.accounts import AccountMutations, AccountQueries
 from xzepr.api.graphql.dead_letters import DeadLetterMutations, DeadLetterQueries
 from xzepr.api.graphql.event_mutations import EventMutations
 from xzepr.api.graphql.events import EventQueries
-from xzepr.api.graphql.groups import GroupMutations, GroupQueries
-from xzepr.api.graphql.receivers import ReceiverMutations, ReceiverQueries
+from xzepr.api.graphql.group_mutations import GroupMutations
+from xzepr.api.graphql.groups import GroupQueries
+from xzepr.api.graphql.messages import MESSAGE_TYPES, Checkpoint
+from xzepr.api.graphql.receiver_mutations import ReceiverMutations
+from xzepr.api.graphql.receivers import ReceiverQueries
 from xzepr.api.graphql.scalars import SCALARS
 from xzepr.api.graphql.status import RelayMutations, StatusQueries
-from xzepr.api.graphql.stream import MESSAGE_TYPES, Checkpoint, StreamQueries, StreamSubscription
+from xzepr.api.graphql.stream import StreamQueries, StreamSubscription
 from xzepr.api.graphql_server.plans.execution import core_schema
 from xzepr.api.graphql_server.plans.resolvers import install
 

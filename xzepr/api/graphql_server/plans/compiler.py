@@ -31,7 +31,7 @@ from graphql.execution.values import VariableValues
 from graphql.pyutils import UndefinedType
 
 from xzepr.api.graphql_server.plans.arguments import Arguments
-from xzepr.api.graphql_server.plans.conversions import GraphQLTypeRef, NotPlain, inner_type
+from xzepr.api.graphql_server.plans.conversions import GraphQLTypeRef, NotPlain, inner_type, not_plain
 from xzepr.api.graphql_server.plans.leaves import leaf_level
 from xzepr.api.graphql_server.plans.levels import (
     Column,
@@ -44,7 +44,7 @@ from xzepr.api.graphql_server.plans.levels import (
     Plain,
 )
 from xzepr.api.graphql_server.plans.rendered import RenderedObjects
-from xzepr.api.graphql_server.plans.resolvers import DEFINITION, call_of, itself, reader_of
+from xzepr.api.graphql_server.plans.resolvers import DEFINITION, Guard, Reader, call_of, itself, reader_of
 from xzepr.api.graphql_server.plans.row_code import Field, assemble_function, rows_function
 
 Selected = list[FieldDetails]  # all selections in a document that are merged into one field of one object
@@ -69,7 +69,13 @@ class Compiler:
         operation: OperationDefinitionNode,
         variables: VariableValues,
         rendered: RenderedObjects,
+        *,
+        denied: bool = False,
     ) -> None:
+        """`denied`: whether the caller may not read guarded fields, so that their values are left to graphql-core."""
+        self.guards: list[Guard] = []
+        """The guards of the fields that were compiled."""
+        self._denied = denied
         self._schema = schema
         self._fragments = fragments
         self._operation = operation
@@ -143,6 +149,9 @@ class Compiler:
             return Column(name=name, level=Plain(itself), read=lambda _: type_name, constant=type_name)
         level = self._level(cast(Any, field).type, selected)
         if (reader := reader_of(field)) is not None and not field.args:
+            if reader.guard is not None:
+                self.guards.append(reader.guard)
+                reader = Reader(not_plain) if self._denied else reader
             return Column(name=name, level=level, read=reader.read, attribute=reader.attribute, waits=level.waits)
         call = call_of(field)
         if call is None or (call.is_async and not call.is_batch):

@@ -69,11 +69,19 @@ class Plan:
         return program if isinstance(program, Program) else None
 
     def _compile(self, variables: RequestVariables) -> "Program | NotCompiled":
-        compiler = Compiler(self.schema, self.fragments, self.operation, variables.for_core(), self._rendered)
         try:
-            return Program(list(self._roots(compiler)), self.operation.operation is OperationType.MUTATION)
+            return self._compiled(variables)
         except (NotCompiled, RecursionError, GraphQLError):  # a directive's variable can be null, which is an error
             return NotCompiled()
+
+    def _compiled(self, variables: RequestVariables, *, denied: bool = False) -> Program:
+        values = variables.for_core()
+        compiler = Compiler(self.schema, self.fragments, self.operation, values, self._rendered, denied=denied)
+        roots, serial = list(self._roots(compiler)), self.operation.operation is OperationType.MUTATION
+        if denied or not compiler.guards:
+            return Program(roots, serial)
+        guards = list(dict.fromkeys(compiler.guards))
+        return Program(roots, serial, guards, self._compiled(variables, denied=True))
 
     def _roots(self, compiler: Compiler) -> Iterator[Root]:
         kind = self.operation.operation

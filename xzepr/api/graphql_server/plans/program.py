@@ -10,7 +10,7 @@ from strawberry.execution import optimized_is_awaitable
 
 from xzepr.api.graphql_server.plans.arguments import Arguments
 from xzepr.api.graphql_server.plans.levels import Level, Plain, Run
-from xzepr.api.graphql_server.plans.resolvers import Call, ReadField
+from xzepr.api.graphql_server.plans.resolvers import Call, Guard, ReadField
 from xzepr.core.frozen import frozen
 from xzepr.infra.concurrency import cancelled_by_another, is_cancelled, shielded
 
@@ -84,12 +84,28 @@ class Program:
     roots: Sequence[Root]
     serial: bool
     """Whether each root field is complete before the next is called, as in a mutation."""
+    guards: Sequence[Guard] = ()
+    """The guards of its fields, other than those that their resolvers check."""
+    denied: "Program | None" = None
+    """The program for a caller that a guard rejects; None if there are no guards."""
+
+    def _for(self, context: object) -> "Program":
+        """Returns the program for the caller in this context."""
+        try:
+            for guard in self.guards:
+                guard(context)
+        except Exception:
+            assert self.denied is not None, "a program with guards has one for denied callers"
+            return self.denied
+        return self
 
     async def run(self, run: Run, outcomes: Outcomes) -> dict[str, object]:
         """Returns the data of a query or a mutation, and adds the outcomes of its root fields to `outcomes`.
 
         Raises any Exception if graphql-core has to execute the operation, with these outcomes.
         """
+        if self.guards and (program := self._for(run.context)) is not self:
+            return await program.run(run, outcomes)
         called = [root for root in self.roots if root.type_name is None]
         if not self.serial and len(called) > 1:
             arguments = [root.arguments_of(run) for root in called]  # all of them, before the first call
@@ -112,6 +128,8 @@ class Program:
 
         Raises any Exception if graphql-core has to execute the operation.
         """
+        if self.guards and (program := self._for(run.context)) is not self:
+            return program.event(run, event)
         (root,) = self.roots
         assert root.read is not None, "the root field of a subscription is read"
         item = root.read(event)

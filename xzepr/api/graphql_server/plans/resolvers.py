@@ -36,9 +36,14 @@ RESOLVE_ITEM = "xzepr-resolve-item"
 # order. An exception in place of a value is the error of that object's field.
 BATCH: dict[object, object] = {"xzepr-batch": True}
 
+# Key in the metadata of a field that is read, for a function that takes the context of an operation. It raises an error
+# if the caller may not read the field.
+GUARD = "xzepr-guard"
+
 # Metadata of a field whose value is its parent.
 ITSELF: dict[object, object] = {"xzepr-itself": True}
 
+Guard = Callable[[Any], None]  # takes the context of an operation and raises an error if its caller may not read
 ReadField = Callable[[Any], object]  # takes the Python value of a GraphQL object and returns the value of one field
 
 
@@ -49,6 +54,7 @@ class Reader:
     read: ReadField
     attribute: str | None = None
     """The attribute that `read` returns; None if it is another function."""
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ def install(schema: GraphQLSchema) -> None:
     """Replaces Strawberry's resolvers and input conversions in a schema that Strawberry built.
 
     Raises TypeError for a field that needs Strawberry at run time: one with extensions, whose resolver has `self`, or
-    with a default that Strawberry would copy for each call.
+    with a default that Strawberry would copy for each call. Also raises it for a guarded field that is not read.
     """
     for type_ in schema.type_map.values():
         if isinstance(type_, GraphQLInputObjectType):
@@ -135,6 +141,8 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
     if (reader := _reader(definition, resolver)) is not None:
         _resolve_by_reading(field, reader)
         return
+    if GUARD in definition.metadata:
+        raise TypeError(f"{definition.python_name} is called: its resolver has to check the permission")
     assert resolver is not None, "a field without a resolver is read"
     parent, info = resolver.parent_parameter or resolver.root_parameter, resolver.info_parameter
     is_batch = BATCH.items() <= definition.metadata.items()
@@ -151,16 +159,17 @@ def _resolve_directly(field: GraphQLField, definition: StrawberryField) -> None:
 
 def _reader(definition: StrawberryField, resolver: Any) -> Reader | None:
     """Returns the reader of a field; None if its resolver needs arguments, `info`, waiting or a batch."""
+    guard = definition.metadata.get(GUARD)
     if ITSELF.items() <= definition.metadata.items():
-        return Reader(itself)
+        return Reader(itself, guard=guard)
     if resolver is None:
         name = definition.python_name
-        return Reader(attrgetter(name), name)
+        return Reader(attrgetter(name), name, guard)
     parent = resolver.parent_parameter or resolver.root_parameter
     needs_call = resolver.info_parameter or definition.arguments or resolver.is_async
     if parent is None or needs_call or BATCH.items() <= definition.metadata.items():
         return None
-    return Reader(resolver.wrapped_func)
+    return Reader(resolver.wrapped_func, guard=guard)
 
 
 def _item_resolver(resolve_item: Callable[[object], object]) -> Callable[..., object]:
@@ -171,12 +180,16 @@ def _item_resolver(resolve_item: Callable[[object], object]) -> Callable[..., ob
 
 
 def _resolve_by_reading(field: GraphQLField, reader: Reader) -> None:
-    read = reader.read
+    read, guard = reader.read, reader.guard
 
     def resolve(source: object, _info: object) -> object:
         return read(source)
 
-    field.resolve = resolve
+    def resolve_guarded(source: object, info: Any) -> object:
+        cast(Guard, guard)(info.context)
+        return read(source)
+
+    field.resolve = resolve if guard is None else resolve_guarded
     field.extensions[_READER] = reader
 
 
