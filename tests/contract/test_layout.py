@@ -28,7 +28,8 @@ MODULES = {
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",
     "xzepr/api/graphql": "accounts context dead_letters errors event_mutations events group_mutations groups "
-    "messages paging permissions receiver_mutations receivers scalars schema status stream",
+    "messages paging permissions receiver_mutations receivers scalars schema snapshots status "
+    "stream",
     "xzepr/api/graphql_server": "complexity connection documents errors http keep_alive limits liveness operations "
     "plans/ protocol request_body requests responses sessions socket_operations "
     "socket_writer sse websocket",

@@ -53,7 +53,7 @@ async def test_subscriber_receives_reported_events(client: Client, transport: st
     ]
     assert list(frames_received[0]["event"]["payload"].items()) == [("b", 1), ("a", [2.5])]
     assert {frame["actor"]["name"] for frame in frames_received} == {"admin"}
-    assert [(frames_received[at]["transition"], frames_received[at]["eventReceiverGroup"]["id"]) for at in (2, 4)] == [
+    assert [(frames_received[at]["transition"], frames_received[at]["eventReceiverGroupId"]) for at in (2, 4)] == [
         (True, group)
     ] * 2
     if transport == "events":

@@ -24,7 +24,7 @@ subscription ($after: String, $kinds: [StreamKind!], $filter: StreamFilterInput)
     __typename cursor
     ... on StreamMessage { id kind actor { name } }
     ... on EventRecorded { event { id name payload } }
-    ... on GateMessage { transition eventReceiverGroup { id } }
+    ... on GateMessage { transition eventReceiverGroupId }
   }
 }
 """

@@ -14,9 +14,9 @@ from xzepr.features.stream.kinds import Kind
 
 FRAME = """
   __typename cursor time
-  ... on StreamMessage { id kind actor { kind id name } }
+  ... on StreamMessage { id kind actor { kind userId name } }
   ... on EventRecorded { event { ...EventFields } }
-  ... on ReceiverMessage { eventReceiver { id name type version revision enabled resourceVersion } }
+  ... on ReceiverMessage { eventReceiver { eventReceiverId name type version revision enabled resourceVersion } }
   ... on GroupMessage { eventReceiverGroup { ...GroupFields } }
   ... on GateMessage {
     transition since event { ...EventFields }
@@ -28,7 +28,9 @@ fragment EventFields on Event {{
   id {UNIT_FIELDS} description success payload createdAt recordedAt eventReceiverId
   eventReceiver @include(if: $receivers) {{ name type version }}
 }}
-fragment GroupFields on EventReceiverGroup {{ id name type version enabled resourceVersion eventReceiverIds }}
+fragment GroupFields on EventReceiverGroupSnapshot {{
+  eventReceiverGroupId name type version enabled resourceVersion eventReceiverIds
+}}
 """
 _VARIABLES = (
     "$after: String, $kinds: [StreamKind!], $filter: StreamFilterInput, $receivers: Boolean!, $groups: Boolean!"

@@ -31,7 +31,7 @@ mutation ($input: SetEventReceiverGroupEnabledInput!) {
 """
 DELETE_GROUP = """
 mutation ($input: DeleteEventReceiverGroupInput!) {
-  deleteEventReceiverGroup(input: $input) { eventReceiverGroup { name eventReceivers { name } } }
+  deleteEventReceiverGroup(input: $input) { id eventReceiverGroup { name eventReceiverIds } }
 }
 """
 STREAM = """
@@ -92,6 +92,29 @@ async def test_rejected_change_writes_nothing(client: InProcessClient) -> None:
     assert await head(client) == before
 
 
+async def test_states_in_the_stream_have_ids_of_their_own(client: InProcessClient) -> None:
+    """A normalising cache keeps one object for each type and id, so different states need different ids."""
+    id = await client.receiver("first")
+    for name in ("second", "third"):
+        await client(UPDATE, input={"id": id, "name": name})
+    query = (
+        "{ stream { messages { ... on ReceiverMessage { eventReceiverId eventReceiver "
+        "{ __typename id eventReceiverId name resourceVersion } } } } }"
+    )
+    messages = (await client(query)).data["stream"]["messages"]
+    assert {message["eventReceiverId"] for message in messages} == {id}
+    assert [message["eventReceiver"] for message in messages] == [
+        {
+            "__typename": "EventReceiverSnapshot",
+            "id": f"{id}@{number}",
+            "eventReceiverId": id,
+            "name": name,
+            "resourceVersion": number,
+        }
+        for number, name in enumerate(("first", "second", "third"), start=1)
+    ]
+
+
 async def test_group_keeps_member_order(client: InProcessClient) -> None:
     ids = [await client.receiver(f"r{n}") for n in range(3)]
     group = await client.group(*ids)
@@ -106,8 +129,8 @@ async def test_group_keeps_member_order(client: InProcessClient) -> None:
     assert disabled["eventReceiverGroup"] == {"enabled": False, "resourceVersion": 3}
     stale = await client(ENABLE, input={"id": group, "enabled": True, "expectedVersion": 2})
     assert errors_of(stale) == [("CONFLICT", "expectedVersion")]
-    deleted = (await client(DELETE_GROUP, input={"id": group})).data["deleteEventReceiverGroup"]["eventReceiverGroup"]
-    assert deleted == {"name": "gate", "eventReceivers": [{"name": name} for name in ("r2", "r1", "r0")]}
+    deleted = (await client(DELETE_GROUP, input={"id": group})).data["deleteEventReceiverGroup"]
+    assert deleted == {"id": group, "eventReceiverGroup": {"name": "gate", "eventReceiverIds": ids[::-1]}}
     assert errors_of(await client(DELETE_GROUP, input={"id": group})) == [("NOT_FOUND", "id")]
 
 

@@ -98,7 +98,7 @@ QUERIES = {
     ),
     "the stream": (
         "{ stream(first: 100) { messages { ... on EventRecorded { event { eventReceiver { name } } } "
-        "... on GroupCreated { eventReceiverGroup { eventReceivers { name } } } } } }",
+        "... on GroupCreated { eventReceiverGroup { name } } } } }",
         3,
         3,
     ),

@@ -5,6 +5,7 @@ import strawberry
 from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.groups import EventReceiverGroup
 from xzepr.api.graphql.permissions import guard, requires
+from xzepr.api.graphql.snapshots import EventReceiverGroupSnapshot
 from xzepr.api.graphql_server.plans.resolvers import ITSELF
 from xzepr.core.actor import Permission
 from xzepr.features.groups import model as groups
@@ -97,7 +98,7 @@ class DeleteEventReceiverGroupPayload:
     """Resolved from `groups.model.Group`."""
 
     id: strawberry.ID = strawberry.field(description="The id of the group.")
-    event_receiver_group: EventReceiverGroup | None = strawberry.field(
+    event_receiver_group: EventReceiverGroupSnapshot | None = strawberry.field(
         description="The group before it was deleted.", directives=requires(Permission.GROUP_READ), metadata=_GROUP
     )
 

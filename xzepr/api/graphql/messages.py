@@ -7,9 +7,8 @@ import orjson
 import strawberry
 
 from xzepr.api.graphql.events import Event
-from xzepr.api.graphql.groups import EventReceiverGroup
 from xzepr.api.graphql.permissions import Requires, guard, requires
-from xzepr.api.graphql.receivers import EventReceiver
+from xzepr.api.graphql.snapshots import EventReceiverGroupSnapshot, EventReceiverSnapshot
 from xzepr.core.actor import ActorKind, Permission
 from xzepr.features.groups import rules as group_rules
 from xzepr.features.receivers import rules as receiver_rules
@@ -24,9 +23,9 @@ strawberry.enum(ActorKind, name="ActorKind", description="How an actor was authe
 class Actor:
     """The author of a message."""
 
-    kind: ActorKind
-    id: strawberry.ID = strawberry.field(description="The id of the user, also for an API key.")
-    name: str
+    kind: ActorKind = strawberry.field(description="How the author was authenticated.")
+    user_id: strawberry.ID = strawberry.field(description="The id of the user, also for an API key.")
+    name: str = strawberry.field(description="The name of the user or of the key at that time.")
 
 
 @strawberry.interface(description="An item that the subscription sends: a message or a checkpoint.")
@@ -60,7 +59,7 @@ class ReceiverMessage(StreamMessage):
     """Built from the snapshot in the message."""
 
     event_receiver_id: strawberry.ID = strawberry.field(description="The id of the receiver.")
-    event_receiver: EventReceiver | None = strawberry.field(
+    event_receiver: EventReceiverSnapshot | None = strawberry.field(
         description="The receiver as it was after the change, or before it was deleted.",
         directives=requires(Permission.RECEIVER_READ),
         metadata=guard(Permission.RECEIVER_READ),
@@ -72,7 +71,7 @@ class GroupMessage(StreamMessage):
     """Built from the snapshot in the message."""
 
     event_receiver_group_id: strawberry.ID = strawberry.field(description="The id of the group.")
-    event_receiver_group: EventReceiverGroup | None = strawberry.field(
+    event_receiver_group: EventReceiverGroupSnapshot | None = strawberry.field(
         description="The group as it was after the change, or before it was deleted.",
         directives=requires(Permission.GROUP_READ),
         metadata=guard(Permission.GROUP_READ),
@@ -84,7 +83,7 @@ class GateMessage(StreamMessage):
     """Built from the snapshot in the message and its event."""
 
     event_receiver_group_id: strawberry.ID = strawberry.field(description="The id of the group.")
-    event_receiver_group: EventReceiverGroup | None = strawberry.field(
+    event_receiver_group: EventReceiverGroupSnapshot | None = strawberry.field(
         description="The group as it was when the event was recorded.",
         directives=requires(Permission.GROUP_READ),
         metadata=guard(Permission.GROUP_READ),
@@ -174,7 +173,7 @@ def frame_of(item: model.Message | model.Checkpoint) -> StreamFrame:
         time=item.time,
         id=strawberry.ID(item.id),
         kind=item.kind,
-        actor=Actor(kind=item.actor_kind, id=strawberry.ID(item.actor_id), name=item.actor_name),
+        actor=Actor(kind=item.actor_kind, user_id=strawberry.ID(item.actor_id), name=item.actor_name),
         **_content(item),
     )
 

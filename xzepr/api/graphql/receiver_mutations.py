@@ -8,6 +8,7 @@ from xzepr.api.graphql.context import Info
 from xzepr.api.graphql.permissions import guard, requires
 from xzepr.api.graphql.receivers import EventReceiver
 from xzepr.api.graphql.scalars import JSON
+from xzepr.api.graphql.snapshots import EventReceiverSnapshot
 from xzepr.api.graphql_server.plans.resolvers import ITSELF
 from xzepr.core.actor import Permission
 from xzepr.features.receivers.model import NewReceiver, Receiver, ReceiverChange
@@ -79,7 +80,7 @@ class DeleteEventReceiverPayload:
     """Resolved from `receivers.model.Receiver`."""
 
     id: strawberry.ID = strawberry.field(description="The id of the receiver.")
-    event_receiver: EventReceiver | None = strawberry.field(
+    event_receiver: EventReceiverSnapshot | None = strawberry.field(
         description="The receiver before it was deleted.",
         directives=requires(Permission.RECEIVER_READ),
         metadata=_RECEIVER,
