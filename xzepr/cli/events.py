@@ -11,6 +11,7 @@ from xzepr.cli.client.units import UNIT_FIELDS, UnitKey
 from xzepr.cli.event_input import EventOptions, event_input
 from xzepr.cli.output import AsJson, print_json, print_line, print_table, printable
 from xzepr.cli.tail import tail
+from xzepr.cli.times import parse_past
 from xzepr.core.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)
@@ -78,7 +79,9 @@ def create(
     ] = None,
     created_at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="When it happened, like 2026-11-20T21:15:27Z; now by default."),
+        typer.Option(
+            metavar="TIME", help="When it happened: a time, a date or 5m for 5 minutes ago.", parser=parse_past
+        ),
     ] = None,
     idempotency_key: Annotated[
         str | None,
@@ -138,9 +141,16 @@ def list_events(
     package: PackageOption = None,
     success: Annotated[bool | None, typer.Option("--success/--failure", help="Only events with this outcome.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only events recorded at or after this time.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only events recorded at or after this time: 5m (ago), yesterday, a date or a time.",
+            parser=parse_past,
+        ),
     ] = None,
-    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only events recorded before this time.")] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only events recorded before this time.", parser=parse_past)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="The maximum number of events.")] = 50,
     hub: HubUrl = DEFAULT_HUB,
     as_json: AsJson = False,

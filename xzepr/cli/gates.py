@@ -22,6 +22,7 @@ from xzepr.cli.client.units import (
 )
 from xzepr.cli.client.waiting import GATE_FIELDS, GateWait
 from xzepr.cli.output import AsJson, print_json, print_line, print_table, printable
+from xzepr.cli.times import parse_duration
 from xzepr.core.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)
@@ -151,7 +152,12 @@ def wait(
     release: ReleaseArgument,
     platform: PlatformArgument,
     package: PackageArgument,
-    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time to wait; 0 checks once.")],
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="DURATION", help="Time to wait, as in 90s, 5m or 2h; 0 checks once.", parser=parse_duration
+        ),
+    ],
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End as soon as a member fails.")] = False,
     group_type: GroupTypeOption = None,
     group_version: GroupVersionOption = None,
