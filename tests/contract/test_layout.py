@@ -22,8 +22,8 @@ MODULES = {
     "yaml_core yaml_files",
     "xzepr/server": "bounded_http http_server loops refusals request_starts signals single_process startup "
     "supervisor uvicorn_http uvicorn_protocols uvicorn_server work_process worker worker_config",
-    "xzepr/cli": "apply apply_plan client/ demo event_input events gates hub_file local/ login options output serve "
-    "stream stream_status tail throwaway users version watch work yaml_reader",
+    "xzepr/cli": "accounts/ apply apply_plan client/ demo event_input events gates hub_file local/ options output "
+    "serve stream stream_status tail throwaway times version watch work yaml_reader",
     "xzepr/cli/local": "backup config keys migrate schema",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",
@@ -35,6 +35,7 @@ MODULES = {
     "socket_writer sse websocket",
     "xzepr/api/graphql_server/plans": "arguments batches compiler conversions execution input_code leaves levels "
     "plan program rendered resolvers row_code variables",
+    "xzepr/cli/accounts": "api_keys login users",
 }
 VAGUE_NAMES = {"base", "bases", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 

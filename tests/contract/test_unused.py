@@ -11,6 +11,8 @@ USED_ELSEWHERE = {
     "backup",
     "apply",
     "demo",
+    "logout",
+    "whoami",
     "run_sql_beside",
     "capture_signals",
     "enter_directive",

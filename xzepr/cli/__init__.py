@@ -39,8 +39,13 @@ FAMILIES = (
         "config", "xzepr.cli.local.config:config", "Show the settings in effect and where each came from.", server=True
     ),
     CommandFamily("keys", "xzepr.cli.local.keys:app", "Create the keys that sign access tokens.", server=True),
-    CommandFamily("login", "xzepr.cli.login:login", "Log in to a hub. The commands below need a login or an API key."),
-    CommandFamily("users", "xzepr.cli.users:app", "Create users."),
+    CommandFamily(
+        "login", "xzepr.cli.accounts.login:login", "Log in to a hub. The commands below need a login or an API key."
+    ),
+    CommandFamily("logout", "xzepr.cli.accounts.login:logout", "Delete the stored login to a hub."),
+    CommandFamily("whoami", "xzepr.cli.accounts.login:whoami", "Show your user name, credential and permissions."),
+    CommandFamily("api-keys", "xzepr.cli.accounts.api_keys:app", "Create, list and revoke API keys."),
+    CommandFamily("users", "xzepr.cli.accounts.users:app", "Create and list users."),
     CommandFamily("apply", "xzepr.cli.apply:apply", "Make the receivers and groups of a hub match a file."),
     CommandFamily("events", "xzepr.cli.events:app", "Record, list and follow events."),
     CommandFamily("gates", "xzepr.cli.gates:app", "Show which gates of a unit are complete, and wait for one."),

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from xzepr.cli.accounts.login import request_login
 from xzepr.cli.apply_plan import ApplyRun
 from xzepr.cli.client.credentials import HubCredential
 from xzepr.cli.client.http import HubClient
 from xzepr.cli.client.units import UnitKey
 from xzepr.cli.client.waiting import GATE_FIELDS
 from xzepr.cli.hub_file import DeclaredGroup, DeclaredReceiver, EntityKey, HubFile, MemberReference
-from xzepr.cli.login import request_login
 from xzepr.cli.output import print_line
 from xzepr.cli.throwaway import ThrowawayHub, throwaway_hub
 from xzepr.cli.watch import StreamWatch

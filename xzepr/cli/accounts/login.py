@@ -1,4 +1,4 @@
-"""The command `xzepr login`: exchanges a password for a token and stores it for later commands."""
+"""The commands `xzepr login`, `logout` and `whoami`: the token that later commands use, and what it permits."""
 
 import os
 import sys
@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from xzepr.cli.client.credentials import API_KEY, SavedLogin, save_login
-from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, normalise_address
+from xzepr.cli.client.credentials import API_KEY, SavedLogin, forget_login, save_login
+from xzepr.cli.client.http import DEFAULT_HUB, HubClient, HubUrl, normalise_address, open_client
 from xzepr.cli.output import AsJson, print_json, print_notice, printable
+from xzepr.core.actor import Permission
 from xzepr.core.errors import CannotStart
 
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -37,6 +38,31 @@ def login(
         typer.echo(f"Logged in to {hub} as {printable(saved_login.username)} until {expires_at:%H:%M:%S}.")
     if os.environ.get(API_KEY, "").strip():
         print_notice(f"{API_KEY} is set and takes precedence over this login")
+
+
+def logout(hub: HubUrl = DEFAULT_HUB) -> None:
+    """Delete the stored login to a hub. The token itself expires after some minutes."""
+    hub = normalise_address(hub)
+    username = forget_login(hub)
+    if username is None:
+        typer.echo(f"There was no login to {hub}.")
+    else:
+        typer.echo(f"Logged out {printable(username)} from {hub}.")
+    if os.environ.get(API_KEY, "").strip():
+        print_notice(f"{API_KEY} is still set, and later commands use it")
+
+
+def whoami(hub: HubUrl = DEFAULT_HUB, as_json: AsJson = False) -> None:
+    """Show the hub, your user name, the credential in use and its permissions."""
+    with open_client(hub) as client:
+        me = client.execute("{ me { id username permissions } }")["me"]
+        address = client.hub
+    credential = f"the API key in {API_KEY}" if os.environ.get(API_KEY, "").strip() else "a login"
+    if as_json:
+        print_json({"hub": address, "credential": credential, **me})
+        return
+    typer.echo(f"{printable(me['username'])} at {address}, with {credential}")
+    typer.echo("permissions: " + (", ".join(Permission[name].value for name in me["permissions"]) or "none"))
 
 
 def request_login(hub: str, username: str, password: str) -> SavedLogin:

@@ -49,6 +49,21 @@ def save_login(hub: str, login: SavedLogin) -> None:
         raise CannotStart(f"the login cannot be stored in {path}: {error.strerror}") from error
 
 
+def forget_login(hub: str) -> str | None:
+    """Deletes the login saved for this hub. Returns its user name, or None if there was none. Raises CannotStart."""
+    path = saved_logins_file()
+    logins = _read_logins(path)
+    if hub not in logins:
+        return None
+    saved = logins.pop(hub)
+    try:
+        replace_file(path, orjson.dumps(logins, option=orjson.OPT_INDENT_2), 0o600)
+    except OSError as error:
+        raise CannotStart(f"the login cannot be deleted from {path}: {error.strerror}") from error
+    login = _parse_login(saved)
+    return "" if login is None else login.username
+
+
 def credential_for(hub: str) -> HubCredential:
     """Returns the API key from the environment, or else the login saved for this hub.
 
