@@ -2,17 +2,38 @@
 
 import sys
 
-from xzepr.cli import assemble
-from xzepr.core.errors import CannotStart
+_INTERRUPTED = 130
+_SERVERS = ("serve", "work")  # their output is a log, which is written until they stop
 
 
 def main() -> None:
-    """Runs the command line. If a command cannot start, prints the reason without a traceback and exits with code 1."""
+    """Runs the command line and exits. What goes wrong is one sentence on standard error, without a traceback."""
     try:
-        assemble(sys.argv[1:])(prog_name="xzepr")
+        from xzepr.cli import boundary
+        from xzepr.core.errors import CannotStart
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    arguments = sys.argv[1:]
+    try:
+        if not set(arguments[:1]) & set(_SERVERS):
+            boundary.open_standard_streams()
+        boundary.check_arguments(arguments)
+        try:
+            from xzepr.cli import assemble
+
+            assemble(arguments)(prog_name="xzepr")
+        finally:
+            sys.stdout.flush()
     except CannotStart as error:
         print(f"xzepr: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        # 1 and 2 are outcomes of `gates wait`.
+        sys.exit(3 if arguments[:2] == ["gates", "wait"] else 1)
+    except boundary.OutputFailed as error:
+        if not error.reader_ended:
+            print(f"xzepr: the command ended, but its output cannot be written: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(boundary.OUTPUT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

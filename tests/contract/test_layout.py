@@ -22,8 +22,8 @@ MODULES = {
     "yaml_core yaml_files",
     "xzepr/server": "bounded_http http_server loops refusals request_starts signals single_process startup "
     "supervisor uvicorn_http uvicorn_protocols uvicorn_server work_process worker worker_config",
-    "xzepr/cli": "accounts/ apply apply_plan client/ demo event_input events gates hub_file local/ options output "
-    "serve stream stream_status tail throwaway times version watch work yaml_reader",
+    "xzepr/cli": "accounts/ apply apply_plan boundary client/ demo event_input events gates hub_file local/ options "
+    "output serve stream stream_status tail throwaway times version watch work yaml_reader",
     "xzepr/cli/local": "backup config keys migrate schema",
     "xzepr/cli/client": "credentials http lookup subscription units waiting",
     "xzepr/api/console": "playground static/",

@@ -14,15 +14,21 @@ if TYPE_CHECKING:  # rich is imported where it is needed: on a terminal
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# Control characters that a terminal would interpret: C0, DEL and C1. Names and descriptions come from clients of the
-# hub and are not trusted.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Characters that a terminal would interpret or not show: controls (C0, DEL, C1), invisible characters, those that
+# change the direction of text, and lone surrogates. Names and descriptions come from clients of the hub and are not trusted.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def printable(value: object) -> str:
-    """Returns the value as one line with control characters escaped; `-` for None and the empty string."""
+    """Returns the value as one line with control, invisible and bidirectional characters escaped.
+
+    `-` stands for None and the empty string.
+    """
     text = "" if value is None else str(value)
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text) or "-"
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text) or "-"
 
 
 def unknown_key_message(key: str, allowed: Sequence[str]) -> str:

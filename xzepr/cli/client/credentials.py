@@ -35,8 +35,13 @@ class HubCredential:
 
 
 def saved_logins_file() -> Path:
-    """Returns the path of the file of saved logins; the file may not exist."""
-    return user_config_path("xzepr") / "sessions.json"
+    """Returns the path of the file of saved logins; the file may not exist. Raises CannotStart without a home."""
+    try:
+        return user_config_path("xzepr") / "sessions.json"
+    except RuntimeError:
+        raise CannotStart(
+            f"there is no home folder for logins: set HOME or XDG_CONFIG_HOME, or put an API key into {API_KEY}"
+        ) from None
 
 
 def save_login(hub: str, login: SavedLogin) -> None:
@@ -70,6 +75,8 @@ def credential_for(hub: str) -> HubCredential:
     Raises CannotStart, with what to do, if there is neither or the login has expired.
     """
     if key := os.environ.get(API_KEY, "").strip():
+        if not (key.isascii() and key.isprintable()):
+            raise CannotStart(f"{API_KEY} contains characters that no API key has: check it for quotes and line breaks")
         return HubCredential(key, f"check {API_KEY}")
     log_in = f"run `xzepr login --hub {hub}`"
     login = _parse_login(_read_logins(saved_logins_file()).get(hub))
