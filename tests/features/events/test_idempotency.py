@@ -19,6 +19,7 @@ from tests.support.hub import (
 )
 from xzepr.core.actor import Permission
 from xzepr.core.errors import Conflict, InvalidInput
+from xzepr.core.ids import digest_of_parts
 from xzepr.features.events.model import Recorded
 from xzepr.features.receivers.model import ReceiverChange
 from xzepr.features.stream.kinds import Kind
@@ -58,6 +59,46 @@ OTHER_CONTENT: dict[str, Any] = {
     "success": False,
     "created_at": datetime(2026, 1, 1, 1, tzinfo=UTC),
 }
+
+
+SAME_PAYLOADS = [{"a": {"x": 1, "y": [1, 2.5]}, "b": 2}, {"b": 2.0, "a": {"y": [1.0, 2.5], "x": 1}}]
+OTHER_PAYLOADS = [
+    {"a": {"x": 1, "y": [2.5, 1]}, "b": 2},
+    {"a": {"x": "1", "y": [1, 2.5]}, "b": 2},
+    {"a": {"x": True, "y": [1, 2.5]}, "b": 2},
+    {"a": {"x": 1, "y": [1, 2.5]}, "b": 2, "c": None},
+]
+
+
+async def test_payloads_with_equal_values_are_the_same_content(hub: Hub):
+    build = await new_receiver(hub)
+    first, second = (new_event(build, payload=payload, key="k") for payload in SAME_PAYLOADS)
+    recorded = await hub.recorder.record(MANAGER, first)
+    repeat = await hub.recorder.record(MANAGER, second)
+    assert repeat.repeated
+    assert repeat.event.id == recorded.event.id
+    for payload in OTHER_PAYLOADS:
+        with pytest.raises(Conflict):
+            await hub.recorder.record(MANAGER, replace(first, payload=payload))
+
+
+async def test_integers_beyond_doubles_are_different_content(hub: Hub):
+    build = await new_receiver(hub)
+    await hub.recorder.record(MANAGER, new_event(build, payload=2**53, key="k"))
+    with pytest.raises(Conflict):
+        await hub.recorder.record(MANAGER, new_event(build, payload=2**53 + 1, key="k"))
+
+
+async def test_key_of_an_older_version_is_honoured(hub: Hub, database_url: str):
+    build = await new_receiver(hub)
+    new = new_event(build, payload={"b": 1, "a": 2.0}, key="k")
+    first = await hub.recorder.record(MANAGER, new)
+    texts = (b"" if new.created_at is None else new.created_at.isoformat().encode(), build.id.encode())
+    parts = (first.event.unit_id, new.description.encode(), b'{"b":1,"a":2.0}', b"passed", texts[1], texts[0])
+    await execute(database_url, f"UPDATE idempotency SET digest = decode('{digest_of_parts(parts).hex()}', 'hex')")
+    assert (await hub.recorder.record(MANAGER, new)).event.id == first.event.id
+    with pytest.raises(Conflict):
+        await hub.recorder.record(MANAGER, replace(new, payload={"b": 1, "a": 3}))
 
 
 @pytest.mark.parametrize("field", [*OTHER_CONTENT, "receiver"])

@@ -110,7 +110,7 @@ class Batch:
         used_key = None if key is None else self._keys.get((pending.actor.id, key))
         if used_key is None:
             return None
-        if used_key.digest != pending.accepted.digest:
+        if not rules.has_content(pending.accepted, used_key.digest):
             raise Conflict("this idempotency key was used for an event with other content", field="idempotency_key")
         return Repeat(used_key.position)
 

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import cast
+
+import orjson
 
 from xzepr.core import exact_json
 from xzepr.core.clock import write_time
@@ -31,7 +34,7 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
         raise InvalidInput(violations)
     unit_parts = texts_with_length((new.name, new.version, new.release, new.platform_id, new.package))
     unit_id = sha256(b"".join(unit_parts)).digest()
-    digest = None if new.idempotency_key is None else _digest(new, unit_id, payload)
+    digest = None if new.idempotency_key is None else _digest(new, unit_id, _canonical(new.payload))
     return Accepted(new_id(), new, unit_parts, unit_id, payload, digest)
 
 
@@ -102,6 +105,32 @@ def _payload(value: object, limits: EventSettings, violations: list[Violation]) 
         message = f"payload has {len(text):,} bytes; at most {limits.max_payload_bytes:,} are allowed"
         violations.append(Violation("payload", message))
     return text
+
+
+def has_content(accepted: Accepted, digest: bytes) -> bool:
+    """Returns whether a digest that an idempotency key was stored with is that of the event's content.
+
+    Older versions stored the digest of the payload as it was written, with the keys in their order.
+    """
+    return digest in (accepted.digest, _digest(accepted.new, accepted.unit_id, accepted.payload))
+
+
+def _canonical(payload: object) -> bytes:
+    """Returns a text that is the same for equal JSON values: the order of keys does not matter, and 1.0 is 1.
+
+    Unlike RFC 8785, it keeps integers beyond 2^53 apart, because the hub stores them exactly.
+    """
+    return orjson.dumps(_with_integers(payload), option=orjson.OPT_SORT_KEYS)
+
+
+def _with_integers(value: object) -> object:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and -(2**63) <= value < 2**64 else value
+    if isinstance(value, dict):
+        return {key: _with_integers(child) for key, child in cast("dict[str, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_with_integers(child) for child in cast("list[object]", value)]
+    return value
 
 
 def _digest(new: NewEvent, unit_id: bytes, payload: bytes) -> bytes:
