@@ -19,6 +19,8 @@ from xzepr.settings import EventSettings
 
 _NAMES = ("name", "version", "release", "platform_id", "package", "receiver_id")
 _MAX_KEY_CHARS = 255
+# What the compact JSON of a double without a fraction, within 64 bits, has. Strings may have it, too.
+_WHOLE_DOUBLES = (b".0,", b".0]", b".0}", b"e16", b"e17", b"e18", b"e19")
 
 
 def accept(new: NewEvent, limits: EventSettings) -> Accepted:
@@ -34,7 +36,7 @@ def accept(new: NewEvent, limits: EventSettings) -> Accepted:
         raise InvalidInput(violations)
     unit_parts = texts_with_length((new.name, new.version, new.release, new.platform_id, new.package))
     unit_id = sha256(b"".join(unit_parts)).digest()
-    digest = None if new.idempotency_key is None else _digest(new, unit_id, _canonical(new.payload))
+    digest = None if new.idempotency_key is None else _digest(new, unit_id, _canonical(new.payload, payload))
     return Accepted(new_id(), new, unit_parts, unit_id, payload, digest)
 
 
@@ -115,12 +117,15 @@ def has_content(accepted: Accepted, digest: bytes) -> bool:
     return digest in (accepted.digest, _digest(accepted.new, accepted.unit_id, accepted.payload))
 
 
-def _canonical(payload: object) -> bytes:
+def _canonical(value: object, text: bytes) -> bytes:
     """Returns a text that is the same for equal JSON values: the order of keys does not matter, and 1.0 is 1.
 
+    `text` is the value as compact JSON, in which whole doubles are searched first, because a walk takes longer.
     Unlike RFC 8785, it keeps integers beyond 2^53 apart, because the hub stores them exactly.
     """
-    return orjson.dumps(_with_integers(payload), option=orjson.OPT_SORT_KEYS)
+    if text.endswith(b".0") or any(part in text for part in _WHOLE_DOUBLES):
+        value = _with_integers(value)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _with_integers(value: object) -> object:
