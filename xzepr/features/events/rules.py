@@ -20,7 +20,7 @@ from xzepr.settings import EventSettings
 _NAMES = ("name", "version", "release", "platform_id", "package", "receiver_id")
 _MAX_KEY_CHARS = 255
 # What the compact JSON of a double without a fraction, within 64 bits, has. Strings may have it, too.
-_WHOLE_DOUBLES = (b".0,", b".0]", b".0}", b"e16", b"e17", b"e18", b"e19")
+_WHOLE_DOUBLES = (b".0,", b".0]", b".0}", b"e+1")
 
 
 def accept(new: NewEvent, limits: EventSettings) -> Accepted:
