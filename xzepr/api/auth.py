@@ -39,7 +39,7 @@ def credential_from_head(head: Head) -> Credential | None:
         and (secret := bearer[7:].decode("latin-1").strip())
     ):
         return Credential(secret)
-    # A proxy may add an `Authorization` of its own, which is none of ours, to a client's key.
+    # A proxy may add its own `Authorization`, which is none of ours, to a client's key.
     if keys := _values(head, b"x-api-key"):
         return _single_credential(keys)
     secrets = [_bearer(value) for value in _values(head, b"authorization")]
