@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.command_line import CommandLineUser
 from tests.support.server import ServedHub
+from xzepr.cli.client.http import HubUnreachable
+from xzepr.cli.client.waiting import retry_while_away
 
 REST = ("1.0", "1", "linux", "rpm")
 
@@ -138,3 +140,31 @@ def test_unanswerable_wait_exits_3(admin: CommandLineUser, arguments: tuple[str,
     assert (result.code, result.out) == (3, "")
     assert result.err
     assert "Traceback" not in result.err
+
+
+def test_wait_tells_what_it_waits_for(admin: CommandLineUser, gate: str) -> None:
+    waiting = admin.start("gates", "wait", gate, gate, *REST, "--timeout", "1m")
+    waiting.until(lambda command: command.err)
+    assert waiting.err == [f"xzepr: gate {gate} waits for {gate}-a (missing), {gate}-b (missing); 0 of 2 passed"]
+    admin.record(f"{gate}-a", gate, *REST)
+    waiting.until(lambda command: len(command.err) > 1)
+    assert waiting.err[1:] == [f"xzepr: gate {gate} waits for {gate}-b (missing); 1 of 2 passed"]
+    admin.record(f"{gate}-b", gate, *REST)
+    assert waiting.wait() == 0
+    assert len(waiting.err) == 2
+
+
+def test_wait_retries_a_hub_that_is_away_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xzepr.cli.client.waiting.time.sleep", lambda seconds: None)
+    answers: list[Exception | None] = [HubUnreachable("away"), HubUnreachable("still away"), None]
+
+    def ask() -> str:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return "here"
+
+    assert retry_while_away(ask, time.monotonic() + 60) == "here"
+    answers[:] = [HubUnreachable("away"), None]
+    with pytest.raises(HubUnreachable):
+        retry_while_away(ask, time.monotonic())
+    assert answers == [None]

@@ -1,5 +1,6 @@
 """The commands `xzepr gates`: show the gates of a unit, and wait until one is complete."""
 
+import time
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from xzepr.cli.client.units import (
     VersionArgument,
     similar_units,
 )
-from xzepr.cli.client.waiting import GATE_FIELDS, GateWait
+from xzepr.cli.client.waiting import GATE_FIELDS, GateWait, retry_while_away
 from xzepr.cli.output import AsJson, print_json, print_line, print_table, printable
 from xzepr.cli.times import parse_duration
 from xzepr.core.errors import CannotStart
@@ -167,10 +168,11 @@ def wait(
     """Wait until a gate is complete for a unit. Exit codes: 0 if it is complete. At the time-out, 1 if a member failed;
     2 if none failed but one has no event. 3 if the state is unknown. With --fail-fast, 1 as soon as a member fails."""
     unit = UnitKey(name, version, release, platform, package)
+    deadline = time.monotonic() + timeout
     try:
         with open_client(hub) as client:
-            group_id = resolve_id(client, GROUP, group, group_type, group_version)
-            result = GateWait(client, group_id, unit, timeout, fail_fast=fail_fast).run()
+            group_id = retry_while_away(lambda: resolve_id(client, GROUP, group, group_type, group_version), deadline)
+            result = GateWait(client, group_id, unit, deadline, fail_fast=fail_fast).run()
     except CannotStart as error:
         typer.echo(f"xzepr: {error}", err=True)
         raise typer.Exit(WaitExitCode.UNKNOWN) from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # rich is imported where it is needed: on a terminal
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # Characters that a terminal would interpret or not show: controls (C0, DEL, C1), invisible characters, those that
-# change the direction of text, and lone surrogates. Names and descriptions come from clients of the hub and are not trusted.
+# change the direction of text, and lone surrogates. Names and descriptions come from clients and are not trusted.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"

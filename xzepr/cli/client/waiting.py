@@ -1,16 +1,19 @@
 """Waits for a gate: queries it whenever the stream reports an event for its unit, and every few seconds."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from xzepr.cli.client.http import HubClient, HubUnreachable, JsonObject, RequestRejected
 from xzepr.cli.client.units import UnitKey
-from xzepr.cli.output import print_notice
+from xzepr.cli.output import print_notice, printable
 
 if TYPE_CHECKING:
     from xzepr.cli.client.subscription import ResumingSubscription
+
+Result = TypeVar("Result")
 
 GATE_FIELDS = """
   complete since group { id name type version enabled }
@@ -57,26 +60,61 @@ class GateResult:
         return cls(GateOutcome.FAILED if "FAILED" in states else GateOutcome.MISSING, gate)
 
 
+def describe(gate: JsonObject) -> str:
+    """Returns what a gate waits for: `gate release waits for test (missing), scan (failed); 1 of 3 passed`."""
+    members: list[JsonObject] = gate["members"]
+    pending = [member for member in members if member["state"] != "PASSED"]
+    names = (f"{printable(member['eventReceiver']['name'])} ({str(member['state']).lower()})" for member in pending)
+    passed = len(members) - len(pending)
+    group = printable(gate["group"]["name"])
+    return f"gate {group} waits for {', '.join(names) or 'members'}; {passed} of {len(members)} passed"
+
+
+def retry_while_away(ask: Callable[[], Result], deadline: float) -> Result:
+    """Returns what `ask` returns, and calls it again while the hub is away, until the deadline of time.monotonic().
+
+    Raises HubUnreachable or RequestRejected of the last attempt, or at once for an error that retrying cannot fix.
+    """
+    pause = 0.5
+    told = False
+    while True:
+        try:
+            return ask()
+        except (HubUnreachable, RequestRejected) as error:
+            retry_after = 0.0
+            if isinstance(error, RequestRejected):
+                if not error.temporary:
+                    raise
+                retry_after = error.retry_after_seconds
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise
+            if not told:
+                print_notice(f"{error}; trying again until the time-out")
+                told = True
+            time.sleep(min(max(pause, retry_after), remaining))
+            pause = min(pause * 2, _POLL_SECONDS)
+
+
 class GateWait:
     """One wait for one group and one unit."""
 
-    def __init__(
-        self, client: HubClient, group_id: str, unit: UnitKey, timeout_seconds: float, *, fail_fast: bool
-    ) -> None:
-        """Starts the clock: the wait ends after `timeout_seconds`."""
+    def __init__(self, client: HubClient, group_id: str, unit: UnitKey, deadline: float, *, fail_fast: bool) -> None:
+        """The wait ends at `deadline`, a time of time.monotonic()."""
         self._client = client
         self._variables = {"group": group_id, "unit": unit.as_input()}
-        self._deadline = time.monotonic() + timeout_seconds
+        self._deadline = deadline
         self._fail_fast = fail_fast
         self._queried_at = 0.0
+        self._told = ""
 
     def run(self) -> GateResult:
         """Returns the result once the gate is complete or the time is up, or with `fail_fast` once a member failed.
 
-        After the first response, an unreachable hub is retried until the time is up. Raises HubUnreachable or
-        RequestRejected if the first query or the last one fails, or for an error that retrying cannot fix.
+        Prints the state at the start and after each change on standard error. An unreachable hub is retried until the
+        time is up. Raises HubUnreachable or RequestRejected if the last query fails, or retrying cannot help.
         """
-        result = self._query_gate()
+        result = retry_while_away(self._query_gate, self._deadline)
         if self._is_final(result) or self._remaining_seconds() <= 0:
             return result
         filter = {"unit": self._variables["unit"]}
@@ -110,7 +148,15 @@ class GateWait:
     def _query_gate(self) -> GateResult:
         self._queried_at = time.monotonic()
         seconds = min(max(self._remaining_seconds(), _MIN_RESPONSE_TIMEOUT_SECONDS), _RESPONSE_TIMEOUT_SECONDS)
-        return GateResult.from_gate(self._client.execute_within(seconds, _GATE, self._variables)["gate"])
+        result = GateResult.from_gate(self._client.execute_within(seconds, _GATE, self._variables)["gate"])
+        self._tell(result)
+        return result
+
+    def _tell(self, result: GateResult) -> None:
+        state = describe(result.gate)
+        if state != self._told and not self._is_final(result) and self._remaining_seconds() > 0:
+            print_notice(state)
+            self._told = state
 
     def _is_final(self, result: GateResult) -> bool:
         return result.outcome is GateOutcome.COMPLETE or (self._fail_fast and result.outcome is GateOutcome.FAILED)
