@@ -196,3 +196,11 @@ def test_tail_waits_for_a_slot_on_a_full_hub(small_hub: ServedHub, anonymous: Co
     tail.process.kill()
     waiting_tail.until(lambda tail: len(tail.out) == 1)
     assert _cursor(waiting_tail.out[0]) == second
+
+
+def test_payload_is_given_inline(admin: CommandLineUser) -> None:
+    unit = ("--name", "n", "--version", "1", "--release", "1", "--platform-id", "p", "--package", "k")
+    create = ("events", "create", "--receiver", "not-there", *unit, "--description", "d", "--success", "--payload")
+    assert admin(*create, '{"failed": 0}').err.startswith(f"xzepr: the hub at {admin.hub} has no receiver")
+    assert admin(*create, '{"failed": ').err.startswith("xzepr: --payload is not JSON: ")
+    assert "cannot be read" in admin(*create, "no-such-file.json").err

@@ -39,19 +39,19 @@ class EventOptions:
     idempotencyKey: str | None  # noqa: N815
 
 
-def event_input(options: EventOptions, file: Path | None, payload: Path | None) -> tuple[JsonObject, ReceiverReference]:
+def event_input(options: EventOptions, file: Path | None, payload: str | None) -> tuple[JsonObject, ReceiverReference]:
     """Returns CreateEventInput without the receiver's id, and a reference to the receiver.
 
     Options override the file. Raises CannotStart if an input cannot be read, or a key is unknown or missing.
     """
-    if file == _STDIN and payload == _STDIN:
+    if file == _STDIN and payload == str(_STDIN):
         raise CannotStart("standard input can be the event or its payload, not both")
     content = {} if file is None else _read_event(file)
     overrides = {
         name: value for name, value in asdict(options).items() if value is not None and name not in _RECEIVER_OPTIONS
     }
     if payload is not None:
-        overrides["payload"] = read_json(payload)
+        overrides["payload"] = _payload(payload)
     receiver = _receiver(options, content)
     content = {name: value for name, value in content.items() if name not in _RECEIVER_KEYS} | overrides
     missing = [_option(name) for name in _REQUIRED_KEYS if name not in content]
@@ -69,9 +69,22 @@ def read_json(path: Path) -> object:
     """
     source = "standard input" if path == _STDIN else str(path)
     try:
-        return exact_json.loads(sys.stdin.buffer.read() if path == _STDIN else path.read_bytes())
+        text = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
     except OSError as error:
         raise CannotStart(f"{source} cannot be read: {error.strerror}") from error
+    return _parse(source, text)
+
+
+def _payload(text: str) -> object:
+    """Returns the JSON value that the text is, if it starts like an object or a list, or else names as a file."""
+    if text.lstrip().startswith(("{", "[")):
+        return _parse("--payload", text.encode())
+    return read_json(Path(text))
+
+
+def _parse(source: str, text: bytes) -> object:
+    try:
+        return exact_json.loads(text)
     except InvalidInput as error:
         causes = "; ".join(f"at {violation.field}: {violation.message}" for violation in error.violations)
         raise CannotStart(f"{source} has values that cannot be stored exactly: {causes}") from error

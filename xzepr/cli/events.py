@@ -75,7 +75,10 @@ def create(
     description: Annotated[str | None, typer.Option(help="What happened, as text for people.")] = None,
     success: Annotated[bool | None, typer.Option("--success/--failure", help="The outcome of the event.")] = None,
     payload: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The payload as JSON, `-` for standard input.")
+        str | None,
+        typer.Option(
+            metavar="JSON", help="The payload: JSON such as '{\"failed\": 0}', a file, or `-` for standard input."
+        ),
     ] = None,
     created_at: Annotated[
         str | None,
