@@ -1,4 +1,4 @@
-"""Commands of the documentation: runs the ```console blocks marked `<!-- run -->` in one bash session."""
+"""Commands of the documentation: runs the ```bash blocks marked `<!-- run -->` in one bash session."""
 
 import re
 import subprocess
@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_BLOCK = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"<!-- run -->\n```bash\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 _END = "--- end of block ---"
 _TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Commands and the output that the page shows for them, in which `…` stands for any text."""
+    """Commands and the output that the page shows for them, in which `…` stands for any text.
+
+    They are as a reader pastes them: without prompts, and the output in a ```text block of its own.
+    """
 
     script: str
     output: str
@@ -26,18 +29,7 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     """Returns the marked blocks of a page, in order."""
-    return [_block(text) for text in _BLOCK.findall(page.read_text(encoding="utf-8"))]
-
-
-def _block(text: str) -> Block:
-    script: list[str] = []
-    output: list[str] = []
-    for line in text.splitlines():
-        if line.startswith(("$ ", "> ")):
-            script.append(line[2:])
-        else:
-            output.append(line)
-    return Block("\n".join(script), "\n".join(output))
+    return [Block(script, output) for script, output in _BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
 def run(

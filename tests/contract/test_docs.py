@@ -132,11 +132,11 @@ def test_every_named_setting_exists(page: Path) -> None:
 
 def test_every_named_make_target_exists(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= set(targets)
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= set(targets)
 
 
 def test_every_named_command_exists(page: Path) -> None:
-    names = set(re.findall(r"(?:`|^\$ )xzepr ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    names = set(re.findall(r"(?:`|^)xzepr ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
     assert names <= {family.name for family in FAMILIES}
 
 
@@ -189,6 +189,7 @@ def test_decision_has_the_standard_sections(decision: Path) -> None:
 def test_tutorial_commands_print_documented_output(tmp_path: Path) -> None:
     tutorial = blocks(DOCS / "tutorials" / "first_gate.md")
     session = [LOGIN, *tutorial, *blocks(DOCS / "how_to" / "report_from_a_pipeline.md")]
+    (tmp_path / "docs").symlink_to(DOCS)
     with serving() as hub:
         environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -203,3 +204,15 @@ def test_tutorial_commands_print_documented_output(tmp_path: Path) -> None:
     ]
     assert differences == []
     assert len(tutorial) >= 7
+
+
+def test_tutorial_shows_the_hub_file_that_it_applies() -> None:
+    page = (DOCS / "tutorials" / "first_gate.md").read_text(encoding="utf-8")
+    assert f"```yaml\n{(DOCS / 'tutorials' / 'hub.yaml').read_text(encoding='utf-8')}```" in page
+
+
+def test_blocks_can_be_pasted(page: Path) -> None:
+    blocks = re.findall(
+        r"^```(?:bash|console|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert [line for block in blocks for line in block.splitlines() if line.startswith(("$ ", "> "))] == []
