@@ -1,4 +1,4 @@
-"""What enters and leaves a command never causes a traceback, and exit codes tell whether an event was recorded."""
+"""The edges of commands show no traceback, and exit codes tell whether an event was recorded."""
 
 import os
 import subprocess

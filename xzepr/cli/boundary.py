@@ -1,4 +1,4 @@
-"""What enters and leaves a command: its arguments, and standard streams that may be closed, full or not UTF-8."""
+"""The edges of a command: its arguments, and standard streams that may be closed, full or not UTF-8."""
 
 import errno
 import io
