@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 120.0
 class Block:
     """Commands and the output that the page shows for them, in which `…` stands for any text.
 
-    They are as a reader pastes them: without prompts, and the output in a ```text block of its own.
+    They are as a reader pastes them: without prompts, and the output in a separate ```text block.
     """
 
     script: str
