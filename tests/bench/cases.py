@@ -10,7 +10,7 @@ from tests.bench.load import COUNTER, LoadError
 
 BATCH = 500
 ROWS = 50
-_FIELDS = "id name version release platformId package description payload success createdAt eventReceiverId"
+_FIELDS = "id name version release platformId package description payload success occurredAt eventReceiverId"
 _LIST = "query {name} {{ events(first: {rows}) {{ edges {{ node {{ {fields} }} }} }} }}"
 _DOCUMENTS = {
     "typename": "query typename { __typename }",

@@ -46,7 +46,7 @@ INSERT INTO hand.events SELECT id, name, version, release, platform_id, package,
                                date_trunc('second', created_at), receiver_id FROM events;
 """
 _FIELDS: LiteralString = """id, name, version, release, platform_id AS "platformId", package, description, payload,
-    success, created_at AS "createdAt", receiver_id AS "eventReceiverId" """
+    success, created_at AS "occurredAt", receiver_id AS "eventReceiverId" """
 _NEWEST: LiteralString = f"SELECT {_FIELDS} FROM hand.events ORDER BY id DESC LIMIT 50"
 _ONE: LiteralString = f"SELECT {_FIELDS} FROM hand.events WHERE id = %s"
 _RECEIVERS: LiteralString = "SELECT id, name, type, version FROM hand.receivers WHERE id = ANY(%s)"

@@ -124,8 +124,8 @@ class Walk:
 def walks(schema: GraphQLSchema, root: str, arguments: Mapping[str, str]) -> Iterator[Walk]:
     """Yields a walk for each edge that is reached from a root type.
 
-    `arguments` are the arguments of fields, as text in parentheses, by paths such as `Query.event`. A walk goes on
-    through the first edge that reached a type.
+    `arguments` are the arguments of fields, as text in parentheses, by paths such as `Query.event`. A walk
+    continues through the first edge that reached a type.
     """
     edges: dict[str, list[Edge]] = {}
     for edge in edges_of(schema):

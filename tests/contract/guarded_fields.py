@@ -57,22 +57,23 @@ _NAMED = 'name: "new", type: "t", version: "1", description: "d"'
 CALLS: dict[str, str] = {
     "Query.event": "{ event(id: EVENT) { id } }",
     "Query.events": "{ events { nodes { id } } }",
-    "Query.unit": "{ unit(key: UNIT) { id } }",
+    "Query.unit": "{ unit(unit: UNIT) { id } }",
     "Query.eventReceiver": "{ eventReceiver(id: BUILD) { id } }",
     "Query.eventReceivers": "{ eventReceivers { nodes { id } } }",
     "Query.eventReceiverGroup": "{ eventReceiverGroup(id: GROUP) { id } }",
     "Query.eventReceiverGroups": "{ eventReceiverGroups { nodes { id } } }",
-    "Query.gate": "{ gate(groupId: GROUP, unit: UNIT) { complete } }",
+    "Query.gate": "{ gate(eventReceiverGroupId: GROUP, unit: UNIT) { complete } }",
     "Query.users": "{ users { id } }",
     "Query.streamStatus": "{ streamStatus { cursor } }",
     "Event.eventReceiver": "{ event(id: EVENT) { eventReceiver { id } } }",
-    "Unit.events": "{ unit(key: UNIT) { events { nodes { id } } } }",
-    "Unit.gates": "{ unit(key: UNIT) { gates { complete } } }",
-    "EventReceiver.groups": "{ eventReceiver(id: BUILD) { groups { id } } }",
+    "Unit.events": "{ unit(unit: UNIT) { events { nodes { id } } } }",
+    "Unit.gates": "{ unit(unit: UNIT) { gates { complete } } }",
+    "EventReceiver.eventReceiverGroups": "{ eventReceiver(id: BUILD) { eventReceiverGroups { id } } }",
     "EventReceiver.events": "{ eventReceiver(id: BUILD) { events { nodes { id } } } }",
     "EventReceiverGroup.eventReceivers": "{ eventReceiverGroup(id: GROUP) { eventReceivers { id } } }",
-    "GateMember.eventReceiver": "{ gate(groupId: GROUP, unit: UNIT) { members { eventReceiver { id } } } }",
-    "GateMember.event": "{ gate(groupId: GROUP, unit: UNIT) { members { event { id } } } }",
+    "GateMember.eventReceiver": "{ gate(eventReceiverGroupId: GROUP, unit: UNIT) "
+    "{ members { eventReceiver { id } } } }",
+    "GateMember.event": "{ gate(eventReceiverGroupId: GROUP, unit: UNIT) { members { event { id } } } }",
     "Mutation.createEvent": f"mutation {{ createEvent(input: {{{_NEW}}}) {{ cursor }} }}",
     "Mutation.createEvents": f"mutation {{ createEvents(input: {{events: [{{{_NEW}}}]}}) {{ results {{ problems "
     "{ code } } } }",
@@ -103,7 +104,7 @@ CALLS: dict[str, str] = {
     'name: "x"}) { eventReceiverGroup { id } } }',
     "SetEventReceiverGroupEnabledPayload.eventReceiverGroup": "mutation { setEventReceiverGroupEnabled(input: "
     "{id: GROUP, enabled: false}) { eventReceiverGroup { id } } }",
-    "Gate.unit": "{ gate(groupId: GROUP, unit: UNIT) { unit { id } } }",
+    "Gate.unit": "{ gate(eventReceiverGroupId: GROUP, unit: UNIT) { unit { id } } }",
     "CreateEventPayload.gates": f"mutation {{ createEvent(input: {{{_NEW}}}) {{ cursor gates {{ complete }} }} }}",
 }
 

@@ -33,10 +33,10 @@ EVENT_LITERAL = f'{UNIT_LITERAL[:-1]}, description: "d", payload: {{}}, success:
 NAMED = 'name: "n", type: "t", version: "1", description: "d"'
 ARGUMENTS = {
     "Query.event": "(id: EVENT)",
-    "Query.unit": f"(key: {UNIT_LITERAL})",
+    "Query.unit": f"(unit: {UNIT_LITERAL})",
     "Query.eventReceiver": "(id: RECEIVER)",
     "Query.eventReceiverGroup": "(id: GROUP)",
-    "Query.gate": f"(groupId: GROUP, unit: {UNIT_LITERAL})",
+    "Query.gate": f"(eventReceiverGroupId: GROUP, unit: {UNIT_LITERAL})",
     "Query.stream": "(first: 100)",
     "Query.deadLetters": '(route: "xzepr.events")',
     "Mutation.createEvent": f"(input: {EVENT_LITERAL})",

@@ -27,7 +27,7 @@ from tests.support.postgres import temporary_folder
 
 pytestmark = pytest.mark.faults
 
-CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { event { id createdAt recordedAt } } }"
+CREATE = "mutation ($input: CreateEventInput!) { createEvent(input: $input) { event { id occurredAt recordedAt } } }"
 TIMEOUTS = {"XZEPR__DATABASE__LOCK_TIMEOUT_SECONDS": "2", "XZEPR__DATABASE__STATEMENT_TIMEOUT_SECONDS": "4"}
 
 
@@ -131,12 +131,12 @@ async def _other_times_are_right(system: Deployment) -> None:
     assert time.time() - float(str(database_time)) > 3500
     last = (await system.postgres.execute("SELECT max(time)::text FROM messages"))[0][0]
     now = datetime.now(UTC)
-    created = (await system.graphql(CREATE, input=event(system, createdAt=now.isoformat())))["createEvent"]["event"]
-    assert datetime.fromisoformat(created["createdAt"]) == now
+    created = (await system.graphql(CREATE, input=event(system, occurredAt=now.isoformat())))["createEvent"]["event"]
+    assert datetime.fromisoformat(created["occurredAt"]) == now
     assert datetime.fromisoformat(created["recordedAt"]) >= datetime.fromisoformat(f"{last}")
     ticket = await system.graphql("mutation { createStreamTicket { ticket } }")
     assert ticket["createStreamTicket"]["ticket"]
     future = await graphql_response(
-        system.ports[0], system.secret, CREATE, input=event(system, createdAt="2099-01-01T00:00:00Z")
+        system.ports[0], system.secret, CREATE, input=event(system, occurredAt="2099-01-01T00:00:00Z")
     )
     assert future.codes == ["INVALID_INPUT"]

@@ -61,7 +61,7 @@ async def record_all(ask: InProcessClient) -> dict[str, Json]:
     for sample in samples:
         context = sample["context"]
         receiver = await ask.receiver(context["type"], schema=schema_of(sample), description=context["source"])
-        fields = {"name": context["type"], "version": context["id"], "createdAt": context["timestamp"]}
+        fields = {"name": context["type"], "version": context["id"], "occurredAt": context["timestamp"]}
         events.append(new_event(receiver, payload=sample, **fields))
     results = (await ask(CREATE_EVENTS, input={"events": events})).data["createEvents"]["results"]
     assert [result["problems"] for result in results] == [[]] * len(FILES)

@@ -115,7 +115,10 @@ async def test_unit_shows_its_timeline_with_gates(client: Client) -> None:
     group = await client.group(build, scan)
     key = {**UNIT, "name": Path(__file__).name}
     events = [await report(client, build, **key), await report(client, scan, **{**key, "success": False})]
-    unit = "query ($key: UnitInput!) { unit(key: $key) { events { nodes { id } } gates { complete group { id } } } }"
+    unit = (
+        "query ($key: UnitInput!) { unit(unit: $key) "
+        "{ events { nodes { id } } gates { complete eventReceiverGroup { id } } } }"
+    )
     unit_data = (await client(unit, key=key)).data["unit"]
     assert [node["id"] for node in unit_data["events"]["nodes"]] == [event["event"]["id"] for event in reversed(events)]
     assert unit_data["gates"] == [{"complete": False, "group": {"id": group}}]

@@ -13,7 +13,7 @@ from xzepr.core.errors import CannotStart, InvalidInput
 _STDIN = Path("-")
 _RECEIVER_OPTIONS = ("receiver", "receiver_type", "receiver_version")
 _RECEIVER_KEYS = ("receiver", "eventReceiverId")
-_OPTIONAL_KEYS = ("createdAt", "idempotencyKey")
+_OPTIONAL_KEYS = ("occurredAt", "idempotencyKey")
 _REQUIRED_KEYS = ("name", "version", "release", "platformId", "package", "description", "success")
 _ALLOWED_KEYS = (*_REQUIRED_KEYS, "payload", *_OPTIONAL_KEYS, *_RECEIVER_KEYS)
 
@@ -35,7 +35,7 @@ class EventOptions:
     package: str | None
     description: str | None
     success: bool | None
-    createdAt: str | None  # noqa: N815
+    occurredAt: str | None  # noqa: N815
     idempotencyKey: str | None  # noqa: N815
 
 

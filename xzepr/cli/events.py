@@ -22,8 +22,10 @@ _CREATE = f"""
 mutation ($input: CreateEventInput!, $events: Boolean!, $gates: Boolean!) {{
   createEvent(input: $input) {{
     id cursor repeated
-    event @include(if: $events) {{ id {UNIT_FIELDS} success createdAt recordedAt }}
-    gates @include(if: $gates) {{ group {{ id name type version }} complete since members {{ state }} }}
+    event @include(if: $events) {{ id {UNIT_FIELDS} success occurredAt recordedAt }}
+    gates @include(if: $gates) {{
+      eventReceiverGroup {{ id name type version }} complete since members {{ state }}
+    }}
   }}
 }}
 """
@@ -31,7 +33,7 @@ _LIST = f"""
 query ($filter: EventFilterInput, $first: Int!, $after: String, $receivers: Boolean!) {{
   events(filter: $filter, first: $first, after: $after) {{
     nodes {{
-      id cursor {UNIT_FIELDS} description success payload createdAt recordedAt eventReceiverId
+      id cursor {UNIT_FIELDS} description success payload occurredAt recordedAt eventReceiverId
       eventReceiver @include(if: $receivers) {{ name type version }}
     }}
     pageInfo {{ hasNextPage endCursor }}
@@ -80,7 +82,7 @@ def create(
             metavar="JSON", help="The payload: JSON such as '{\"failed\": 0}', a file, or `-` for standard input."
         ),
     ] = None,
-    created_at: Annotated[
+    occurred_at: Annotated[
         str | None,
         typer.Option(
             metavar="TIME", help="When it happened: a time, a date or 5m for 5 minutes ago.", parser=parse_past
@@ -105,7 +107,7 @@ def create(
         package=package,
         description=description,
         success=success,
-        createdAt=created_at,
+        occurredAt=occurred_at,
         idempotencyKey=idempotency_key,
     )
     content, reference = event_input(options, file, payload)
@@ -126,7 +128,7 @@ def _print_created(event: dict[str, Any], result: dict[str, Any]) -> None:
         f"{verb}: event {result['id']} at {result['cursor']}, {_outcome(event)}, for {UnitKey.from_json(event)}."
     )
     for gate in result.get("gates", []):
-        group = printable(gate["group"]["name"])
+        group = printable(gate["eventReceiverGroup"]["name"])
         passed = sum(member["state"] == "PASSED" for member in gate["members"])
         state = "complete" if gate["complete"] else f"{passed} of {len(gate['members'])} passed"
         print_line(f"  gate {group}: {state}", "green" if gate["complete"] else "")

@@ -30,13 +30,13 @@ app = typer.Typer(no_args_is_help=True)
 
 _UNIT_GATES = f"""
 query ($unit: UnitInput!) {{
-  unit(key: $unit) {{ id {UNIT_FIELDS} events(first: 1) {{ nodes {{ id }} }} gates {{ {GATE_FIELDS} }} }}
+  unit(unit: $unit) {{ id {UNIT_FIELDS} events(first: 1) {{ nodes {{ id }} }} gates {{ {GATE_FIELDS} }} }}
 }}
 """
 _GROUP_GATE = f"""
 query ($group: ID!, $unit: UnitInput!) {{
-  unit(key: $unit) {{ id {UNIT_FIELDS} events(first: 1) {{ nodes {{ id }} }} }}
-  gate(groupId: $group, unit: $unit) {{ {GATE_FIELDS} }}
+  unit(unit: $unit) {{ id {UNIT_FIELDS} events(first: 1) {{ nodes {{ id }} }} }}
+  gate(eventReceiverGroupId: $group, unit: $unit) {{ {GATE_FIELDS} }}
 }}
 """
 
@@ -119,7 +119,7 @@ def _query_gates(
 
 def print_gate(gate: JsonObject) -> None:
     """Prints a gate and its members."""
-    group = gate["group"]
+    group = gate["eventReceiverGroup"]
     title = f"{printable(group['name'])} ({printable(group['type'])} {printable(group['version'])})"
     suffix = "" if group["enabled"] else ", disabled"
     if gate["complete"]:

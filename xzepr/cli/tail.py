@@ -25,7 +25,7 @@ FRAME = """
 """
 FRAGMENTS = f"""
 fragment EventFields on Event {{
-  id {UNIT_FIELDS} description success payload createdAt recordedAt eventReceiverId
+  id {UNIT_FIELDS} description success payload occurredAt recordedAt eventReceiverId
   eventReceiver @include(if: $receivers) {{ name type version }}
 }}
 fragment GroupFields on EventReceiverGroupSnapshot {{

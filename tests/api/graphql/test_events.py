@@ -15,7 +15,7 @@ mutation ($input: CreateEventInput!) {
   createEvent(input: $input) {
     repeated cursor
     event { id cursor payload receiverRevision eventReceiverId unit { id } }
-    gates { complete since group { id } members { state eventReceiverId event { id } } }
+    gates { complete since eventReceiverGroup { id } members { state eventReceiverId event { id } } }
   }
 }
 """
@@ -62,11 +62,14 @@ async def test_created_event_returns_its_gates(client: InProcessClient) -> None:
     assert first["repeated"] is False
     assert first["cursor"] == first["event"]["cursor"]
     assert first["event"]["eventReceiverId"] == build
-    assert [(gate["group"]["id"], gate["complete"]) for gate in first["gates"]] == [(both, False), (single, True)]
+    assert [(gate["eventReceiverGroup"]["id"], gate["complete"]) for gate in first["gates"]] == [
+        (both, False),
+        (single, True),
+    ]
     assert first["gates"][0]["since"] is None
     assert [member["state"] for member in first["gates"][0]["members"]] == ["PASSED", "MISSING"]
     second = (await create(client, scan)).data["createEvent"]
-    assert [(gate["group"]["id"], gate["complete"]) for gate in second["gates"]] == [(both, True)]
+    assert [(gate["eventReceiverGroup"]["id"], gate["complete"]) for gate in second["gates"]] == [(both, True)]
     events = [member["event"]["id"] for member in second["gates"][0]["members"]]
     assert events == [first["event"]["id"], second["event"]["id"]]
     third = (await create(client, build, success=False)).data["createEvent"]
@@ -111,7 +114,7 @@ async def test_batch_results_keep_the_order_of_events(client: InProcessClient) -
         new_event("01KAG3VVVVVVVVVVVVVVVVVVVV", payload={}),
         new_event(receiver, name="first", **good),
         new_event(receiver, name="last", payload={"sha": "2"}, success=False),
-        new_event(receiver, name="future", payload={"sha": "3"}, createdAt="2999-01-01T00:00:00Z"),
+        new_event(receiver, name="future", payload={"sha": "3"}, occurredAt="2999-01-01T00:00:00Z"),
     ]
     results = (await client(CREATE_MANY, input={"events": items})).data["createEvents"]["results"]
     assert [[(p["code"], p["field"]) for p in result["problems"]] for result in results] == [
@@ -121,7 +124,7 @@ async def test_batch_results_keep_the_order_of_events(client: InProcessClient) -
         [("NOT_FOUND", "eventReceiverId")],
         [],
         [],
-        [("INVALID_INPUT", "createdAt")],
+        [("INVALID_INPUT", "occurredAt")],
     ]
     recorded = [result["recorded"] and result["recorded"]["event"]["name"] for result in results]
     assert recorded == ["first", None, None, None, "first", "last", None]
@@ -273,9 +276,9 @@ WITH_TEXT = [
     'query { event(id: "%s") { id } }',
     'query { eventReceiver(id: "%s") { id } }',
     'query { eventReceiverGroup(id: "%s") { id } }',
-    'query { gate(groupId: "%s", unit: {name: "a", version: "b", release: "c", platformId: "d", package: "e"})'
-    "{ complete } }",
-    'query { unit(key: {name: "%s", version: "b", release: "c", platformId: "d", package: "e"}) { id } }',
+    'query { gate(eventReceiverGroupId: "%s", '
+    'unit: {name: "a", version: "b", release: "c", platformId: "d", package: "e"}) { complete } }',
+    'query { unit(unit: {name: "%s", version: "b", release: "c", platformId: "d", package: "e"}) { id } }',
     'query { events(filter: {name: "%s"}) { nodes { id } } }',
     'query { events(filter: {eventReceiverId: "%s"}) { nodes { id } } }',
     'query { events(after: "%s") { nodes { id } } }',
@@ -405,9 +408,9 @@ async def test_events_must_match_all_filters(client: InProcessClient) -> None:
 async def test_events_are_filtered_by_recording_time(client: InProcessClient) -> None:
     receiver = await client.receiver()
     for n in range(3):
-        await client.event(receiver, name=f"n{n}", createdAt="2001-02-03T04:05:06+02:00")
-    listed = await client("{ events { nodes { name recordedAt createdAt } } }")
-    assert b'"createdAt":"2001-02-03T02:05:06Z"' in listed.raw
+        await client.event(receiver, name=f"n{n}", occurredAt="2001-02-03T04:05:06+02:00")
+    listed = await client("{ events { nodes { name recordedAt occurredAt } } }")
+    assert b'"occurredAt":"2001-02-03T02:05:06Z"' in listed.raw
     times = {node["name"]: node["recordedAt"] for node in listed.data["events"]["nodes"]}
     for filter, names in (
         ({"recordedFrom": times["n1"]}, ["n2", "n1"]),
@@ -428,8 +431,8 @@ INVALID_TIMES = [
 async def test_invalid_time_is_rejected(client: InProcessClient) -> None:
     receiver = await client.receiver()
     for time in INVALID_TIMES:
-        response = await create(client, receiver, createdAt=time)
-        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["createdAt"]), response.raw
+        response = await create(client, receiver, occurredAt=time)
+        assert (response.codes, response.fields) == (["INVALID_INPUT"], ["occurredAt"]), response.raw
         response = await client(LIST, filter={"recordedFrom": time})
         assert (response.codes, response.fields) == (["INVALID_INPUT"], ["recordedFrom"]), response.raw
         response = await client(f"{{ events(filter: {{recordedFrom: {as_literal(time)}}}) {{ nodes {{ id }} }} }}")
@@ -438,8 +441,8 @@ async def test_invalid_time_is_rejected(client: InProcessClient) -> None:
 
 
 async def test_event_from_the_future_is_rejected(client: InProcessClient) -> None:
-    response = await create(client, await client.receiver(), createdAt="2999-01-01T00:00:00Z")
-    assert (response.codes, response.fields) == (["INVALID_INPUT"], ["createdAt"])
+    response = await create(client, await client.receiver(), occurredAt="2999-01-01T00:00:00Z")
+    assert (response.codes, response.fields) == (["INVALID_INPUT"], ["occurredAt"])
     assert await no_event_was_recorded(client)
 
 

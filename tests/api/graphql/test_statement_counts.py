@@ -70,7 +70,8 @@ async def populate(client: InProcessClient, receivers: int, groups: int, units: 
 # and the token of the catalog once for each level that has receivers or groups.
 QUERIES = {
     "events with their receivers and groups": (
-        "{ events(first: 100) { nodes { eventReceiver { name groups { name eventReceivers { name } } } } } }",
+        "{ events(first: 100) { nodes { eventReceiver { "
+        "name eventReceiverGroups { name eventReceivers { name } } } } } }",
         5,
         4,
     ),
@@ -86,13 +87,13 @@ QUERIES = {
         2,
     ),
     "units with their gates and the events of members": (
-        "{ events(first: 100) { nodes { unit { gates { complete group { name } "
+        "{ events(first: 100) { nodes { unit { gates { complete eventReceiverGroup { name } "
         "members { state event { id } eventReceiver { name } } } } } } }",
         5,
         4,
     ),
     "groups with members": (
-        "{ eventReceiverGroups { nodes { eventReceivers { name groups { id } } } } }",
+        "{ eventReceiverGroups { nodes { eventReceivers { name eventReceiverGroups { id } } } } }",
         3,
         3,
     ),
@@ -134,7 +135,7 @@ async def test_group_members_are_read_in_one_batch(count: Counter) -> None:
 async def test_gate_reads_member_events_in_one_batch(count: Counter) -> None:
     receiver_ids, (group,) = await populate(count.client, receivers=20, groups=1, units=1)
     gate = (
-        "query ($id: ID!, $unit: UnitInput!) { gate(groupId: $id, unit: $unit) "
+        "query ($id: ID!, $unit: UnitInput!) { gate(eventReceiverGroupId: $id, unit: $unit) "
         "{ complete members { state event { eventReceiverId } eventReceiver { id } } } }"
     )
     data, statements = await count(gate, id=group, unit={**UNIT, "version": "0"})
@@ -160,6 +161,6 @@ async def test_batched_timeline_equals_single_timeline(count: Counter) -> None:
 async def test_failing_rows_do_not_break_the_batch(count: Counter) -> None:
     await populate(count.client, receivers=3, groups=1, units=1)
     response = await count.client(
-        "{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } groups { id } } } }"
+        "{ eventReceivers { nodes { id a: events(first: 0) { nodes { id } } eventReceiverGroups { id } } } }"
     )
     assert set(response.codes) == {"INVALID_INPUT"}

@@ -9,6 +9,7 @@ from xzepr.core.errors import Problem
 
 # The features use short names for receivers and groups; the schema uses these.
 _SCHEMA_NAMES = {
+    "created_at": "occurred_at",
     "receiver_id": "event_receiver_id",
     "receiver_ids": "event_receiver_ids",
     "group_ids": "event_receiver_group_ids",

@@ -38,7 +38,7 @@ class CreateEventInput:
     )
     success: bool
     event_receiver_id: strawberry.ID
-    created_at: datetime | None = strawberry.field(
+    occurred_at: datetime | None = strawberry.field(
         default=None, description="When it happened. Must not be in the future; null means now."
     )
     idempotency_key: str | None = strawberry.field(
@@ -64,7 +64,7 @@ class CreateEventInput:
             payload=self.payload,
             success=self.success,
             receiver_id=self.event_receiver_id,
-            created_at=self.created_at,
+            created_at=self.occurred_at,
             idempotency_key=self.idempotency_key,
         )
 

@@ -44,7 +44,9 @@ class Event:
         description="The JSON that the receiver's schema accepted; null is a valid value."
     )
     success: bool
-    created_at: datetime = strawberry.field(description="When it happened, as reported by the client.")
+    created_at: datetime = strawberry.field(
+        name="occurredAt", description="When it happened, as reported by the client; by default, `recordedAt`."
+    )
     recorded_at: datetime = strawberry.field(description="When the hub recorded it. Never decreases along the stream.")
     receiver_revision: int = strawberry.field(
         description="The revision of the receiver's schema that validated the payload."
@@ -199,6 +201,6 @@ class EventQueries:
         directives=requires(Permission.EVENT_READ),
     )
     @staticmethod
-    def unit(info: Info, key: UnitInput) -> groups.Unit:
+    def unit(info: Info, unit: UnitInput) -> groups.Unit:
         info.context.actor.must(Permission.EVENT_READ)
-        return key.unit()
+        return unit.unit()

@@ -108,9 +108,9 @@ class Gate:
         "last. Null while the gate is incomplete."
     )
 
-    @strawberry.field(graphql_type=EventReceiverGroup)
+    @strawberry.field(graphql_type=EventReceiverGroup, description="The group.")
     @staticmethod
-    def group(root: strawberry.Parent[groups.Gate]) -> groups.Group:
+    def event_receiver_group(root: strawberry.Parent[groups.Gate]) -> groups.Group:
         return root.group
 
     @strawberry.field(description="The id of the unit.")
@@ -182,5 +182,5 @@ class GroupQueries:
         directives=requires(Permission.GROUP_READ),
     )
     @staticmethod
-    async def gate(info: Info, group_id: strawberry.ID, unit: UnitInput) -> groups.Gate:
-        return await info.context.hub.groups.gate(info.context.actor, group_id, unit.unit())
+    async def gate(info: Info, event_receiver_group_id: strawberry.ID, unit: UnitInput) -> groups.Gate:
+        return await info.context.hub.groups.gate(info.context.actor, event_receiver_group_id, unit.unit())

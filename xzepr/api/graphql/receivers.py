@@ -52,7 +52,7 @@ class EventReceiver:
         metadata=BATCH,
     )
     @staticmethod
-    async def groups(roots: strawberry.Parent[list[Receiver]], info: Info) -> list[list[Group]]:
+    async def event_receiver_groups(roots: strawberry.Parent[list[Receiver]], info: Info) -> list[list[Group]]:
         ids = [root.id for root in roots]
         groups = await info.context.hub.groups.of_receivers(info.context.actor, list(dict.fromkeys(ids)))
         return [groups[id] for id in ids]

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 GATE_FIELDS = """
-  complete since group { id name type version enabled }
+  complete since eventReceiverGroup { id name type version enabled }
   members { state eventReceiver { id name type version } event { id success recordedAt description } }
 """
-_GATE = f"query ($group: ID!, $unit: UnitInput!) {{ gate(groupId: $group, unit: $unit) {{ {GATE_FIELDS} }} }}"
+_GATE = f"""
+query ($group: ID!, $unit: UnitInput!) {{
+  gate(eventReceiverGroupId: $group, unit: $unit) {{ {GATE_FIELDS} }}
+}}
+"""
 _EVENTS = """
 subscription ($after: String, $filter: StreamFilterInput) {
   stream(after: $after, kinds: [EVENT_RECORDED], filter: $filter) { __typename cursor }

@@ -74,12 +74,12 @@ def _to_utc(time: datetime, violations: list[Violation]) -> datetime | None:
     PostgreSQL would store a time before the year 1, but psycopg could not read it.
     """
     if time.tzinfo is None:
-        violations.append(Violation("created_at", "created_at has no time zone"))
+        violations.append(Violation("created_at", "the time has no time zone"))
         return None
     try:
         return time.astimezone(UTC)
     except OverflowError:
-        violations.append(Violation("created_at", "created_at is outside the years 1 to 9999 in UTC"))
+        violations.append(Violation("created_at", "the time is outside the years 1 to 9999 in UTC"))
         return None
 
 
@@ -169,7 +169,7 @@ def position_event(
         created_at = recorded_at
     elif created_at > latest:
         raise InvalidInput.one(
-            "created_at", f"created_at must not be later than {write_time(latest)}: it is ahead of the hub's clock"
+            "created_at", f"the time must not be later than {write_time(latest)}: it is ahead of the hub's clock"
         )
     return Event(
         position,

@@ -120,7 +120,7 @@ def test_input_object_is_built_from_any_notation() -> None:
     assert create is not None
     event = (
         '{name: "a", version: "1", release: "r", platformId: "p", package: "k", description: "d", '
-        'payload: {a: [1, $n]}, success: true, eventReceiverId: 7, createdAt: "2026-11-20T21:15:27Z"}'
+        'payload: {a: [1, $n]}, success: true, eventReceiverId: 7, occurredAt: "2026-11-20T21:15:27Z"}'
     )
     text = f"mutation ($n: JSON, $e: CreateEventInput!) {{ createEvents(input: {{events: [{event}, $e]}}) {{ x }} }}"
     operation = cast(OperationDefinitionNode, parse(text).definitions[0])
@@ -138,8 +138,8 @@ def test_input_object_is_built_from_any_notation() -> None:
     assert [event.name for event in built.events] == ["a", "b"]
     assert built.events[0].payload == {"a": [1, 2]}
     assert built.events[0].event_receiver_id == "7"
-    assert built.events[0].created_at == datetime(2026, 11, 20, 21, 15, 27, tzinfo=UTC)
-    assert built.events[1].created_at is None
+    assert built.events[0].occurred_at == datetime(2026, 11, 20, 21, 15, 27, tzinfo=UTC)
+    assert built.events[1].occurred_at is None
     assert built.events[1].idempotency_key is None
 
 
