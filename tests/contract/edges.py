@@ -3,9 +3,11 @@
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from graphql import (
     GraphQLInterfaceType,
+    GraphQLNamedType,
     GraphQLObjectType,
     GraphQLSchema,
     GraphQLUnionType,
@@ -71,7 +73,7 @@ def edges_of(schema: GraphQLSchema) -> Iterator[Edge]:
         if not isinstance(parent, GraphQLObjectType) or parent.name.startswith("__"):
             continue
         for name, field in parent.fields.items():
-            target = get_named_type(field.type)
+            target = cast(GraphQLNamedType, get_named_type(field.type))
             own = _permissions(field.ast_node)
             if isinstance(target, GraphQLObjectType):
                 yield Edge(parent.name, name, target.name, own | _permissions(target.ast_node), is_fragment=False)
