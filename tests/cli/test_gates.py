@@ -154,8 +154,12 @@ def test_wait_tells_what_it_waits_for(admin: CommandLineUser, gate: str) -> None
     assert len(waiting.err) == 2
 
 
+def _no_sleep(_: float) -> None:
+    return None
+
+
 def test_wait_retries_a_hub_that_is_away_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xzepr.cli.client.waiting.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("xzepr.cli.client.waiting.time.sleep", _no_sleep)
     answers: list[Exception | None] = [HubUnreachable("away"), HubUnreachable("still away"), None]
 
     def ask() -> str:

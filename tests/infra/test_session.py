@@ -1,8 +1,8 @@
 """The session parameters of every connection, whatever the database, the role and the environment say."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import LiteralString, cast
 
 import psycopg
 import pytest
@@ -57,7 +57,7 @@ NAMES = ", ".join(f"current_setting('{name}')" for name in EXPECTED)
 
 
 @pytest.fixture
-def hostile_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def hostile_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A migrated database whose defaults, and the environment, contradict what the hub needs."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)
@@ -91,10 +91,11 @@ async def test_every_connection_has_the_session_parameters(hostile_url: str) -> 
             assert await _parameters(connection) == EXPECTED
             cursor = await connection.execute("SELECT '2026-01-01T00:00:00Z'::timestamptz, '🦄'")
             row = await cursor.fetchone()
+            assert row is not None
             assert row == (datetime(2026, 1, 1, tzinfo=UTC), "🦄")
             assert str(row[0]) == "2026-01-01 00:00:00+00:00"
-        names = ", ".join(f"current_setting('{name}')" for name in EXPECTED)
-        statement = Statement(b"parameters", f"SELECT ARRAY[{names}]", list)  # type: ignore[arg-type]
+        sql_text = cast("LiteralString", f"SELECT ARRAY[{NAMES}]")
+        statement = Statement[list[object]](b"parameters", sql_text, list[object])
         pipeline = await Pipeline.open(db, "test", [statement])
         try:
             reply = pipeline.send(statement)
