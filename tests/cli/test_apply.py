@@ -178,7 +178,7 @@ def test_schema_is_read_from_a_separate_file(admin: CommandLineUser, text: str, 
 def test_documented_example_applies(admin: CommandLineUser) -> None:
     page = (ROOT / "docs" / "how_to" / "apply_a_hub_file.md").read_text(encoding="utf-8")
     example = page.split("```yaml\n")[1].split("```")[0]
-    printed = page.split("--dry-run\n")[1].split("$ ")[0]
+    printed = page.split("--dry-run\n")[1].split("```text\n")[1].split("```")[0]
     renamed = example.replace("build", "documented-build").replace("test", "documented-test")
     result = apply(admin, renamed, "--dry-run")
     assert result.out.replace("documented-", "") == printed

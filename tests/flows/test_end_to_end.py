@@ -121,6 +121,6 @@ async def test_unit_shows_its_timeline_with_gates(client: Client) -> None:
     )
     unit_data = (await client(unit, key=key)).data["unit"]
     assert [node["id"] for node in unit_data["events"]["nodes"]] == [event["event"]["id"] for event in reversed(events)]
-    assert unit_data["gates"] == [{"complete": False, "group": {"id": group}}]
+    assert unit_data["gates"] == [{"complete": False, "eventReceiverGroup": {"id": group}}]
     unknown_unit = (await client(unit, key={**key, "version": "never"})).data["unit"]
     assert (unknown_unit["events"]["nodes"], unknown_unit["gates"]) == ([], [])

@@ -1,6 +1,7 @@
 """The session parameters of every connection, whatever the database, the role and the environment say."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import LiteralString, cast
 
@@ -95,7 +96,7 @@ async def test_every_connection_has_the_session_parameters(hostile_url: str) -> 
             assert row == (datetime(2026, 1, 1, tzinfo=UTC), "🦄")
             assert str(row[0]) == "2026-01-01 00:00:00+00:00"
         sql_text = cast("LiteralString", f"SELECT ARRAY[{NAMES}]")
-        statement = Statement[list[object]](b"parameters", sql_text, list[object])
+        statement = Statement(b"parameters", sql_text, cast("Callable[..., list[object]]", list))
         pipeline = await Pipeline.open(db, "test", [statement])
         try:
             reply = pipeline.send(statement)

@@ -76,7 +76,10 @@ def read_json(path: Path) -> object:
 
 
 def _payload(text: str) -> object:
-    """Returns the JSON value that the text is, if it starts like an object or a list, or else names as a file."""
+    """Returns a payload from its JSON, or from the file that the text names.
+
+    JSON starts with a brace or a bracket.
+    """
     if text.lstrip().startswith(("{", "[")):
         return _parse("--payload", text.encode())
     return read_json(Path(text))

@@ -389,7 +389,7 @@ async def test_feed_survives_loss_of_its_connection(hub: Hub, database_url: str)
 
 
 async def test_feed_is_notified_without_polling(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub:
+    async with running_hub(database_url, stream={"poll_seconds": 1e6}) as hub:
         for position in range(1, 6):
             await new_receiver(hub)
             await asyncio.wait_for(hub.feed.wait_beyond(position - 1), 5)

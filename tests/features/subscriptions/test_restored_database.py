@@ -83,7 +83,7 @@ async def test_only_subscribers_past_the_restore_diverge(database_url: str, conn
 
 
 async def test_foreign_writes_after_a_restore_are_not_continued(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
+    async with running_hub(database_url, stream={"poll_seconds": 1e6}) as hub, running_hub(database_url) as other:
         await write_receivers(hub, 10)
         async with following(hub) as frames:
             await restore(database_url, 6)
@@ -95,7 +95,7 @@ async def test_foreign_writes_after_a_restore_are_not_continued(database_url: st
 
 
 async def test_local_commit_does_not_hide_a_restore(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub, running_hub(database_url) as other:
+    async with running_hub(database_url, stream={"poll_seconds": 1e6}) as hub, running_hub(database_url) as other:
         await write_receivers(hub, 10)
         async with following(hub) as frames:
             await restore(database_url, 6)
@@ -110,7 +110,7 @@ async def test_local_commit_does_not_hide_a_restore(database_url: str):
 
 
 async def test_catch_up_subscriber_diverges_after_a_restore(database_url: str):
-    async with running_hub(database_url, stream={"ring_size": 2, "poll_seconds": 1e9}) as hub:
+    async with running_hub(database_url, stream={"ring_size": 2, "poll_seconds": 1e6}) as hub:
         await write_receivers(hub, 70)
         seventh = (await messages(hub))[6].cursor
         async with following(hub, seventh) as frames:
@@ -122,7 +122,7 @@ async def test_catch_up_subscriber_diverges_after_a_restore(database_url: str):
 
 
 async def test_new_subscriber_sees_nothing_lost_in_a_restore(database_url: str):
-    async with running_hub(database_url, stream={"poll_seconds": 1e9}) as hub:
+    async with running_hub(database_url, stream={"poll_seconds": 1e6}) as hub:
         await write_receivers(hub, 10)
         sixth = (await messages(hub))[5].cursor
         await restore(database_url, 6)

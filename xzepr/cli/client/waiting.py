@@ -70,7 +70,7 @@ def describe(gate: JsonObject) -> str:
     pending = [member for member in members if member["state"] != "PASSED"]
     names = (f"{printable(member['eventReceiver']['name'])} ({str(member['state']).lower()})" for member in pending)
     passed = len(members) - len(pending)
-    group = printable(gate["group"]["name"])
+    group = printable(gate["eventReceiverGroup"]["name"])
     return f"gate {group} waits for {', '.join(names) or 'members'}; {passed} of {len(members)} passed"
 
 

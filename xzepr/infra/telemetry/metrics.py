@@ -45,8 +45,8 @@ class Metrics:
     def shared(cls, version: str, folder: Path, worker: int) -> "Metrics":
         """Creates the metrics of one of several workers; `render` returns the metrics of all of them.
 
-        They are kept in files in the folder. A restarted worker continues the counters of the earlier one with the same
-        number. Call this once per process, before any other metrics are created.
+        A restarted worker continues the counters of the earlier one with the same number: they are in files in the
+        folder. Call this once per process, before any other metrics are created.
         """
         remove_worker_gauges(folder, worker)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
@@ -92,10 +92,7 @@ class Metrics:
             "xzepr_recorder_commit_duration_seconds", "Time from requesting the lock to the commit.", _SECONDS
         )
         self._queue = Gauge(
-            "xzepr_recorder_queue_events",
-            "Events that wait for a batch.",
-            multiprocess_mode="livesum",
-            registry=registry,
+            "xzepr_recorder_queue_events", "Events that wait.", multiprocess_mode="livesum", registry=registry
         )
         self._gate_messages = self._counter(
             "xzepr_gate_messages", "Messages of the stream about completed and regressed gates.", "kind"
