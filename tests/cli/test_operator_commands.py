@@ -156,8 +156,8 @@ def test_unwritable_keys_are_one_sentence(xzepr: Xzepr, tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [(), ("--dry-run",)])
 def test_migrate_without_database_starts_none(xzepr: Xzepr, tmp_path: Path, option: tuple[str, ...]) -> None:
     result = xzepr("migrate", *option)
-    assert result.code == 0
-    assert "the embedded database is migrated when `xzepr serve` starts" in result.out
+    assert result.code == 1
+    assert "`xzepr serve` migrates the embedded database when it starts" in result.err
     assert not (tmp_path / Settings().data_dir).exists()
 
 

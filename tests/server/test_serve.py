@@ -160,7 +160,9 @@ def test_taken_port_fails_before_the_database_starts(folder: Path) -> None:
 
 def test_foreign_host_address_is_a_start_error(folder: Path) -> None:
     assert "192.0.2.1" in start_error(folder, "--port", "0", "--host", "192.0.2.1")
-    assert "no-such-host.invalid" in start_error(folder, "--port", "0", "--host", "no-such-host.invalid")
+    message = start_error(folder, "--port", "0", "--host", "no-such-host.invalid")
+    assert "no-such-host.invalid has no address" in message
+    assert "stop what listens there" not in message
 
 
 def test_data_folder_in_use_is_a_start_error(folder: Path) -> None:

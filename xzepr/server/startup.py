@@ -45,6 +45,10 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        if isinstance(error, socket.gaierror):
+            raise CannotStart(
+                f"--host {host} has no address ({error.strerror}): use an address of this machine"
+            ) from error
         raise CannotStart(
             f"Cannot listen on {host}:{port} ({error.strerror}): stop what listens there, or choose another with "
             "--port or --host."
@@ -132,6 +136,8 @@ def startup_errors() -> Generator[None]:
 def print_banner(settings: Settings, listener: socket.socket) -> None:
     """Prints where the hub listens and what it uses."""
     address = address_of(listener)
+    for wildcard, loopback in (("0.0.0.0:", "127.0.0.1:"), ("[::]:", "[::1]:")):  # no client can use a wildcard
+        address = address.replace(wildcard, loopback)
     print_line(f"XZepr {__version__} answers at http://{address}")
     print_line(f"  playground   http://{address}/graphql/playground")
     print_line(f"  data folder  {settings.data_dir.resolve()}")

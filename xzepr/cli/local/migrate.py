@@ -23,7 +23,8 @@ def migrate(
     if sql:
         typer.echo(migrations.script(url))
     elif url is None:
-        typer.echo("database.url is not set: the embedded database is migrated when `xzepr serve` starts.")
+        # A job that lacks its secret must fail.
+        raise CannotStart("database.url is not set: `xzepr serve` migrates the embedded database when it starts")
     elif dry_run:
         _print_revisions("to apply", migrations.pending(url))
     else:
