@@ -50,7 +50,7 @@ fmt: $(DEV) ## format the code
 	$(BIN)/ruff format
 
 test: $(DEV) ## run the tests that need no broker and no browser and are not slow; ARGS selects some
-	$(PYTEST) -n $(WORKERS) -m "not ($(SEPARATE))" $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not ($(SEPARATE))" $(ARGS)
 
 test-kafka: $(DEV) ## run the tests on a broker (Java and Maven, or XZEPR_TEST_KAFKA); skipped without one
 	$(PYTEST) -m "kafka and not slow" $(ARGS) $(ALLOW_NO_TESTS)

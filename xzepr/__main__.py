@@ -23,7 +23,8 @@ def main() -> None:
 
             assemble(arguments)(prog_name="xzepr")
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is None if it was closed
+                sys.stdout.flush()
     except CannotStart as error:
         print(f"xzepr: {error}", file=sys.stderr)  # noqa: T201
         # 1 and 2 are outcomes of `gates wait`.

@@ -91,6 +91,13 @@ def test_damaged_backup_leaves_the_database_empty(
     assert relations(empty_database_url) == 0
 
 
+def test_url_in_the_form_of_sqlalchemy_is_accepted(anonymous: CommandLineUser, database_url: str) -> None:
+    url = database_url.replace("postgresql://", "postgresql+psycopg://")
+    assert url != database_url
+    saved = anonymous("backup", "hub.dump", environ={"DATABASE_URL": url})
+    assert (saved.code, saved.err) == (0, "")
+
+
 def test_backup_of_no_hub_is_refused(anonymous: CommandLineUser, tmp_path: Path) -> None:
     refused = anonymous("backup", "hub.dump", "--data-dir", str(tmp_path / "none"))
     assert refused.code == 1

@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import CommandLineUser
 from tests.support.postgres import temporary_folder
 
@@ -23,6 +25,7 @@ def test_demo_removes_its_hub_at_the_end(anonymous: CommandLineUser) -> None:
     assert kinds == [*["RECEIVER_CREATED"] * 5, "GROUP_CREATED", *["EVENT_RECORDED"] * 6, "GATE_COMPLETED"]
 
 
+@pytest.mark.slow
 def test_interrupted_demo_removes_its_hub(anonymous: CommandLineUser) -> None:
     with temporary_folder() as folder:
         demo = anonymous.start("demo", environ={"TMPDIR": str(folder)})

@@ -97,6 +97,7 @@ def until_subscribed(hub: ServedHub) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_wait_survives_a_hub_crash(own_hub: list[ServedHub], anonymous: CommandLineUser) -> None:
     user, hub = anonymous, own_hub[0]
     user.hub = hub.url

@@ -114,6 +114,7 @@ async def test_paused_reader_receives_everything_in_order(database_url: str, tmp
         assert await read_positions(paused, 2_000) == list(range(2, 2_002))
 
 
+@pytest.mark.slow
 async def test_catch_up_uses_separate_connections(database_url: str, tmp_path: Path):
     async with LoadedHub.start(database_url, tmp_path, ring_size=SMALL_RING) as loaded:
         await loaded.report(2_000)

@@ -216,3 +216,98 @@ async def test_error_waits_for_an_earlier_response() -> None:
     assert transport.written.startswith(b"HTTP/1.1 200 OK\r\n")
     assert transport.written.count(b"HTTP/1.1 ") == 1
     assert transport.closed
+
+
+WEBSOCKET = (b"Connection: upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x", b"Sec-WebSocket-Version: 13")
+H2C = b"POST / HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (request(b"Host: hub", b"Host: hub", *WEBSOCKET), 400),
+        (request(b"Host: hub", *[b"x: y"] * 200, *WEBSOCKET), 431),
+        (request() + H2C, 400),
+        (H2C.replace(HOST, HOST + HOST), 400),
+    ],
+    ids=["WebSocket", "many", "before an upgrade", "upgrade"],
+)
+async def test_refused_request_is_not_upgraded(text: bytes, status: int) -> None:
+    assert (await refused(text))[0] == status
+
+
+class Slow:
+    """An application whose responses wait for `release`."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.disconnected = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the response, or counts a client that is gone."""
+        await self.release.wait()
+        while scope["path"] == "/body" and (message := await receive())["type"] == "http.request":
+            if not message["more_body"]:
+                break
+        else:
+            self.disconnected += scope["path"] == "/body"
+        await OK(scope, receive, send)
+
+
+async def test_broken_body_behind_a_response_ends_after_it() -> None:
+    app = Slow()
+    protocol, transport = connection(app)
+    chunked = b"POST /body HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n"
+    protocol.data_received(request(b"Host: hub") + chunked)
+    assert not transport.written
+    app.release.set()
+    await ended(protocol)
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+    assert b"200 OK" in transport.written
+    assert transport.closed
+
+
+async def test_websocket_behind_a_response_is_refused() -> None:
+    app = Slow()
+    protocol, transport = connection(app)
+    protocol.data_received(request(b"Host: hub") + request(b"Host: hub", *WEBSOCKET))
+    app.release.set()
+    await ended(protocol)
+    assert b"101" not in transport.written
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+    assert transport.closed
+
+
+async def test_lost_connection_tells_every_request() -> None:
+    gone = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal gone
+        await receive()
+        gone += (await receive())["type"] == "http.disconnect"
+
+    protocol, _ = connection(app)
+    protocol.data_received(request(b"Host: hub") + request(b"Host: hub"))
+    await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    await asyncio.wait_for(ended(protocol), 10)
+    assert gone == 1, "the second request had not been started"
+
+
+async def test_empty_lines_between_requests_start_no_time() -> None:
+    protocol, transport = connection(OK, protocol_class=HttpProtocol.with_head_seconds(0.05))
+    protocol.data_received(request(b"Host: hub"))
+    await ended(protocol)
+    protocol.data_received(b"\r\n")
+    await asyncio.sleep(0.1)
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+    first, last = request(b"Host: hub")[:-2], b"\r\n"
+    protocol.data_received(b"\r\n" + first)
+    protocol.data_received(last)
+    await ended(protocol)
+    assert transport.written.count(b" 200 OK") == 2
+    half = request(b"Host: hub")
+    protocol.data_received(half + half[:-2])  # the second head begins in the bytes of the first
+    protocol.data_received(b"\r\n")
+    await ended(protocol)
+    assert transport.written.count(b" 200 OK") == 4

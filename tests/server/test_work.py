@@ -73,6 +73,7 @@ async def test_worker_waits_for_the_database_of_the_data_folder(folder: Path) ->
             hub.stop()
 
 
+@pytest.mark.slow
 async def test_route_of_server_without_relay_waits_for_worker(folder: Path) -> None:
     kafka = {"XZEPR__KAFKA__BROKERS": '["127.0.0.1:1"]', "XZEPR__KAFKA__TIMEOUT_SECONDS": "1"}
     hub = ServedHub.start(copy_data_folder(folder / "data"), "--no-relay", environ=kafka)

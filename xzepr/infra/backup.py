@@ -9,6 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from xzepr.core.errors import CannotStart
+from xzepr.infra.db import conninfo_of
 from xzepr.infra.embedded import programs_folder
 
 _TABLES = """
@@ -46,7 +47,7 @@ def restore(url: str, file: Path) -> None:
     if not os.access(file, os.R_OK):
         raise CannotStart(f"{file} cannot be read")
     try:
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(conninfo_of(url), autocommit=True) as connection:
             row = connection.execute(_TABLES).fetchone()
     except psycopg.Error as error:
         raise CannotStart(f"the database cannot be reached: {str(error).strip()}") from None
@@ -57,7 +58,7 @@ def restore(url: str, file: Path) -> None:
 
 def _run(program: str, url: str, *arguments: str) -> None:
     """Runs a program on the database. The password is passed in the environment, where `ps` does not show it."""
-    parameters = conninfo_to_dict(url)
+    parameters = conninfo_to_dict(conninfo_of(url))
     password = parameters.pop("password", None)
     environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
     options: Sequence[str] = ("--no-owner", "--no-privileges", f"--dbname={make_conninfo('', **parameters)}")

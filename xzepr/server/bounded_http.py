@@ -5,6 +5,7 @@ others, and its connection is closed.
 """
 
 import asyncio
+from collections import deque
 from time import perf_counter
 from typing import Any, Self, cast
 
@@ -34,12 +35,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _heads: Deadlines  # of the connections whose head is not complete
     _timed = False  # whether this connection is among them
     _in_head = True  # whether the next byte belongs to a head
+    _begun = False  # whether a byte of that head was parsed
     _head_bytes = 0  # received of this head
     _body_bytes = 0  # of the body in the bytes that are parsed now
     _overhead = 0  # bytes of chunk extensions and trailers
     _refused = False  # whether all further input is ignored
     _declined = False  # whether the request asks for an upgrade that it does not get
     _resuming = False  # whether the parser reads a head that the client did not send
+    running: Any = None
+    """The request that was started last; a subclass sets it."""
 
     @classmethod
     def with_head_seconds(cls, seconds: float) -> type[Self]:
@@ -53,14 +57,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._heads.add(self, perf_counter(), self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the time of a head."""
+        """Ends the time of a head, and tells all requests of the connection. uvicorn would tell the last one only."""
         self._heads.remove(self)
+        for cycle in self.unanswered():
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
+
+    def unanswered(self) -> "list[Any]":
+        """Returns the request whose response is under way, and those that wait behind it."""
+        running: Any = self.running
+        waiting: list[Any] = [cycle for cycle, _ in reversed(self.pipeline)]
+        return waiting if running is None or running.response_complete else [running, *waiting]
 
     def data_received(self, data: bytes) -> None:
         """Parses incoming bytes, at most those that a head may still have."""
         if self._refused:
             return
+        if self._in_head and not self._begun and not data.strip(b"\r\n"):
+            return  # RFC 9112, section 2.2: empty lines before a request are ignored, and the time goes by
         self._unset_keepalive_if_required()
         if not self._in_head:
             self._receive_body(data)
@@ -95,6 +110,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            if self._refused:
+                return
             if self._declined:
                 self._continue_without_upgrade(data[cast("tuple[int]", upgrade.args)[0] :])
             else:
@@ -130,6 +147,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             and any(name == b"sec-websocket-key" for name, _ in self.headers)
             and super()._should_upgrade()
         )
+
+    def on_message_begin(self) -> None:
+        """Begins a request."""
+        super().on_message_begin()
+        self._begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Adds a header. The first one beyond the bound is kept, so that the head is refused."""
@@ -178,25 +200,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Completes the request, unless its body comes after a declined upgrade."""
         if self._declined or self._refused:
             return
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._begun, self._head_bytes = True, False, 0
         cycle = cast("Any", self.cycle)
         if cycle is not None and not cycle.response_complete:
             cycle.more_body = False
             cycle.message_event.set()
 
     def refuse(self, problem: Problem) -> None:
-        """Responds with a problem, or not if an earlier response is under way; then closes the connection."""
+        """Responds with a problem and closes the connection.
+
+        If earlier responses are under way, the connection is closed after them, without the problem.
+        """
         self._refused = True
         self._heads.remove(self)
-        cycle = cast("Any", self.cycle)
-        if cycle is not None and not cycle.response_complete:
-            cycle.keep_alive = False
-            cycle.disconnected = cycle.disconnected or cycle.more_body
-            cycle.message_event.set()
-            if not cycle.disconnected:
-                return
-        if not self.transport.is_closing():
-            if cycle is None or not cycle.response_started or cycle.response_complete:
+        newest: Any = self.cycle
+        requests = self.unanswered()
+        if newest is not None and newest.more_body and newest in requests:  # its body will not come
+            requests.remove(newest)
+            newest.disconnected = True
+            newest.message_event.set()
+            self.pipeline = deque(entry for entry in self.pipeline if entry[0] is not newest)
+        if requests:
+            requests[-1].keep_alive = False
+        elif not self.transport.is_closing():
+            if self.running is None or not self.running.response_started or self.running.response_complete:
                 self.transport.write(_rendered(problem_response(problem)))
             _close_soon(self.transport, self.loop)
 

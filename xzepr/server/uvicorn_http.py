@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from xzepr.api.client_connection import DROP, UNSENT
 from xzepr.api.deadlines import Deadlines
+from xzepr.api.errors import BadRequest
 from xzepr.server.bounded_http import MAX_HEADERS, BoundedHttpProtocol
 from xzepr.server.request_starts import RequestStarts
 
@@ -61,6 +62,8 @@ class HttpProtocol(BoundedHttpProtocol):
             return
         if parser.should_upgrade():
             if self._should_upgrade():
+                if self.unanswered():
+                    self.refuse(BadRequest("a WebSocket cannot be opened behind a request without a response"))
                 return
             self._declined = True
         self.headers = []  # of trailers, which are dropped
@@ -95,6 +98,7 @@ class HttpProtocol(BoundedHttpProtocol):
         return app
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.running = cycle
         self._starts.add(partial(cycle.start, app), self.loop)
 
     def on_response_complete(self) -> None:
