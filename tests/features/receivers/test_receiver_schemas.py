@@ -308,7 +308,6 @@ def test_recursion_in_one_branch_is_accepted(schema: Json, payload: Json):
 
 
 BRANCHING: list[Json] = [
-    {"properties": {"left": TREE, "right": TREE}},
     {"allOf": [{"properties": {"a": TREE}}, {"properties": {"a": TREE}}]},
     {"items": {"anyOf": [TREE, TREE]}},
     {
@@ -316,7 +315,11 @@ BRANCHING: list[Json] = [
         "allOf": [{"$ref": "#/$defs/b"}],
         "$defs": {"b": {"properties": {"next": {"$ref": "#/$defs/b"}}}},
     },
-    {"$dynamicAnchor": "n", "properties": {"a": {"$dynamicRef": "#n"}}, "items": {"$dynamicRef": "#n"}},
+    {"properties": {"a": TREE}, "patternProperties": {"b": TREE}},
+    {"allOf": [{"properties": {"a": TREE}}, {"additionalProperties": TREE}]},
+    {"items": TREE, "contains": TREE},
+    {"anyOf": [{"properties": {"a": {"allOf": [TREE]}}}, {"unevaluatedProperties": TREE}]},
+    {"allOf": [{"prefixItems": [TREE]}, {"items": TREE}]},
     {
         "$id": "http://x/",
         "$dynamicAnchor": "n",
@@ -334,7 +337,124 @@ def test_recursion_in_several_branches_is_rejected(schema: Json):
     assert "recurses in more than one branch" in schema_errors(schema)["schema"]
 
 
+DEFINITIONS = "#/definitions/"
+DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
+
+
+def refs(**properties: str) -> Json:
+    """Returns a schema whose properties refer to definitions, or to a list of them if the name ends with `[]`."""
+    parts = {name: {"$ref": DEFINITIONS + target.removesuffix("[]")} for name, target in properties.items()}
+    lists = {name: {"type": "array", "items": parts[name]} for name, target in properties.items() if "[]" in target}
+    return {"type": "object", "properties": parts | lists, "additionalProperties": False}
+
+
+CYCLONEDX: Json = {
+    **DRAFT_7,
+    **refs(components="component[]", services="service[]", metadata="metadata", signature="signature"),
+    "definitions": {
+        "metadata": refs(component="component", tools="tools"),
+        "tools": {"oneOf": [refs(components="component[]", services="service[]"), {"type": "array"}]},
+        "component": refs(components="component[]", pedigree="pedigree", evidence="evidence", signature="signature"),
+        "pedigree": refs(ancestors="component[]", descendants="component[]", variants="component[]", patches="patch[]"),
+        "patch": refs(resolves="issue[]"),
+        "issue": {"type": "object", "properties": {"id": {"type": "string"}}},
+        "evidence": refs(identity="component[]"),
+        "service": refs(services="service[]", signature="signature"),
+        "signature": {"oneOf": [refs(signers="signer[]"), refs(chain="signer[]"), {"$ref": DEFINITIONS + "signer"}]},
+        "signer": {"type": "object", "properties": {"value": {"type": "string"}}, "required": ["value"]},
+    },
+}
+SARIF: Json = {
+    **DRAFT_7,
+    **refs(runs="run[]", inlineExternalProperties="external[]", properties="bag"),
+    "definitions": {
+        "bag": {"type": "object", "additionalProperties": True, "properties": {"tags": {"type": "array"}}},
+        "run": refs(results="result[]", graphs="graph[]", logicalLocations="location[]", properties="bag"),
+        "external": refs(results="result[]", graphs="graph[]", properties="bag"),
+        "result": refs(locations="location[]", relatedLocations="location[]", graphs="graph[]", stacks="stack[]"),
+        "stack": refs(frames="location[]", message="message"),
+        "location": refs(message="message", relationships="location[]", annotations="location[]", properties="bag"),
+        "graph": refs(nodes="node[]", edges="node[]", description="message"),
+        "node": refs(children="node[]", label="message", location="location", properties="bag"),
+        "message": {"anyOf": [{"required": ["text"]}, {"required": ["id"]}], **refs(properties="bag")},
+    },
+}
+CYCLONEDX["definitions"]["component"]["properties"]["name"] = {"type": "string"}
+SARIF["definitions"]["message"]["properties"]["text"] = {"type": "string"}
+
+
+RECURSIONS: list[tuple[Json, Json, Json, str | None]] = [
+    (
+        CYCLONEDX,
+        {"components": [{"name": "a", "pedigree": {"ancestors": [{"components": [{"name": "b"}]}]}}]},
+        {"components": [{"pedigree": {"variants": [{"components": [{"name": 1}]}]}}]},
+        "payload/components/0/pedigree/variants/0/components/0/name",
+    ),
+    (
+        SARIF,
+        {"runs": [{"graphs": [{"nodes": [{"children": [{"label": {"text": "a"}}]}]}]}]},
+        {"runs": [{"graphs": [{"nodes": [{"children": [{"label": {"text": 5}}]}]}]}]},
+        "payload/runs/0/graphs/0/nodes/0/children/0/label/text",
+    ),
+    ({"properties": {"left": TREE, "right": TREE, "n": {"type": "null"}}}, {"left": {}}, {"left": {"n": 1}}, None),
+    (
+        {
+            "$dynamicAnchor": "n",
+            "properties": {"a": {"$dynamicRef": "#n"}},
+            "items": {"$dynamicRef": "#n"},
+            "not": {"const": 1},
+        },
+        {"a": [{}]},
+        {"a": [1]},
+        "payload/a/0",
+    ),
+    (
+        {"properties": {"a": TREE}, "additionalProperties": TREE, "not": {"const": 1}},
+        {"b": {}},
+        {"b": 1},
+        "payload/b",
+    ),
+    (
+        {**DRAFT_7, "items": [TREE, TREE], "additionalItems": TREE, "not": {"const": 1}},
+        [[], [[]]],
+        [[], [1]],
+        "payload/1/0",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("schema", "passes", "fails", "location"),
+    RECURSIONS,
+    ids=["CycloneDX", "SARIF", "tree", "dynamic", "additional", "list"],
+)
+def test_recursions_at_different_places_are_accepted(schema: Json, passes: Json, fails: Json, location: str | None):
+    assert payload_errors(schema, passes) == {}
+    assert list(payload_errors(schema, fails)) == [location or "payload/left/n"]
+
+
+def chain(levels: int, **extra: Json) -> Json:
+    """Returns a schema whose definitions each refer to the next one from two properties."""
+    defs: dict[str, Json] = {
+        f"d{i}": {"properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "ab"}, **extra} for i in range(levels)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**defs, f"d{levels}": {"type": "integer"}}}
+
+
+def test_shared_definitions_at_different_places_count_once():
+    value = nested(26, lambda v: {"a": v}, "x")
+    assert list(payload_errors(chain(26), value)) == ["payload" + "/a" * 26]
+    assert payload_errors(chain(200), {"a": {"b": {}}}) == {}
+
+
+def test_subschemas_added_along_a_recursion_are_counted():
+    deep = nested(100, lambda s: {"properties": {"next": s}, "allOf": [True] * 99}, True)
+    schema = {"allOf": [{"properties": {"next": TREE, "other": TREE}}, deep]}
+    assert "more than 10,000 subschemas to one place" in schema_errors(schema)["schema"]
+
+
 ENDLESS: list[Json] = [
+    {"properties": {"a": TREE, "b": TREE}, "allOf": [TREE]},
     TREE,
     {"allOf": [TREE]},
     {"not": {"anyOf": [TREE]}},

@@ -6,9 +6,9 @@ nothing.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeGuard, cast
+from typing import Any, NamedTuple, TypeAlias, TypeGuard, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
 from xzepr.core.errors import Violation
@@ -52,6 +52,15 @@ class Dialect:
     """Whether `$ref` hides the keywords beside it, as in drafts up to 7."""
 
 
+class Edge(NamedTuple):
+    """A step from a subschema to one that it applies."""
+
+    target: "Node"
+    in_place: bool
+    keys: Sequence[str] = ()
+    """The keyword, and the name or index in its value. Empty for a reference."""
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A subschema that is an object, and the subschemas that it applies."""
@@ -61,8 +70,7 @@ class Node:
     """The base URI of its references."""
     location: str
     """The JSON pointer to it, after the name of the field."""
-    edges: "list[tuple[Node, bool]]" = field(default_factory=list["tuple[Node, bool]"])
-    """The nodes that it applies, each with whether it is applied in place."""
+    edges: list[Edge] = field(default_factory=list[Edge])
     booleans: int = 0
     """The number of subschemas `true` and `false` that it applies."""
 
@@ -121,12 +129,12 @@ class Document:
         elif isinstance(schema_id, str):
             self._register_id(node, schema_id)
         if node.schema.get("$recursiveAnchor") is True:
-            self._dynamic_target("").edges.append((node, True))
+            self._dynamic_target("").edges.append(Edge(node, in_place=True))
         for keyword, anchor in anchors:
             if self._anchors.setdefault((node.base, anchor), node) is not node:
                 self._report(node, keyword, f"the anchor {anchor!r} is defined twice")
             if keyword == "$dynamicAnchor":
-                self._dynamic_target(anchor).edges.append((node, True))
+                self._dynamic_target(anchor).edges.append(Edge(node, in_place=True))
         if not has_ids and (anchors or isinstance(schema_id, str)):
             message = "an identifier is allowed only where a keyword of the schema's draft expects a schema"
             self._report(node, self._id_keyword, message)
@@ -149,9 +157,9 @@ class Document:
 
     def _add_edges(self, node: Node) -> None:
         """Adds the edges of a node: its subschemas and the targets of its references."""
-        for _, child, in_place in subschemas(node.schema):
+        for keys, child, in_place in subschemas(node.schema):
             if in_place is not None:
-                self._apply(node, child, in_place=in_place)
+                self._apply(node, child, in_place=in_place, keys=keys)
         for keyword in _REFERENCES:
             reference = node.schema.get(keyword)
             if isinstance(reference, str):
@@ -160,9 +168,9 @@ class Document:
                 except UnresolvedReferenceError as error:
                     self._report(node, keyword, str(error))
 
-    def _apply(self, node: Node, child: object, *, in_place: bool) -> None:
+    def _apply(self, node: Node, child: object, *, in_place: bool, keys: Sequence[str] = ()) -> None:
         if is_object(child):
-            node.edges.append((self._nodes[id(child)], in_place))
+            node.edges.append(Edge(self._nodes[id(child)], in_place, keys))
         else:
             node.booleans += 1
 
@@ -170,9 +178,9 @@ class Document:
         target = self._resolve(node, reference)
         name = unquote(reference.partition("#")[2])
         if keyword == "$dynamicRef" and is_object(target) and target.get("$dynamicAnchor") == name:
-            node.edges.append((self._dynamic_target(name), True))
+            node.edges.append(Edge(self._dynamic_target(name), in_place=True))
         elif keyword == "$recursiveRef" and is_object(target) and target.get("$recursiveAnchor") is True:
-            node.edges.append((self._dynamic_target(""), True))
+            node.edges.append(Edge(self._dynamic_target(""), in_place=True))
         else:
             self._apply(node, target, in_place=True)
 
