@@ -132,6 +132,14 @@ def test_subschema_in_another_draft_is_rejected():
     assert list(schema_errors(schema)) == ["schema/definitions/a/$schema"]
 
 
+@pytest.mark.parametrize(
+    "declared", ["http://json-schema.org/draft-07/schema", "https://json-schema.org/draft-07/schema#"]
+)
+def test_subschema_may_spell_its_draft_differently(declared: str):
+    schema = {**DRAFT_7, "properties": {"a": {"$schema": declared, "type": "string"}}}
+    assert list(payload_errors(schema, {"a": 1})) == ["payload/a"]
+
+
 def test_all_schema_errors_are_reported():
     schema = {"type": "strin", "properties": {"a": {"minimum": "x"}, "b": {"pattern": "["}}}
     assert set(schema_errors(schema)) == {"schema/type", "schema/properties/a/minimum", "schema/properties/b/pattern"}

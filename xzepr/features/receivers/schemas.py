@@ -142,16 +142,22 @@ def _draft(schema: Schema, field: str) -> _Draft:
     if declared is None:
         has_item_list = any(isinstance(part.get("items"), list) for _, part in _all_subschemas(schema, field))
         return _DRAFT_7 if has_item_list else _DRAFT_2020
-    draft = next((draft for draft in _DRAFTS if _normalise(draft.metaschema) == _normalise(declared)), None)
+    draft = _draft_named(declared)
     if draft is None:
         names = ", ".join(draft.metaschema for draft in _DRAFTS)
         message = f"unknown $schema {str(declared)[:200]!r}; these are supported: {names}"
         raise InvalidInput.one(pointer(field, ["$schema"]), message)
     for location, part in _all_subschemas(schema, field):
-        if part.get("$schema", declared) != declared:
+        if "$schema" in part and _draft_named(part["$schema"]) is not draft:
             message = "a subschema must have the same $schema as the whole schema"
             raise InvalidInput.one(pointer(location, ["$schema"]), message)
     return draft
+
+
+def _draft_named(metaschema: object) -> _Draft | None:
+    """Returns the draft with that metaschema. Both http and https name it, with or without an empty fragment."""
+    name = _normalise(metaschema)
+    return next((draft for draft in _DRAFTS if _normalise(draft.metaschema) == name), None)
 
 
 def _normalise(metaschema: object) -> str:
