@@ -140,6 +140,24 @@ def test_subschema_may_spell_its_draft_differently(declared: str):
     assert list(payload_errors(schema, {"a": 1})) == ["payload/a"]
 
 
+@pytest.mark.parametrize(
+    "draft", ["http://json-schema.org/draft-04/schema#", "https://json-schema.org/draft/2020-12/schema"]
+)
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("interger", "'interger' is no JSON Schema type; these are: array, boolean"),
+        (["string", "nul", "in"], "'nul', 'in' is no JSON Schema type"),
+        (5, "5 is no JSON Schema type"),
+        ([], "a list of types must not be empty"),
+        (["null", "null"], "a list of types must not be empty or name a type more than once"),
+    ],
+)
+def test_unknown_type_is_named(draft: str, declared: Json, message: str):
+    errors = schema_errors({"$schema": draft, "properties": {"a": {"type": declared}}})
+    assert errors["schema/properties/a/type"].startswith(message)
+
+
 def test_all_schema_errors_are_reported():
     schema = {"type": "strin", "properties": {"a": {"minimum": "x"}, "b": {"pattern": "["}}}
     assert set(schema_errors(schema)) == {"schema/type", "schema/properties/a/minimum", "schema/properties/b/pattern"}

@@ -24,6 +24,7 @@ MAX_VALUES_WITH_ALL_ERRORS = 5_000
 MAX_MESSAGE = 500  # characters
 MAX_PATTERN_BYTES = 67_108_864  # of all compiled patterns of a schema; `^\p{L}{1,64}$` takes 3 MB and 20 ms
 
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _MASK = "the value"  # replaces values in messages
 _BAD_PATTERN = "not a regular expression that runs in linear time (no look-around, no back-references), or too large"
 
@@ -191,7 +192,7 @@ def _check_compiles(schema: Schema, draft: _Draft, field: str) -> None:
     except (jsonschema_rs.ValidationError, ValueError) as error:
         metaschema = _build_validator({"$ref": draft.metaschema}, draft)
         schema_errors = islice(metaschema.iter_errors(schema), MAX_VIOLATIONS)
-        if schema_violations := tuple(_violation_of(schema_error, field) for schema_error in schema_errors):
+        if schema_violations := tuple(_schema_violation(schema_error, field) for schema_error in schema_errors):
             raise InvalidInput(schema_violations) from None
         if isinstance(error, jsonschema_rs.ValidationError):
             raise InvalidInput([_violation_of(error, field)]) from None
@@ -238,6 +239,22 @@ def _first_error(validator: Validator, payload: object) -> Iterator[jsonschema_r
         validator.validate(payload)
     except jsonschema_rs.ValidationError as error:
         yield error
+
+
+def _schema_violation(error: jsonschema_rs.ValidationError, field: str) -> Violation:
+    """Returns the violation of a metaschema. Metaschemas allow a type or a list of types with `anyOf`."""
+    if isinstance(error.kind, ValidationErrorKind.AnyOf) and error.schema_path[-2:] == ["type", "anyOf"]:
+        return Violation(pointer(field, error.instance_path), _type_error(cast(object, error.instance)))
+    return _violation_of(error, field)
+
+
+def _type_error(declared: object) -> str:
+    names = cast(list[object], declared) if isinstance(declared, list) else [declared]
+    unknown = [name for name in names if name not in _TYPES]
+    if unknown:
+        shown = ", ".join(repr(name)[:100] for name in unknown[:10])
+        return f"{shown} is no JSON Schema type; these are: {', '.join(_TYPES)}"
+    return "a list of types must not be empty or name a type more than once"
 
 
 def _violation_of(error: jsonschema_rs.ValidationError, field: str) -> Violation:
