@@ -41,6 +41,7 @@ def interrupted(folder: Path, name: str, number: signal.Signals, seconds: float)
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=_default_interrupt,
     )
     try:
         time.sleep(seconds)
@@ -53,6 +54,11 @@ def interrupted(folder: Path, name: str, number: signal.Signals, seconds: float)
     # A server stops with 0; a command with 130, or as SIGTERM ends any program; or it ended before the signal.
     assert process.returncode in (0, 1, 130, -signal.SIGTERM, -signal.SIGINT), where
     assert not (folder / "data" / "postgres" / "postmaster.pid").exists(), where
+
+
+def _default_interrupt() -> None:
+    """Undoes that shells let their background processes, such as a test run, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _is_before_our_code(output: str) -> bool:
